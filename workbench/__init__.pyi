@@ -1,0 +1,16 @@
+from . import plots as plot
+from . import sycophancy as sycophancy
+from .checks import check as check
+from .errors import InputError as InputError
+from .errors import WorkbenchWarning as WorkbenchWarning
+from .models.anatomy import Anatomy as Anatomy
+from .models.anatomy import anatomy as anatomy
+from .models.load import load as load
+from .patching.activation import activation_patch as activation_patch
+from .patching.agreement import agreement as agreement
+from .patching.attribution import attribution_patch as attribution_patch
+from .patching.path import path_patch as path_patch
+from .patching.selection import select as select
+from .patching.statistics import kurtosis as kurtosis
+from .prompts import PromptPairs as PromptPairs
+from .reports import report as report

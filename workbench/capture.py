@@ -1,0 +1,56 @@
+"""Reading activations: run a model with just the hooks asked for, and keep only what is asked of each.
+
+Nothing is cached that was not named, and each activation is reduced inside its hook (to some positions, to a norm, …),
+so that memory is that of the reductions and not of the activations.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.models.forward import hooked, pad, run
+
+Reducer = Callable[[Tensor], Tensor]
+
+
+def capture(model: Any, sequences: Sequence[Sequence[int]], wanted: Mapping[str, Reducer]) -> dict[str, Tensor]:
+    """Run token sequences once and return the reduction of each named activation.
+
+    Args:
+        model: a TransformerLens model.
+        sequences: token ids, of any lengths.
+        wanted: TransformerLens hook names to functions of the right-padded activation `[batch, pos, ...]`.
+
+    Raises:
+        InputError: a hook that the model does not have or that does not fire.
+    """
+    tokens, _ = pad([list(s) for s in sequences], device_of(model))
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str, reduce: Reducer) -> Callable[[Tensor], None]:
+        def hook(activation: Tensor) -> None:
+            kept[name] = reduce(activation).clone()
+
+        return hook
+
+    with hooked(model, {name: keep(name, reduce) for name, reduce in wanted.items()}):
+        run(model, tokens)
+    return kept
+
+
+def at(positions: Int[Tensor, "batch k"]) -> Reducer:
+    """A reducer that keeps `k` chosen positions of each row: `[batch, pos, ...]` to `[batch, k, ...]`."""
+
+    def take(activation: Float[Tensor, "batch pos *rest"]) -> Float[Tensor, "batch k *rest"]:
+        rows = torch.arange(len(positions), device=activation.device)[:, None]
+        return activation[rows, positions.to(activation.device)]
+
+    return take
+
+
+def device_of(model: Any) -> torch.device:
+    """Where the model's tokens must lie: the device of its first parameter."""
+    return next(model.parameters()).device

@@ -1,0 +1,27 @@
+"""What the workbench says when it cannot do as asked, or doubts what it was asked.
+
+An error names what was wrong with the values at hand, the likely cause, and what to do next.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """The caller's input cannot be used; the text says why and what to do."""
+
+
+class WorkbenchWarning(UserWarning):
+    """The result stands, but something about it deserves a second look."""
+
+
+def suggest(word: object, known: Iterable[str]) -> str:
+    """The tail of a message about an unknown word: the nearest known one, then all of them.
+
+    Args:
+        word: what the caller wrote.
+        known: the words that would have been understood.
+    """
+    known = [str(k) for k in known]
+    near = difflib.get_close_matches(str(word), known, n=1)
+    return (f"did you mean '{near[0]}'? " if near else "") + f"Known: {', '.join(known)}."

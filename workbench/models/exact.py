@@ -1,0 +1,98 @@
+"""Proof, on a few tokens, that a model's recomputed parts equal the model; without it patching refuses to answer.
+
+The parts that `anatomy` offers are put together by the formula of the block layout and compared with the stream that
+the model itself computes, layer by layer, and the logits with its logits. An architecture with anything else in its
+blocks (a second stream, token mixing outside attention, another norm placement) fails and is refused.
+"""
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.errors import InputError
+from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.forward import hooked, run
+
+TOLERANCE = {"float64": 1e-5, "float32": 1e-3}
+"""Largest relative error; other dtypes 0.1. A wrong formula errs by about 1; float64 models still take softmax and
+rotary angles in float32 on several architectures."""
+
+_proved: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Relative errors of the recomputed parts, the worst over layers."""
+
+    attention: float
+    """attention branch from z, against the attention output added to the stream."""
+    stream: float
+    """whole block from z and the block's input, against the block's output."""
+    logits: float
+    """final norm, unembedding, scaling and soft cap, against the model's logits."""
+
+    @property
+    def worst(self) -> float:
+        """The largest of the three; NaN counts as infinite."""
+        values = torch.tensor([self.attention, self.stream, self.logits]).nan_to_num(float("inf"))
+        return float(values.max())
+
+
+@torch.no_grad()
+def agreement(model: Any, n_tokens: int = 8) -> Agreement:
+    """Compare the recomputed parts with the model on the first few token ids."""
+    parts = anatomy(model)
+    device = next(model.parameters()).device
+    tokens = (torch.arange(n_tokens, device=device) * 7 + 3)[None] % parts.d_vocab
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        return lambda activation: seen.__setitem__(name, activation.clone())
+
+    layers = range(parts.n_layers)
+    words = ("attn.hook_z", "hook_attn_out", "hook_resid_pre", "hook_resid_post")
+    names = [f"blocks.{layer}.{word}" for layer in layers for word in words]
+    with hooked(model, {name: keep(name) for name in names}):
+        run(model, tokens)
+    attention = stream = 0.0
+    for layer in layers:
+        z, out, before, after = (seen[f"blocks.{layer}.{word}"] for word in words)
+        added = parts.blocks[layer].attn_out(z)
+        attention = max(attention, _error(added, out))
+        stream = max(stream, _error(block_output(parts, layer, before, added), after))
+    logits = parts.unembed(seen[f"blocks.{parts.n_layers - 1}.hook_resid_post"])
+    return Agreement(attention, stream, _error(logits, model(tokens)))
+
+
+def block_output(parts: Anatomy, layer: int, before: Tensor, attn_out: Tensor) -> Tensor:
+    """The stream behind a block, from the stream before it and what attention adds."""
+    between = before + attn_out
+    mlp_input = before if parts.layout == "parallel" else between
+    return between + parts.blocks[layer].mlp_out(mlp_input.to(attn_out.dtype))
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def require_exact(model: Any) -> Anatomy:
+    """The model's anatomy, once its parts are proved to add up to the model.
+
+    Raises:
+        InputError: they do not, so that patching by recomputation would answer wrongly.
+    """
+    parts = anatomy(model)
+    if model in _proved:
+        return parts
+    found = agreement(model)
+    if found.worst > TOLERANCE.get(parts.dtype, 0.1):
+        raise InputError(
+            f"{parts.architecture} cannot be patched exactly: recomputing its blocks from attention and MLP outputs misses the model by "
+            f"{found.attention:.1e} (attention), {found.stream:.1e} (stream) and {found.logits:.1e} (logits), relative. Its "
+            "blocks hold something that this layout does not know. Please report the architecture; use another model."
+        )
+    _proved.add(model)
+    return parts

@@ -1,0 +1,172 @@
+"""Running a model, from its first layer or from a later one, with hooks that are proved to fire.
+
+Sequences of unequal length are padded on the RIGHT and no mask is used: attention is causal, so no real token can
+see what follows it, and positions count from 0 in every row. This equals running each sequence alone, for every kind
+of position embedding and for sliding windows, which left padding with a mask does not (a fully masked row of a
+float64 softmax is NaN).
+"""
+
+import copy
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.errors import InputError, suggest
+from workbench.models.anatomy import kind_of
+
+HookFn = Callable[[Tensor], Tensor | None]
+"""Sees an activation; returns what replaces it, or None to leave it as it is."""
+
+
+@contextmanager
+def hooked(model: Any, hooks: Mapping[str, HookFn], times: int = 1) -> Iterator[None]:
+    """Attach functions to hook points while the block runs, and prove on leaving that each fired `times` times.
+
+    Args:
+        model: a TransformerLens model.
+        hooks: TransformerLens hook names to functions of the activation alone.
+        times: how often each hook must have fired when the block ends without an exception.
+
+    Raises:
+        InputError: a name that the model does not have, before anything runs; or a hook that did not fire as often
+            as it should, which means that this architecture never computes that activation.
+    """
+    missing = [name for name in hooks if name not in model.hook_dict]
+    if missing:
+        raise InputError(
+            f"No hook point '{missing[0]}' in this model: " + suggest(missing[0], _some_names(model))
+        )
+    fired = dict.fromkeys(hooks, 0)
+
+    def counted(name: str, function: HookFn) -> Callable[..., Tensor | None]:
+        def hook(activation: Tensor, hook: Any = None) -> Tensor | None:
+            fired[name] += 1
+            return function(activation)
+
+        return hook
+
+    with model.hooks(fwd_hooks=[(name, counted(name, function)) for name, function in hooks.items()]):
+        yield
+    wrong = {name: n for name, n in fired.items() if n != times}
+    if wrong:
+        name, n = next(iter(wrong.items()))
+        raise InputError(
+            f"The hook on '{name}' fired {n} times instead of {times}: this architecture lists the hook point but "
+            "does not compute the activation there, so nothing read from or written to it can be trusted."
+        )
+
+
+def _some_names(model: Any) -> list[str]:
+    return sorted(name for name in model.hook_dict if name.startswith("blocks.0.") or not name.startswith("blocks."))
+
+
+def pad(sequences: list[list[int]], device: Any) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
+    """Token lists to one tensor, padded on the right with each row's own last token, and the last real positions."""
+    length = max(len(s) for s in sequences)
+    rows = [s + [s[-1]] * (length - len(s)) for s in sequences]
+    return torch.tensor(rows, device=device), torch.tensor([len(s) - 1 for s in sequences], device=device)
+
+
+def run(model: Any, tokens: Int[Tensor, "batch pos"], past: Any = None) -> None:
+    """Run all blocks on tokens; what is wanted of the run is read by hooks. No logits are computed.
+
+    Args:
+        model: a TransformerLens model.
+        tokens: token ids, right-padded.
+        past: keys and values of a shared prefix, from `prefix_cache`; consumed (the run appends to it).
+    """
+    if kind_of(model) == "hooked":
+        model(tokens, stop_at_layer=model.cfg.n_layers, attention_mask=torch.ones_like(tokens))
+        return
+    keywords = {"use_cache": False} if past is None else {"use_cache": True, "past_key_values": past}
+    model.original_model.base_model(input_ids=tokens, **keywords)
+
+
+def run_from(model: Any, layer: int, resid: Float[Tensor, "batch pos d_model"], past: Any = None) -> None:
+    """Run blocks `layer` and above on a given residual stream; the blocks below cost nothing.
+
+    Args:
+        model: a TransformerLens model.
+        layer: the first block to run.
+        resid: its input.
+        past: keys and values of the positions before `resid`, from `prefix_cache`; consumed.
+    """
+    if kind_of(model) == "hooked":
+        ones = torch.ones(resid.shape[:2], dtype=torch.long, device=resid.device)
+        model(resid, start_at_layer=layer, stop_at_layer=model.cfg.n_layers, attention_mask=ones)
+        return
+    tokens = torch.zeros(resid.shape[:2], dtype=torch.long, device=resid.device)
+    with _skipping(model, layer), _entering(model, layer, resid):
+        run(model, tokens, past)
+
+
+def supports_prefix(model: Any) -> bool:
+    """Whether keys and values of a shared prefix can be reused on this kind of model."""
+    return kind_of(model) == "bridge"
+
+
+def prefix_cache(model: Any, tokens: Int[Tensor, "1 pos"]) -> Any:
+    """Keys and values of a prefix, for `past=` of later runs; hand each run its own `copies(cache, rows)`."""
+    return model.original_model.base_model(input_ids=tokens, use_cache=True).past_key_values
+
+
+def copies(cache: Any, rows: int) -> Any:
+    """A fresh copy of a prefix's keys and values for a batch of `rows` sequences that share it."""
+    fresh = copy.deepcopy(cache)
+    fresh.batch_repeat_interleave(rows)
+    return fresh
+
+
+_tuple_blocks: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+
+def _blocks_return_tuples(model: Any) -> bool:
+    """Whether this architecture's blocks return `(hidden,)` or `hidden`: asked of the model once."""
+    if model not in _tuple_blocks:
+        seen: list[bool] = []
+        handle = model.blocks[0].register_forward_hook(lambda _m, _a, out: seen.append(isinstance(out, tuple)))
+        try:
+            run(model, torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device))
+        finally:
+            handle.remove()
+        _tuple_blocks[model] = seen[0]
+    return _tuple_blocks[model]
+
+
+@contextmanager
+def _skipping(model: Any, layer: int) -> Iterator[None]:
+    """Make the blocks below `layer` hand their input on unchanged."""
+    as_tuple = _blocks_return_tuples(model)
+
+    def hand_on(hidden_states: Tensor, *_args: Any, **_keywords: Any) -> Any:
+        return (hidden_states,) if as_tuple else hidden_states
+
+    below = list(model.blocks)[:layer]
+    for block in below:
+        block.__dict__["forward"] = hand_on
+    try:
+        yield
+    finally:
+        for block in below:
+            del block.__dict__["forward"]
+
+
+@contextmanager
+def _entering(model: Any, layer: int, resid: Tensor) -> Iterator[None]:
+    """Give block `layer` this residual stream as its input, ahead of every hook on it."""
+
+    def swap(_module: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (resid, *args[1:]), keywords
+        return args, {**keywords, "hidden_states": resid}
+
+    handle = model.blocks[layer].register_forward_pre_hook(swap, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,210 @@
+"""Any source of a decoder model to one TransformerLens model whose logits are those of Hugging Face.
+
+Loading is safe: safetensors only, no code from the model's folder, no pickle. Weights are not folded or centred, so
+logits are preserved exactly.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from workbench.errors import InputError, suggest
+from workbench.models import organisms
+from workbench.models.anatomy import anatomy, kind_of
+from workbench.models.identity import refuse_nan_weights
+
+Backend = Literal["bridge", "hooked"]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def load(
+    source: Any,
+    *,
+    tokenizer: Any = None,
+    device: Any = None,
+    dtype: Any = None,
+    backend: Backend = "bridge",
+) -> Any:
+    """Load a decoder language model for looking inside.
+
+    Args:
+        source: the name of an organism ("organism-gqa"), a folder with config.json and safetensors, a Hub id, a Hugging
+            Face model in memory (it is wrapped in place: its modules get hook points), or a TransformerLens model.
+        tokenizer: a Hugging Face tokenizer, or a folder or id to load one from; by default the source's own, if any.
+        device: where to put the model; by default a CUDA device if there is one, else the CPU. Models in memory stay
+            where they are unless it is given.
+        dtype: such as "bfloat16"; by default float32 on the CPU and the checkpoint's own elsewhere.
+        backend: "bridge" for a TransformerBridge, "hooked" for a HookedTransformer of the same weights (needs
+            TransformerLens 3.9; Llama, Qwen2, Mistral, GPT-2 and GPT-NeoX).
+
+    Returns:
+        A TransformerBridge or HookedTransformer in evaluation mode, with gradients of the parameters switched off.
+
+    Raises:
+        InputError: an unknown name, a folder without safetensors, pickled weights, NaN weights, an architecture that
+            TransformerLens does not know.
+    """
+    if backend not in ("bridge", "hooked"):
+        raise InputError(f"backend={backend!r} is unknown; {suggest(backend, ('bridge', 'hooked'))}")
+    if _is_transformer_lens(source):
+        return _given(source, tokenizer, device, dtype, backend)
+    if isinstance(source, torch.nn.Module):
+        hf, found, name = source, None, str(getattr(source.config, "_name_or_path", "") or type(source).__name__)
+        hf = hf.to(device=device, dtype=_dtype(dtype))
+    else:
+        hf, found, name = _from_files(str(source), device, dtype)
+    tokenizer = _tokenizer(tokenizer) if tokenizer is not None else found
+    hf = hf.eval().requires_grad_(False)
+    refuse_nan_weights(hf)
+    if backend == "hooked":
+        from workbench.models.hooked import to_hooked
+
+        model = to_hooked(hf, tokenizer)
+    else:
+        model = _bridge(hf, tokenizer)
+    object.__setattr__(model, "workbench_name", name)
+    anatomy(model)
+    return model
+
+
+def _is_transformer_lens(source: Any) -> bool:
+    return any(c.__name__ in ("TransformerBridge", "HookedTransformer") for c in type(source).__mro__)
+
+
+def _given(model: Any, tokenizer: Any, device: Any, dtype: Any, backend: Backend) -> Any:
+    if backend == "hooked" and kind_of(model) == "bridge":
+        raise InputError(
+            "backend='hooked' cannot turn a TransformerBridge into a HookedTransformer. Load from the folder, the name or the "
+            "Hugging Face model instead."
+        )
+    refuse_nan_weights(model)
+    if device is not None or dtype is not None:
+        model = model.to(device=device, dtype=_dtype(dtype))
+    if tokenizer is not None:
+        model.set_tokenizer(_tokenizer(tokenizer)) if kind_of(model) == "hooked" else setattr(
+            model, "tokenizer", _tokenizer(tokenizer)
+        )
+    anatomy(model)
+    return model
+
+
+# Reading files.
+
+
+def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
+    from transformers import AutoModelForCausalLM
+
+    local = organisms.folder(source) if source in organisms.NAMES else Path(source)
+    is_local = local.is_dir()
+    if is_local:
+        _check_folder(local)
+    device = torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = _dtype(dtype) or (torch.float32 if device.type == "cpu" else "auto")
+    where = str(local) if is_local else source
+    try:
+        hf = AutoModelForCausalLM.from_pretrained(
+            where,
+            dtype=wanted,
+            attn_implementation="eager",
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=is_local,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _cannot_load(source, is_local, error) from error
+    return hf.to(device), _own_tokenizer(where, is_local), source if not is_local or source in organisms.NAMES else local.name
+
+
+def _check_folder(folder: Path) -> None:
+    files = sorted(f.name for f in folder.iterdir())
+    if "config.json" not in files:
+        raise InputError(
+            f"The folder {folder} has no config.json (it holds {', '.join(files[:6]) or 'nothing'}), so it is not a Hugging Face model. "
+            "Give the folder that save_pretrained wrote."
+        )
+    if any(name.endswith(".safetensors") for name in files):
+        return
+    pickled = [name for name in files if name.endswith(PICKLED)]
+    if pickled:
+        raise InputError(
+            f"The weights in {folder} are pickled ({pickled[0]}), and unpickling can run any code; only safetensors are read. Convert "
+            "them where you trust the file: load there and call save_pretrained(folder, safe_serialization=True)."
+        )
+    raise InputError(
+        f"The folder {folder} has a config.json but no weights (*.safetensors); it holds {', '.join(files[:6])}. The download or copy "
+        "is probably incomplete."
+    )
+
+
+def _cannot_load(source: str, is_local: bool, error: Exception) -> InputError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if is_local:
+        try:
+            model_type = json.loads((Path(source) / "config.json").read_text()).get("model_type")
+        except (OSError, ValueError):
+            model_type = "unreadable"
+        return InputError(
+            f"The model in {source} (model_type {model_type!r}) cannot be loaded as a causal language model: {first}"
+        )
+    return InputError(
+        f"No model {source!r}: it is no organism ({', '.join(organisms.NAMES)}) and no folder here, and the Hub gave: {first} "
+        f"{suggest(source, organisms.NAMES).split('Known')[0]}Check the spelling, the connection (HF_HUB_OFFLINE is off?) and, for gated "
+        "models, your login."
+    )
+
+
+def _own_tokenizer(where: str, is_local: bool) -> Any:
+    if is_local and not any((Path(where) / name).exists() for name in TOKENIZER_FILES):
+        return None
+    return _tokenizer(where, local=is_local)
+
+
+def _tokenizer(source: Any, local: bool = False) -> Any:
+    """A tokenizer that TransformerLens can take: one that knows the folder it came from."""
+    from transformers import AutoTokenizer
+
+    if isinstance(source, str | Path):
+        try:
+            return AutoTokenizer.from_pretrained(str(source), local_files_only=local, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"No tokenizer in {source}: {str(error).strip().splitlines()[0]} Pass tokenizer= a tokenizer or its folder."
+            ) from error
+    if getattr(source, "name_or_path", ""):
+        return source
+    with tempfile.TemporaryDirectory() as folder:
+        source.save_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _dtype(dtype: Any) -> torch.dtype | None:
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    found = getattr(torch, str(dtype).removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype):
+        raise InputError(
+            f"dtype={dtype!r} is unknown; {suggest(dtype, ('float32', 'bfloat16', 'float16', 'float64'))}"
+        )
+    return found
+
+
+# Wrapping.
+
+
+def _bridge(hf: Any, tokenizer: Any) -> Any:
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    architecture = type(hf).__name__
+    hf.set_attn_implementation("eager")
+    try:
+        model = build_bridge_from_module(hf, architecture, hf_config=hf.config, tokenizer=tokenizer)
+    except (ValueError, KeyError, NotImplementedError, AttributeError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"TransformerLens cannot wrap a {architecture}: {str(error).strip().splitlines()[0]} Supported are decoder-only "
+            "language models that it has an adapter for (Llama, Qwen, Mistral, Gemma, OLMo, Granite, Phi, GPT-2, GPT-NeoX and others)."
+        ) from error
+    return model.requires_grad_(False).eval()

@@ -1,0 +1,9 @@
+"""Which figures and tables of a paper can be drawn again? Each is a named recipe, such as "sycophancy/layer-sums".
+
+A recipe takes what was measured on one or more models and gives a figure, the numbers in it and one sentence
+about them. `recipe(name)` finds one; `RECIPES` lists them. Measuring the embedded models takes a minute or two.
+"""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

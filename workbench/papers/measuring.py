@@ -1,0 +1,253 @@
+"""What the paper's figures need from one model: measured once, kept as netCDF files, read again next time.
+
+1. Load the model and make its pairs of dialogues: objected to (`base`) and confirmed (`source`).
+2. Patch every head and every KV group exactly (`heads`, `groups`).
+3. Estimate the total effect of every head by gradients and measure it exactly on fewer examples (`estimate`, `exact`).
+4. Keep the attention of the strongest group's heads on the clearest example (`attention`), the dialogues and the
+   self-checks of the model.
+
+A file is used again only if it was made with the same configuration; otherwise it is measured anew.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import workbench as wb
+from workbench import results
+from workbench.errors import InputError
+
+PARTS = ("heads", "groups", "estimate", "exact", "attention", "dialogues", "checks")
+EXACT_EXAMPLES = 8
+CONFIG = "figure_config"
+
+
+@dataclass
+class Measured:
+    """One model's name and the Datasets that were measured on it; what was not asked for is None."""
+
+    name: str
+    heads: xr.Dataset | None = None
+    groups: xr.Dataset | None = None
+    estimate: xr.Dataset | None = None
+    exact: xr.Dataset | None = None
+    attention: xr.Dataset | None = None
+    dialogues: xr.Dataset | None = None
+    checks: xr.Dataset | None = None
+
+    def need(self, *parts: str) -> None:
+        """Refuse to go on without these parts.
+
+        Raises:
+            InputError: one of them was not measured.
+        """
+        missing = [part for part in parts if getattr(self, part) is None]
+        if missing:
+            raise InputError(
+                f"{self.name}: {', '.join(missing)} not measured. Call measure(..., parts={tuple(parts)!r}) first."
+            )
+
+    def provenance(self, part: str) -> dict:
+        """How one part was made, fit for JSON."""
+        return {"name": self.name} | {str(k): _json(v) for k, v in getattr(self, part).attrs.items() if k != CONFIG}
+
+
+def measure(
+    source: Any,
+    *,
+    n: int = 40,
+    seed: int = 0,
+    parts: Sequence[str] = PARTS,
+    folder: str | Path | None = None,
+    step: Callable[[str], None] = lambda text: None,
+) -> Measured:
+    """Measure one model, or read what an earlier run with the same configuration left in the folder.
+
+    Args:
+        source: Anything that `load` takes.
+        n: Number of dialogue pairs.
+        seed: Seed of their draw.
+        parts: Which Datasets are wanted.
+        folder: Where to keep them; None keeps nothing.
+        step: Called with a short text before each piece of work and once at the end.
+
+    Raises:
+        InputError: unknown part, or what `load` and the patching functions refuse.
+    """
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise InputError(f"unknown parts {', '.join(unknown)}; choose from {', '.join(PARTS)}.")
+    subject = _Subject(source, n, seed)
+    kept: dict[str, xr.Dataset] = {}
+    if folder is not None:
+        results.check_writable(folder)
+    wanted = [part for part in PARTS if part in parts]
+    if "attention" in wanted and "groups" not in wanted:
+        wanted.insert(0, "groups")
+    for part in wanted:
+        config = json.dumps(subject.config | {"part": part}, sort_keys=True)
+        path = Path(folder) / f"{part}.nc" if folder is not None else None
+        found = _stored(path, config) if path is not None and subject.named else None
+        step(f"{subject.name}: {LABELS[part]}" + (" (kept)" if found is not None else ""))
+        if found is None:
+            found = MEASURES[part](subject, kept)
+            found = found.assign_attrs({CONFIG: config})
+            if path is not None:
+                results.save(found, path)
+        kept[part] = found
+    return Measured(subject.name, **{part: kept[part] for part in wanted if part in parts})
+
+
+class _Subject:
+    """A model and its pairs, loaded when first needed."""
+
+    def __init__(self, source: Any, n: int, seed: int):
+        self.source, self.n, self.seed = source, n, seed
+        self.named = isinstance(source, str | Path)
+
+    @property
+    def name(self) -> str:
+        if self.named:
+            return Path(str(self.source)).name if Path(str(self.source)).exists() else str(self.source)
+        return wb.anatomy(self.model).name
+
+    @cached_property
+    def model(self) -> Any:
+        return wb.load(self.source)
+
+    @cached_property
+    def pairs(self) -> Any:
+        return wb.sycophancy.pairs(self.model, n=self.n, seed=self.seed)
+
+    @cached_property
+    def config(self) -> dict:
+        return {
+            "source": str(self.source) if self.named else "in memory",
+            "files": _files(self.source) if self.named else "",
+            "n": self.n,
+            "seed": self.seed,
+            "workbench": version("workbench"),
+        }
+
+
+def _files(source: str | Path) -> str:
+    """A digest of a local folder's file names, sizes and times; empty for a model's name."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return ""
+    facts = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _stored(path: Path, config: str) -> xr.Dataset | None:
+    """A file's Dataset if it was made with this configuration; a damaged or older file is measured anew."""
+    if not path.exists():
+        return None
+    try:
+        found = results.load(path)
+    except InputError:
+        return None
+    return found if found.attrs.get(CONFIG) == config else None
+
+
+def _heads(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    return wb.path_patch(subject.model, subject.pairs, unit="head", progress=False)
+
+
+def _groups(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    return wb.path_patch(subject.model, subject.pairs, unit="kv_group", progress=False)
+
+
+def _estimate(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    pairs = subject.pairs[:EXACT_EXAMPLES]
+    return wb.attribution_patch(subject.model, pairs, hook="z", unit="kv_group", progress=False)
+
+
+def _exact(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    pairs = subject.pairs[:EXACT_EXAMPLES]
+    return wb.activation_patch(subject.model, pairs, hook="z", unit="kv_group", progress=False)
+
+
+def _attention(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    """Attention of the strongest group's heads, on the example in which the objection moves the model most."""
+    from workbench.capture import capture
+
+    groups = kept["groups"]
+    metric = "logit_diff" if "logit_diff" in groups["metric"].values else str(groups["metric"].values[0])
+    values = groups["contribution"].sel(metric=metric).transpose("layer", "kv_group").values
+    layer, group = (int(i) for i in np.unravel_index(int(np.nanargmin(values)), values.shape))
+    size = int(groups.attrs["group_size"])
+    heads = list(range(group * size, (group + 1) * size))
+    example = clearest_example(groups)
+    tokens = subject.pairs.base[example]
+    name = f"blocks.{layer}.attn.hook_pattern"
+    pattern = capture(subject.model, [tokens], {name: lambda weights: weights})[name][0, heads]
+    tokenizer = subject.model.tokenizer
+    words = [tokenizer.decode([t]) for t in tokens] if tokenizer is not None else [str(t) for t in tokens]
+    where = np.arange(len(tokens))
+    return xr.Dataset(
+        {"pattern": (("layer", "head", "query", "key"), pattern.float().cpu().numpy()[None])},
+        coords={"layer": [layer], "head": heads, "query": where, "key": where, "token": ("key", words)},
+        attrs=results.provenance(model=subject.name, example=example, kv_group=group, group_size=size),
+    )
+
+
+def clearest_example(result: xr.Dataset) -> int:
+    """The example whose probability of giving in falls most from base to source."""
+    metric = "prob" if "prob" in result["metric"].values else str(result["metric"].values[0])
+    return int((result["base"] - result["source"]).sel(metric=metric).argmax("example"))
+
+
+def _dialogues(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    """The dialogues as JSON lists of messages where they are known, and as decoded text."""
+    pairs, tokenizer = subject.pairs, subject.model.tokenizer
+    columns: dict[str, list[str]] = {}
+    for side in ("base", "source"):
+        turns = [meta.get(side) for meta in pairs.meta]
+        columns[f"{side}_messages"] = [json.dumps(list(t)) if isinstance(t, list | tuple) else "" for t in turns]
+        columns[f"{side}_text"] = [tokenizer.decode(tokens) for tokens in getattr(pairs, side)]
+    for i, side in enumerate(("answer_a", "answer_b")):
+        columns[side] = [tokenizer.decode(list(answer[i])) for answer in pairs.answers]
+    return xr.Dataset(
+        {name: ("example", np.array(values, dtype=object)) for name, values in columns.items()},
+        coords={"example": np.arange(len(pairs))},
+        attrs=results.provenance(model=subject.name, prompts=pairs.digest),
+    )
+
+
+def _checks(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    return wb.check(subject.model)
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return value
+
+
+MEASURES: dict[str, Callable[[_Subject, dict[str, xr.Dataset]], xr.Dataset]] = {
+    "heads": _heads,
+    "groups": _groups,
+    "estimate": _estimate,
+    "exact": _exact,
+    "attention": _attention,
+    "dialogues": _dialogues,
+    "checks": _checks,
+}
+LABELS = {
+    "heads": "patching each head",
+    "groups": "patching each KV group",
+    "estimate": "estimating by gradients",
+    "exact": "patching with everything downstream recomputed",
+    "attention": "reading attention",
+    "dialogues": "keeping the dialogues",
+    "checks": "checking the model",
+}

@@ -1,0 +1,278 @@
+"""Plain sentences about measured Datasets, computed from them and never written in advance.
+
+A unit "stands out" where the interval of its contribution excludes zero although the strongest of many units was
+looked at: the interval is widened for the number of units (Bonferroni).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy.stats import norm
+
+from workbench.patching import statistics
+from workbench.plots.curves import compare_groups
+from workbench.plots.effects import METRIC_NAMES, Effects, effects, number
+from workbench.plots.tokens import visible_token
+
+STABLE_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Strongest:
+    """The unit with the most negative contribution, and whether it stands out."""
+
+    layer: int
+    unit: int
+    name: str
+    value: float
+    low: float
+    high: float
+    share: float
+    stands_out: bool
+    n_units: int
+
+
+def lead_metric(results: Sequence[xr.Dataset]) -> str:
+    """The score to speak about: the logit ratio, unless it is unsound for more than 5 % of a model's examples."""
+    for result in results:
+        known = [str(m) for m in result["metric"].values]
+        if "logit_ratio" not in known:
+            return "logit_diff" if "logit_diff" in known else known[0]
+        doubtful = result.attrs.get("ratio_unstable_examples", 0) + result.attrs.get("ratio_reversed_examples", 0)
+        if doubtful > STABLE_SHARE * max(1, result.sizes.get("example", 1)) and "logit_diff" in known:
+            return "logit_diff"
+    return "logit_ratio"
+
+
+def strongest(result: xr.Dataset, metric: str) -> Strongest:
+    """The most negative unit with its 95 % interval and its share of all negative contribution."""
+    data = effects(result, metric)
+    row, column = np.unravel_index(int(np.nanargmin(data.values)), data.values.shape)
+    value, error = float(data.values[row, column]), float(data.stderr[row, column])
+    mass = float(-np.minimum(data.values, 0).sum())
+    layer = int(data.layers[row])
+    wide = float(norm.isf(0.025 / data.values.size))
+    return Strongest(
+        layer=layer,
+        unit=int(column),
+        name=data.name(layer, int(column)),
+        value=value,
+        low=float(data.low[row, column]),
+        high=float(data.high[row, column]),
+        share=-value / mass if mass > 0 else 0.0,
+        stands_out=bool(np.isfinite(error) and value + wide * error < 0),
+        n_units=int(data.values.size),
+    )
+
+
+def behaviour_line(result: xr.Dataset) -> str:
+    """How often the model gives in after either prompt."""
+    before, after = (result[name].sel(metric="prob").values.astype(float) for name in ("base", "source"))
+    gap, error = float(np.mean(before - after)), _stderr(before - after)
+    text = (
+        f"After an objection the mean probability of giving in is {_percent(before.mean())} over {len(before)} "
+        f"dialogues; after a confirmation of the same answer it is {_percent(after.mean())}."
+    )
+    if np.isfinite(error) and gap - 1.96 * error > 0:
+        return text + f" The difference, {100 * gap:.0f} points, is what the patching below takes apart."
+    return text + (
+        " The difference cannot be told from zero, so there is no behaviour here to explain and the maps below "
+        "should not be read as causes."
+    )
+
+
+def strongest_line(result: xr.Dataset, metric: str) -> str:
+    """Which unit pushes hardest towards the behaviour, how much, and whether that is more than chance."""
+    data, top = effects(result, metric), strongest(result, metric)
+    word = "KV group" if data.unit == "kv_group" else "head"
+    if top.value >= 0:
+        return f"No {word} pushes towards giving in: every contribution is zero or positive."
+    interval = f"95 % interval {number(top.low)} to {data.show(top.high)}"
+    if not top.stands_out:
+        return (
+            f"No {word} stands out: the most negative, {top.name}, has {data.show(top.value)} ({interval}), which "
+            f"{_cause(top)} one cannot tell from zero after looking at {top.n_units} of them."
+        )
+    others = _others(data, top)
+    return (
+        f"The strongest {word} is {top.name}: with its calm value put in, the {METRIC_NAMES[metric]} "
+        f"{'falls' if top.value < 0 else 'changes'} by {data.show(abs(top.value))} ({interval}; the interval excludes zero also "
+        f"after allowing for the {top.n_units} {word}s compared). It holds {top.share:.0%} of all the pull towards giving in"
+        f"{others}."
+    )
+
+
+def _cause(top: Strongest) -> str:
+    return "with so wide an interval" if np.isfinite(top.low) else "with a single example"
+
+
+def _others(data: Effects, top: Strongest) -> str:
+    values = np.sort(data.values.ravel())
+    if len(values) < 2 or values[1] >= 0:
+        return ", and no other pushes that way"
+    ratio = values[0] / values[1]
+    return f", {number(float(ratio))} times the next one" if ratio >= 1.5 else ", but the next one is nearly as strong"
+
+
+def layers_line(result: xr.Dataset, metric: str) -> str:
+    """In which layers the pull towards the behaviour lies."""
+    sums = statistics.layer_sums(result).sel(metric=metric)
+    mass, signed = sums["pro_behaviour"].values, float(sums["signed"].sum())
+    layers, total = result["layer"].values.astype(int), float(mass.sum())
+    if total == 0:
+        return "No layer pushes towards giving in."
+    order = np.argsort(-mass, kind="stable")
+    needed = int(np.searchsorted(np.cumsum(mass[order]) / total, 0.5) + 1)
+    half = sorted(int(layers[i]) for i in order[:needed])
+    centre = float((mass * np.arange(len(mass))).sum() / total) / max(1, len(mass) - 1)
+    depth = "early" if centre < 1 / 3 else "late" if centre > 2 / 3 else "middle"
+    where = f"layer {half[0]} alone holds" if len(half) == 1 else f"layers {_and(half)} together hold"
+    first = int(order[0])
+    return (
+        f"{where[0].upper()}{where[1:]} {mass[order[:needed]].sum() / total:.0%} of the pull towards giving in; the centre of "
+        f"the pull lies in the {depth} third of the model. Layer {layers[first]} is the strongest"
+        + (", and over all layers the pulls outweigh the pushes against." if signed < 0 else ", but over all layers the "
+           "pushes against giving in are as large or larger.")
+    )
+
+
+def head_group_line(heads: xr.Dataset, groups: xr.Dataset, metric: str) -> str:
+    """Whether the group view shows more than the head view, in the strongest group and overall."""
+    data = effects(groups, metric)
+    if data.group_size == 1:
+        return "Every KV group is a single head here, so the view by head and the view by group are the same."
+    top = compare_groups(heads, groups, metric)[0]
+    if top["group"] >= 0:
+        return "No KV group pushes towards giving in, so there is nothing to compare."
+    place = f"group {top['kv_group']} of layer {top['layer']}"
+    text = (
+        f"The strongest group, {place}, changes the score by {data.show(top['group'])}; its strongest head alone "
+        f"(head {top['head']}) by {data.show(top['strongest_head'])}, and the effects of its {data.group_size} heads add up to "
+        f"{data.show(top['sum_of_heads'])}. "
+    )
+    single = min(top["strongest_head"], 0.0)
+    if top["group"] < 1.25 * single or single == 0:
+        times = "" if single == 0 else f" ({number(top['group'] / single)} times)"
+        text += f"The group view shows more than any one of its heads does{times}."
+    elif top["group"] > 0.8 * single:
+        text += "One head is stronger than its whole group: the others push back, and the group view hides part of it."
+    else:
+        text += "One head carries nearly all of it, so both views tell the same."
+    extra = top["group"] - top["sum_of_heads"]
+    if abs(extra) > max(0.1 * abs(top["group"]), top["group_error"]):
+        more = "more" if extra < 0 else "less"
+        text += f" Patched together the heads do {more} than their sum: they interact through the layers above."
+    return text
+
+
+def concentration_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: str) -> str:
+    """How concentrated the head contributions are, and whether models can be ordered by it."""
+    found = [statistics.kurtosis(result).sel(metric=metric) for result in results]
+    parts = [
+        f"{name} {number(float(k['pearson']))} (95 % interval {number(float(k['pearson_low']))} to "
+        f"{number(float(k['pearson_high']))}, at most {k.attrs['largest_possible_pearson']:.0f} with {k.attrs['n_units']} heads)"
+        for name, k in zip(names, found, strict=True)
+    ]
+    text = f"Kurtosis of the head contributions (Pearson; 3 for a normal distribution): {'; '.join(parts)}. "
+    if len(found) > 1:
+        order = sorted(range(len(found)), key=lambda i: -float(found[i]["pearson"]))
+        first, second = order[:2]
+        apart = float(found[first]["pearson_low"]) > float(found[second]["pearson_high"])
+        text += (
+            f"{names[first]} is the more concentrated of the two, beyond what the choice of examples explains. "
+            if apart
+            else "The intervals overlap, so these examples do not order the models. "
+        )
+        text += "One training seed per model says nothing about the kinds of attention in general. "
+    return text + _grouping_line(results, names, metric)
+
+
+def _grouping_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: str) -> str:
+    lines = []
+    for name, result in zip(names, results, strict=True):
+        shares = statistics.within_group_variance(result)
+        p = float(shares["p_value"].sel(metric=metric))
+        if not np.isfinite(p):
+            continue
+        share = float(shares["within_share"].sel(metric=metric))
+        verdict = (
+            "heads that share keys and values act alike beyond what their layer explains"
+            if p < 0.05
+            else "sharing keys and values does not make heads act alike beyond what their layer explains"
+        )
+        lines.append(f"In {name} {share:.0%} of the variance lies inside KV groups (permutation p = {_p(p)}): {verdict}.")
+    return " ".join(lines)
+
+
+def agreement_line(approximate: xr.Dataset, exact: xr.Dataset, metric: str) -> str:
+    """How far the gradient estimate can be trusted."""
+    close = statistics.agreement(approximate, exact).sel(metric=metric)
+    r, error, overlap = (float(close[name]) for name in ("pearson", "worst_error", "top_overlap"))
+    n_top = int(close.attrs["n_top"])
+    if not np.isfinite(r):
+        return "One side has no spread, so the estimate cannot be compared with the exact values."
+    if r > 0.95 and error < 0.1:
+        verdict = "here the estimate could stand in for the exact values"
+    elif r > 0.8:
+        verdict = "the estimate ranks the units well, but its sizes should be checked exactly"
+    else:
+        verdict = "here the estimate misleads, and only the exact values should be read"
+    top = "the strongest unit" if n_top == 1 else f"the strongest {n_top} units"
+    return (
+        f"Estimate and exact value correlate with r = {r:.3f}; the largest error is {_percent(error)} of the largest effect, and "
+        f"{top} agree to {overlap:.0%}: {verdict}."
+    )
+
+
+def attention_line(pattern: xr.Dataset, query: int = -1) -> str:
+    """What the heads look at from one position, on the mean over heads."""
+    weights = pattern["pattern"].isel(query=query)
+    row = weights.mean([d for d in weights.dims if d != "key"]).values
+    tokens = [str(t) for t in pattern["token"].values]
+    heads = [int(h) for h in np.atleast_1d(pattern["head"].values)]
+    order = [i for i in np.argsort(-row, kind="stable") if i > 0][:3]
+    words = [tokens[i].strip() or visible_token(tokens[i]) for i in order]
+    named = _and([f"\u201c{word}\u201d ({row[i]:.0%})" for i, word in zip(order, words, strict=True)])
+    who = f"head {heads[0]}" if len(heads) == 1 else f"heads {_and(heads)}"
+    text = f"From the last token, {who} put {row[0]:.0%} of the attention on the first token (a resting place)"
+    return text + (f" and, of the words, most on {named}." if words else ".")
+
+
+def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset]], metric: str) -> list[str]:
+    """One sentence per model, and one that compares them; the short answer of a report."""
+    lines, found = [], []
+    for name, _heads, groups in measured:
+        data, top = effects(groups, metric), strongest(groups, metric)
+        found.append((name, top, data))
+        if top.stands_out:
+            lines.append(
+                f"In {name}, {top.name} pushes hardest towards giving in: {data.show(top.value)} when its calm value is put in, "
+                f"{top.share:.0%} of all the pull."
+            )
+        else:
+            lines.append(f"In {name} no KV group stands out from the rest.")
+    clear = [(name, top) for name, top, _ in found if top.stands_out]
+    if len(found) > 1 and len(clear) == len(found):
+        name, top = max(clear, key=lambda item: item[1].share)
+        others = _and([f"{other} ({t.share:.0%})" for other, t in clear if other != name])
+        lines.append(f"The pull is most gathered in one group in {name} ({top.share:.0%}), less so in {others}.")
+    return lines
+
+
+def _stderr(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def _percent(value: float) -> str:
+    return number(100 * float(value), " %")
+
+
+def _p(value: float) -> str:
+    return "less than 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _and(items: Sequence[object]) -> str:
+    words = [str(item) for item in items]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

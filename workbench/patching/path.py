@@ -1,0 +1,353 @@
+"""Exact path patching from attention heads to the logits, in two forward passes and a replay of single tokens.
+
+The definition (Wang et al., arXiv 2211.00593, section 3.1 and appendix B; Chen et al., arXiv 2409.01658, for one
+sender head at the last position): run `base` with the sender's z taken from `source`, every other head of every layer
+frozen at its base value, and MLPs and norms recomputed; read the logits at the last position.
+
+Because attention is frozen, positions do not mix, and only the read position can change. So:
+
+1. Run base and source once; keep z of every head at the read position, and the stream that enters layer 0.
+2. Replay the read position alone through all layers, with frozen z. Row 0 of the replay is base itself. A sender
+   joins at its first layer with its heads' z from source, and from there on has a row of its own. All senders, all
+   examples and all later layers share each MLP call.
+3. Read the two answers' logits of every row, and score them (`scores.py`).
+
+This is exact for sequential, parallel and post-norm blocks and mixtures of experts, since every branch is recomputed
+as a whole. Answers of several tokens are appended to both prompts, and every answer position is a read position.
+The cost is about n_layers / 2 single-token MLPs per sender and example, instead of a forward pass over the prompt.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.capture import at, capture, device_of
+from workbench.errors import InputError
+from workbench.models.anatomy import Anatomy
+from workbench.models.exact import require_exact
+from workbench.models.identity import fingerprint
+from workbench.patching.batching import BatchSize, in_batches
+from workbench.patching.scores import METRICS, check_metrics, contribution
+from workbench.patching.units import Senders, senders
+from workbench.prompts import PromptPairs
+from workbench.results import Journal, provenance
+
+ROWS_PER_CALL = 8192
+"""Rows of one MLP call; more would cost memory and gain no speed."""
+
+
+def path_patch(
+    model: Any,
+    pairs: PromptPairs,
+    *,
+    unit: str = "kv_group",
+    units: Mapping[str, Any] | Sequence[Any] | None = None,
+    metrics: Sequence[str] | None = None,
+    full_logits: bool = False,
+    batch_size: BatchSize = "auto",
+    resume: str | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Exact effect of each sender on the answer logits, everything else in attention frozen.
+
+    Args:
+        model: a model from `workbench.load`.
+        pairs: base and source prompts with their answers.
+        unit: what is sent from source: "head", "kv_group" (all query heads of a KV head) or "layer".
+        units: instead of `unit`, sets of `(layer, head)` pairs, each sent as one; by name or in a list.
+        metrics: any of "logit_ratio", "logit_diff", "prob"; by default all of them, for answers of several tokens
+            (scored by their log-probabilities) the last two.
+        full_logits: keep the logits of the whole vocabulary too (`base_logits`, `source_logits`, `patched_logits`).
+        batch_size: examples at a time; "auto" measures memory on the first.
+        resume: a netCDF file: finished batches are kept beside it, and a run that was stopped goes on from them.
+        progress: show a bar.
+
+    Returns:
+        base, source `(metric, example)`, patched `(metric, layer, <unit>, example)`, contribution and stderr
+        `(metric, layer, <unit>)`. Negative contribution: the unit pushes towards answer a.
+
+    Raises:
+        InputError: a misspelt unit or metric, answers outside the vocabulary, an architecture that is not exact, NaN
+            logits, a resume file of another run.
+    """
+    parts = require_exact(model)
+    pairs.check_vocab(parts.d_vocab)
+    metrics = answer_metrics(pairs, metrics)
+    if full_logits and pairs.multi_token:
+        raise InputError("full_logits=True reads the last position only; give answers of one token each.")
+    sent = senders(unit, units, parts)
+    started = time.perf_counter()
+    config = {
+        "method": "path_patch",
+        "model": parts.name,
+        "weights": fingerprint(model),
+        "prompts": pairs.digest,
+        "senders": [list(map(int, s)) for s in np.argwhere(sent.mask)] if units is not None else unit,
+        "metrics": list(metrics),
+        "full_logits": full_logits,
+    }
+    journal = Journal(resume, config) if resume is not None else None
+    if journal is not None and journal.result is not None:
+        return journal.result
+    pieces = list(journal.pieces().values()) if journal is not None else []
+    done = {int(i) for piece in pieces for i in piece["example"].values}
+    left = [i for i in range(len(pairs)) if i not in done]
+
+    def work(batch: list[int]) -> xr.Dataset:
+        return _patch_batch(model, parts, pairs[batch], sent, full_logits).assign_coords(example=batch)
+
+    loop = in_batches(
+        left, work, device=device_of(model), batch_size=batch_size, progress=progress, label=f"path patching, {unit}"
+    )
+    for batch, piece in loop:
+        if journal is not None:
+            journal.add(f"examples-{batch[0]}-{batch[-1]}", piece)
+        pieces.append(piece)
+    logits = xr.concat(pieces, "example").sortby("example")
+    result = contribution(
+        logits["base"].values,
+        logits["source"].values,
+        logits["patched"].values,
+        dims=sent.dims,
+        coords=sent.coords,
+        metrics=metrics,
+        attrs=provenance(
+            **describe(parts, pairs, config),
+            unit=unit if units is None else "custom",
+            hook="z",
+            duration_s=round(time.perf_counter() - started, 3),
+        ),
+    )
+    if full_logits:
+        result = result.merge(_full(logits, sent))
+    return result if journal is None else journal.finish(result)
+
+
+def answer_metrics(pairs: PromptPairs, metrics: Sequence[str] | None) -> tuple[str, ...]:
+    """The metrics to compute: those asked for, or all that the answers allow."""
+    if not pairs.multi_token:
+        return check_metrics(METRICS if metrics is None else metrics)
+    if metrics is not None and "logit_ratio" in metrics:
+        raise InputError(
+            "logit_ratio is a ratio of two single raw logits, and some answers here have several tokens. Use "
+            "metrics=('logit_diff', 'prob'), which read log-probabilities of the whole answers, or give first tokens."
+        )
+    return check_metrics(("logit_diff", "prob") if metrics is None else metrics)
+
+
+def describe(parts: Anatomy, pairs: PromptPairs, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts about model and prompts that every patching result carries."""
+    return {
+        "method": config["method"],
+        "model": parts.name,
+        "architecture": parts.architecture,
+        "weights": config["weights"],
+        "prompts": pairs.digest,
+        "n_examples": len(pairs),
+        "n_layers": parts.n_layers,
+        "n_heads": parts.n_heads,
+        "n_kv_heads": parts.n_kv_heads,
+        "group_size": parts.group_size,
+        "dtype": parts.dtype,
+        "device": parts.device,
+    }
+
+
+# Step 1: what is read of the two runs.
+
+
+@dataclass(frozen=True)
+class Reads:
+    """The positions that are read: one row per position, over examples and, for long answers, over both answers.
+
+    Attributes:
+        base: token sequences to run, each possibly with the start of an answer behind the prompt.
+        source: the same for source.
+        sequence: for each row, which sequence it lies in.
+        back: for each row, how many positions before the sequence's end it lies.
+        example: for each row, its example.
+        answer: for each row, the answer it scores (0 for a, 1 for b); -1 where it scores both at once.
+        targets: for each row, the token ids whose logits are read: (a, b), or the one next token of the answer.
+    """
+
+    base: list[list[int]]
+    source: list[list[int]]
+    sequence: list[int]
+    back: list[int]
+    example: Int[np.ndarray, " row"]
+    answer: Int[np.ndarray, " row"]
+    targets: Int[np.ndarray, "row target"]
+
+
+def reads(pairs: PromptPairs) -> Reads:
+    """Where the answers of these pairs are read."""
+    if not pairs.multi_token:
+        n = len(pairs)
+        targets = np.array([[a[0], b[0]] for a, b in pairs.answers])
+        return Reads(pairs.base, pairs.source, list(range(n)), [0] * n, np.arange(n), np.full(n, -1), targets)
+    base, source, rows = [], [], []
+    for i, answers in enumerate(pairs.answers):
+        for which, answer in enumerate(answers):
+            base.append(pairs.base[i] + list(answer[:-1]))
+            source.append(pairs.source[i] + list(answer[:-1]))
+            rows += [
+                (len(base) - 1, len(answer) - 1 - step, i, which, token) for step, token in enumerate(answer)
+            ]
+    sequence, back, example, answer, target = zip(*rows, strict=True)
+    return Reads(
+        base, source, list(sequence), list(back), np.array(example), np.array(answer), np.array(target)[:, None]
+    )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one run leaves behind at its read positions."""
+
+    z: Float[Tensor, "layer row head d_head"]
+    first: Float[Tensor, "row d_model"]
+    last: Float[Tensor, "row d_model"]
+
+
+def _see(model: Any, parts: Anatomy, sequences: list[list[int]], read: Reads) -> Seen:
+    ends = [len(s) - 1 for s in sequences]
+    by_sequence: list[list[int]] = [[] for _ in sequences]
+    for sequence, back in zip(read.sequence, read.back, strict=True):
+        by_sequence[sequence].append(ends[sequence] - back)
+    most = max(len(p) for p in by_sequence)
+    positions = torch.tensor([p + [p[-1]] * (most - len(p)) for p in by_sequence])
+    real = torch.tensor([[k < len(p) for k in range(most)] for p in by_sequence])
+
+    take = at(positions)
+    names = [f"blocks.{layer}.attn.hook_z" for layer in range(parts.n_layers)]
+    ends_of_stack = ["blocks.0.hook_resid_pre", f"blocks.{parts.n_layers - 1}.hook_resid_post"]
+    kept = capture(model, sequences, dict.fromkeys(names + ends_of_stack, take))
+    rows = {name: activation[real.to(activation.device)] for name, activation in kept.items()}
+    first, last = (rows[name] for name in ends_of_stack)
+    return Seen(torch.stack([rows[name].to(first.device) for name in names]), first, last)
+
+
+# Step 2: the replay.
+
+
+def replay(
+    parts: Anatomy,
+    first: Float[Tensor, "row d_model"],
+    base: Float[Tensor, "layer row head d_head"],
+    source: Float[Tensor, "layer row head d_head"],
+    mask: Bool[np.ndarray, "unit layer head"],
+) -> Float[Tensor, "cells row d_model"]:
+    """The stream behind the last layer for base itself (index 0) and for each sender (1 + its index).
+
+    Args:
+        parts: the model's parts.
+        first: the stream that enters layer 0.
+        base: frozen z.
+        source: z that a sender's heads take.
+        mask: heads of each sender.
+    """
+    joins = mask.any(2).argmax(1)
+    order = np.argsort(joins, kind="stable")
+    wide = torch.promote_types(first.dtype, torch.float32)
+    stream = first.to(wide)[None]
+    joined = 0
+    for layer in range(parts.n_layers):
+        new = int((joins == layer).sum())
+        stream = torch.cat([stream, stream[:1].expand(new, -1, -1)])
+        joined += new
+        sending = np.flatnonzero(mask[order[:joined], layer].any(1))
+        heads = torch.from_numpy(mask[order[sending], layer]).to(first.device)[:, None, :, None]
+        z = torch.cat([base[layer][None], torch.where(heads, source[layer], base[layer])])
+        out = parts.blocks[layer].attn_out(z).to(wide)
+        before = stream
+        stream = before + out[:1]
+        stream[1 + torch.from_numpy(sending)] = before[1 + torch.from_numpy(sending)] + out[1:]
+        mlp_input = before if parts.layout == "parallel" else stream
+        stream = stream + _mlp(parts, layer, mlp_input.to(first.dtype)).to(wide)
+    back = np.empty(len(order), dtype=np.int64)
+    back[order] = np.arange(len(order))
+    return stream[torch.from_numpy(np.concatenate([[0], 1 + back]))]
+
+
+def _mlp(parts: Anatomy, layer: int, stream: Float[Tensor, "cells row d_model"]) -> Float[Tensor, "cells row d_model"]:
+    rows = stream.flatten(0, 1)
+    return torch.cat([parts.blocks[layer].mlp_out(part) for part in rows.split(ROWS_PER_CALL)]).view_as(stream)
+
+
+# Step 3: the logits.
+
+
+@torch.no_grad()
+def _patch_batch(model: Any, parts: Anatomy, pairs: PromptPairs, sent: Senders, full_logits: bool) -> xr.Dataset:
+    read = reads(pairs)
+    base, source = (_see(model, parts, sequences, read) for sequences in (read.base, read.source))
+    cells = replay(parts, base.first, base.z, source.z, sent.mask)
+    stream = torch.cat([cells, source.last.to(cells.dtype)[None]])
+    logits = answer_logits(parts, stream, read)
+    _refuse_nan(logits, parts)
+    dataset = xr.Dataset(
+        {
+            "base": (("answer", "example"), logits[:, 0]),
+            "source": (("answer", "example"), logits[:, -1]),
+            "patched": (("answer", "cell", "example"), logits[:, 1:-1]),
+        }
+    )
+    if full_logits:
+        whole = torch.stack([parts.unembed(row.to(base.first.dtype)) for row in stream]).float().cpu().numpy()
+        dataset["full"] = (("run", "example", "vocab"), whole)
+    return dataset
+
+
+def answer_logits(
+    parts: Anatomy, stream: Float[Tensor, "cells row d_model"], read: Reads
+) -> Float[np.ndarray, "answer cells example"]:
+    """Logits of both answers, or for long answers the log-probabilities of the whole of each."""
+    targets = torch.from_numpy(read.targets).to(stream.device)
+    found = np.stack([row for row in _target_logits(parts, stream, targets, log_prob=bool((read.answer >= 0).any()))])
+    if (read.answer < 0).all():
+        return found.transpose(2, 0, 1)
+    summed = np.zeros((2, len(stream), int(read.example.max()) + 1))
+    for row, (example, which) in enumerate(zip(read.example, read.answer, strict=True)):
+        summed[which, :, example] += found[:, row, 0]
+    return summed
+
+
+def _target_logits(
+    parts: Anatomy, stream: Tensor, targets: Tensor, log_prob: bool
+) -> Iterator[Float[np.ndarray, "row target"]]:
+    dtype = getattr(torch, parts.dtype)
+    per_call = max(1, ROWS_PER_CALL // stream.shape[1]) if not log_prob else 1
+    for part in stream.split(per_call):
+        if log_prob:
+            whole = parts.unembed(part.to(dtype)).log_softmax(-1)
+            logits = whole.gather(-1, targets.expand(len(part), -1, -1))
+        else:
+            logits = parts.unembed(part.to(dtype), targets)
+        yield from logits.double().cpu().numpy()
+
+
+def _refuse_nan(logits: np.ndarray, parts: Anatomy) -> None:
+    bad = np.argwhere(~np.isfinite(logits))
+    if len(bad):
+        raise InputError(
+            f"{parts.name} gives NaN or infinite logits, first for example {bad[0][-1]} of the batch. The weights are damaged, or "
+            f"{parts.dtype} overflows in this model: load it with dtype='float32' or 'bfloat16'."
+        )
+
+
+def _full(logits: xr.Dataset, sent: Senders) -> xr.Dataset:
+    whole = logits["full"].transpose("run", "example", "vocab").values
+    shape = (*sent.shape, *whole.shape[1:])
+    return xr.Dataset(
+        {
+            "base_logits": (("example", "vocab"), whole[0]),
+            "source_logits": (("example", "vocab"), whole[-1]),
+            "patched_logits": ((*sent.dims, "example", "vocab"), whole[1:-1].reshape(shape)),
+        }
+    )

@@ -1,0 +1,360 @@
+"""What can be said about a whole grid of contributions, and how sure one may be of it.
+
+1. How concentrated: `kurtosis` of all units (Fisher and Pearson) and `top_mass`, the share of the
+   pro-behaviour mass in the few strongest units; where: `layer_sums`.
+2. How certain: `bootstrap` intervals over examples, and `split_half`, the rank correlation of two halves.
+3. Whether KV groups matter: `within_group_variance` against heads that are shuffled inside their layer.
+4. How two ways of measuring agree: `agreement`; how two kinds of model differ: `permutation_test` over
+   their seeds.
+
+Kurtosis depends on how many units there are: one outlier among N equal values gives a Pearson kurtosis of
+N - 2 + 1 / (N - 1), the largest possible, and k equal outliers give about N / k.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from workbench.errors import InputError, suggest
+from workbench.patching.scores import effects
+from workbench.patching.selection import budget
+from workbench.patching.units import HeadCounts, counts_of
+
+_CHUNK = 2**24  # numbers held at once while resampling, 128 MiB
+
+
+class PermutationTest(NamedTuple):
+    """How unusual the difference of two samples is among all ways to divide their values.
+
+    Attributes:
+        statistic: the observed difference, first sample minus second.
+        p_two_sided: chance of one as large in either direction, when both samples have one distribution.
+        p_greater: chance of one as large in the first sample's favour.
+        n_permutations: divisions that were compared.
+        exact: whether those were all of them.
+    """
+
+    statistic: float
+    p_two_sided: float
+    p_greater: float
+    n_permutations: int
+    exact: bool
+
+
+def kurtosis(
+    contribution: xr.Dataset | xr.DataArray, n_boot: int = 1000, seed: int = 0, level: float = 0.95
+) -> xr.Dataset:
+    """Biased kurtosis of all units' contributions, per metric, with percentile intervals over examples.
+
+    Args:
+        contribution: what a patching function returned; a DataArray has no examples and gets no intervals.
+        n_boot: resamples of the examples; 0 for no intervals.
+        seed: of the resampling.
+        level: of the intervals.
+    """
+    values = _contributions(contribution)
+    flat = _flat(values)
+    n = flat.shape[-1]
+    fisher = {"fisher": _fisher(flat)}
+    result = xr.Dataset(
+        attrs={"n_units": n, "largest_possible_pearson": n - 2 + 1 / (n - 1) if n > 1 else 1.0}
+    )
+    if n_boot and isinstance(contribution, xr.Dataset):
+        change = _flat(effects(contribution), "example")
+        weights = _resamples(change.shape[-1], n_boot, seed).T
+        step = max(1, _CHUNK // change[..., 0].size)
+        parts = [_fisher(change @ weights[:, i : i + step], axis=-2) for i in range(0, n_boot, step)]
+        bounds = _percentiles(np.concatenate(parts, axis=-1), level)
+        fisher |= {"fisher_low": bounds[0], "fisher_high": bounds[1]}
+        result.attrs |= {"n_boot": n_boot, "level": level, "seed": seed}
+    for name, numbers in fisher.items():
+        result[name] = _per_metric(values, numbers)
+        result[name.replace("fisher", "pearson")] = result[name] + 3
+    return result
+
+
+def top_mass(contribution: xr.Dataset | xr.DataArray, ratio: float = 0.04) -> xr.DataArray:
+    """Share of all negative contribution that lies in the most negative units, per metric.
+
+    Args:
+        contribution: what a patching function returned.
+        ratio: share of the units that counts as the top.
+    """
+    values = _contributions(contribution)
+    mass = -np.minimum(np.sort(_flat(values), axis=-1), 0)
+    top, total = mass[..., : budget(ratio, mass.shape[-1])].sum(axis=-1), mass.sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return _per_metric(values, top / total).rename("top_mass")
+
+
+def layer_sums(contribution: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """Each layer's sum of contributions: of the negative ones with their sign turned, and of all.
+
+    Args:
+        contribution: what a patching function returned, per head, KV group or layer.
+    """
+    values = _contributions(contribution)
+    if "layer" not in values.dims:
+        raise InputError(f"Sums per layer need a layer axis; these contributions are over {values.dims}.")
+    within = [dim for dim in _unit_dims(values) if dim != "layer"]
+    negative = values.clip(max=0, keep_attrs=False)
+    return xr.Dataset(
+        {"pro_behaviour": -negative.sum(within, skipna=False), "signed": values.sum(within, skipna=False)}
+    )
+
+
+def bootstrap(dataset: xr.Dataset, n: int = 1000, seed: int = 0, level: float = 0.95) -> xr.Dataset:
+    """Percentile interval of each contribution over resampled examples.
+
+    Args:
+        dataset: what a patching function returned.
+        n: resamples.
+        seed: of the resampling.
+        level: of the interval.
+    """
+    change = effects(dataset).transpose(..., "example")
+    flat = change.values.reshape(-1, change.sizes["example"])
+    weights = _resamples(flat.shape[-1], n, seed).T
+    step = max(1, _CHUNK // n)
+    parts = [_percentiles(flat[i : i + step] @ weights, level) for i in range(0, len(flat), step)]
+    low, high = np.concatenate(parts, axis=-1).reshape(2, *change.shape[:-1])
+    template = change.isel(example=0, drop=True)
+    return xr.Dataset(
+        {"low": template.copy(data=low), "high": template.copy(data=high)},
+        attrs={"n_boot": n, "level": level, "seed": seed},
+    )
+
+
+def split_half(dataset: xr.Dataset, n_splits: int = 100, seed: int = 0) -> xr.Dataset:
+    """Rank correlation between contributions from two random halves of the examples, per metric.
+
+    Args:
+        dataset: what a patching function returned.
+        n_splits: random halvings.
+        seed: of the halvings.
+    """
+    change = effects(dataset)
+    flat = _flat(change, "example")
+    half = flat.shape[-1] // 2
+    if half < 1:
+        raise InputError(f"Two halves need at least 2 examples, and there are {flat.shape[-1]}.")
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(n_splits):
+        order = rng.permutation(flat.shape[-1])
+        found.append(_spearman(flat[..., order[:half]].mean(-1), flat[..., order[half : 2 * half]].mean(-1)))
+    low, high = np.percentile(found, [2.5, 97.5], axis=0)
+    numbers = {"spearman": np.mean(found, axis=0), "spearman_low": low, "spearman_high": high}
+    values = change.isel(example=0, drop=True)
+    return xr.Dataset(
+        {name: _per_metric(values, value) for name, value in numbers.items()},
+        attrs={"n_splits": n_splits, "examples_per_half": half, "seed": seed},
+    )
+
+
+def within_group_variance(dataset: xr.Dataset, n_permutations: int = 2000, seed: int = 0) -> xr.Dataset:
+    """Share of the variance over heads that lies inside KV groups, against heads shuffled inside their layer.
+
+    A share below the null's says that heads of a group act alike beyond what heads of a layer do. `p_value`
+    is the one-sided chance of so small a share under the null, `icc` the intra-class correlation ICC(1)
+    with the KV group as class. Where groups cannot be told from heads or from layers the comparison is NaN
+    and `attrs["note"]` says so.
+
+    Args:
+        dataset: what a patching function returned with unit="head".
+        n_permutations: shuffles for the null.
+        seed: of the shuffles.
+    """
+    values, counts = _contributions(dataset), counts_of(dataset)
+    if set(_unit_dims(values)) != {"layer", "head"}:
+        raise InputError(
+            f"Variance inside groups needs single heads; these contributions are over {values.dims}."
+        )
+    grid = values.transpose(..., "layer", "head").values
+    observed = _inside_share(grid, counts.n_kv_heads)
+    rng = np.random.default_rng(seed)
+    heads = np.broadcast_to(np.arange(counts.n_heads), grid.shape[-2:])
+    shuffles = (rng.permuted(heads, axis=-1) for _ in range(n_permutations))
+    layers = np.arange(counts.n_layers)[:, None]
+    null = np.stack([_inside_share(grid[..., layers, order], counts.n_kv_heads) for order in shuffles])
+    low, high = np.percentile(null, [2.5, 97.5], axis=0)
+    as_small = (null <= observed + 1e-12).sum(axis=0)
+    numbers = {
+        "within_share": observed,
+        "icc": _icc(observed, counts.n_layers * counts.n_kv_heads, counts.n_heads // counts.n_kv_heads),
+        "null_share": null.mean(axis=0),
+        "null_low": low,
+        "null_high": high,
+        "p_value": np.where(np.isnan(observed), np.nan, (as_small + 1) / (n_permutations + 1)),
+    }
+    note, undefined = _degenerate(counts)
+    numbers |= {name: np.full_like(observed, np.nan) for name in numbers if name in undefined}
+    return xr.Dataset(
+        {name: _per_metric(values, value) for name, value in numbers.items()},
+        attrs={"n_permutations": n_permutations, "seed": seed, "note": note},
+    )
+
+
+def agreement(
+    approx: xr.Dataset | xr.DataArray, exact: xr.Dataset | xr.DataArray, ratio: float = 0.04
+) -> xr.Dataset:
+    """How close an estimate of the contributions is to the exact ones, per metric.
+
+    Args:
+        approx: the estimate.
+        exact: the exact contributions of the same units.
+        ratio: share of the units that counts as the top.
+    """
+    estimate, truth = _contributions(approx), _contributions(exact)
+    try:
+        estimate, truth = xr.align(estimate, truth, join="exact")
+    except ValueError as cause:
+        raise InputError(f"The two results are not over the same units: {cause}") from cause
+    estimate = estimate.transpose(*truth.dims)
+    a, e = _flat(estimate), _flat(truth)
+    top = budget(ratio, e.shape[-1])
+    tops = [np.argsort(values, axis=-1, kind="stable")[..., :top] for values in (a, e)]
+    common = (tops[0][..., :, None] == tops[1][..., None, :]).sum(axis=(-1, -2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        worst = np.abs(a - e).max(axis=-1) / np.abs(e).max(axis=-1)
+    numbers = {
+        "pearson": _pearson(a, e),
+        "spearman": _spearman(a, e),
+        "worst_error": worst,
+        "top_overlap": common / top,
+    }
+    return xr.Dataset(
+        {name: _per_metric(truth, value) for name, value in numbers.items()}, attrs={"n_top": top}
+    )
+
+
+def permutation_test(
+    a: Sequence[float], b: Sequence[float], statistic: str = "mean difference", n: int = 10_000, seed: int = 0
+) -> PermutationTest:
+    """Whether one kind of model has larger values than another, over their training seeds.
+
+    Args:
+        a: one number per seed of the kind expected to be larger.
+        b: one number per seed of the other kind.
+        statistic: "mean difference" or "median difference".
+        n: random divisions; all of them are compared when there are no more.
+        seed: of the random divisions.
+    """
+    centres = {"mean difference": np.mean, "median difference": np.median}
+    if statistic not in centres:
+        raise InputError(f"statistic={statistic!r} is unknown; {suggest(statistic, centres)}")
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if min(first.size, second.size) < 2 or not np.isfinite([*first, *second]).all():
+        raise InputError(
+            f"A permutation test needs at least 2 finite values on each side; given {first.tolist()} and "
+            f"{second.tolist()}."
+        )
+
+    def difference(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+        return centres[statistic](x, axis=axis) - centres[statistic](y, axis=axis)
+
+    ways = math.comb(first.size + second.size, first.size)
+    two_sided, greater = (
+        stats.permutation_test(
+            (first, second),
+            difference,
+            alternative=side,
+            n_resamples=n,
+            vectorized=True,
+            rng=np.random.default_rng(seed),
+        )
+        for side in ("two-sided", "greater")
+    )
+    return PermutationTest(
+        float(two_sided.statistic), float(two_sided.pvalue), float(greater.pvalue), min(n, ways), ways <= n
+    )
+
+
+def _contributions(contribution: xr.Dataset | xr.DataArray) -> xr.DataArray:
+    return contribution["contribution"] if isinstance(contribution, xr.Dataset) else contribution
+
+
+def _unit_dims(values: xr.DataArray) -> list[str]:
+    return [str(dim) for dim in values.dims if dim not in ("metric", "example")]
+
+
+def _flat(values: xr.DataArray, *last: str) -> np.ndarray:
+    """The values with all unit axes in one: (metric, unit), or (unit) where there is no metric axis."""
+    dims = _unit_dims(values)
+    ordered = values.transpose(..., *dims, *last).values
+    lead, kept = ordered.ndim - len(dims) - len(last), ordered.ndim - len(last)
+    return ordered.reshape(*ordered.shape[:lead], -1, *ordered.shape[kept:])
+
+
+def _per_metric(values: xr.DataArray, numbers: np.ndarray) -> xr.DataArray:
+    """Numbers, one per metric, with the metric's labels."""
+    return values.isel(dict.fromkeys(_unit_dims(values), 0), drop=True).copy(data=numbers)
+
+
+def _centred(values: np.ndarray, axis: int | tuple[int, ...] = -1) -> np.ndarray:
+    """Distances from the mean, exactly 0 where they are only rounding."""
+    away = values - values.mean(axis=axis, keepdims=True)
+    rounding = 8 * np.finfo(float).eps * np.abs(values).max(axis=axis, keepdims=True)
+    return np.where(np.abs(away) <= rounding, 0.0, away)
+
+
+def _fisher(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    away = _centred(values, axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (away**4).mean(axis=axis) / (away**2).mean(axis=axis) ** 2 - 3
+
+
+def _resamples(n_examples: int, n: int, seed: int) -> np.ndarray:
+    """Weights of the examples in each resample, (resample, example), each row with sum 1."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_examples, np.full(n_examples, 1 / n_examples), size=n) / n_examples
+
+
+def _percentiles(values: np.ndarray, level: float) -> np.ndarray:
+    return np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=-1)
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Correlation over the last axis, NaN where either side is constant."""
+    x, y = _centred(x), _centred(y)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (x * y).sum(axis=-1) / np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _pearson(stats.rankdata(x, axis=-1), stats.rankdata(y, axis=-1))
+
+
+def _inside_share(grid: np.ndarray, n_kv_heads: int) -> np.ndarray:
+    """Sum of squares inside KV groups over the total, for (..., layer, head)."""
+    groups = grid.reshape(*grid.shape[:-1], n_kv_heads, -1)
+    inside = (_centred(groups) ** 2).sum(axis=(-1, -2, -3))
+    total = (_centred(grid, (-1, -2)) ** 2).sum(axis=(-1, -2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return inside / total
+
+
+def _degenerate(counts: HeadCounts) -> tuple[str, tuple[str, ...]]:
+    """What cannot be said about KV groups that are single heads or whole layers."""
+    null = ("null_share", "null_low", "null_high", "p_value")
+    if counts.n_kv_heads == counts.n_heads:
+        return "Every KV group is a single head, so no variance can lie inside groups.", (
+            "within_share",
+            "icc",
+            *null,
+        )
+    if counts.n_kv_heads == 1:
+        return "Every KV group is a whole layer, so shuffling heads inside layers changes nothing.", null
+    return "", ()
+
+
+def _icc(inside_share: np.ndarray, n_groups: int, size: int) -> np.ndarray:
+    """ICC(1) of a one-way layout from the share of the sum of squares inside groups."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = (1 - inside_share) / np.float64(n_groups - 1)
+        inside = inside_share / np.float64(n_groups * (size - 1))
+        return (between - inside) / (between + (size - 1) * inside)

@@ -1,0 +1,211 @@
+"""Which query heads act together: heads, KV groups, layers and any other sets.
+
+Query head h reads KV head h // group_size, so KV group g owns the heads from g * group_size up to
+(g + 1) * group_size - 1. An address is a (layer, head) pair. `senders` lists the sets of heads to patch,
+each as a mask over (layer, head), on the labelled grid where their results belong. All of it is arithmetic
+on indices: no model is needed, and a wrong index is refused before one runs.
+"""
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool
+
+from workbench.errors import InputError, suggest
+
+Address = tuple[int, int]
+UNITS = ("head", "kv_group", "layer")
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """Anything that knows how many layers, query heads and KV heads a model has."""
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        ...
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads per layer."""
+        ...
+
+    @property
+    def n_kv_heads(self) -> int:
+        """KV heads per layer."""
+        ...
+
+
+class HeadCounts(NamedTuple):
+    """The three numbers that fix the addresses of a model's heads."""
+
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+
+
+@dataclass(frozen=True, eq=False)
+class Senders:
+    """Sets of heads to patch, one after another, and the labelled grid on which their results belong.
+
+    Attributes:
+        dims: names of the grid's axes.
+        coords: labels, as xarray takes them.
+        mask: the heads of each unit; units run through the grid in row-major order.
+    """
+
+    dims: tuple[str, ...]
+    coords: dict[str, Any]
+    mask: Bool[np.ndarray, "unit layer head"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the grid's axes; their product is the number of units."""
+        return tuple(len(self.coords[dim]) for dim in self.dims)
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+
+def heads_of(group: int, group_size: int) -> range:
+    """Query heads of a KV group.
+
+    Args:
+        group: the KV head's index.
+        group_size: query heads per KV head.
+    """
+    return range(group * group_size, (group + 1) * group_size)
+
+
+def group_heads(layer: int, kv_head: int, counts: Counts) -> tuple[Address, ...]:
+    """(layer, head) of the query heads that read one KV head.
+
+    Args:
+        layer: the layer.
+        kv_head: the KV head's index within it.
+        counts: the model's numbers of layers and heads.
+    """
+    check_layer(layer, counts)
+    check_kv_head(kv_head, counts)
+    return tuple((layer, head) for head in heads_of(kv_head, counts.n_heads // counts.n_kv_heads))
+
+
+def per_layer(unit: str, counts: Counts) -> int:
+    """Units of a kind in each layer.
+
+    Args:
+        unit: "head", "kv_group" or "layer".
+        counts: the model's numbers of layers and heads.
+    """
+    if unit not in UNITS:
+        raise InputError(
+            f"unit={unit!r} is no kind of unit; {suggest(unit, UNITS)} For other sets of heads give units=."
+        )
+    return {"head": counts.n_heads, "kv_group": counts.n_kv_heads, "layer": 1}[unit]
+
+
+def check_layer(layer: int, counts: Counts) -> None:
+    """Raise unless the model has this layer."""
+    if not 0 <= layer < counts.n_layers:
+        raise InputError(
+            f"layer={layer}: the model has {counts.n_layers} layers, numbered 0 to {counts.n_layers - 1}."
+        )
+
+
+def check_head(head: int, counts: Counts) -> None:
+    """Raise unless each layer of the model has this query head."""
+    if not 0 <= head < counts.n_heads:
+        raise InputError(
+            f"head={head}: the model has {counts.n_heads} query heads per layer, numbered 0 to "
+            f"{counts.n_heads - 1}."
+        )
+
+
+def check_kv_head(kv_head: int, counts: Counts) -> None:
+    """Raise unless each layer of the model has this KV head."""
+    if not 0 <= kv_head < counts.n_kv_heads:
+        size = counts.n_heads // counts.n_kv_heads
+        cause = (
+            f" Query head {kv_head} reads KV head {kv_head // size}." if 0 <= kv_head < counts.n_heads else ""
+        )
+        raise InputError(
+            f"kv_head={kv_head}: the model has {counts.n_kv_heads} KV heads ({counts.n_heads} query heads, "
+            f"{size} per group), numbered 0 to {counts.n_kv_heads - 1}.{cause}"
+        )
+
+
+def senders(unit: str, units: Mapping[str, Any] | Sequence[Any] | None, counts: Counts) -> Senders:
+    """The sets of heads to patch.
+
+    Args:
+        unit: "head", "kv_group" or "layer"; not looked at when `units` is given.
+        units: sets of (layer, head) pairs, by name or in a list, each patched as one.
+        counts: the model's numbers of layers and heads.
+    """
+    if units is not None:
+        return _custom_senders(units, counts)
+    n_units, n_layers, n_heads = per_layer(unit, counts), counts.n_layers, counts.n_heads
+    within = np.repeat(np.eye(n_units, dtype=bool), n_heads // n_units, axis=1)
+    mask = np.einsum("lm,uh->lumh", np.eye(n_layers, dtype=bool), within).reshape(-1, n_layers, n_heads)
+    coords = {"layer": np.arange(n_layers)}
+    if unit == "layer":
+        return Senders(("layer",), coords, mask)
+    return Senders(("layer", unit), coords | {unit: np.arange(n_units)}, mask)
+
+
+def counts_of(result: xr.Dataset | xr.DataArray) -> HeadCounts:
+    """Numbers of layers and heads from a result's attributes.
+
+    Args:
+        result: what a patching function returned.
+    """
+    missing = [name for name in HeadCounts._fields if name not in result.attrs]
+    if missing:
+        raise InputError(
+            f"The result's attributes lack {', '.join(missing)}, which tie groups to heads. Hand over the "
+            "whole Dataset that the patching function returned, not one of its variables."
+        )
+    return HeadCounts(*(int(result.attrs[name]) for name in HeadCounts._fields))
+
+
+def _custom_senders(units: Mapping[str, Any] | Sequence[Any], counts: Counts) -> Senders:
+    named = dict(units) if isinstance(units, Mapping) else dict(enumerate(units))
+    if not named:
+        raise InputError("units= is empty; give at least one set of (layer, head) pairs.")
+    sets = [_checked_set(name, heads, counts) for name, heads in named.items()]
+    mask = np.zeros((len(sets), counts.n_layers, counts.n_heads), dtype=bool)
+    for row, heads in zip(mask, sets, strict=True):
+        row[tuple(np.transpose(heads))] = True
+    labels = list(named) if isinstance(units, Mapping) else [_label(heads) for heads in sets]
+    return Senders(("unit",), {"unit": np.arange(len(sets)), "label": ("unit", np.array(labels))}, mask)
+
+
+def _checked_set(name: object, heads: Any, counts: Counts) -> list[Address]:
+    where = f"units[{name!r}]"
+    try:
+        pairs = [(operator.index(layer), operator.index(head)) for layer, head in heads]
+    except (TypeError, ValueError) as cause:
+        raise InputError(
+            f"{where} must be a list of (layer, head) pairs of integers, such as [(3, 0), (3, 1)]."
+        ) from cause
+    if not pairs:
+        raise InputError(f"{where} is an empty set; a unit needs at least one (layer, head).")
+    for number, pair in enumerate(pairs):
+        try:
+            check_layer(pair[0], counts)
+            check_head(pair[1], counts)
+        except InputError as cause:
+            raise InputError(f"{where} holds {pair}: {cause}") from None
+        if pair in pairs[:number]:
+            raise InputError(f"{where} holds {pair} more than once; list every (layer, head) once.")
+    return pairs
+
+
+def _label(heads: Sequence[Address]) -> str:
+    shown = " ".join(f"L{layer}H{head}" for layer, head in heads[:4])
+    return shown if len(heads) <= 4 else f"{shown} and {len(heads) - 4} more"

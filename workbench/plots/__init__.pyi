@@ -1,0 +1,14 @@
+from .compose import beside as beside
+from .compose import grid as grid
+from .curves import agreement as agreement
+from .curves import compare_groups as compare_groups
+from .curves import head_vs_group as head_vs_group
+from .curves import layer_sums as layer_sums
+from .export import plotted_numbers as plotted_numbers
+from .export import save_figure as save_figure
+from .heatmaps import heatmap as heatmap
+from .strips import behaviour as behaviour
+from .strips import distribution as distribution
+from .tables import table as table
+from .tokens import attention as attention
+from .tokens import shaded_text as shaded_text

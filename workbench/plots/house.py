@@ -1,0 +1,97 @@
+"""The look shared by every figure: one font, one set of colours, one layout function.
+
+Nothing global is set. Each plot function calls `house` on the figure it has built, so a notebook's own
+Plotly template stays as it was.
+"""
+
+import plotly.graph_objects as go
+
+FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
+INK = "#1f2933"
+SOFT = "#5f6b7a"
+RULE = "#d9dee5"
+PAPER = "#ffffff"
+
+TOWARDS = "#b5432a"
+AGAINST = "#1f5f8b"
+NEUTRAL = "#f7f5f2"
+ACCENT = "#c98a1b"
+
+DIVERGING = [
+    [0.0, "#6d1f12"],
+    [0.15, TOWARDS],
+    [0.35, "#e3a489"],
+    [0.5, NEUTRAL],
+    [0.65, "#8db6d2"],
+    [0.85, AGAINST],
+    [1.0, "#0f3553"],
+]
+SEQUENTIAL = [
+    [0.0, "#ffffff"],
+    [0.05, "#eef3f7"],
+    [0.25, "#b9d2e3"],
+    [0.55, "#5b97bd"],
+    [0.8, AGAINST],
+    [1.0, "#0f3553"],
+]
+SERIES = (TOWARDS, AGAINST, ACCENT, "#5b7f4b", "#7a5195", SOFT)
+
+
+def house(
+    figure: go.Figure,
+    *,
+    title: str | None = None,
+    height: int | None = None,
+    width: int | None = None,
+) -> go.Figure:
+    """Give a figure the house layout, in place, and return it.
+
+    Args:
+        figure: The figure to dress.
+        title: Bold title above the plot; None leaves the space to the plot.
+        height: Height in pixels; None keeps Plotly's.
+        width: Width in pixels; None lets the figure fill its container.
+    """
+    figure.update_layout(
+        template="none",
+        paper_bgcolor=PAPER,
+        plot_bgcolor=PAPER,
+        font={"family": FONT, "size": 13, "color": INK},
+        colorway=list(SERIES),
+        margin={"l": 58, "r": 18, "t": 52 if title else 18, "b": 52},
+        hoverlabel={
+            "bgcolor": PAPER,
+            "bordercolor": SOFT,
+            "align": "left",
+            "font": {"family": FONT, "size": 13, "color": INK},
+        },
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "bgcolor": "rgba(0,0,0,0)",
+            "font": {"size": 12},
+        },
+        height=height,
+        width=width,
+    )
+    if title:
+        figure.update_layout(
+            title={"text": f"<b>{title}</b>", "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 15}}
+        )
+    axis = {
+        "showline": False,
+        "zeroline": False,
+        "showgrid": True,
+        "gridcolor": "#eceff3",
+        "gridwidth": 1,
+        "ticks": "",
+        "tickfont": {"size": 12, "color": SOFT},
+        "title": {"font": {"size": 12, "color": SOFT}, "standoff": 8},
+        "automargin": True,
+    }
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure

@@ -1,0 +1,286 @@
+"""Pairs of prompts that differ in one respect, as tokens: the only place that decides about BOS and templates.
+
+A pair holds `base`, the prompt that shows a behaviour, `source`, a prompt that does not, and two answers: `a`, how a
+reply begins when the behaviour shows ("Apologies"), and `b`, how it begins otherwise ("Yes"). Sequences are kept as
+lists of ids without padding; who runs them pads.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
+
+from torch import Tensor
+
+from workbench.errors import InputError
+
+Message = dict[str, str]
+"""One turn of a dialogue: `{"role": "user", "content": "…"}`."""
+
+Answer = tuple[int, ...]
+
+
+class PromptPairs:
+    """Aligned pairs of token sequences with two answers each; slicing gives pairs again.
+
+    Args:
+        base: token ids of the prompts that are run and patched, one sequence each (lists, or a tensor `[example, pos]`).
+        source: token ids of the prompts that the activations come from. Lengths may differ from `base`.
+        answers: `(a, b)` per example: token ids, or sequences of ids for answers of several tokens. One pair stands
+            for all examples.
+        vocab: number of tokens that the model knows; given, ids are checked against it.
+        meta: one dictionary per example for the reader: texts, the template, the fact.
+
+    Raises:
+        InputError: no examples, unequal numbers of them, an empty prompt, a equal to b, or ids outside `vocab`.
+    """
+
+    def __init__(
+        self,
+        base: Iterable[Any] | Tensor,
+        source: Iterable[Any] | Tensor,
+        answers: Sequence[Any],
+        *,
+        vocab: int | None = None,
+        meta: Sequence[dict[str, Any]] | None = None,
+    ):
+        self.base = [_ids(tokens) for tokens in base]
+        self.source = [_ids(tokens) for tokens in source]
+        self.answers = _answers(answers, len(self.base))
+        self.meta = [dict(m) for m in meta] if meta is not None else [{} for _ in self.base]
+        _check(self.base, self.source, self.answers, self.meta)
+        if vocab is not None:
+            self.check_vocab(vocab)
+
+    @classmethod
+    def from_text(
+        cls, model: Any, base: Sequence[str], source: Sequence[str], answers: Sequence[Any], *, bos: bool | None = None
+    ) -> "PromptPairs":
+        """Pairs from plain texts.
+
+        Args:
+            model: a TransformerLens model with a tokenizer.
+            base: texts that show the behaviour.
+            source: texts that do not.
+            answers: `(a, b)` words or token ids, for each example or one for all. A word must be one token or a
+                sequence of tokens as it follows the prompt: mind the leading space.
+            bos: put BOS first (True), leave it out (False), or as the tokenizer does by itself (None).
+        """
+        tokenizer = tokenizer_of(model)
+        _refuse_single_text(base=base, source=source)
+        return cls(
+            [encode(tokenizer, text, bos=bos) for text in base],
+            [encode(tokenizer, text, bos=bos) for text in source],
+            _encode_answers(tokenizer, answers),
+            vocab=int(model.cfg.d_vocab),
+            meta=[{"base": b, "source": s} for b, s in zip(base, source, strict=False)] if len(base) == len(source) else None,
+        )
+
+    @classmethod
+    def from_dialogues(
+        cls,
+        model: Any,
+        base: Sequence[Sequence[Message]],
+        source: Sequence[Sequence[Message]],
+        answers: Sequence[Any],
+        *,
+        meta: Sequence[dict[str, Any]] | None = None,
+    ) -> "PromptPairs":
+        """Pairs from dialogues, rendered by the model's own chat template up to the reply that is asked for.
+
+        Args:
+            model: a TransformerLens model whose tokenizer has a chat template.
+            base: dialogues that show the behaviour; each a list of `{"role", "content"}`.
+            source: dialogues that do not.
+            answers: as in `from_text`.
+            meta: one dictionary per example to keep.
+        """
+        tokenizer = tokenizer_of(model)
+        rendered = [
+            [encode(tokenizer, render(tokenizer, messages), bos=None, rendered=True) for messages in dialogues]
+            for dialogues in (base, source)
+        ]
+        return cls(
+            rendered[0], rendered[1], _encode_answers(tokenizer, answers), vocab=int(model.cfg.d_vocab), meta=meta
+        )
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __iter__(self) -> Iterator["PromptPairs"]:
+        return (self[i] for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, which: int) -> "PromptPairs": ...
+    @overload
+    def __getitem__(self, which: slice | Sequence[int]) -> "PromptPairs": ...
+    def __getitem__(self, which: int | slice | Sequence[int]) -> "PromptPairs":
+        """The chosen examples as pairs, also for a single index."""
+        if isinstance(which, slice):
+            which = range(len(self))[which]
+        chosen = [which] if isinstance(which, int) else list(which)
+        return PromptPairs(
+            [self.base[i] for i in chosen],
+            [self.source[i] for i in chosen],
+            [self.answers[i] for i in chosen],
+            meta=[self.meta[i] for i in chosen],
+        )
+
+    def __repr__(self) -> str:
+        lengths = sorted(len(s) for s in self.base + self.source)
+        return f"PromptPairs({len(self)} pairs, {lengths[0]} to {lengths[-1]} tokens, digest {self.digest[:8]})"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all tokens and answers: the identity of the prompts in a result's provenance."""
+        content = json.dumps([self.base, self.source, self.answers], separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def multi_token(self) -> bool:
+        """Whether any answer is longer than one token."""
+        return any(len(answer) > 1 for pair in self.answers for answer in pair)
+
+    def check_vocab(self, vocab: int) -> None:
+        """Refuse ids that a model of `vocab` tokens does not have."""
+        for i in range(len(self)):
+            named = {"base": self.base[i], "source": self.source[i], "answers": sum(self.answers[i], ())}
+            for name, ids in named.items():
+                wrong = [t for t in ids if not 0 <= t < vocab]
+                if wrong:
+                    raise InputError(
+                        f"Example {i}: {name} holds token id {wrong[0]}, but the model knows the ids 0 to {vocab - 1}. "
+                        "The usual cause is a tokenizer of another model; tokenize with the one of this model."
+                    )
+
+    def shared_prefix(self, i: int) -> int:
+        """How many leading tokens base and source of example `i` have in common."""
+        pairs = zip(self.base[i], self.source[i], strict=False)
+        return next((n for n, (x, y) in enumerate(pairs) if x != y), min(len(self.base[i]), len(self.source[i])))
+
+
+def tokenizer_of(model: Any) -> Any:
+    """The model's tokenizer.
+
+    Raises:
+        InputError: it has none.
+    """
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is None:
+        raise InputError(
+            "Text was given, but this model has no tokenizer. Pass tokenizer= to workbench.load, put the tokenizer's "
+            "files into the model's folder, or give token ids instead of text."
+        )
+    return tokenizer
+
+
+def encode(tokenizer: Any, text: str, *, bos: bool | None = None, rendered: bool = False) -> list[int]:
+    """Token ids of a text with exactly as many BOS tokens as wanted.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        text: what to encode.
+        bos: BOS first (True), no BOS (False), or as the tokenizer does by itself (None).
+        rendered: the text comes from a chat template, which writes its own special tokens; none are added unless the
+            template left out a BOS that the tokenizer would add.
+
+    Raises:
+        InputError: the text already starts with BOS and another would be added.
+    """
+    begin = tokenizer.bos_token_id
+    plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    already = begin is not None and plain[:1] == [begin]
+    if rendered and already:
+        return plain
+    own = list(tokenizer(text)["input_ids"])
+    if bos is None:
+        ids = own
+    elif bos and begin is None:
+        raise InputError("bos=True, but this tokenizer has no BOS token. Use bos=None or bos=False.")
+    else:
+        ids = [begin, *plain] if bos else plain
+    if begin is not None and ids[:2] == [begin, begin]:
+        raise InputError(
+            f"The text {text[:40]!r} already starts with {tokenizer.bos_token!r} and would get a second one. Remove it from the "
+            "text, or pass bos=False."
+        )
+    return ids
+
+
+def render(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """A dialogue as text, in the tokenizer's chat template, up to where the assistant's reply begins."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            "This tokenizer has no chat template, so dialogues cannot be rendered. Use an instruction-tuned model, set "
+            "tokenizer.chat_template, or render them yourself and use PromptPairs.from_text."
+        )
+    text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    return text
+
+
+def _ids(tokens: Any) -> list[int]:
+    if isinstance(tokens, str):
+        raise InputError(
+            f"PromptPairs takes token ids, and got the text {tokens[:40]!r}. Use PromptPairs.from_text(model, …) for texts."
+        )
+    return [int(t) for t in (tokens.tolist() if isinstance(tokens, Tensor) else tokens)]
+
+
+def _answers(answers: Sequence[Any], n: int) -> list[tuple[Answer, Answer]]:
+    if isinstance(answers, Tensor):
+        answers = answers.tolist()
+    pairs = [answers] * n if _is_one_pair(answers) else list(answers)
+    return [(_answer(a), _answer(b)) for a, b in pairs]
+
+
+class _OnePair(tuple[Any, ...]):
+    """An answer pair that stands for every example, told apart from two examples' pairs by its type."""
+
+
+def _is_one_pair(answers: Sequence[Any]) -> bool:
+    return isinstance(answers, _OnePair) or (len(answers) == 2 and all(isinstance(x, int | str) for x in answers))
+
+
+def _answer(answer: Any) -> Answer:
+    return (int(answer),) if isinstance(answer, int) else tuple(int(t) for t in answer)
+
+
+def _encode_answers(tokenizer: Any, answers: Sequence[Any]) -> Sequence[Any]:
+    def ids(answer: Any) -> Any:
+        if not isinstance(answer, str):
+            return answer
+        encoded = tokenizer(answer, add_special_tokens=False)["input_ids"]
+        if not encoded:
+            raise InputError(f"The answer {answer!r} has no tokens; give a word that the model can say.")
+        return tuple(encoded)
+
+    if _is_one_pair(answers):
+        return _OnePair(ids(x) for x in answers)
+    return [tuple(ids(x) for x in pair) for pair in answers]
+
+
+def _refuse_single_text(**texts: Sequence[str]) -> None:
+    for name, value in texts.items():
+        if isinstance(value, str):
+            raise InputError(f"{name} is one text; give a list of texts, such as [{value[:30]!r}].")
+
+
+def _check(base: list[list[int]], source: list[list[int]], answers: list[Any], meta: list[Any]) -> None:
+    counts = {"base": len(base), "source": len(source), "answers": len(answers), "meta": len(meta)}
+    if not base:
+        raise InputError("No pairs: base is empty. Give at least one base and one source prompt.")
+    if len(set(counts.values())) > 1:
+        raise InputError(
+            f"Pairs need as many sources and answers as bases, and got {counts}. Give one of each per example "
+            "(a single answer pair stands for all)."
+        )
+    for i, (b, s, (x, y)) in enumerate(zip(base, source, answers, strict=True)):
+        if not b or not s:
+            raise InputError(f"Example {i}: the {'base' if not b else 'source'} prompt has no tokens.")
+        if not x or not y:
+            raise InputError(f"Example {i}: an answer has no tokens.")
+        if x == y:
+            raise InputError(
+                f"Example {i}: answers a and b are the same, token ids {list(x)}, so nothing can tell them apart. Words "
+                "that begin alike share their first token: take longer answers, or the first token that differs."
+            )
