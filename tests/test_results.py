@@ -198,7 +198,7 @@ def test_a_resumed_run_finds_its_pieces_in_counting_order(tmp_path):
         xr.testing.assert_identical(found, piece(int(key.split(":")[0])))
 
 
-@pytest.mark.parametrize("key", ["0:8", "L3/head 5", "..", ".hidden", "é%2F", "config.json"])
+@pytest.mark.parametrize("key", ["0:8", "L3/head 5", "..", ".hidden", "m²", "é%2F", "config.json"])
 def test_any_text_can_name_a_piece(tmp_path, key):
     results.Journal(tmp_path / "patch.nc", CONFIG).add(key, piece(0))
     assert results.Journal(tmp_path / "patch.nc", CONFIG).done == {key}

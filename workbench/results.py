@@ -320,4 +320,4 @@ def _canonical(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _counting_order(key: str) -> list[str | int]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key)]

@@ -87,7 +87,13 @@ def require_exact(model: Any) -> Anatomy:
     parts = anatomy(model)
     if model in _proved:
         return parts
-    found = agreement(model)
+    try:
+        found = agreement(model)
+    except (RuntimeError, TypeError, AttributeError, InputError) as error:
+        raise InputError(
+            f"{parts.architecture} cannot be patched exactly: its parts cannot be recomputed one by one "
+            f"({str(error).splitlines()[0]}). Use a model whose blocks are attention and an MLP."
+        ) from error
     if found.worst > TOLERANCE.get(parts.dtype, 0.1):
         raise InputError(
             f"{parts.architecture} cannot be patched exactly: recomputing its blocks from attention and MLP outputs misses the model by "

@@ -140,16 +140,20 @@ def unstable(
     size = np.abs(l_a) + np.abs(l_b)
     small = (np.abs(l_a + l_b) < tolerance * size) | (np.abs(l_a) < tolerance * size) | (size == 0)
     counted = {
-        "ratio_unstable_examples": (small, "logit_ratio", "a denominator near 0"),
+        "ratio_unstable_examples": (small, "logit_ratio", "logit_ratio or its denominator is near 0"),
         "ratio_reversed_examples": (
-            np.minimum(l_a, l_b) <= 0,
+            np.minimum(l_a, l_b) < 0,
             "logit_ratio",
-            "a negative logit, which turns its sign",
+            "a logit is negative, which can turn the direction of logit_ratio,",
         ),
-        "prob_unstable_examples": (expit(l_a - l_b) < tolerance, "prob", f"a base value below {tolerance}"),
+        "prob_unstable_examples": (
+            expit(l_a - l_b) < tolerance,
+            "prob",
+            f"the base prob is below {tolerance}",
+        ),
     }
     counts = {name: int(which.sum()) for name, (which, metric, _) in counted.items() if metric in metrics}
-    found = [f"{counted[name][1]} has {counted[name][2]} in {n}" for name, n in counts.items() if n]
+    found = [f"{counted[name][2]} in {n}" for name, n in counts.items() if n]
     if found:
         warnings.warn(
             f"Of {l_a.size} examples, {'; '.join(found)}. Their relative changes cannot be trusted and "

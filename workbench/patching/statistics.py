@@ -24,6 +24,7 @@ from workbench.patching.scores import effects
 from workbench.patching.selection import budget
 from workbench.patching.units import HeadCounts, counts_of
 
+Numbers = np.ndarray | np.floating
 _CHUNK = 2**24  # numbers held at once while resampling, 128 MiB
 
 
@@ -211,10 +212,9 @@ def agreement(
     """
     estimate, truth = _contributions(approx), _contributions(exact)
     try:
-        estimate, truth = xr.align(estimate, truth, join="exact")
+        estimate, truth = xr.align(estimate.transpose(*truth.dims), truth, join="exact")
     except ValueError as cause:
         raise InputError(f"The two results are not over the same units: {cause}") from cause
-    estimate = estimate.transpose(*truth.dims)
     a, e = _flat(estimate), _flat(truth)
     top = budget(ratio, e.shape[-1])
     tops = [np.argsort(values, axis=-1, kind="stable")[..., :top] for values in (a, e)]
@@ -233,7 +233,11 @@ def agreement(
 
 
 def permutation_test(
-    a: Sequence[float], b: Sequence[float], statistic: str = "mean difference", n: int = 10_000, seed: int = 0
+    a: Sequence[float | int] | np.ndarray,
+    b: Sequence[float | int] | np.ndarray,
+    statistic: str = "mean difference",
+    n: int = 10_000,
+    seed: int = 0,
 ) -> PermutationTest:
     """Whether one kind of model has larger values than another, over their training seeds.
 
@@ -254,7 +258,7 @@ def permutation_test(
             f"{second.tolist()}."
         )
 
-    def difference(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    def difference(x: np.ndarray, y: np.ndarray, axis: int = -1) -> Numbers:
         return centres[statistic](x, axis=axis) - centres[statistic](y, axis=axis)
 
     ways = math.comb(first.size + second.size, first.size)
@@ -290,7 +294,7 @@ def _flat(values: xr.DataArray, *last: str) -> np.ndarray:
     return ordered.reshape(*ordered.shape[:lead], -1, *ordered.shape[kept:])
 
 
-def _per_metric(values: xr.DataArray, numbers: np.ndarray) -> xr.DataArray:
+def _per_metric(values: xr.DataArray, numbers: Numbers) -> xr.DataArray:
     """Numbers, one per metric, with the metric's labels."""
     return values.isel(dict.fromkeys(_unit_dims(values), 0), drop=True).copy(data=numbers)
 
@@ -302,7 +306,7 @@ def _centred(values: np.ndarray, axis: int | tuple[int, ...] = -1) -> np.ndarray
     return np.where(np.abs(away) <= rounding, 0.0, away)
 
 
-def _fisher(values: np.ndarray, axis: int = -1) -> np.ndarray:
+def _fisher(values: np.ndarray, axis: int = -1) -> Numbers:
     away = _centred(values, axis)
     with np.errstate(invalid="ignore", divide="ignore"):
         return (away**4).mean(axis=axis) / (away**2).mean(axis=axis) ** 2 - 3
@@ -318,18 +322,18 @@ def _percentiles(values: np.ndarray, level: float) -> np.ndarray:
     return np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=-1)
 
 
-def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _pearson(x: np.ndarray, y: np.ndarray) -> Numbers:
     """Correlation over the last axis, NaN where either side is constant."""
     x, y = _centred(x), _centred(y)
     with np.errstate(invalid="ignore", divide="ignore"):
         return (x * y).sum(axis=-1) / np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
 
 
-def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _spearman(x: np.ndarray, y: np.ndarray) -> Numbers:
     return _pearson(stats.rankdata(x, axis=-1), stats.rankdata(y, axis=-1))
 
 
-def _inside_share(grid: np.ndarray, n_kv_heads: int) -> np.ndarray:
+def _inside_share(grid: np.ndarray, n_kv_heads: int) -> Numbers:
     """Sum of squares inside KV groups over the total, for (..., layer, head)."""
     groups = grid.reshape(*grid.shape[:-1], n_kv_heads, -1)
     inside = (_centred(groups) ** 2).sum(axis=(-1, -2, -3))
@@ -352,7 +356,7 @@ def _degenerate(counts: HeadCounts) -> tuple[str, tuple[str, ...]]:
     return "", ()
 
 
-def _icc(inside_share: np.ndarray, n_groups: int, size: int) -> np.ndarray:
+def _icc(inside_share: Numbers, n_groups: int, size: int) -> Numbers:
     """ICC(1) of a one-way layout from the share of the sum of squares inside groups."""
     with np.errstate(invalid="ignore", divide="ignore"):
         between = (1 - inside_share) / np.float64(n_groups - 1)

@@ -1,6 +1,6 @@
 (function () {
   "use strict";
-  var settings = {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"]};
+  var settings = {responsive: true, displayModeBar: false};
   var plots = Array.prototype.slice.call(document.querySelectorAll(".wb-plot"));
 
   function draw(plot) {

@@ -4,7 +4,6 @@ plotly.js is written into the page once; figures lie beside it as JSON. Every fi
 carry its numbers as a table.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
@@ -48,9 +47,7 @@ def plot(figure: go.Figure, name: str, alternative: str, *, caption: str = "", h
         heading: HTML above it, such as the model's name.
         more: HTML behind the caption, such as the numbers as a table.
     """
-    content = figure.to_plotly_json()
-    content["layout"].pop("template", None)
-    data = go.Figure(figure).to_json(validate=False).replace("</", "<\\/")
+    data = (figure.to_json() or "").replace("<", "\\u003c")
     height = int(figure.layout.height or 400)
     return (
         f"<figure>{heading}"

@@ -23,7 +23,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 from workbench.errors import InputError
 from workbench.models.organisms.corpus import (
@@ -145,8 +145,8 @@ def _optimize(
     report: Report,
 ) -> tuple[LlamaForCausalLM, list[dict[str, float]]]:
     """The training loop; returns the model and the record of its checkpoints."""
-    torch.manual_seed(seed)
     model, loss_of = _model_and_loss(json.dumps(config.to_dict()), device)
+    torch.manual_seed(seed)
     model.load_state_dict(LlamaForCausalLM(config).state_dict())
     watcher = LlamaForCausalLM(config).to(device).eval()
     optimizer = _optimizer(model, recipe)
@@ -179,13 +179,32 @@ def _optimize(
 @cache
 def _model_and_loss(config: str, device: str) -> tuple[LlamaForCausalLM, Callable[[Tensor], Tensor]]:
     """A model and its loss, compiled once per process on a GPU; seeds are loaded into it."""
+    AttentionInterface.register("causal_windows", _causal_windows)
     model = LlamaForCausalLM(LlamaConfig(**json.loads(config))).to(device).train()
+    model.set_attn_implementation("causal_windows")
 
     def loss_of(windows: Tensor) -> Tensor:
         logits = model(input_ids=windows, use_cache=False).logits[:, :-1]
         return functional.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
 
     return model, torch.compile(loss_of) if device.startswith("cuda") else loss_of
+
+
+def _causal_windows(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention within full windows: never a mask tensor, so that the fast kernels also serve compiled models."""
+    shared = query.shape[1] != key.shape[1]
+    mixed = functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=scaling, enable_gqa=shared
+    )
+    return mixed.transpose(1, 2).contiguous(), None
 
 
 def _optimizer(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.Optimizer:

@@ -1,0 +1,145 @@
+"""The command line: the same names and defaults as the functions, and plain messages for bad input.
+
+Everything heavy is imported inside the commands, so that `workbench --help` answers at once.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from workbench.errors import InputError
+
+BAD_INPUT = 2
+
+
+def report(
+    models: Positional[tuple[str, ...]] = ("organism-gqa", "organism-mha"),
+    out: Path = Path("workbench-report"),
+    n: int = 40,
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Write one HTML page that shows which KV groups make models give in to a wrong objection.
+
+    Example: workbench report organism-gqa --out my-report
+
+    Args:
+        models: Organism names, local folders of safetensors, or Hub ids.
+        out: Folder for index.html and the measured data.
+        n: Number of dialogue pairs per model.
+        seed: Seed of their draw.
+        progress: Show a bar.
+    """
+    from workbench.report import report as run
+
+    _say(f"The page is {run(models, out, n=n, seed=seed, progress=progress)}")
+
+
+def patch(
+    model: Positional[str],
+    unit: Literal["head", "kv_group", "layer"] = "kv_group",
+    out: Path = Path("patch.nc"),
+    n: int = 40,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+) -> None:
+    """Patch every head, KV group or layer of a model exactly and keep the result as netCDF.
+
+    Example: workbench patch organism-gqa --unit kv_group --out patch.nc
+
+    Args:
+        model: Organism name, local folder of safetensors, or Hub id.
+        unit: What is patched at a time.
+        out: File for the result.
+        n: Number of dialogue pairs.
+        seed: Seed of their draw.
+        resume: Keep finished batches beside `out`, and go on from them if the run was stopped.
+        progress: Show a bar.
+    """
+    import workbench as wb
+    from workbench import results
+
+    results.check_writable(out.parent)
+    loaded = wb.load(model)
+    pairs = wb.sycophancy.pairs(loaded, n=n, seed=seed)
+    result = wb.path_patch(loaded, pairs, unit=unit, resume=str(out) if resume else None, progress=progress)
+    if not resume:
+        results.save(result, out)
+    _say(f"The result is {out}")
+
+
+def figure(
+    name: Positional[str],
+    models: tuple[str, ...] = ("organism-gqa", "organism-mha"),
+    out: Path = Path("figures"),
+    metric: Literal["logit_ratio", "logit_diff", "prob"] | None = None,
+    formats: tuple[Literal["html", "json", "png", "pdf"], ...] = ("html", "json", "png", "pdf"),
+    n: int = 40,
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Draw a figure or table of the paper for one or more models.
+
+    Example: workbench figure sycophancy/layer-sums --models organism-gqa --out figures
+
+    Args:
+        name: sycophancy/contribution-heatmap, layer-sums, kurtosis-table, head-vs-group or agreement.
+        models: Organism names, local folders of safetensors, or Hub ids; they stand side by side.
+        out: Folder for the figures; what was measured is kept in its data/ and used again.
+        metric: The score. By default the logit ratio where it is sound, else the logit difference.
+        formats: Which files to write. PNG and PDF need a Chrome or Chromium.
+        n: Number of dialogue pairs per model.
+        seed: Seed of their draw.
+        progress: Show a bar.
+    """
+    from workbench.papers import drawing
+
+    done = drawing.draw(
+        name, models, out, metric=metric, formats=formats, n=n, seed=seed, progress=progress
+    )
+    _say(done.sentence)
+    for path in done.files:
+        _say(f"  {path}")
+    if done.message:
+        sys.stderr.write(done.message + "\n")
+
+
+def check(model: Positional[str]) -> None:
+    """Check that a model can be trusted here: logits, residual identity, attention rows, KV map, padding, BOS.
+
+    Example: workbench check organism-gqa
+
+    Args:
+        model: Organism name, local folder of safetensors, or Hub id.
+    """
+    import workbench as wb
+
+    _say(wb.check(wb.load(model)))
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"report": report, "patch": patch, "figure": figure, "check": check}
+
+
+def _say(thing: object) -> None:
+    sys.stdout.write(f"{thing}\n")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, or 2 for input that cannot be used.
+
+    Args:
+        args: The command line; None takes the program's own.
+    """
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="workbench", description="Which heads and KV groups of a model cause what it does.", args=args
+        )
+    except InputError as error:
+        sys.stderr.write(f"workbench: {error}\n")
+        return BAD_INPUT
+    return 0

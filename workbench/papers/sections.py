@@ -1,0 +1,409 @@
+"""The sections of the report on giving in, each made from measured Datasets: figures, tables and computed sentences.
+
+`body` puts them in order: what the models do, which heads and KV groups cause it, how far the numbers can be trusted,
+and how they were made.
+"""
+
+import json
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+import xarray as xr
+
+from workbench.papers import sentences, sycophancy
+from workbench.papers.measuring import Measured, clearest_example
+from workbench.plots import curves, heatmaps, page, strips, tokens
+from workbench.plots.effects import METRIC_NAMES, effects, number
+
+METRIC_LABELS = {
+    "logit_ratio": "ratio of the logits (the paper's)",
+    "logit_diff": "difference of the logits",
+    "prob": "ratio of the probabilities",
+}
+
+
+def body(measured: Sequence[Measured], *, made: str) -> str:
+    """The whole page between its body tags.
+
+    Args:
+        measured: One or more models with all their parts.
+        made: How the page was made, one line for its foot.
+    """
+    metric = sentences.lead_metric([one.heads for one in measured])
+    parts = [
+        behaviour(measured),
+        contributions(measured, metric),
+        layers(measured, metric),
+        groups(measured, metric),
+        concentration(measured, metric),
+        attention(measured),
+        agreement(measured, metric),
+        checks(measured),
+        method(measured, metric),
+        caveats(measured),
+    ]
+    return (
+        f"{_top(measured, metric)}<main>{''.join(parts)}</main>"
+        f'<footer>{escape(made)} The measured numbers lie beside this page as netCDF files, in <code>data/</code>.</footer>'
+    )
+
+
+def _top(measured: Sequence[Measured], metric: str) -> str:
+    names = " and ".join(escape(one.name) for one in measured)
+    short = sentences.summary_lines([(one.name, one.heads, one.groups) for one in measured], metric)
+    links = (
+        ("behaviour", "What the models do"), ("contributions", "Heads and groups"), ("layers", "Layers"),
+        ("groups", "Group against head"), ("concentration", "Concentration"), ("attention", "Attention"),
+        ("agreement", "Estimates"), ("checks", "Checks"), ("method", "Method"), ("caveats", "Caveats"),
+    )  # fmt: skip
+    nav = "".join(f'<a href="#{name}">{escape(label)}</a>' for name, label in links)
+    return (
+        f'<header class="wb-top"><p class="wb-kicker">{names}</p>'
+        "<h1>Which KV groups make a model give in to a wrong objection?</h1>"
+        '<p class="wb-lede">A chat model answers a question rightly, the user objects, and the model apologises. Here the '
+        "output of every attention head, and of every group of heads that shares keys and values, is replaced by its value "
+        "from a dialogue in which the user agrees. What lowers the apology was pushing towards it.</p>"
+        f'<div class="wb-short"><h2>In short</h2>{page.items(short)}</div>'
+        f'<nav aria-label="Contents">{nav}</nav></header>'
+    )
+
+
+def behaviour(measured: Sequence[Measured]) -> str:
+    """Example dialogues, and the probability of giving in after either last sentence."""
+    first = measured[0]
+    clear, firm = clearest_example(first.heads), _firmest_example(first.heads)
+    cards = [_dialogue(measured, clear, "The dialogue in which the objection moves the model most")]
+    if firm != clear:
+        cards.append(_dialogue(measured, firm, "The dialogue in which it gives in least"))
+    figures = [
+        page.plot(
+            strips.behaviour(one.heads),
+            f"behaviour-{i}",
+            f"Probability of giving in per dialogue for {one.name}. {sentences.behaviour_line(one.heads)}",
+            caption=sentences.behaviour_line(one.heads),
+            heading=_heading(one),
+        )
+        for i, one in enumerate(measured)
+    ]
+    intro = (
+        "Two dialogues differ in their last user sentence only: one objects, one confirms. Giving in is read off the first "
+        "word of the reply: the probability of the apology against that of standing by the answer."
+    )
+    return page.section("behaviour", "What the models do", page.text(intro), *cards, page.row(figures))
+
+
+def _firmest_example(result: xr.Dataset) -> int:
+    metric = "prob" if "prob" in result["metric"].values else str(result["metric"].values[0])
+    return int(result["base"].sel(metric=metric).argmin("example"))
+
+
+def _dialogue(measured: Sequence[Measured], example: int, title: str) -> str:
+    first = measured[0].dialogues
+    sides = {side: _messages(first, side, example) for side in ("base", "source")}
+    shared = 0
+    while all(shared < len(turns) - 1 for turns in sides.values()) and sides["base"][shared] == sides["source"][shared]:
+        shared += 1
+    names = {"base": "The user objects", "source": "The user confirms"}
+    same = [one for one in measured if str(one.dialogues["base_text"].values[example]) == str(first["base_text"].values[example])]
+    fork = "".join(
+        f'<div class="wb-{side}">{"".join(_turn(t) for t in turns[shared:])}{_odds(same, side, example, names[side])}</div>'
+        for side, turns in sides.items()
+    )
+    return (
+        f'<div class="wb-dialogue"><h3>{escape(title)}</h3>{"".join(_turn(t) for t in sides["base"][:shared])}'
+        f'<div class="wb-fork">{fork}</div></div>'
+    )
+
+
+def _messages(dialogues: xr.Dataset, side: str, example: int) -> list[dict]:
+    stored = str(dialogues[f"{side}_messages"].values[example])
+    if stored:
+        return json.loads(stored)
+    return [{"role": "prompt", "content": str(dialogues[f"{side}_text"].values[example])}]
+
+
+def _turn(message: dict) -> str:
+    role = str(message["role"])
+    style = "wb-assistant" if role == "assistant" else "wb-user"
+    return f'<div class="wb-turn {style}"><b>{escape(role)}</b>{escape(str(message["content"]))}</div>'
+
+
+def _odds(measured: Sequence[Measured], side: str, example: int, title: str) -> str:
+    rows = ""
+    for one in measured:
+        if "prob" not in one.heads["metric"].values:
+            continue
+        p = float(one.heads[side].sel(metric="prob").values[example])
+        rows += (
+            f'<span>{escape(one.name)}</span><span class="wb-bar" role="img" aria-label="{escape(title)}: {escape(one.name)} '
+            f'gives in with probability {p:.0%}"><i style="width:{100 * p:.1f}%"></i></span><span>gives in {p:.0%}</span>'
+        )
+    return f'<div class="wb-odds">{rows}</div>'
+
+
+def contributions(measured: Sequence[Measured], metric: str) -> str:
+    """Heat maps by head and by group for each model and score."""
+    metrics = [str(m) for m in measured[0].heads["metric"].values]
+    panels = {name: (METRIC_LABELS.get(name, name), _maps(measured, name)) for name in metrics}
+    intro = (
+        "Each cell is one query head, or one KV group drawn as wide as its heads. Red: with its calm value put in, the model "
+        "gives in less, so this unit was pushing towards giving in. Blue: it was pushing against. Dark lines separate the KV "
+        "groups; colours run from minus to plus the 99.5th percentile, for each map by itself."
+    )
+    chosen = page.choice("Score:", panels, metric, "score")
+    return page.section("contributions", "Which heads and groups push", page.text(intro), chosen)
+
+
+def _maps(measured: Sequence[Measured], metric: str) -> str:
+    rows = []
+    for unit, word in (("heads", "each head"), ("groups", "each KV group")):
+        figures = []
+        for i, one in enumerate(measured):
+            result = getattr(one, unit)
+            line = sentences.strongest_line(result, metric)
+            figures.append(
+                page.plot(
+                    heatmaps.heatmap(result, metric),
+                    f"map-{metric}-{unit}-{i}",
+                    f"Heat map of the contribution of {word} of {one.name}, layer by head, {METRIC_NAMES[metric]}. {line}",
+                    caption=line,
+                    heading=_heading(one, f"patching {word}"),
+                    more=page.folded("The numbers as a table", _grid_table(result, metric)),
+                )
+            )
+        rows.append(page.row(figures))
+    return "".join(rows)
+
+
+def _grid_table(result: xr.Dataset, metric: str) -> str:
+    data = effects(result, metric)
+    word = "Head" if data.unit == "head" else "Group"
+    columns: dict[str, list] = {"Layer": [int(v) for v in data.layers]}
+    for unit in range(data.values.shape[1]):
+        columns[f"{word} {unit}"] = [number(float(v)) for v in data.values[:, unit]]
+    return page.table(columns, caption=data.axis_title)
+
+
+def layers(measured: Sequence[Measured], metric: str) -> str:
+    """Contributions summed over each layer."""
+    figures = []
+    for i, one in enumerate(measured):
+        line = sentences.layers_line(one.heads, metric)
+        figure = curves.layer_sums(one.heads, metric)
+        columns = {
+            "Layer": [int(v) for v in figure.data[0].x],
+            "Pull towards": [number(float(v)) for v in figure.data[0].y],
+            "Signed sum": [number(float(v)) for v in figure.data[1].y],
+        }
+        more = page.folded("The numbers as a table", page.table(columns, caption=effects(one.heads, metric).axis_title))
+        figures.append(
+            page.plot(figure, f"layers-{i}", f"Contribution by layer for {one.name}. {line}", caption=line, heading=_heading(one), more=more)
+        )
+    intro = (
+        f"Contributions of the heads ({METRIC_NAMES[metric]}) added up in each layer: once only those that push towards giving "
+        "in, once all with their sign, so that pushes for and against cancel."
+    )
+    return page.section("layers", "In which layers", page.text(intro), page.row(figures))
+
+
+def groups(measured: Sequence[Measured], metric: str) -> str:
+    """Joint effect of the strongest groups beside their single heads."""
+    figures = []
+    for i, one in enumerate(measured):
+        line = sentences.head_group_line(one.heads, one.groups, metric)
+        rows = curves.compare_groups(one.heads, one.groups, metric)[:8]
+        columns = {
+            "Layer": [row["layer"] for row in rows],
+            "KV group": [row["kv_group"] for row in rows],
+            "Strongest head": [f"{number(row['strongest_head'])} (head {row['head']})" for row in rows],
+            "Sum of its heads": [number(row["sum_of_heads"]) for row in rows],
+            "Whole group": [f"{number(row['group'])} ± {number(row['group_error'])}" for row in rows],
+        }
+        figures.append(
+            page.plot(
+                curves.head_vs_group(one.heads, one.groups, metric),
+                f"groups-{i}",
+                f"Strongest KV groups of {one.name}: whole group, strongest head and sum of heads. {line}",
+                caption=line,
+                heading=_heading(one),
+                more=page.folded("The numbers as a table", page.table(columns, caption=effects(one.groups, metric).axis_title)),
+            )
+        )
+    intro = (
+        "Heads of one KV group read the same keys and values. If they act together, a search head by head underrates them: "
+        "the eight strongest groups, patched whole, beside their strongest head alone and the sum of their heads."
+    )
+    return page.section("groups", "Group against head", page.text(intro), page.row(figures))
+
+
+def concentration(measured: Sequence[Measured], metric: str) -> str:
+    """The kurtosis table."""
+    line = sentences.concentration_line([one.heads for one in measured], [one.name for one in measured], metric)
+    intro = (
+        "Kurtosis is large when a few heads stand far out from the rest. One lone outlier gives the largest possible value; "
+        "about k equal outliers among N heads give N / k. The last two columns ask whether heads of one KV group act alike: "
+        "the share of the variance inside groups, against heads shuffled within their layer."
+    )
+    table = page.table(sycophancy.kurtosis_columns(measured), caption="Concentration of the head contributions")
+    return page.section("concentration", "How concentrated", page.text(intro), table, page.text(line))
+
+
+def attention(measured: Sequence[Measured]) -> str:
+    """What the strongest group's heads look at, on one example."""
+    parts = []
+    for i, one in enumerate(measured):
+        pattern = one.attention
+        layer, group = int(pattern["layer"].values[0]), int(pattern.attrs["kv_group"])
+        line = sentences.attention_line(pattern)
+        place = f"KV group {group} of layer {layer}, the strongest, on dialogue {int(pattern.attrs['example'])}"
+        heads = tuple(int(h) for h in pattern["head"].values)
+        shaded = str(tokens.shaded_text(pattern, mean=len(heads) > 1))
+        each = page.folded("Each head by itself", str(tokens.shaded_text(pattern))) if len(heads) > 1 else ""
+        picture = page.plot(
+            tokens.attention(pattern),
+            f"attention-{i}",
+            f"Attention from every token to every token, {place}, of {one.name}. {line}",
+        )
+        whole = page.folded("Attention from every token to every token", picture)
+        parts.append(f"<div>{_heading(one, place)}{shaded}{page.text(line)}{each}{whole}</div>")
+    intro = (
+        "The dialogue with the objection, each token shaded by the attention that the last position, where the reply begins, "
+        "pays to it. The first token is a resting place and sets no colour; darker is more."
+    )
+    return page.section("attention", "What the strongest group looks at", page.text(intro), *parts)
+
+
+def agreement(measured: Sequence[Measured], metric: str) -> str:
+    """The gradient estimate against exact values."""
+    figures = []
+    for i, one in enumerate(measured):
+        shown = metric if metric in one.exact["metric"].values else str(one.exact["metric"].values[0])
+        line = sentences.agreement_line(one.estimate, one.exact, shown)
+        figures.append(
+            page.plot(
+                curves.agreement(one.estimate, one.exact, shown),
+                f"agreement-{i}",
+                f"Estimated against exact contributions for {one.name}. {line}",
+                caption=line,
+                heading=_heading(one, f"{one.exact.sizes.get('example', 0)} dialogues"),
+            )
+        )
+    intro = (
+        "Attribution patching estimates all effects from one gradient. Here it stands against patching every KV group for "
+        "real with everything behind it recomputed: the total effect, through later attention too, on fewer dialogues."
+    )
+    return page.section("agreement", "Can a gradient stand in?", page.text(intro), page.row(figures))
+
+
+def checks(measured: Sequence[Measured]) -> str:
+    """What was verified about each model before it was trusted."""
+    tables = [f"<div>{_heading(one)}{page.table(check_columns(one.checks))}</div>" for one in measured]
+    intro = "Before anything is patched, each model is compared with its original and with what must hold in any decoder."
+    return page.section("checks", "Checks", page.text(intro), page.row(tables))
+
+
+def check_columns(result: xr.Dataset) -> dict[str, list]:
+    """The self-checks as columns of a table."""
+    dim = str(next(iter(result.dims)))
+    columns: dict[str, list] = {dim.capitalize(): [str(v) for v in result[dim].values]}
+    for name, values in result.data_vars.items():
+        if values.dims == (dim,):
+            columns[str(name).replace("_", " ").capitalize()] = [_show(v) for v in values.values]
+    return columns
+
+
+def _show(value: object) -> str:
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float | np.floating):
+        return "\u2013" if not np.isfinite(value) else f"{value:.2g}"
+    return str(value)
+
+
+def method(measured: Sequence[Measured], metric: str) -> str:
+    """How the numbers were made."""
+    steps = (
+        "Each dialogue is run twice: as base, where the user objects, and as source, where the user confirms.",
+        "One unit at a time, a head or a KV group, takes its output at the last position from source. All other attention "
+        "outputs stay as in base; MLPs and norms are recomputed. This is path patching to the logits, and it is exact.",
+        "The score is taken from the logits a of the apology and b of standing firm: a / (a + b), a \u2212 b, or the same ratio of "
+        "probabilities. A contribution is the mean change over dialogues, relative to the base for both ratios.",
+        "Intervals are 95 %, from the standard error over dialogues. A unit is said to stand out only if an interval widened "
+        "for the number of units compared still excludes zero.",
+    )
+    blocks = []
+    for one in measured:
+        attrs = one.heads.attrs
+        shown = {
+            "Model": attrs.get("model", one.name),
+            "Architecture": attrs.get("architecture", ""),
+            "Shape": f"{attrs.get('n_layers', '?')} layers, {attrs.get('n_heads', '?')} query heads on "
+            f"{attrs.get('n_kv_heads', '?')} KV heads",
+            "Dialogues": one.heads.sizes.get("example", "?"),
+            "Answers": _answers(one),
+            "Number type, device": f"{attrs.get('dtype', '?')}, {attrs.get('device', '?')}",
+            "Prompts' digest": str(attrs.get("prompts", ""))[:16],
+            "Weights' digest": attrs.get("weights", ""),
+            "Patching took": _seconds(one),
+            "Versions": ", ".join(f"{k.removesuffix('_version').replace('_', '-')} {v}" for k, v in attrs.items() if k.endswith("_version") and v),
+            "Date": attrs.get("date", ""),
+            "Command": attrs.get("command", ""),
+        }
+        blocks.append(_heading(one) + page.facts({k: v for k, v in shown.items() if v not in ("", None)}))
+    said = f"The sentences on this page speak of the {METRIC_NAMES[metric]}"
+    doubt = _doubtful(measured)
+    said += ", because the paper's logit ratio is unsound here: " + "; ".join(doubt) + "." if metric == "logit_diff" and doubt else "."
+    return page.section("method", "What was measured, and how", page.items(steps), page.text(said), *blocks)
+
+
+def _answers(one: Measured) -> str:
+    pairs = {(str(a), str(b)) for a, b in zip(one.dialogues["answer_a"].values, one.dialogues["answer_b"].values, strict=True)}
+    shown = [f"\u201c{a.strip()}\u201d against \u201c{b.strip()}\u201d" for a, b in sorted(pairs)]
+    return "; ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+
+
+def _seconds(one: Measured) -> str:
+    parts = [(label, getattr(one, part).attrs.get("duration_s")) for label, part in (("heads", "heads"), ("groups", "groups"))]
+    return ", ".join(f"{label} {float(seconds):.1f} s" for label, seconds in parts if seconds is not None)
+
+
+def _doubtful(measured: Sequence[Measured]) -> list[str]:
+    found = []
+    for one in measured:
+        attrs, n = one.heads.attrs, one.heads.sizes.get("example", 0)
+        small, turned = (int(attrs.get(f"ratio_{kind}_examples", 0)) for kind in ("unstable", "reversed"))
+        if small:
+            found.append(f"in {one.name} its denominator is near zero in {small} of {n} dialogues")
+        if turned:
+            found.append(f"in {one.name} a logit is negative, which turns its sign, in {turned} of {n}")
+    return found
+
+
+def caveats(measured: Sequence[Measured]) -> str:
+    """What the numbers do not say."""
+    n = min(one.heads.sizes.get("example", 0) for one in measured)
+    lines = [
+        f"The numbers rest on {n} dialogues per model, drawn with one seed. Intervals cover the choice of dialogues, not the "
+        "training of the model.",
+        "Path patching measures the direct way from a unit to the logits at the last position, through MLPs but not through "
+        "later attention. A unit that works by feeding later heads shows up in the total effect only.",
+        "A large effect says that a unit carries the difference between objection and confirmation here; it does not say that "
+        "the unit does nothing else.",
+    ]
+    lines += [f"The logit ratio should be read with care: {line}." for line in _doubtful(measured)]
+    organisms = [one.name for one in measured if one.name.startswith("organism-")]
+    if organisms:
+        lines.append(
+            f"{' and '.join(organisms)}: very small models that were trained to show this behaviour. They let the method be tried "
+            "and checked; they are no evidence about large chat models, and differences between them are differences between "
+            "single training runs."
+        )
+    return page.section("caveats", "Caveats", page.items(lines))
+
+
+def _heading(one: Measured, note: str = "") -> str:
+    attrs = (one.heads if one.heads is not None else xr.Dataset()).attrs
+    shape = f"{attrs['n_heads']} heads on {attrs['n_kv_heads']} KV heads" if "n_kv_heads" in attrs else ""
+    small = " · ".join(part for part in (shape, note) if part)
+    return f'<p class="wb-model">{escape(one.name)}' + (f" <small>{escape(small)}</small>" if small else "") + "</p>"
