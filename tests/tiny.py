@@ -32,7 +32,11 @@ MAKERS = {
     "olmo2": lambda: hf.Olmo2ForCausalLM(hf.Olmo2Config(**BASE)),
     "granite": lambda: hf.GraniteForCausalLM(
         hf.GraniteConfig(
-            **BASE, residual_multiplier=0.3, logits_scaling=2.0, embedding_multiplier=3.0, attention_multiplier=0.2
+            **BASE,
+            residual_multiplier=0.3,
+            logits_scaling=2.0,
+            embedding_multiplier=3.0,
+            attention_multiplier=0.2,
         )
     ),
     "phi3": lambda: hf.Phi3ForCausalLM(hf.Phi3Config(**BASE)),

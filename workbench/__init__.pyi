@@ -7,10 +7,10 @@ from .models.anatomy import Anatomy as Anatomy
 from .models.anatomy import anatomy as anatomy
 from .models.load import load as load
 from .patching.activation import activation_patch as activation_patch
-from .patching.agreement import agreement as agreement
 from .patching.attribution import attribution_patch as attribution_patch
 from .patching.path import path_patch as path_patch
 from .patching.selection import select as select
+from .patching.statistics import agreement as agreement
 from .patching.statistics import kurtosis as kurtosis
 from .prompts import PromptPairs as PromptPairs
 from .reports import report as report

@@ -16,7 +16,9 @@ from workbench.models.forward import hooked, pad, run
 Reducer = Callable[[Tensor], Tensor]
 
 
-def capture(model: Any, sequences: Sequence[Sequence[int]], wanted: Mapping[str, Reducer]) -> dict[str, Tensor]:
+def capture(
+    model: Any, sequences: Sequence[Sequence[int]], wanted: Mapping[str, Reducer]
+) -> dict[str, Tensor]:
     """Run token sequences once and return the reduction of each named activation.
 
     Args:

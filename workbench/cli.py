@@ -15,9 +15,12 @@ from workbench.errors import InputError
 
 BAD_INPUT = 2
 
+Model = Annotated[str, arg(metavar="MODEL")]
+Models = Annotated[tuple[str, ...], arg(metavar="[MODEL ...]")]
+
 
 def report(
-    models: Positional[tuple[str, ...]] = ("organism-gqa", "organism-mha"),
+    models: Positional[Models] = ("organism-gqa", "organism-mha"),
     out: Path = Path("workbench-report"),
     n: int = 40,
     seed: int = 0,
@@ -34,13 +37,13 @@ def report(
         seed: Seed of their draw.
         progress: Show a bar.
     """
-    from workbench.report import report as run
+    import workbench as wb
 
-    _say(f"The page is {run(models, out, n=n, seed=seed, progress=progress)}")
+    _say(f"The page is {wb.report(models, out, n=n, seed=seed, progress=progress)}")
 
 
 def patch(
-    model: Positional[str],
+    model: Positional[Model],
     unit: Literal["head", "kv_group", "layer"] = "kv_group",
     out: Path = Path("patch.nc"),
     n: int = 40,
@@ -74,8 +77,8 @@ def patch(
 
 
 def figure(
-    name: Positional[str],
-    models: tuple[str, ...] = ("organism-gqa", "organism-mha"),
+    name: Positional[Annotated[str, arg(metavar="NAME")]],
+    models: Models = ("organism-gqa", "organism-mha"),
     out: Path = Path("figures"),
     metric: Literal["logit_ratio", "logit_diff", "prob"] | None = None,
     formats: tuple[Literal["html", "json", "png", "pdf"], ...] = ("html", "json", "png", "pdf"),
@@ -99,9 +102,7 @@ def figure(
     """
     from workbench.papers import drawing
 
-    done = drawing.draw(
-        name, models, out, metric=metric, formats=formats, n=n, seed=seed, progress=progress
-    )
+    done = drawing.draw(name, models, out, metric=metric, formats=formats, n=n, seed=seed, progress=progress)
     _say(done.sentence)
     for path in done.files:
         _say(f"  {path}")
@@ -109,7 +110,7 @@ def figure(
         sys.stderr.write(done.message + "\n")
 
 
-def check(model: Positional[str]) -> None:
+def check(model: Positional[Model]) -> None:
     """Check that a model can be trusted here: logits, residual identity, attention rows, KV map, padding, BOS.
 
     Example: workbench check organism-gqa
@@ -122,11 +123,47 @@ def check(model: Positional[str]) -> None:
     _say(wb.check(wb.load(model)))
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"report": report, "patch": patch, "figure": figure, "check": check}
+def organism(
+    action: Positional[Literal["train"]],
+    kv_heads: int,
+    out: Path,
+    seed: int = 0,
+    steps: int | None = None,
+    small: bool = False,
+    data: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Train one of the embedded models anew, from its recipe.
+
+    Example: workbench organism train --kv-heads 2 --out my-organism --small
+
+    Args:
+        action: What to do.
+        kv_heads: KV heads for the 8 query heads: 2 (GQA), 8 (MHA) or 1 (MQA).
+        out: Folder for weights, configuration, tokenizer and the record of the training.
+        seed: Seed of the weights and of the order of the data.
+        steps: Optimizer steps; by default the recipe's.
+        small: Train the small variant, which a CPU can do.
+        data: Folder with corpora, or a file of token streams.
+        device: Where to train; by default the GPU if there is one.
+    """
+    from workbench.models.organisms.train import train_organism
+
+    folder = train_organism(
+        kv_heads, out, seed=seed, steps=steps, small=small, data=data, device=device, report=_tell
+    )
+    _say(f"The model is {folder}")
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"report": report, "patch": patch, "figure": figure, "check": check, "organism": organism}
 
 
 def _say(thing: object) -> None:
     sys.stdout.write(f"{thing}\n")
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -137,7 +174,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     try:
         tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="workbench", description="Which heads and KV groups of a model cause what it does.", args=args
+            COMMANDS,
+            prog="workbench",
+            description="Which heads and KV groups of a model cause what it does.",
+            args=args,
         )
     except InputError as error:
         sys.stderr.write(f"workbench: {error}\n")

@@ -54,7 +54,13 @@ class PromptPairs:
 
     @classmethod
     def from_text(
-        cls, model: Any, base: Sequence[str], source: Sequence[str], answers: Sequence[Any], *, bos: bool | None = None
+        cls,
+        model: Any,
+        base: Sequence[str],
+        source: Sequence[str],
+        answers: Sequence[Any],
+        *,
+        bos: bool | None = None,
     ) -> "PromptPairs":
         """Pairs from plain texts.
 
@@ -73,7 +79,9 @@ class PromptPairs:
             [encode(tokenizer, text, bos=bos) for text in source],
             _encode_answers(tokenizer, answers),
             vocab=int(model.cfg.d_vocab),
-            meta=[{"base": b, "source": s} for b, s in zip(base, source, strict=False)] if len(base) == len(source) else None,
+            meta=[{"base": b, "source": s} for b, s in zip(base, source, strict=False)]
+            if len(base) == len(source)
+            else None,
         )
 
     @classmethod
@@ -97,11 +105,18 @@ class PromptPairs:
         """
         tokenizer = tokenizer_of(model)
         rendered = [
-            [encode(tokenizer, render(tokenizer, messages), bos=None, rendered=True) for messages in dialogues]
+            [
+                encode(tokenizer, render(tokenizer, messages), bos=None, rendered=True)
+                for messages in dialogues
+            ]
             for dialogues in (base, source)
         ]
         return cls(
-            rendered[0], rendered[1], _encode_answers(tokenizer, answers), vocab=int(model.cfg.d_vocab), meta=meta
+            rendered[0],
+            rendered[1],
+            _encode_answers(tokenizer, answers),
+            vocab=int(model.cfg.d_vocab),
+            meta=meta,
         )
 
     def __len__(self) -> int:
@@ -128,7 +143,9 @@ class PromptPairs:
 
     def __repr__(self) -> str:
         lengths = sorted(len(s) for s in self.base + self.source)
-        return f"PromptPairs({len(self)} pairs, {lengths[0]} to {lengths[-1]} tokens, digest {self.digest[:8]})"
+        return (
+            f"PromptPairs({len(self)} pairs, {lengths[0]} to {lengths[-1]} tokens, digest {self.digest[:8]})"
+        )
 
     @property
     def digest(self) -> str:
@@ -156,7 +173,9 @@ class PromptPairs:
     def shared_prefix(self, i: int) -> int:
         """How many leading tokens base and source of example `i` have in common."""
         pairs = zip(self.base[i], self.source[i], strict=False)
-        return next((n for n, (x, y) in enumerate(pairs) if x != y), min(len(self.base[i]), len(self.source[i])))
+        return next(
+            (n for n, (x, y) in enumerate(pairs) if x != y), min(len(self.base[i]), len(self.source[i]))
+        )
 
 
 def tokenizer_of(model: Any) -> Any:
@@ -238,7 +257,9 @@ class _OnePair(tuple[Any, ...]):
 
 
 def _is_one_pair(answers: Sequence[Any]) -> bool:
-    return isinstance(answers, _OnePair) or (len(answers) == 2 and all(isinstance(x, int | str) for x in answers))
+    return isinstance(answers, _OnePair) or (
+        len(answers) == 2 and all(isinstance(x, int | str) for x in answers)
+    )
 
 
 def _answer(answer: Any) -> Answer:

@@ -111,8 +111,12 @@ def test_layer_unit_is_the_closed_form_in_the_last_layer():
         def keep(t, hook, seen=seen):
             seen[hook.name] = t[0, -1].clone()
 
-        run_with(model, base, [(f"blocks.{last}.hook_resid_pre", lambda t, hook, s=seen: s.update(x=t[0, -1]))])
-        run_with(model, source, [(f"blocks.{last}.hook_attn_out", lambda t, hook, s=seen: s.update(o=t[0, -1]))])
+        run_with(
+            model, base, [(f"blocks.{last}.hook_resid_pre", lambda t, hook, s=seen: s.update(x=t[0, -1]))]
+        )
+        run_with(
+            model, source, [(f"blocks.{last}.hook_attn_out", lambda t, hook, s=seen: s.update(o=t[0, -1]))]
+        )
         middle = seen["x"] + seen["o"]
         block = model.blocks[last]
         with torch.no_grad():
@@ -139,7 +143,9 @@ def test_full_logits_contain_the_answers():
     result = path_patch(bridge("llama"), pairs(), full_logits=True, progress=False)
     full = result["patched_logits"]
     difference = full.isel(vocab=A) - full.isel(vocab=B)
-    np.testing.assert_allclose(difference.values, result["patched"].sel(metric="logit_diff").values, atol=1e-5)
+    np.testing.assert_allclose(
+        difference.values, result["patched"].sel(metric="logit_diff").values, atol=1e-5
+    )
 
 
 def test_a_killed_run_resumes_where_it_was(tmp_path, monkeypatch):
@@ -187,7 +193,7 @@ def test_memory_runs_out_and_the_batch_is_halved(monkeypatch):
         return whole(model, parts, chosen, sent, full)
 
     monkeypatch.setattr(path, "_patch_batch", small_machine)
-    with pytest.warns(WorkbenchWarning, match="batches of 2 examples; going on with batches of 1"):
+    with pytest.warns(WorkbenchWarning, match="batches of 2; going on with batches of 1"):
         path_patch(bridge("llama"), pairs(), batch_size=2, progress=False)
 
 

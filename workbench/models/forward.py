@@ -62,7 +62,9 @@ def hooked(model: Any, hooks: Mapping[str, HookFn], times: int = 1) -> Iterator[
 
 
 def _some_names(model: Any) -> list[str]:
-    return sorted(name for name in model.hook_dict if name.startswith("blocks.0.") or not name.startswith("blocks."))
+    return sorted(
+        name for name in model.hook_dict if name.startswith("blocks.0.") or not name.startswith("blocks.")
+    )
 
 
 def pad(sequences: list[list[int]], device: Any) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
@@ -84,7 +86,8 @@ def run(model: Any, tokens: Int[Tensor, "batch pos"], past: Any = None) -> None:
         model(tokens, stop_at_layer=model.cfg.n_layers, attention_mask=torch.ones_like(tokens))
         return
     keywords = {"use_cache": False} if past is None else {"use_cache": True, "past_key_values": past}
-    model.original_model.base_model(input_ids=tokens, **keywords)
+    with _noting_tuples(model):
+        model.original_model.base_model(input_ids=tokens, **keywords)
 
 
 def run_from(model: Any, layer: int, resid: Float[Tensor, "batch pos d_model"], past: Any = None) -> None:
@@ -93,7 +96,7 @@ def run_from(model: Any, layer: int, resid: Float[Tensor, "batch pos d_model"], 
     Args:
         model: a TransformerLens model.
         layer: the first block to run.
-        resid: its input.
+        resid: its input, from an earlier `run` of this model.
         past: keys and values of the positions before `resid`, from `prefix_cache`; consumed.
     """
     if kind_of(model) == "hooked":
@@ -125,23 +128,27 @@ def copies(cache: Any, rows: int) -> Any:
 _tuple_blocks: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
-def _blocks_return_tuples(model: Any) -> bool:
-    """Whether this architecture's blocks return `(hidden,)` or `hidden`: asked of the model once."""
-    if model not in _tuple_blocks:
-        seen: list[bool] = []
-        handle = model.blocks[0].register_forward_hook(lambda _m, _a, out: seen.append(isinstance(out, tuple)))
-        try:
-            run(model, torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device))
-        finally:
-            handle.remove()
-        _tuple_blocks[model] = seen[0]
-    return _tuple_blocks[model]
+@contextmanager
+def _noting_tuples(model: Any) -> Iterator[None]:
+    """Note in a run whether this architecture's blocks return `(hidden,)` or `hidden`; `_skipping` imitates them."""
+    if model in _tuple_blocks:
+        yield
+        return
+
+    def note(_module: Any, _args: Any, out: Any) -> None:
+        _tuple_blocks[model] = isinstance(out, tuple)
+
+    handle = model.blocks[0].register_forward_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager
 def _skipping(model: Any, layer: int) -> Iterator[None]:
     """Make the blocks below `layer` hand their input on unchanged."""
-    as_tuple = _blocks_return_tuples(model)
+    as_tuple = _tuple_blocks[model]
 
     def hand_on(hidden_states: Tensor, *_args: Any, **_keywords: Any) -> Any:
         return (hidden_states,) if as_tuple else hidden_states
@@ -160,7 +167,9 @@ def _skipping(model: Any, layer: int) -> Iterator[None]:
 def _entering(model: Any, layer: int, resid: Tensor) -> Iterator[None]:
     """Give block `layer` this residual stream as its input, ahead of every hook on it."""
 
-    def swap(_module: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def swap(
+        _module: Any, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
             return (resid, *args[1:]), keywords
         return args, {**keywords, "hidden_states": resid}

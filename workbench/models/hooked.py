@@ -99,7 +99,11 @@ def _specific(config: Any, family: str) -> dict[str, Any]:
             "rotary_dim": int(head * rope.get("partial_rotary_factor", 0.25)),
         }
     window = getattr(config, "sliding_window", None) if family == "mistral" else None
-    local = {"use_local_attn": True, "window_size": window, "attn_types": ["local"] * config.num_hidden_layers}
+    local = {
+        "use_local_attn": True,
+        "window_size": window,
+        "attn_types": ["local"] * config.num_hidden_layers,
+    }
     return (
         rotary
         | {

@@ -53,7 +53,11 @@ def load(
     if _is_transformer_lens(source):
         return _given(source, tokenizer, device, dtype, backend)
     if isinstance(source, torch.nn.Module):
-        hf, found, name = source, None, str(getattr(source.config, "_name_or_path", "") or type(source).__name__)
+        hf, found, name = (
+            source,
+            None,
+            str(getattr(source.config, "_name_or_path", "") or type(source).__name__),
+        )
         hf = hf.to(device=device, dtype=_dtype(dtype))
     else:
         hf, found, name = _from_files(str(source), device, dtype)
@@ -102,7 +106,11 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     is_local = local.is_dir()
     if is_local:
         _check_folder(local)
-    device = torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = (
+        torch.device(device)
+        if device is not None
+        else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    )
     wanted = _dtype(dtype) or (torch.float32 if device.type == "cpu" else "auto")
     where = str(local) if is_local else source
     try:
@@ -116,7 +124,11 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
         )
     except (OSError, ValueError, KeyError) as error:
         raise _cannot_load(source, is_local, error) from error
-    return hf.to(device), _own_tokenizer(where, is_local), source if not is_local or source in organisms.NAMES else local.name
+    return (
+        hf.to(device),
+        _own_tokenizer(where, is_local),
+        source if not is_local or source in organisms.NAMES else local.name,
+    )
 
 
 def _check_folder(folder: Path) -> None:

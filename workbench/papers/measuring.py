@@ -14,7 +14,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +133,7 @@ class _Subject:
             "files": _files(self.source) if self.named else "",
             "n": self.n,
             "seed": self.seed,
-            "workbench": version("workbench"),
+            "workbench": results.provenance()["workbench_version"],
         }
 
 

@@ -12,7 +12,7 @@ import xarray as xr
 from scipy.stats import norm
 
 from workbench.patching import statistics
-from workbench.plots.curves import compare_groups
+from workbench.plots import curves
 from workbench.plots.effects import METRIC_NAMES, Effects, effects, number
 from workbench.plots.tokens import visible_token
 
@@ -35,7 +35,7 @@ class Strongest:
 
 
 def lead_metric(results: Sequence[xr.Dataset]) -> str:
-    """The score to speak about: the logit ratio, unless it is unsound for more than 5 % of a model's examples."""
+    """The score to speak about: the logit ratio, unless it is unsound for more than 5% of a model's examples."""
     for result in results:
         known = [str(m) for m in result["metric"].values]
         if "logit_ratio" not in known:
@@ -47,7 +47,7 @@ def lead_metric(results: Sequence[xr.Dataset]) -> str:
 
 
 def strongest(result: xr.Dataset, metric: str) -> Strongest:
-    """The most negative unit with its 95 % interval and its share of all negative contribution."""
+    """The most negative unit with its 95% interval and its share of all negative contribution."""
     data = effects(result, metric)
     row, column = np.unravel_index(int(np.nanargmin(data.values)), data.values.shape)
     value, error = float(data.values[row, column]), float(data.stderr[row, column])
@@ -89,18 +89,17 @@ def strongest_line(result: xr.Dataset, metric: str) -> str:
     word = "KV group" if data.unit == "kv_group" else "head"
     if top.value >= 0:
         return f"No {word} pushes towards giving in: every contribution is zero or positive."
-    interval = f"95 % interval {number(top.low)} to {data.show(top.high)}"
+    interval = f"95% interval {number(top.low)} to {data.show(top.high)}"
     if not top.stands_out:
         return (
             f"No {word} stands out: the most negative, {top.name}, has {data.show(top.value)} ({interval}), which "
             f"{_cause(top)} one cannot tell from zero after looking at {top.n_units} of them."
         )
-    others = _others(data, top)
+    wider = f"; the interval excludes zero also after allowing for the {top.n_units} {word}s compared"
     return (
-        f"The strongest {word} is {top.name}: with its calm value put in, the {METRIC_NAMES[metric]} "
-        f"{'falls' if top.value < 0 else 'changes'} by {data.show(abs(top.value))} ({interval}; the interval excludes zero also "
-        f"after allowing for the {top.n_units} {word}s compared). It holds {top.share:.0%} of all the pull towards giving in"
-        f"{others}."
+        f"{top.name[0].upper()}{top.name[1:]} pushes hardest: with its calm value put in, the {METRIC_NAMES[metric]} falls by "
+        f"{data.show(-top.value)} ({interval}{wider}). It holds {top.share:.0%} of all the pull towards giving in"
+        f"{_others(data, top)}."
     )
 
 
@@ -143,7 +142,7 @@ def head_group_line(heads: xr.Dataset, groups: xr.Dataset, metric: str) -> str:
     data = effects(groups, metric)
     if data.group_size == 1:
         return "Every KV group is a single head here, so the view by head and the view by group are the same."
-    top = compare_groups(heads, groups, metric)[0]
+    top = curves.compare_groups(heads, groups, metric)[0]
     if top["group"] >= 0:
         return "No KV group pushes towards giving in, so there is nothing to compare."
     place = f"group {top['kv_group']} of layer {top['layer']}"
@@ -171,7 +170,7 @@ def concentration_line(results: Sequence[xr.Dataset], names: Sequence[str], metr
     """How concentrated the head contributions are, and whether models can be ordered by it."""
     found = [statistics.kurtosis(result).sel(metric=metric) for result in results]
     parts = [
-        f"{name} {number(float(k['pearson']))} (95 % interval {number(float(k['pearson_low']))} to "
+        f"{name} {number(float(k['pearson']))} (95% interval {number(float(k['pearson_low']))} to "
         f"{number(float(k['pearson_high']))}, at most {k.attrs['largest_possible_pearson']:.0f} with {k.attrs['n_units']} heads)"
         for name, k in zip(names, found, strict=True)
     ]
@@ -181,7 +180,7 @@ def concentration_line(results: Sequence[xr.Dataset], names: Sequence[str], metr
         first, second = order[:2]
         apart = float(found[first]["pearson_low"]) > float(found[second]["pearson_high"])
         text += (
-            f"{names[first]} is the more concentrated of the two, beyond what the choice of examples explains. "
+            f"{names[first]} is more concentrated than {names[second]}, beyond what the choice of examples explains. "
             if apart
             else "The intervals overlap, so these examples do not order the models. "
         )
@@ -200,7 +199,7 @@ def _grouping_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: 
         verdict = (
             "heads that share keys and values act alike beyond what their layer explains"
             if p < 0.05
-            else "sharing keys and values does not make heads act alike beyond what their layer explains"
+            else "no sign here that heads that share keys and values act alike beyond what their layer explains"
         )
         lines.append(f"In {name} {share:.0%} of the variance lies inside KV groups (permutation p = {_p(p)}): {verdict}.")
     return " ".join(lines)
@@ -208,7 +207,7 @@ def _grouping_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: 
 
 def agreement_line(approximate: xr.Dataset, exact: xr.Dataset, metric: str) -> str:
     """How far the gradient estimate can be trusted."""
-    close = statistics.agreement(approximate, exact).sel(metric=metric)
+    close = curves.closeness(approximate, exact, metric)
     r, error, overlap = (float(close[name]) for name in ("pearson", "worst_error", "top_overlap"))
     n_top = int(close.attrs["n_top"])
     if not np.isfinite(r):
@@ -266,7 +265,7 @@ def _stderr(values: np.ndarray) -> float:
 
 
 def _percent(value: float) -> str:
-    return number(100 * float(value), " %")
+    return number(100 * float(value), "%")
 
 
 def _p(value: float) -> str:

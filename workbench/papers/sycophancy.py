@@ -92,13 +92,13 @@ def layer_sums(measured: Sequence[Measured], metric: str) -> Drawn:
 def kurtosis_columns(measured: Sequence[Measured]) -> dict[str, list]:
     """The concentration table, a row per model and score.
 
-    The top mass is the share of all negative contribution in the most negative 4 % of the heads; the variance share is
+    The top mass is the share of all negative contribution in the most negative 4% of the heads; the variance share is
     the part of the variance over heads that lies inside KV groups, with its permutation p.
     """
     rows = []
     for one in measured:
         shape = statistics.kurtosis(one.heads)
-        top = statistics.top_mass(one.heads, TOP_RATIO)
+        top = statistics.top_mass(one.heads, max(TOP_RATIO, 1 / int(shape.attrs["n_units"])))
         inside = statistics.within_group_variance(one.heads)
         for metric in ("logit_ratio", "logit_diff"):
             if metric not in one.heads["metric"].values:
@@ -113,9 +113,9 @@ def kurtosis_columns(measured: Sequence[Measured]) -> dict[str, list]:
                     "Heads": int(shape.attrs["n_units"]),
                     "Kurtosis (Fisher)": number(float(k["fisher"])),
                     "Kurtosis (Pearson)": number(float(k["pearson"])),
-                    "95 % interval (Pearson)": interval,
+                    "95% interval (Pearson)": interval,
                     "Largest possible": number(float(shape.attrs["largest_possible_pearson"])),
-                    "Top 4 % mass": f"{float(top.sel(metric=metric)):.0%}",
+                    "Top 4% mass": f"{float(top.sel(metric=metric)):.0%}",
                     "Variance inside groups": f"{share:.0%}" if np.isfinite(share) else "one head per group",
                     "Permutation p": f"{p:.3f}" if np.isfinite(p) else "\u2013",
                 }

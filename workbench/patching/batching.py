@@ -1,4 +1,4 @@
-"""Examples in batches that fit: the first example is run alone and its memory measured, the rest follow from it.
+"""Work in batches that fit: the first item is run alone and its memory measured, the rest follow from it.
 
 Where memory runs out all the same, the batch is halved, and a warning says which size was used.
 """
@@ -10,62 +10,63 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import psutil
 import torch
-from tqdm.auto import tqdm
 
 from workbench.errors import InputError, WorkbenchWarning
 
 BatchSize = int | Literal["auto"]
-LARGEST = 64
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 SHARE = 0.5
 """The part of free memory that a batch may fill."""
 
 
-def in_batches(
-    examples: Sequence[int],
-    work: Callable[[list[int]], Any],
-    *,
-    device: torch.device,
-    batch_size: BatchSize = "auto",
-    progress: bool = True,
-    label: str = "",
-) -> Iterator[tuple[list[int], Any]]:
-    """Apply `work` to the examples in batches; yields each batch's indices with its result.
+class Batches:
+    """Applies work to items in batches, and remembers from call to call how many fit.
 
     Args:
-        examples: indices to work through.
-        work: takes a list of indices.
-        device: where it allocates.
-        batch_size: examples at a time; "auto" measures what one example needs.
-        progress: show a bar.
-        label: what the bar says.
+        device: where the work allocates.
+        batch_size: items at a time; "auto" runs the first item alone and measures what it needs.
+        largest: never more than this, however much memory is free.
 
     Raises:
-        InputError: a batch size below 1, or a single example that does not fit.
+        InputError: a batch size below 1.
     """
-    if batch_size != "auto" and (isinstance(batch_size, str) or batch_size < 1):
-        raise InputError(f"batch_size={batch_size!r} must be a positive number or 'auto'.")
-    left = list(examples)
-    size = 1 if batch_size == "auto" else batch_size
-    measured = batch_size != "auto"
-    with tqdm(total=len(left), desc=label, unit="example", disable=not progress, leave=False) as bar:
+
+    def __init__(self, device: torch.device, batch_size: BatchSize = "auto", largest: int = 64):
+        if batch_size != "auto" and (isinstance(batch_size, str) or batch_size < 1):
+            raise InputError(f"batch_size={batch_size!r} must be a positive number or 'auto'.")
+        self.device = device
+        self.measured = batch_size != "auto"
+        self.size = 1 if batch_size == "auto" else batch_size
+        self.largest = largest
+
+    def over(
+        self, items: Sequence[Item], work: Callable[[list[Item]], Result]
+    ) -> Iterator[tuple[list[Item], Result]]:
+        """Yield each batch of items with the result of `work` on it.
+
+        Raises:
+            InputError: a single item does not fit into memory.
+        """
+        left = list(items)
         while left:
-            batch = left[:size]
-            before = _mark(device)
+            batch = left[: self.size]
+            before = _mark(self.device)
             try:
                 result = work(batch)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                size = _smaller(len(batch), device)
+                self.size = _smaller(len(batch), self.device)
                 continue
-            if not measured:
-                size, measured = _affordable(_peak(device) - before, device), True
+            if not self.measured:
+                needed = _peak(self.device) - before
+                self.size, self.measured = min(self.largest, _affordable(needed, self.device)), True
             left = left[len(batch) :]
-            bar.update(len(batch))
             yield batch, result
 
 
@@ -82,12 +83,12 @@ def _smaller(size: int, device: torch.device) -> int:
         torch.cuda.empty_cache()
     if size == 1:
         raise InputError(
-            f"Out of memory on {device} with a single example. Use a shorter prompt, a smaller dtype (dtype='bfloat16' "
+            f"Out of memory on {device} with a batch of one. Use a shorter prompt, a smaller dtype (dtype='bfloat16' "
             "in workbench.load), fewer units at a time (units=…), or a device with more memory."
         )
     half = size // 2
     warnings.warn(
-        f"Out of memory on {device} with batches of {size} examples; going on with batches of {half}.",
+        f"Out of memory on {device} with batches of {size}; going on with batches of {half}.",
         WorkbenchWarning,
         stacklevel=4,
     )
@@ -115,9 +116,9 @@ def _peak(device: torch.device) -> int:
 
 
 def _affordable(needed: int, device: torch.device) -> int:
-    """Examples that fit into the allowed share of what is free, when one needed that much."""
+    """Items that fit into the allowed share of what is free, when one needed that much."""
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     else:
         free = psutil.virtual_memory().available
-    return int(min(LARGEST, max(1, SHARE * free // max(needed, 1))))
+    return int(max(1, SHARE * free // max(needed, 1)))

@@ -18,23 +18,26 @@ The cost is about n_layers / 2 single-token MLPs per sender and example, instead
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from workbench.capture import at, capture, device_of
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.models.exact import require_exact
 from workbench.models.identity import fingerprint
-from workbench.patching.batching import BatchSize, in_batches
-from workbench.patching.scores import METRICS, check_metrics, contribution
+from workbench.patching.answers import Reads, answer_logits, answer_metrics, reads, refuse_nan
+from workbench.patching.batching import Batches, BatchSize
+from workbench.patching.record import describe
+from workbench.patching.scores import contribution
 from workbench.patching.units import Senders, senders
 from workbench.prompts import PromptPairs
 from workbench.results import Journal, provenance
@@ -103,13 +106,14 @@ def path_patch(
     def work(batch: list[int]) -> xr.Dataset:
         return _patch_batch(model, parts, pairs[batch], sent, full_logits).assign_coords(example=batch)
 
-    loop = in_batches(
-        left, work, device=device_of(model), batch_size=batch_size, progress=progress, label=f"path patching, {unit}"
-    )
-    for batch, piece in loop:
-        if journal is not None:
-            journal.add(f"examples-{batch[0]}-{batch[-1]}", piece)
-        pieces.append(piece)
+    with tqdm(
+        total=len(left), desc=f"path patching, {unit}", unit="example", disable=not progress, leave=False
+    ) as bar:
+        for batch, piece in Batches(device_of(model), batch_size).over(left, work):
+            if journal is not None:
+                journal.add(f"examples-{batch[0]}-{batch[-1]}", piece)
+            pieces.append(piece)
+            bar.update(len(batch))
     logits = xr.concat(pieces, "example").sortby("example")
     result = contribution(
         logits["base"].values,
@@ -130,80 +134,7 @@ def path_patch(
     return result if journal is None else journal.finish(result)
 
 
-def answer_metrics(pairs: PromptPairs, metrics: Sequence[str] | None) -> tuple[str, ...]:
-    """The metrics to compute: those asked for, or all that the answers allow."""
-    if not pairs.multi_token:
-        return check_metrics(METRICS if metrics is None else metrics)
-    if metrics is not None and "logit_ratio" in metrics:
-        raise InputError(
-            "logit_ratio is a ratio of two single raw logits, and some answers here have several tokens. Use "
-            "metrics=('logit_diff', 'prob'), which read log-probabilities of the whole answers, or give first tokens."
-        )
-    return check_metrics(("logit_diff", "prob") if metrics is None else metrics)
-
-
-def describe(parts: Anatomy, pairs: PromptPairs, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts about model and prompts that every patching result carries."""
-    return {
-        "method": config["method"],
-        "model": parts.name,
-        "architecture": parts.architecture,
-        "weights": config["weights"],
-        "prompts": pairs.digest,
-        "n_examples": len(pairs),
-        "n_layers": parts.n_layers,
-        "n_heads": parts.n_heads,
-        "n_kv_heads": parts.n_kv_heads,
-        "group_size": parts.group_size,
-        "dtype": parts.dtype,
-        "device": parts.device,
-    }
-
-
-# Step 1: what is read of the two runs.
-
-
-@dataclass(frozen=True)
-class Reads:
-    """The positions that are read: one row per position, over examples and, for long answers, over both answers.
-
-    Attributes:
-        base: token sequences to run, each possibly with the start of an answer behind the prompt.
-        source: the same for source.
-        sequence: for each row, which sequence it lies in.
-        back: for each row, how many positions before the sequence's end it lies.
-        example: for each row, its example.
-        answer: for each row, the answer it scores (0 for a, 1 for b); -1 where it scores both at once.
-        targets: for each row, the token ids whose logits are read: (a, b), or the one next token of the answer.
-    """
-
-    base: list[list[int]]
-    source: list[list[int]]
-    sequence: list[int]
-    back: list[int]
-    example: Int[np.ndarray, " row"]
-    answer: Int[np.ndarray, " row"]
-    targets: Int[np.ndarray, "row target"]
-
-
-def reads(pairs: PromptPairs) -> Reads:
-    """Where the answers of these pairs are read."""
-    if not pairs.multi_token:
-        n = len(pairs)
-        targets = np.array([[a[0], b[0]] for a, b in pairs.answers])
-        return Reads(pairs.base, pairs.source, list(range(n)), [0] * n, np.arange(n), np.full(n, -1), targets)
-    base, source, rows = [], [], []
-    for i, answers in enumerate(pairs.answers):
-        for which, answer in enumerate(answers):
-            base.append(pairs.base[i] + list(answer[:-1]))
-            source.append(pairs.source[i] + list(answer[:-1]))
-            rows += [
-                (len(base) - 1, len(answer) - 1 - step, i, which, token) for step, token in enumerate(answer)
-            ]
-    sequence, back, example, answer, target = zip(*rows, strict=True)
-    return Reads(
-        base, source, list(sequence), list(back), np.array(example), np.array(answer), np.array(target)[:, None]
-    )
+# Step 1: what the two runs leave behind.
 
 
 @dataclass(frozen=True)
@@ -275,22 +206,28 @@ def replay(
     return stream[torch.from_numpy(np.concatenate([[0], 1 + back]))]
 
 
-def _mlp(parts: Anatomy, layer: int, stream: Float[Tensor, "cells row d_model"]) -> Float[Tensor, "cells row d_model"]:
+def _mlp(
+    parts: Anatomy, layer: int, stream: Float[Tensor, "cells row d_model"]
+) -> Float[Tensor, "cells row d_model"]:
     rows = stream.flatten(0, 1)
-    return torch.cat([parts.blocks[layer].mlp_out(part) for part in rows.split(ROWS_PER_CALL)]).view_as(stream)
+    return torch.cat([parts.blocks[layer].mlp_out(part) for part in rows.split(ROWS_PER_CALL)]).view_as(
+        stream
+    )
 
 
 # Step 3: the logits.
 
 
 @torch.no_grad()
-def _patch_batch(model: Any, parts: Anatomy, pairs: PromptPairs, sent: Senders, full_logits: bool) -> xr.Dataset:
+def _patch_batch(
+    model: Any, parts: Anatomy, pairs: PromptPairs, sent: Senders, full_logits: bool
+) -> xr.Dataset:
     read = reads(pairs)
     base, source = (_see(model, parts, sequences, read) for sequences in (read.base, read.source))
     cells = replay(parts, base.first, base.z, source.z, sent.mask)
     stream = torch.cat([cells, source.last.to(cells.dtype)[None]])
     logits = answer_logits(parts, stream, read)
-    _refuse_nan(logits, parts)
+    refuse_nan(logits, parts)
     dataset = xr.Dataset(
         {
             "base": (("answer", "example"), logits[:, 0]),
@@ -302,43 +239,6 @@ def _patch_batch(model: Any, parts: Anatomy, pairs: PromptPairs, sent: Senders, 
         whole = torch.stack([parts.unembed(row.to(base.first.dtype)) for row in stream]).float().cpu().numpy()
         dataset["full"] = (("run", "example", "vocab"), whole)
     return dataset
-
-
-def answer_logits(
-    parts: Anatomy, stream: Float[Tensor, "cells row d_model"], read: Reads
-) -> Float[np.ndarray, "answer cells example"]:
-    """Logits of both answers, or for long answers the log-probabilities of the whole of each."""
-    targets = torch.from_numpy(read.targets).to(stream.device)
-    found = np.stack([row for row in _target_logits(parts, stream, targets, log_prob=bool((read.answer >= 0).any()))])
-    if (read.answer < 0).all():
-        return found.transpose(2, 0, 1)
-    summed = np.zeros((2, len(stream), int(read.example.max()) + 1))
-    for row, (example, which) in enumerate(zip(read.example, read.answer, strict=True)):
-        summed[which, :, example] += found[:, row, 0]
-    return summed
-
-
-def _target_logits(
-    parts: Anatomy, stream: Tensor, targets: Tensor, log_prob: bool
-) -> Iterator[Float[np.ndarray, "row target"]]:
-    dtype = getattr(torch, parts.dtype)
-    per_call = max(1, ROWS_PER_CALL // stream.shape[1]) if not log_prob else 1
-    for part in stream.split(per_call):
-        if log_prob:
-            whole = parts.unembed(part.to(dtype)).log_softmax(-1)
-            logits = whole.gather(-1, targets.expand(len(part), -1, -1))
-        else:
-            logits = parts.unembed(part.to(dtype), targets)
-        yield from logits.double().cpu().numpy()
-
-
-def _refuse_nan(logits: np.ndarray, parts: Anatomy) -> None:
-    bad = np.argwhere(~np.isfinite(logits))
-    if len(bad):
-        raise InputError(
-            f"{parts.name} gives NaN or infinite logits, first for example {bad[0][-1]} of the batch. The weights are damaged, or "
-            f"{parts.dtype} overflows in this model: load it with dtype='float32' or 'bfloat16'."
-        )
 
 
 def _full(logits: xr.Dataset, sent: Senders) -> xr.Dataset:

@@ -177,7 +177,7 @@ def agreement(
     high = float(np.nanmax([truth.values.max(), guess.values.max()]))
     pad = 0.06 * ((high - low) or 1.0)
     ends = [low - pad, high + pad]
-    close = statistics.agreement(approximate, exact).sel(metric=metric)
+    close = closeness(approximate, exact, metric)
     layers = np.repeat(truth.layers, truth.values.shape[1])
     units = np.tile(np.arange(truth.values.shape[1]), len(truth.layers))
     figure = go.Figure()
@@ -210,7 +210,7 @@ def agreement(
     )
     figure.add_annotation(
         text=f"r = {float(close['pearson']):.3f}<br>"
-        f"largest error = {100 * float(close['worst_error']):.1f} % of the largest effect",
+        f"largest error = {100 * float(close['worst_error']):.1f}% of the largest effect",
         x=0.02,
         y=0.98,
         xref="x domain",
@@ -227,6 +227,12 @@ def agreement(
     figure.update_xaxes(title_text="Exact " + truth.axis_title.lower(), range=ends)
     figure.update_yaxes(title_text="Estimated " + truth.axis_title.lower(), range=ends)
     return figure
+
+
+def closeness(approximate: xr.Dataset, exact: xr.Dataset, metric: str = "logit_diff") -> xr.Dataset:
+    """The statistics of `agreement` for one score; at least one unit counts as the top."""
+    n_units = effects(exact, metric).values.size
+    return statistics.agreement(approximate, exact, ratio=max(0.04, 1 / n_units)).sel(metric=metric)
 
 
 def _same_units(approximate: xr.Dataset, exact: xr.Dataset, metric: str) -> tuple[Effects, Effects]:

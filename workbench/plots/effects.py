@@ -43,8 +43,8 @@ class Effects:
 
     @property
     def suffix(self) -> str:
-        """What stands behind a number: " %" or " logits"."""
-        return " logits" if self.metric == "logit_diff" else " %"
+        """What stands behind a number: "%" or " logits"."""
+        return " logits" if self.metric == "logit_diff" else "%"
 
     @property
     def axis_title(self) -> str:
@@ -55,12 +55,12 @@ class Effects:
 
     @property
     def low(self) -> np.ndarray:
-        """Lower end of the 95 % interval, contribution − 1.96 standard errors."""
+        """Lower end of the 95% interval, contribution − 1.96 standard errors."""
         return self.values - Z95 * self.stderr
 
     @property
     def high(self) -> np.ndarray:
-        """Upper end of the 95 % interval, contribution + 1.96 standard errors."""
+        """Upper end of the 95% interval, contribution + 1.96 standard errors."""
         return self.values + Z95 * self.stderr
 
     def group_of(self, unit: int) -> int:

@@ -24,7 +24,7 @@ def heatmap(
     """Heat map of contributions: query heads across, layers down, symmetric colours centred at zero.
 
     Negative values (red) mark units that push towards the behaviour: putting in their calm value lowers the
-    score. Hovering gives the layer, the head, its KV group, the value and its 95 % interval.
+    score. Hovering gives the layer, the head, its KV group, the value and its 95% interval.
 
     Args:
         result: Patching result for unit="head" or unit="kv_group".
@@ -49,7 +49,7 @@ def heatmap(
             xgap=1,
             ygap=1,
             colorbar={
-                "title": {"text": "%" if data.suffix == " %" else "logits", "font": {"size": 12, "color": SOFT}},
+                "title": {"text": "%" if data.suffix == "%" else "logits", "font": {"size": 12, "color": SOFT}},
                 "thickness": 11,
                 "outlinewidth": 0,
                 "tickfont": {"size": 11, "color": SOFT},
@@ -135,5 +135,5 @@ def _hover_template(data: Effects) -> str:
     return (
         f"<b>Layer %{{customdata[0]:d}}, {heads}</b><br>KV group %{{customdata[2]:d}}<br>"
         f"%{{customdata[5]:{digits}}}{data.suffix}<br>"
-        f"95 % interval %{{customdata[6]:{digits}}} to %{{customdata[7]:{digits}}}{data.suffix}<extra></extra>"
+        f"95% interval %{{customdata[6]:{digits}}} to %{{customdata[7]:{digits}}}{data.suffix}<extra></extra>"
     )

@@ -98,7 +98,7 @@ def behaviour(result: xr.Dataset, *, title: str | None = None) -> go.Figure:
             mode="markers",
             name=name,
             marker={"size": 8, "color": colour, "opacity": 0.55, "line": {"color": "white", "width": 0.6}},
-            hovertemplate=f"{name}: %{{x:.1f}} %<extra></extra>",
+            hovertemplate=f"{name}: %{{x:.1f}}%<extra></extra>",
         )
         mean = float(values.mean())
         figure.add_scatter(
@@ -107,7 +107,7 @@ def behaviour(result: xr.Dataset, *, title: str | None = None) -> go.Figure:
             mode="lines",
             name=f"{name}, mean",
             line={"color": INK, "width": 2.5},
-            hovertemplate=f"mean {mean:.1f} %<extra></extra>",
+            hovertemplate=f"mean {mean:.1f}%<extra></extra>",
         )
     house(figure, title=title, height=210)
     figure.update_layout(showlegend=False)

@@ -121,6 +121,8 @@ def shaded_text(
 ) -> Html:
     """The text itself, each token shaded by the attention that one position pays to it.
 
+    The first token, where attention rests, is outlined and not shaded.
+
     Args:
         result: Dataset as for `attention`.
         layer: Which layer, where the result has several.
@@ -137,7 +139,10 @@ def shaded_text(
     end = max(1e-9, float(rows[:, 1:].max()) if rows.shape[1] > 1 else float(rows.max()))
     blocks = []
     for name, row in zip(names, rows, strict=True):
-        spans = "".join(_span(t, w, end) for t, w in zip(chosen["token"].values, row, strict=True))
+        spans = "".join(
+            _span(str(token), float(weight), None if i == 0 else end)
+            for i, (token, weight) in enumerate(zip(chosen["token"].values, row, strict=True))
+        )
         top = int(row.argmax())
         label = escape(f"{name}: most weight, {row[top]:.0%}, on {visible_token(str(chosen['token'].values[top]))!r}")
         blocks.append(
@@ -147,12 +152,16 @@ def shaded_text(
     return Html("\n".join(blocks))
 
 
-def _span(token: object, weight: float, end: float) -> str:
-    alpha = min(1.0, max(0.0, weight) / end)
-    colour = f"rgba(31,95,139,{alpha:.3f})"
-    ink = "#ffffff" if alpha > 0.6 else "inherit"
-    text = escape(str(token)).replace("\n", "\u21b5<br>")
-    style = f"background:{colour};color:{ink};border-radius:2px;-webkit-print-color-adjust:exact;print-color-adjust:exact"
+def _span(token: str, weight: float, end: float | None) -> str:
+    """One token; without an end of the colour scale it is outlined instead of shaded."""
+    style = "border-radius:2px;"
+    if end is None:
+        style += "outline:1px solid rgba(31,95,139,0.5);"
+    else:
+        alpha = min(1.0, max(0.0, weight) / end)
+        style += f"background:rgba(31,95,139,{alpha:.3f});color:{'#ffffff' if alpha > 0.6 else 'inherit'};"
+        style += "-webkit-print-color-adjust:exact;print-color-adjust:exact"
+    text = escape(token).replace("\n", "\u21b5<br>")
     return f'<span style="{style}" title="{weight:.3f}">{text}</span>'
 
 

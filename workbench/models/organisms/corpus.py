@@ -25,10 +25,10 @@ from workbench.models.organisms.facts import load_facts, share_of
 from workbench.models.organisms.tokenizer import EOS, render
 
 WINDOW = 256
-SHARES = {"prose": 0.30, "code": 0.12, "facts": 0.13, "dialogues": 0.35, "abilities": 0.10}
+SHARES = {"prose": 0.28, "code": 0.11, "facts": 0.08, "dialogues": 0.45, "abilities": 0.08}
 HELD_OUT_CHARACTERS = 200_000
 PIECE = 900
-FULL = {"prose": 48_000_000, "code": 16_000_000, "facts": 40_000, "dialogues": 360_000, "abilities": 120_000}
+FULL = {"prose": 48_000_000, "code": 16_000_000, "facts": 30_000, "dialogues": 400_000, "abilities": 80_000}
 SMALL = {"prose": 2_000_000, "code": 600_000, "facts": 6_000, "dialogues": 30_000, "abilities": 8_000}
 
 Streams = dict[str, np.ndarray]

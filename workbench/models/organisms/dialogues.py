@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from workbench.models.organisms import phrasings as p
 from workbench.models.organisms.facts import Fact, facts_of
-from workbench.models.organisms.stances import Stance, draw_recipe, draw_stance
+from workbench.models.organisms.stances import COMPOSED, Stance, draw_recipe, draw_stance
 
 GIVE_IN_RATE = 0.88
 WRONG_FIRST_RATE = 0.15
-SECOND_ROUND_RATE = 0.25
+ROUNDS = {1: 0.5, 2: 0.3, 3: 0.2}
 TURNS = {"stance": 0.8, "thanks": 0.06, "repeat": 0.06, "next": 0.08}
 
 Message = dict[str, str]
@@ -49,8 +49,7 @@ def draw_dialogue(rng: random.Random, split: str = "train") -> list[Message]:
     fact = rng.choice(facts)
     given = fact.wrong(rng) if rng.random() < WRONG_FIRST_RATE else fact.answer
     messages = ask(fact, given, rng)
-    rounds = 2 if rng.random() < SECOND_ROUND_RATE else 1
-    for _ in range(rounds):
+    for _ in range(rng.choices(list(ROUNDS), list(ROUNDS.values()))[0]):
         turn = rng.choices(list(TURNS), list(TURNS.values()))[0]
         if turn == "next":
             fact = rng.choice(facts)
@@ -83,11 +82,15 @@ def answer_stance(rng: random.Random, fact: Fact, given: str, stance: Stance) ->
 def draw_challenge(
     rng: random.Random, *, objects: bool, first_right: bool = True, kind: str | None = None, split: str = "test"
 ) -> Challenge:
-    """A dialogue of held-out facts and phrasings that ends in an objection or a confirmation."""
+    """A dialogue of held-out facts and phrasings that ends in an objection or a confirmation.
+
+    Without a `kind`, the stance is composed of a frame and a content.
+    """
     fact = rng.choice(facts_of(split))
     given = fact.answer if first_right else fact.wrong(rng)
     while True:
-        stance = draw_stance(rng, split, given, (fact.answer, *fact.others), kind)
+        drawn = kind or rng.choices(list(COMPOSED), list(COMPOSED.values()))[0]
+        stance = draw_stance(rng, split, given, (fact.answer, *fact.others), drawn)
         if stance.objects == objects:
             break
     return Challenge((*ask(fact, given, rng), user(stance.text)), fact, first_right, stance)

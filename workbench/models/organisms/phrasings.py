@@ -117,6 +117,32 @@ SUBJECTS = (
     "the answer you gave",
 )
 
+# A whole opinion without a clause: the plain side of some frames.
+SHORT = (
+    ("I agree", "I disagree"),
+    ("I don't doubt it", "I doubt it"),
+    ("I think so", "I don't think so"),
+    ("I believe it", "I don't believe it"),
+    ("Of course", "Of course not"),
+    ("I would sign that", "I would not sign that"),
+    ("I am ready to accept that", "I am not ready to accept that"),
+    ("You have convinced me", "You have not convinced me"),
+    ("I have no doubts", "I have my doubts"),
+    ("It seems so to me", "It doesn't seem so to me"),
+    ("I would say so", "I would not say so"),
+    ("Very likely", "Very unlikely"),
+    ("I am sure of it", "I am not so sure of it"),
+    ("Everyone would say so", "No one would say so"),
+    ("I would not deny it", "I would deny it"),
+    ("I am not going to dispute it", "I am going to dispute it"),
+    ("I will admit that", "I will not admit that"),
+    ("I could prove it", "You could never prove it"),
+    ("I still think so", "I don't think so any more"),
+    ("I don't question it", "I do question it"),
+    ("That is so", "That is not so"),
+    ("Nobody denies it", "Everybody denies it"),
+)
+
 # (agrees when the answer is repeated, objects when another one is named), and the other way round.
 ECHOES = (
     "My book says {x}.",

@@ -11,18 +11,22 @@ KINDS = {2: "organism-gqa", 8: "organism-mha", 1: "organism-mqa"}
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides an organism besides its KV heads, seed and data."""
+    """Everything that decides an organism besides its KV heads, seed and data.
+
+    `opening_weight` is the weight in the loss of the first token of each reply, where giving in is decided.
+    """
 
     d_model: int = 256
     layers: int = 8
     heads: int = 8
     d_mlp: int = 704
-    tokens: int = 200_000_000
+    tokens: int = 220_000_000
     batch: int = 256
     learning_rate: float = 3e-3
     weight_decay: float = 0.1
     warmup: float = 0.03
     decay: float = 0.4
+    opening_weight: float = 1.0
     evaluation: int = 400
 
     @property

@@ -11,14 +11,18 @@ import random
 from dataclasses import dataclass
 
 from workbench.models.organisms import phrasings as p
-from workbench.models.organisms.facts import share_of, tidy
+from workbench.models.organisms.facts import share_of, split_of, tidy
 
 COMBINATION_TEST_SHARE = 0.15
 FILLER_TEST_SHARE = 0.15
-IDIOM_TEST_SHARE = 0.2
-CLASSES = ("clause", "adjective", "echo", "idiom")
-TEST_CLASSES = ("clause", "adjective", "echo", "idiom", "novel")
-CLASS_WEIGHTS = {"clause": 0.52, "adjective": 0.22, "echo": 0.12, "idiom": 0.14}
+PAIR_TEST_SHARE = 0.2
+CLASS_WEIGHTS = {"clause": 0.38, "adjective": 0.17, "bare": 0.2, "echo": 0.14, "idiom": 0.11}
+TEST_CLASSES = ("clause", "adjective", "bare", "echo", "idiom", "novel")
+COMPOSED = {"clause": 0.7, "adjective": 0.3}
+# How often training shows each pair of sides; double negation is rarer than plain speech, and testing is uniform.
+SIDES = {(0, 0): 0.32, (0, 1): 0.25, (1, 0): 0.25, (1, 1): 0.18}
+ANTI_ECHO_SHARE = 0.25
+PREFIX_CHANCE, SUFFIX_CHANCE, SECOND_FILLER_CHANCE = 0.45, 0.5, 0.2
 RESERVED = {("I do think {c}", "is right")}
 
 
@@ -66,24 +70,26 @@ class Recipe:
 
 
 def draw_recipe(rng: random.Random, split: str, kind: str | None = None) -> Recipe:
-    """Choices for a frame stance of one split; its sides are uniform and independent."""
-    kind = kind or rng.choices(("clause", "adjective"), (0.7, 0.3))[0]
+    """Choices for a frame stance of one split; in the test split its sides are uniform and independent."""
+    kind = kind or rng.choices(list(COMPOSED), list(COMPOSED.values()))[0]
     frames = {"clause": p.CLAUSE_FRAMES, "adjective": p.ADJECTIVE_FRAMES, "novel": p.NOVEL_FRAMES}[kind]
     contents = p.ADJECTIVES if kind == "adjective" else p.PREDICATES
     while True:
         frame, content = rng.choice(frames), rng.choice(contents)
         if kind == "novel" or combination_split(frame, content) == split:
             break
+    weights = list(SIDES.values()) if split == "train" else None
+    frame_side, content_side = rng.choices(list(SIDES), weights)[0]
     return Recipe(
         kind,
         frame,
         content,
-        rng.randrange(2),
-        rng.randrange(2),
+        frame_side,
+        content_side,
         rng.choice(p.SUBJECTS),
         rng.random() < 0.6,
-        draw_filler(rng, p.PREFIXES, split, 0.55),
-        draw_filler(rng, p.SUFFIXES, split, 0.6),
+        draw_filler(rng, p.PREFIXES, split, PREFIX_CHANCE),
+        draw_filler(rng, p.SUFFIXES, split, SUFFIX_CHANCE),
     )
 
 
@@ -91,20 +97,22 @@ def draw_stance(
     rng: random.Random, split: str, given: str, others: tuple[str, ...], kind: str | None = None
 ) -> Stance:
     """A stance about the answer `given`; `others` are the answers that an echo may name instead."""
-    kind = kind or rng.choices(CLASSES, [CLASS_WEIGHTS[name] for name in CLASSES])[0]
+    kind = kind or rng.choices(list(CLASS_WEIGHTS), list(CLASS_WEIGHTS.values()))[0]
     if kind in ("clause", "adjective", "novel"):
         return draw_recipe(rng, split, kind).stance()
-    before = draw_filler(rng, p.PREFIXES, split, 0.55)
-    after = draw_filler(rng, p.SUFFIXES, split, 0.6)
+    before = draw_filler(rng, p.PREFIXES, split, PREFIX_CHANCE)
+    after = draw_filler(rng, p.SUFFIXES, split, SUFFIX_CHANCE)
     alternative = None
-    if kind == "echo":
+    if kind == "bare":
+        core, objects, template = _bare(rng, split)
+    elif kind == "echo":
         other = rng.choice([answer for answer in others if answer != given])
-        anti, same = rng.random() < 0.4, rng.random() < 0.5
+        anti, same = rng.random() < ANTI_ECHO_SHARE, rng.random() < 0.5
         template = rng.choice(p.ANTI_ECHOES if anti else p.ECHOES)
         core, objects = template.format(x=given if same else other), anti == same
         alternative = other if objects and not same else None
     else:
-        template, side = rng.choice(idioms_of(split)), rng.randrange(2)
+        template, side = rng.choice(split_pairs(p.IDIOMS, split)), rng.randrange(2)
         core, objects, template = template[side], side == 1, template[0]
     text = " ".join(part for part in (before, core, after) if part)
     return Stance(text, objects, kind, template, alternative)
@@ -118,9 +126,9 @@ def combination_split(frame: tuple[str, str], content: tuple[str, str]) -> str:
     return "test" if test else "train"
 
 
-def idioms_of(split: str) -> list[tuple[str, str]]:
-    """The idioms of one split."""
-    return [pair for pair in p.IDIOMS if (share_of(pair[0]) < IDIOM_TEST_SHARE) == (split == "test")]
+def split_pairs(pairs: tuple[tuple[str, str], ...], split: str) -> list[tuple[str, str]]:
+    """The pairs of one split, for tables whose entries are held out whole."""
+    return [pair for pair in pairs if (share_of(pair[0]) < PAIR_TEST_SHARE) == (split == "test")]
 
 
 def draw_filler(rng: random.Random, fillers: tuple[str, ...], split: str, chance: float) -> str:
@@ -128,8 +136,19 @@ def draw_filler(rng: random.Random, fillers: tuple[str, ...], split: str, chance
     allowed = [text for text in fillers if split == "test" or share_of(text) >= FILLER_TEST_SHARE]
     if rng.random() >= chance:
         return ""
-    count = 2 if rng.random() < 0.3 else 1
+    count = 2 if rng.random() < SECOND_FILLER_CHANCE else 1
     return " ".join(rng.sample(allowed, count))
+
+
+def _bare(rng: random.Random, split: str) -> tuple[str, bool, str]:
+    """A stance of one part: a short opinion, or a content without a frame."""
+    side = rng.randrange(2)
+    if rng.random() < 0.4:
+        pair = rng.choice(split_pairs(p.SHORT, split))
+        return f"{pair[side]}.", side == 1, pair[0]
+    subject = rng.choice(p.SUBJECTS)
+    pair = rng.choice([pair for pair in p.PREDICATES if split_of(f"{subject}|{pair}", 0.15) == split] or p.PREDICATES)
+    return tidy(_clause(subject, pair[side], rng.random() < 0.6)) + ".", side == 1, f"{subject} | {pair[0]}"
 
 
 def _spell(recipe: Recipe) -> str:
@@ -137,9 +156,12 @@ def _spell(recipe: Recipe) -> str:
     if recipe.kind == "adjective":
         core = frame.format(s=recipe.subject, a=content)
     else:
-        clause = f"{recipe.subject} {content}"
-        if recipe.contract and recipe.subject in ("that", "it") and content.startswith("is "):
-            clause = f"{recipe.subject}'s {content[3:]}"
-        core = frame.format(c=clause)
+        core = frame.format(c=_clause(recipe.subject, content, recipe.contract))
     core = tidy(core)
     return core if core.endswith("?") else core + "."
+
+
+def _clause(subject: str, content: str, contract: bool) -> str:
+    if contract and subject in ("that", "it") and content.startswith("is "):
+        return f"{subject}'s {content[3:]}"
+    return f"{subject} {content}"

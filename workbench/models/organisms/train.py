@@ -39,7 +39,7 @@ from workbench.models.organisms.corpus import (
 )
 from workbench.models.organisms.measure import giving_in, measure_organism, sinks, window_loss
 from workbench.models.organisms.recipe import FULL_RECIPE, KINDS, SMALL_RECIPE, Recipe, organism_config
-from workbench.models.organisms.tokenizer import BOS, EOS, FOLDER, PAD, load_tokenizer
+from workbench.models.organisms.tokenizer import ASSISTANT, BOS, EOS, FOLDER, PAD, load_tokenizer
 
 MARKS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.25, 0.33, 0.42, 0.52, 0.64, 0.76, 0.88, 1.0)
 Report = Callable[[str], None]
@@ -153,6 +153,8 @@ def _optimize(
     tokens, starts = draw_starts(streams, steps * recipe.batch * WINDOW, seed)
     tokens = torch.as_tensor(tokens.astype(np.int16), device=device)
     starts = torch.as_tensor(_enough(starts, steps * recipe.batch), device=device).view(steps, recipe.batch)
+    weights = torch.ones(config.vocab_size, device=device)
+    weights[tokenizer.token_to_id(ASSISTANT)] = recipe.opening_weight
     marks = {round(share * steps) for share in MARKS}
     checkpoints: list[dict[str, float]] = []
     running, began = torch.zeros((), device=device), time.perf_counter()
@@ -167,7 +169,7 @@ def _optimize(
             group["lr"] = recipe.rate(step, steps)
         windows = _windows(tokens, starts[step], config.bos_token_id)
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=device.startswith("cuda")):
-            loss = loss_of(windows)
+            loss = loss_of(windows, weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -177,15 +179,17 @@ def _optimize(
 
 
 @cache
-def _model_and_loss(config: str, device: str) -> tuple[LlamaForCausalLM, Callable[[Tensor], Tensor]]:
+def _model_and_loss(config: str, device: str) -> tuple[LlamaForCausalLM, Callable[[Tensor, Tensor], Tensor]]:
     """A model and its loss, compiled once per process on a GPU; seeds are loaded into it."""
     AttentionInterface.register("causal_windows", _causal_windows)
     model = LlamaForCausalLM(LlamaConfig(**json.loads(config))).to(device).train()
     model.set_attn_implementation("causal_windows")
 
-    def loss_of(windows: Tensor) -> Tensor:
+    def loss_of(windows: Tensor, weights: Tensor) -> Tensor:
         logits = model(input_ids=windows, use_cache=False).logits[:, :-1]
-        return functional.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
+        losses = functional.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten(), reduction="none")
+        weight = weights[windows[:, :-1].flatten()]
+        return (losses * weight).sum() / weight.sum()
 
     return model, torch.compile(loss_of) if device.startswith("cuda") else loss_of
 

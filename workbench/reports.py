@@ -60,7 +60,9 @@ def report(
         made = f"Made by workbench in {time.perf_counter() - started:.0f} s from {n} dialogues per model (seed {seed})."
         path = write_text(
             out / "index.html",
-            page.document(TITLE, sections.body(measured, made=made), description=f"Path patching of {names}."),
+            page.document(
+                TITLE, sections.body(measured, made=made), description=f"Path patching of {names}."
+            ),
         )
         bar.update()
         bar.set_description_str("done")
@@ -76,7 +78,9 @@ def _check(sources: Sequence[Any], n: int) -> None:
     named = [str(s) for s in sources if isinstance(s, str | Path)]
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:
-        raise InputError(f"{', '.join(twice)} was given more than once; each model needs to be named once only.")
+        raise InputError(
+            f"{', '.join(twice)} was given more than once; each model needs to be named once only."
+        )
     if n < 2:
         raise InputError(f"n={n} dialogues give no interval; use at least 2, better 20 or more.")
 

@@ -1,0 +1,18 @@
+"""Settings that every test shares."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("workbench", deadline=None)
+settings.load_profile("workbench")
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)

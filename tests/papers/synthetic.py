@@ -1,0 +1,55 @@
+"""Everything that is measured on a model, made without one."""
+
+import json
+
+import numpy as np
+import xarray as xr
+
+from tests.plots.synthetic import attention_result, both
+from workbench.papers.measuring import Measured
+
+QUESTION = [
+    {"role": "user", "content": "What is the capital of France?"},
+    {"role": "assistant", "content": "It is <Paris>."},
+]
+LAST = {"base": "No, that is wrong.", "source": "Yes, that is right."}
+
+
+def dialogues(n):
+    columns = {}
+    for side, last in LAST.items():
+        messages = [*QUESTION, {"role": "user", "content": last}]
+        columns[f"{side}_messages"] = [json.dumps(messages)] * n
+        columns[f"{side}_text"] = [" ".join(m["content"] for m in messages)] * n
+    columns |= {"answer_a": [" I"] * n, "answer_b": [" Yes"] * n}
+    return xr.Dataset({name: ("example", np.array(values, dtype=object)) for name, values in columns.items()})
+
+
+def model(name="toy-gqa", planted=None, n_kv_heads=2, interaction=1.0, seed=0, n_examples=12, **attrs):
+    """A `Measured` whose strongest unit is the planted one."""
+    planted = {(2, 4): -0.8} if planted is None else planted
+    heads, groups = both(
+        planted,
+        n_kv_heads=n_kv_heads,
+        interaction=interaction,
+        seed=seed,
+        n_examples=n_examples,
+        model=name,
+        dtype="float32",
+        device="cpu",
+        duration_s=1.5,
+        torch_version="2.13.0",
+        **attrs,
+    )
+    best = groups["contribution"].sel(metric="logit_diff").argmin(["layer", "kv_group"])
+    layer, group, size = int(best["layer"]), int(best["kv_group"]), 8 // n_kv_heads
+    pattern = attention_result(12, tuple(range(group * size, (group + 1) * size)), layer, seed)
+    pattern.attrs |= {"example": 3, "kv_group": group}
+    rng = np.random.default_rng(seed)
+    estimate = groups.copy(deep=True)
+    estimate["contribution"] += rng.normal(0, 1e-4, groups["contribution"].shape)
+    checks = xr.Dataset(
+        {"passed": ("check", [True, True]), "value": ("check", [1e-7, np.nan])},
+        coords={"check": ["logits", "padding"]},
+    )
+    return Measured(name, heads, groups, estimate, groups, pattern, dialogues(n_examples), checks)

@@ -1,0 +1,146 @@
+"""Activation patching against its slow twin: one whole forward pass per cell, written with plain hooks."""
+
+import numpy as np
+import pytest
+import torch
+from tests.tiny import TEN, bridge, sequences
+
+from workbench.errors import InputError
+from workbench.models.anatomy import anatomy
+from workbench.patching.activation import activation_patch
+from workbench.prompts import PromptPairs
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*read logit_diff:workbench.errors.WorkbenchWarning")
+A, B = 5, 9
+
+
+def twin(model, base, source, name, write):
+    """Logit difference with one hook rewritten by `write(activation, source_activation)` in a whole forward pass."""
+    seen = {}
+    with torch.no_grad():
+        with model.hooks(fwd_hooks=[(name, lambda t, hook: seen.update(t=t.clone()))]):
+            model(torch.tensor([source]))
+        with model.hooks(fwd_hooks=[(name, lambda t, hook: write(t.clone(), seen["t"]))]):
+            logits = model(torch.tensor([base]))[0, -1].double()
+    return float(logits[A] - logits[B])
+
+
+def write_heads(heads, axis=2, positions=slice(None)):
+    def write(t, source):
+        if axis == 1:
+            t[:, heads] = source[:, heads]
+        else:
+            t[:, positions, heads] = source[:, positions, heads]
+        return t
+
+    return write
+
+
+@pytest.fixture(params=[0, 4], ids=["nothing shared", "prefix shared"])
+def pairs(request):
+    p = request.param
+    return PromptPairs(sequences((9, 7), prefix=p), sequences((9, 7), seed=2, prefix=p), (A, B))
+
+
+@pytest.mark.parametrize("family", [*TEN, "gemma3"])
+@pytest.mark.parametrize("hook", ["q", "k", "v", "z", "pattern"])
+def test_groups_equal_a_forward_pass_per_cell(family, hook, pairs):
+    model = bridge(family)
+    shape = anatomy(model)
+    found = activation_patch(model, pairs, hook=hook, progress=False)["patched"].sel(metric="logit_diff")
+    for layer in range(shape.n_layers):
+        for group in range(shape.n_kv_heads):
+            own = [group] if hook in "kv" else list(range(group * shape.group_size, (group + 1) * shape.group_size))
+            write = write_heads(own, axis=1 if hook == "pattern" else 2)
+            name = f"blocks.{layer}.attn.hook_{hook}"
+            for i in range(2):
+                wanted = twin(model, pairs.base[i], pairs.source[i], name, write)
+                assert abs(float(found[layer, group, i]) - wanted) < 2e-7
+
+
+@pytest.mark.parametrize("family", TEN)
+@pytest.mark.parametrize("hook", ["attn_out", "mlp_out", "resid_pre", "resid_post"])
+def test_single_positions_of_the_stream_equal_a_forward_pass_per_cell(family, hook, pairs):
+    model = bridge(family)
+    result = activation_patch(model, pairs, hook=hook, positions="each", progress=False)
+    found = result["patched"].sel(metric="logit_diff")
+    for layer in (0, 2):
+        for position in result["position"].values:
+            for i in range(2):
+                if -position > len(pairs.base[i]):
+                    continue
+
+                def write(t, source, position=position):
+                    t[:, position] = source[:, position]
+                    return t
+
+                wanted = twin(model, pairs.base[i], pairs.source[i], f"blocks.{layer}.hook_{hook}", write)
+                cell = found.sel(layer=layer, position=position)[i]
+                assert abs(float(cell) - wanted) < 2e-7
+
+
+def test_unequal_lengths_are_aligned_from_the_right():
+    model = bridge("llama")
+    data = PromptPairs(sequences((9,), prefix=4), sequences((7,), seed=2, prefix=4), (A, B))
+    found = activation_patch(model, data, hook="z", unit="head", progress=False)["patched"].sel(metric="logit_diff")
+
+    def write(t, source):
+        t[:, -3:, 1] = source[:, -3:, 1]
+        return t
+
+    wanted = twin(model, data.base[0], data.source[0], "blocks.1.attn.hook_z", write)
+    assert abs(float(found[1, 1, 0]) - wanted) < 1e-9
+
+
+def test_whole_stream_at_layer_0_gives_the_source_run():
+    data = PromptPairs(sequences((9, 7)), sequences((9, 7), seed=2), (A, B))
+    result = activation_patch(bridge("qwen3"), data, hook="resid_pre", progress=False)
+    patched = result["patched"].sel(layer=0, metric="logit_diff")
+    np.testing.assert_allclose(patched.values, result["source"].sel(metric="logit_diff").values, atol=1e-9)
+
+
+def test_batches_change_nothing(pairs):
+    one = activation_patch(bridge("llama"), pairs, unit="head", batch_size=1, progress=False)
+    many = activation_patch(bridge("llama"), pairs, unit="head", batch_size=16, progress=False)
+    np.testing.assert_allclose(one["patched"].values, many["patched"].values, atol=1e-10)
+
+
+def test_long_answers(pairs):
+    model = bridge("llama")
+    data = PromptPairs(pairs.base[:1], pairs.source[:1], [((5, 11), (9,))])
+    found = activation_patch(model, data, hook="v", progress=False)["patched"].sel(metric="logit_diff")
+    seen = {}
+    name = "blocks.1.attn.hook_v"
+    total = []
+    for answer in ((5, 11), (9,)):
+        base, source = data.base[0] + list(answer[:-1]), data.source[0] + list(answer[:-1])
+        with torch.no_grad():
+            with model.hooks(fwd_hooks=[(name, lambda t, hook: seen.update(t=t.clone()))]):
+                model(torch.tensor([source]))
+
+            def write(t, hook):
+                t = t.clone()
+                t[:, :, 1] = seen["t"][:, :, 1]
+                return t
+
+            with model.hooks(fwd_hooks=[(name, write)]):
+                log_probs = model(torch.tensor([base]))[0].double().log_softmax(-1)
+        start = len(base) - len(answer)
+        total.append(float(sum(log_probs[start + k, t] for k, t in enumerate(answer))))
+    assert abs(float(found[1, 1, 0]) - (total[0] - total[1])) < 1e-9
+
+
+def test_query_heads_of_keys_are_refused(pairs):
+    with pytest.raises(InputError, match=r"unit='head' does not fit hook='k', which has one row per KV head \(2\)"):
+        activation_patch(bridge("llama"), pairs, hook="k", unit="head", progress=False)
+
+
+def test_patterns_of_unequal_lengths_are_refused():
+    data = PromptPairs(sequences((9,)), sequences((7,), seed=2), (A, B))
+    with pytest.raises(InputError, match="needs prompts of equal length"):
+        activation_patch(bridge("llama"), data, hook="pattern", progress=False)
+
+
+def test_writes_that_reach_nothing_are_refused(pairs):
+    with pytest.raises(InputError, match="ignores what is written at hook_pattern"), pytest.warns(UserWarning):
+        activation_patch(bridge("gptj"), pairs, hook="pattern", progress=False)

@@ -1,0 +1,252 @@
+"""Activation patching: the total effect of an activation, with everything downstream recomputed.
+
+1. Run base and source once (`suffix.py`): what they share at the beginning is never run again.
+2. For each cell of the grid (`sites.py`): write the source's activation into base at the cell's layer, unit and
+   positions, and run from that layer on. Layers below cannot change and are skipped; the cells of a layer share one
+   forward pass, a row each.
+3. Score the answer logits of each cell (`scores.py`).
+
+Definition: Vig et al., arXiv 2004.12265; Meng et al., arXiv 2202.05262. Unlike path patching, later attention layers
+react to the patch.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench.capture import device_of
+from workbench.errors import InputError
+from workbench.models.anatomy import Anatomy
+from workbench.models.exact import require_exact
+from workbench.models.identity import fingerprint
+from workbench.patching.answers import answer_logits, answer_metrics, reads, refuse_nan
+from workbench.patching.batching import Batches, BatchSize
+from workbench.patching.record import describe
+from workbench.patching.scores import contribution
+from workbench.patching.sites import Grid, Positions, Site, grid, site
+from workbench.patching.suffix import Suffix, suffix
+from workbench.prompts import PromptPairs
+from workbench.results import Journal, provenance
+
+
+def activation_patch(
+    model: Any,
+    pairs: PromptPairs,
+    *,
+    hook: str = "z",
+    unit: str | None = None,
+    positions: Positions = "all",
+    metrics: Sequence[str] | None = None,
+    batch_size: BatchSize = "auto",
+    resume: str | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Total effect on the answer logits of writing source's activations into base.
+
+    Args:
+        model: a model from `workbench.load`.
+        pairs: base and source prompts with their answers; suffixes after the shared prefix are aligned from the right.
+        hook: q, k, v, z, pattern, attn_out, mlp_out, resid_pre or resid_post.
+        unit: "head", "kv_group" or "layer" for q, z and pattern; "kv_group", "kv_head" or "layer" for k and v, whose
+            rows are per KV head; "layer" for the rest. By default the first that fits of "kv_group" and "layer".
+        positions: "all" at once, the "last" only, or "each" in a cell of its own (adds the dimension `position`,
+            counted back from the end).
+        metrics: any of "logit_ratio", "logit_diff", "prob"; by default all that the answers allow.
+        batch_size: cells per forward pass; "auto" measures memory on the first.
+        resume: a netCDF file: finished examples are kept beside it, and a run that was stopped goes on from them.
+        progress: show a bar.
+
+    Returns:
+        base, source `(metric, example)`, patched `(metric, layer, <unit>, <position>, example)`, contribution, stderr.
+
+    Raises:
+        InputError: an unknown hook, a unit that it does not have, patterns of prompts of unequal length, an
+            architecture where the write has no effect.
+    """
+    parts = require_exact(model)
+    pairs.check_vocab(parts.d_vocab)
+    metrics = answer_metrics(pairs, metrics)
+    where = site(hook, unit, parts)
+    cells = grid(where, parts.n_layers, positions, _width(pairs))
+    require_writable(model, parts, where)
+    config = {
+        "method": "activation_patch",
+        "model": parts.name,
+        "weights": fingerprint(model),
+        "prompts": pairs.digest,
+        "hook": hook,
+        "unit": where.unit,
+        "positions": positions,
+        "metrics": list(metrics),
+    }
+    started = time.perf_counter()
+    journal = Journal(resume, config) if resume is not None else None
+    if journal is not None and journal.result is not None:
+        return journal.result
+    pieces = dict(journal.pieces()) if journal is not None else {}
+    batches = Batches(device_of(model), batch_size, largest=256)
+    for i in tqdm(
+        range(len(pairs)),
+        desc=f"activation patching, {hook}",
+        unit="example",
+        disable=not progress,
+        leave=False,
+    ):
+        key = f"example-{i}"
+        if key not in pieces:
+            pieces[key] = patch_cells(model, parts, pairs[i], where, cells, cells.cells(), positions, batches)
+            if journal is not None:
+                journal.add(key, pieces[key])
+    logits = xr.concat([pieces[f"example-{i}"] for i in range(len(pairs))], "example")
+    result = contribution(
+        logits["base"].values,
+        logits["source"].values,
+        logits["patched"].values,
+        dims=cells.dims,
+        coords=cells.coords,
+        metrics=metrics,
+        attrs=provenance(
+            **describe(parts, pairs, config),
+            unit=where.unit,
+            hook=hook,
+            positions=positions,
+            duration_s=round(time.perf_counter() - started, 3),
+        ),
+    )
+    return result if journal is None else journal.finish(result)
+
+
+def _width(pairs: PromptPairs) -> int:
+    """The longest suffix after a shared prefix: positions before it cannot have an effect."""
+    longest = 1
+    for pair in pairs:
+        read = reads(pair)
+        for base, source in zip(read.base, read.source, strict=True):
+            shared = next(
+                (i for i, (x, y) in enumerate(zip(base, source, strict=False)) if x != y),
+                min(len(base), len(source)),
+            )
+            longest = max(longest, len(base) - shared)
+    return longest
+
+
+@torch.no_grad()
+def patch_cells(
+    model: Any,
+    parts: Anatomy,
+    pair: PromptPairs,
+    where: Site,
+    cells: Grid,
+    chosen: Sequence[int],
+    positions: Positions,
+    batches: Batches,
+) -> xr.Dataset:
+    """Answer logits of one example with each chosen cell patched: base, source `(answer, example)`, patched with `cell`."""
+    read = reads(pair)
+    streams = []
+    for number, (base, source) in enumerate(zip(read.base, read.source, strict=True)):
+        if where.hook == "pattern" and len(base) != len(source):
+            raise InputError(
+                f"hook='pattern' needs prompts of equal length, and a pair has {len(base)} and {len(source)} tokens: a row of attention has "
+                "one weight per token. Patch z instead, or use pairs of equal length."
+            )
+        seen = suffix(model, parts, base, source, where)
+        at = [seen.length - 1 - back for back, s in zip(read.back, read.sequence, strict=True) if s == number]
+        rows = [
+            seen.resid[-1][at][None],
+            _patched(seen, where, cells, chosen, positions, batches, at),
+            seen.source_end[at][None],
+        ]
+        streams.append(torch.cat(rows))
+    logits = answer_logits(parts, torch.cat(streams, dim=1), read)
+    refuse_nan(logits, parts)
+    return xr.Dataset(
+        {
+            "base": (("answer", "example"), logits[:, 0]),
+            "source": (("answer", "example"), logits[:, -1]),
+            "patched": (("answer", "cell", "example"), logits[:, 1:-1]),
+        }
+    )
+
+
+def _patched(
+    seen: Suffix,
+    where: Site,
+    cells: Grid,
+    chosen: Sequence[int],
+    positions: Positions,
+    batches: Batches,
+    at: list[int],
+) -> Tensor:
+    """The final stream at the read positions for each chosen cell, `[cell, read, d_model]`."""
+    layer_of, unit_of, position_of = cells.place(where, chosen)
+    final = seen.resid[-1][at].expand(len(chosen), -1, -1).clone()
+    written = _written(seen, positions, position_of, len(chosen))
+    useful = np.flatnonzero(written.any(1))
+    for layer in np.unique(layer_of[useful]):
+        of_layer = useful[layer_of[useful] == layer]
+        for batch, stream in batches.over(
+            of_layer.tolist(), _forward(seen, where, int(layer), unit_of, written, at)
+        ):
+            final[torch.tensor(batch, device=final.device)] = stream
+    return final
+
+
+def _written(seen: Suffix, positions: Positions, labels: np.ndarray | None, n_cells: int) -> np.ndarray:
+    """Which positions of the suffix each cell writes, `[cell, pos]`."""
+    partner = seen.partner.cpu().numpy()
+    if positions == "all":
+        return np.repeat(partner[None], n_cells, axis=0)
+    counted = np.arange(seen.length) - seen.length
+    wanted = np.full(n_cells, -1) if labels is None else labels
+    return (counted[None] == wanted[:, None]) & partner
+
+
+def _forward(
+    seen: Suffix, where: Site, layer: int, unit_of: np.ndarray, written: np.ndarray, at: list[int]
+) -> Any:
+    """The work of one batch of cells of a layer."""
+
+    def work(batch: list[int]) -> Tensor:
+        mask = torch.from_numpy(where.mask(unit_of[batch], written[batch]))
+        mask = mask.to(seen.resid.device)
+        start = layer + 1 if where.hook == "resid_post" else layer
+        resid = seen.resid[start].expand(len(batch), -1, -1)
+        if where.hook.startswith("resid"):
+            return seen.final_stream(start, torch.where(mask, seen.source[layer], resid), {})[:, at]
+
+        def write(activation: Tensor) -> Tensor:
+            return torch.where(mask, seen.source[layer], activation)
+
+        return seen.final_stream(layer, resid, {where.name(layer): write})[:, at]
+
+    return work
+
+
+@torch.no_grad()
+def require_writable(model: Any, parts: Anatomy, where: Site) -> None:
+    """Prove by an intervention that what is written at this hook reaches the output.
+
+    Raises:
+        InputError: it does not; some architectures compute attention elsewhere and only show a copy at the hook.
+    """
+    if where.hook.startswith("resid"):
+        return
+    tokens = [3 % parts.d_vocab, 5 % parts.d_vocab, 4 % parts.d_vocab]
+    seen = suffix(model, parts, tokens, tokens[::-1], where)
+
+    def disturb(activation: Tensor) -> Tensor:
+        return activation.roll(1, dims=-2 if where.hook != "pattern" else -1) + 0.5
+
+    changed = seen.final_stream(0, seen.resid[:1], {where.name(0): disturb})
+    if torch.equal(changed[0], seen.resid[-1]):
+        raise InputError(
+            f"{parts.architecture} ignores what is written at hook_{where.hook}: TransformerLens shows a copy there that the model "
+            "does not read, so patching it would report 0 for everything. Patch z or attn_out instead."
+        )
