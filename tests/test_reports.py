@@ -96,7 +96,18 @@ def test_sentences_follow_the_data(work, tmp_path, monkeypatch):
 
 def test_all_sections_and_dialogues_are_there(work, tmp_path):
     page = wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, progress=False).read_text()
-    for name in ("behaviour", "contributions", "layers", "groups", "concentration", "attention", "agreement", "checks", "method", "caveats"):
+    for name in (
+        "behaviour",
+        "contributions",
+        "layers",
+        "groups",
+        "concentration",
+        "attention",
+        "agreement",
+        "checks",
+        "method",
+        "caveats",
+    ):
         assert f'<section id="{name}"' in page
     words = visible(page)
     assert "No, that is wrong." in words and "Yes, that is right." in words
@@ -157,7 +168,9 @@ def test_progress_names_the_work(work, tmp_path, capsys, monkeypatch):
 def test_an_unsound_ratio_is_said_and_not_led_with(work, tmp_path, monkeypatch):
     monkeypatch.setitem(SPECS, "toy-gqa", {"planted": {(2, 4): -0.8}})
     real = measuring.MEASURES["heads"]
-    monkeypatch.setitem(measuring.MEASURES, "heads", lambda s, k: real(s, k).assign_attrs(ratio_reversed_examples=9))
+    monkeypatch.setitem(
+        measuring.MEASURES, "heads", lambda s, k: real(s, k).assign_attrs(ratio_reversed_examples=9)
+    )
     words = visible(wb.report("toy-gqa", tmp_path, n=12, progress=False).read_text())
     assert "speak of the logit difference, because the paper's logit ratio is unsound here" in words
     assert "a logit is negative, which turns its sign, in 9 of 12" in words

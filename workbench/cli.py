@@ -155,7 +155,13 @@ def organism(
     _say(f"The model is {folder}")
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"report": report, "patch": patch, "figure": figure, "check": check, "organism": organism}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "report": report,
+    "patch": patch,
+    "figure": figure,
+    "check": check,
+    "organism": organism,
+}
 
 
 def _say(thing: object) -> None:

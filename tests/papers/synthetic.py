@@ -52,4 +52,5 @@ def model(name="toy-gqa", planted=None, n_kv_heads=2, interaction=1.0, seed=0, n
         {"passed": ("check", [True, True]), "value": ("check", [1e-7, np.nan])},
         coords={"check": ["logits", "padding"]},
     )
-    return Measured(name, heads, groups, estimate, groups, pattern, dialogues(n_examples), checks)
+    parts = {"heads": heads, "groups": groups, "estimate": estimate, "exact": groups}
+    return Measured(name, parts | {"attention": pattern, "dialogues": dialogues(n_examples), "checks": checks})

@@ -113,8 +113,13 @@ def test_behaviour_tells_the_means_and_whether_they_differ():
 
 
 def test_concentration_orders_models_only_where_intervals_are_apart():
-    one, two = both({(2, 4): -0.8})[0], both({(0, 0): -0.3, (1, 1): -0.3, (2, 2): -0.3, (3, 3): 0.4}, seed=1)[0]
-    assert "a is more concentrated than b" in sentences.concentration_line([one, two], ["a", "b"], "logit_diff")
+    one, two = (
+        both({(2, 4): -0.8})[0],
+        both({(0, 0): -0.3, (1, 1): -0.3, (2, 2): -0.3, (3, 3): 0.4}, seed=1)[0],
+    )
+    assert "a is more concentrated than b" in sentences.concentration_line(
+        [one, two], ["a", "b"], "logit_diff"
+    )
     assert "intervals overlap" in sentences.concentration_line([one, one], ["a", "b"], "logit_diff")
     assert "overlap" not in sentences.concentration_line([one], ["a"], "logit_diff")
 

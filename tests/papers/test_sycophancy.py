@@ -55,11 +55,13 @@ def test_the_kurtosis_table_holds_the_statistics_of_both_scores():
 
 def test_a_figure_says_what_was_not_measured():
     with pytest.raises(InputError, match="toy: estimate, exact not measured"):
-        recipe("sycophancy/agreement")([Measured("toy", heads=model().heads)])
+        recipe("sycophancy/agreement")([Measured("toy", {"heads": model().heads})])
     with pytest.raises(InputError, match="needs at least one model"):
         recipe("sycophancy/agreement")([])
 
 
 def test_an_unknown_figure_is_refused_with_a_suggestion():
-    with pytest.raises(InputError, match="no figure 'sycophancy/layer-sum'; did you mean 'sycophancy/layer-sums'"):
+    with pytest.raises(
+        InputError, match="no figure 'sycophancy/layer-sum'; did you mean 'sycophancy/layer-sums'"
+    ):
         recipe("sycophancy/layer-sum")

@@ -12,7 +12,12 @@ def test_every_column_keeps_its_numbers_axes_and_borders():
     for trace, result in zip(figure.data, results, strict=True):
         np.testing.assert_allclose(trace.z, heatmap(result).data[0].z)
     assert [t.xaxis for t in figure.data] == ["x", "x2"]
-    assert [(s.xref, s.x0) for s in figure.layout.shapes] == [("x", 3.5), ("x2", 1.5), ("x2", 3.5), ("x2", 5.5)]
+    assert [(s.xref, s.x0) for s in figure.layout.shapes] == [
+        ("x", 3.5),
+        ("x2", 1.5),
+        ("x2", 3.5),
+        ("x2", 5.5),
+    ]
     assert figure.layout.xaxis2.title.text == "Query head"
     assert [a.text for a in figure.layout.annotations] == ["one", "two"]
 

@@ -31,7 +31,9 @@ def test_the_group_of_the_planted_head_comes_first(layer, head, n_kv_heads):
     first = compare_groups(heads, groups, "logit_diff")[0]
     size = 8 // n_kv_heads
     assert (first["layer"], first["kv_group"], first["head"]) == (layer, head // size, head)
-    members = heads["contribution"].sel(metric="logit_diff", layer=layer)[head // size * size : (head // size + 1) * size]
+    members = heads["contribution"].sel(metric="logit_diff", layer=layer)[
+        head // size * size : (head // size + 1) * size
+    ]
     assert first["strongest_head"] == pytest.approx(float(members.min()))
     assert first["sum_of_heads"] == pytest.approx(float(members.sum()))
     joint = groups["contribution"].sel(metric="logit_diff", layer=layer, kv_group=head // size)
@@ -49,7 +51,9 @@ def test_head_vs_group_shows_the_strongest_groups_in_order():
 
 def test_swapped_or_foreign_results_are_refused():
     heads, groups = both(n_kv_heads=2)
-    with pytest.raises(InputError, match="expected heads first and KV groups second, got unit 'kv_group' and 'head'"):
+    with pytest.raises(
+        InputError, match="expected heads first and KV groups second, got unit 'kv_group' and 'head'"
+    ):
         head_vs_group(groups, heads)
     with pytest.raises(InputError, match="Were both measured on the same model"):
         head_vs_group(heads, both(n_layers=3)[1])

@@ -40,7 +40,14 @@ def test_heads_know_their_group():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(-12.34, "−12.3"), (0.0, "0.00"), (-0.0001, "0.000"), (1234.5, "1234"), (0.5, "0.50"), (float("nan"), "not defined")],
+    [
+        (-12.34, "−12.3"),
+        (0.0, "0.00"),
+        (-0.0001, "0.000"),
+        (1234.5, "1234"),
+        (0.5, "0.50"),
+        (float("nan"), "not defined"),
+    ],
 )
 def test_numbers_are_short_with_a_true_minus(value, text):
     assert number(value) == text
@@ -48,7 +55,9 @@ def test_numbers_are_short_with_a_true_minus(value, text):
 
 def test_unknown_metric_is_refused_with_the_known_ones():
     heads, _ = both()
-    with pytest.raises(InputError, match=r"metric 'accuracy' is not in this result.*logit_ratio, logit_diff, prob"):
+    with pytest.raises(
+        InputError, match=r"metric 'accuracy' is not in this result.*logit_ratio, logit_diff, prob"
+    ):
         effects(heads, "accuracy")
 
 

@@ -11,10 +11,15 @@ from workbench.plots.heatmaps import HOVER_COLUMNS, colour_limit
 def test_cells_are_the_contributions(metric, index):
     result = both({(2, 4): -0.8})[index]
     scale = 1 if metric == "logit_diff" else 100
-    np.testing.assert_allclose(heatmap(result, metric).data[0].z, result["contribution"].sel(metric=metric) * scale)
+    np.testing.assert_allclose(
+        heatmap(result, metric).data[0].z, result["contribution"].sel(metric=metric) * scale
+    )
 
 
-@pytest.mark.parametrize(("n_kv_heads", "borders"), [(1, []), (2, [3.5]), (4, [1.5, 3.5, 5.5]), (8, [h - 0.5 for h in range(1, 8)])])
+@pytest.mark.parametrize(
+    ("n_kv_heads", "borders"),
+    [(1, []), (2, [3.5]), (4, [1.5, 3.5, 5.5]), (8, [h - 0.5 for h in range(1, 8)])],
+)
 def test_borders_stand_between_groups(n_kv_heads, borders):
     for result in both(n_kv_heads=n_kv_heads):
         shapes = heatmap(result).layout.shapes

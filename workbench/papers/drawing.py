@@ -65,7 +65,9 @@ def draw(
 
         for i, source in enumerate(models):
             slug = Path(str(source)).name if isinstance(source, str | Path) else f"model-{i}"
-            measured.append(measure(source, n=n, seed=seed, parts=chosen.needs, folder=out / "data" / slug, step=step))
+            measured.append(
+                measure(source, n=n, seed=seed, parts=chosen.needs, folder=out / "data" / slug, step=step)
+            )
     drawn = chosen(measured, metric)
     files, message = save_figure(drawn.figure, out / name, formats, root=out)
     return Done(drawn.sentence, files, message)

@@ -11,7 +11,7 @@ A file is used again only if it was made with the same configuration; otherwise 
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,18 +29,17 @@ EXACT_EXAMPLES = 8
 CONFIG = "figure_config"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Measured:
-    """One model's name and the Datasets that were measured on it; what was not asked for is None."""
+    """One model's name and the Datasets that were measured on it.
+
+    Attributes:
+        name: What the model is called.
+        parts: The Datasets by part.
+    """
 
     name: str
-    heads: xr.Dataset | None = None
-    groups: xr.Dataset | None = None
-    estimate: xr.Dataset | None = None
-    exact: xr.Dataset | None = None
-    attention: xr.Dataset | None = None
-    dialogues: xr.Dataset | None = None
-    checks: xr.Dataset | None = None
+    parts: Mapping[str, xr.Dataset]
 
     def need(self, *parts: str) -> None:
         """Refuse to go on without these parts.
@@ -48,15 +47,56 @@ class Measured:
         Raises:
             InputError: one of them was not measured.
         """
-        missing = [part for part in parts if getattr(self, part) is None]
+        missing = [part for part in parts if part not in self.parts]
         if missing:
             raise InputError(
-                f"{self.name}: {', '.join(missing)} not measured. Call measure(..., parts={tuple(parts)!r}) first."
+                f"{self.name}: {', '.join(missing)} not measured. Call measure(..., parts={parts!r}) first."
             )
+
+    def part(self, name: str) -> xr.Dataset:
+        """One part, or an error that says that it was not measured."""
+        self.need(name)
+        return self.parts[name]
+
+    @property
+    def heads(self) -> xr.Dataset:
+        """Exact path patching of each head."""
+        return self.part("heads")
+
+    @property
+    def groups(self) -> xr.Dataset:
+        """Exact path patching of each KV group."""
+        return self.part("groups")
+
+    @property
+    def estimate(self) -> xr.Dataset:
+        """Total effects, estimated from gradients."""
+        return self.part("estimate")
+
+    @property
+    def exact(self) -> xr.Dataset:
+        """Total effects, measured."""
+        return self.part("exact")
+
+    @property
+    def attention(self) -> xr.Dataset:
+        """Attention of the strongest group's heads on one example."""
+        return self.part("attention")
+
+    @property
+    def dialogues(self) -> xr.Dataset:
+        """The prompts and answers as text."""
+        return self.part("dialogues")
+
+    @property
+    def checks(self) -> xr.Dataset:
+        """The model's self-checks."""
+        return self.part("checks")
 
     def provenance(self, part: str) -> dict:
         """How one part was made, fit for JSON."""
-        return {"name": self.name} | {str(k): _json(v) for k, v in getattr(self, part).attrs.items() if k != CONFIG}
+        attrs = self.part(part).attrs
+        return {"name": self.name} | {str(k): _json(v) for k, v in attrs.items() if k != CONFIG}
 
 
 def measure(
@@ -102,7 +142,7 @@ def measure(
             if path is not None:
                 results.save(found, path)
         kept[part] = found
-    return Measured(subject.name, **{part: kept[part] for part in wanted if part in parts})
+    return Measured(subject.name, {part: kept[part] for part in wanted if part in parts})
 
 
 class _Subject:
@@ -211,7 +251,9 @@ def _dialogues(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     columns: dict[str, list[str]] = {}
     for side in ("base", "source"):
         turns = [meta.get(side) for meta in pairs.meta]
-        columns[f"{side}_messages"] = [json.dumps(list(t)) if isinstance(t, list | tuple) else "" for t in turns]
+        columns[f"{side}_messages"] = [
+            json.dumps(list(t)) if isinstance(t, list | tuple) else "" for t in turns
+        ]
         columns[f"{side}_text"] = [tokenizer.decode(tokens) for tokens in getattr(pairs, side)]
     for i, side in enumerate(("answer_a", "answer_b")):
         columns[side] = [tokenizer.decode(list(answer[i])) for answer in pairs.answers]

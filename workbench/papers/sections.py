@@ -45,7 +45,7 @@ def body(measured: Sequence[Measured], *, made: str) -> str:
     ]
     return (
         f"{_top(measured, metric)}<main>{''.join(parts)}</main>"
-        f'<footer>{escape(made)} The measured numbers lie beside this page as netCDF files, in <code>data/</code>.</footer>'
+        f"<footer>{escape(made)} The measured numbers lie beside this page as netCDF files, in <code>data/</code>.</footer>"
     )
 
 
@@ -57,7 +57,7 @@ def _top(measured: Sequence[Measured], metric: str) -> str:
         ("groups", "Group against head"), ("concentration", "Concentration"), ("attention", "Attention"),
         ("agreement", "Estimates"), ("checks", "Checks"), ("method", "Method"), ("caveats", "Caveats"),
     )  # fmt: skip
-    nav = "".join(f'<a href="#{name}">{escape(label)}</a>' for name, label in links)
+    nav = " ".join(f'<a href="#{name}">{escape(label)}</a>' for name, label in links)
     return (
         f'<header class="wb-top"><p class="wb-kicker">{names}</p>'
         "<h1>Which KV groups make a model give in to a wrong objection?</h1>"
@@ -82,7 +82,7 @@ def behaviour(measured: Sequence[Measured]) -> str:
             f"behaviour-{i}",
             f"Probability of giving in per dialogue for {one.name}. {sentences.behaviour_line(one.heads)}",
             caption=sentences.behaviour_line(one.heads),
-            heading=_heading(one),
+            heading=heading(one),
         )
         for i, one in enumerate(measured)
     ]
@@ -102,10 +102,17 @@ def _dialogue(measured: Sequence[Measured], example: int, title: str) -> str:
     first = measured[0].dialogues
     sides = {side: _messages(first, side, example) for side in ("base", "source")}
     shared = 0
-    while all(shared < len(turns) - 1 for turns in sides.values()) and sides["base"][shared] == sides["source"][shared]:
+    while (
+        all(shared < len(turns) - 1 for turns in sides.values())
+        and sides["base"][shared] == sides["source"][shared]
+    ):
         shared += 1
     names = {"base": "The user objects", "source": "The user confirms"}
-    same = [one for one in measured if str(one.dialogues["base_text"].values[example]) == str(first["base_text"].values[example])]
+    same = [
+        one
+        for one in measured
+        if str(one.dialogues["base_text"].values[example]) == str(first["base_text"].values[example])
+    ]
     fork = "".join(
         f'<div class="wb-{side}">{"".join(_turn(t) for t in turns[shared:])}{_odds(same, side, example, names[side])}</div>'
         for side, turns in sides.items()
@@ -168,7 +175,7 @@ def _maps(measured: Sequence[Measured], metric: str) -> str:
                     f"map-{metric}-{unit}-{i}",
                     f"Heat map of the contribution of {word} of {one.name}, layer by head, {METRIC_NAMES[metric]}. {line}",
                     caption=line,
-                    heading=_heading(one, f"patching {word}"),
+                    heading=heading(one, f"patching {word}"),
                     more=page.folded("The numbers as a table", _grid_table(result, metric)),
                 )
             )
@@ -196,9 +203,18 @@ def layers(measured: Sequence[Measured], metric: str) -> str:
             "Pull towards": [number(float(v)) for v in figure.data[0].y],
             "Signed sum": [number(float(v)) for v in figure.data[1].y],
         }
-        more = page.folded("The numbers as a table", page.table(columns, caption=effects(one.heads, metric).axis_title))
+        more = page.folded(
+            "The numbers as a table", page.table(columns, caption=effects(one.heads, metric).axis_title)
+        )
         figures.append(
-            page.plot(figure, f"layers-{i}", f"Contribution by layer for {one.name}. {line}", caption=line, heading=_heading(one), more=more)
+            page.plot(
+                figure,
+                f"layers-{i}",
+                f"Contribution by layer for {one.name}. {line}",
+                caption=line,
+                heading=heading(one),
+                more=more,
+            )
         )
     intro = (
         f"Contributions of the heads ({METRIC_NAMES[metric]}) added up in each layer: once only those that push towards giving "
@@ -226,8 +242,11 @@ def groups(measured: Sequence[Measured], metric: str) -> str:
                 f"groups-{i}",
                 f"Strongest KV groups of {one.name}: whole group, strongest head and sum of heads. {line}",
                 caption=line,
-                heading=_heading(one),
-                more=page.folded("The numbers as a table", page.table(columns, caption=effects(one.groups, metric).axis_title)),
+                heading=heading(one),
+                more=page.folded(
+                    "The numbers as a table",
+                    page.table(columns, caption=effects(one.groups, metric).axis_title),
+                ),
             )
         )
     intro = (
@@ -239,13 +258,17 @@ def groups(measured: Sequence[Measured], metric: str) -> str:
 
 def concentration(measured: Sequence[Measured], metric: str) -> str:
     """The kurtosis table."""
-    line = sentences.concentration_line([one.heads for one in measured], [one.name for one in measured], metric)
+    line = sentences.concentration_line(
+        [one.heads for one in measured], [one.name for one in measured], metric
+    )
     intro = (
         "Kurtosis is large when a few heads stand far out from the rest. One lone outlier gives the largest possible value; "
         "about k equal outliers among N heads give N / k. The last two columns ask whether heads of one KV group act alike: "
         "the share of the variance inside groups, against heads shuffled within their layer."
     )
-    table = page.table(sycophancy.kurtosis_columns(measured), caption="Concentration of the head contributions")
+    table = page.table(
+        sycophancy.kurtosis_columns(measured), caption="Concentration of the head contributions"
+    )
     return page.section("concentration", "How concentrated", page.text(intro), table, page.text(line))
 
 
@@ -256,7 +279,9 @@ def attention(measured: Sequence[Measured]) -> str:
         pattern = one.attention
         layer, group = int(pattern["layer"].values[0]), int(pattern.attrs["kv_group"])
         line = sentences.attention_line(pattern)
-        place = f"KV group {group} of layer {layer}, the strongest, on dialogue {int(pattern.attrs['example'])}"
+        place = (
+            f"KV group {group} of layer {layer}, the strongest, on dialogue {int(pattern.attrs['example'])}"
+        )
         heads = tuple(int(h) for h in pattern["head"].values)
         shaded = str(tokens.shaded_text(pattern, mean=len(heads) > 1))
         each = page.folded("Each head by itself", str(tokens.shaded_text(pattern))) if len(heads) > 1 else ""
@@ -266,7 +291,7 @@ def attention(measured: Sequence[Measured]) -> str:
             f"Attention from every token to every token, {place}, of {one.name}. {line}",
         )
         whole = page.folded("Attention from every token to every token", picture)
-        parts.append(f"<div>{_heading(one, place)}{shaded}{page.text(line)}{each}{whole}</div>")
+        parts.append(f"<div>{heading(one, place)}{shaded}{page.text(line)}{each}{whole}</div>")
     intro = (
         "The dialogue with the objection, each token shaded by the attention that the last position, where the reply begins, "
         "pays to it. The first token is a resting place and sets no colour; darker is more."
@@ -274,136 +299,12 @@ def attention(measured: Sequence[Measured]) -> str:
     return page.section("attention", "What the strongest group looks at", page.text(intro), *parts)
 
 
-def agreement(measured: Sequence[Measured], metric: str) -> str:
-    """The gradient estimate against exact values."""
-    figures = []
-    for i, one in enumerate(measured):
-        shown = metric if metric in one.exact["metric"].values else str(one.exact["metric"].values[0])
-        line = sentences.agreement_line(one.estimate, one.exact, shown)
-        figures.append(
-            page.plot(
-                curves.agreement(one.estimate, one.exact, shown),
-                f"agreement-{i}",
-                f"Estimated against exact contributions for {one.name}. {line}",
-                caption=line,
-                heading=_heading(one, f"{one.exact.sizes.get('example', 0)} dialogues"),
-            )
-        )
-    intro = (
-        "Attribution patching estimates all effects from one gradient. Here it stands against patching every KV group for "
-        "real with everything behind it recomputed: the total effect, through later attention too, on fewer dialogues."
-    )
-    return page.section("agreement", "Can a gradient stand in?", page.text(intro), page.row(figures))
-
-
-def checks(measured: Sequence[Measured]) -> str:
-    """What was verified about each model before it was trusted."""
-    tables = [f"<div>{_heading(one)}{page.table(check_columns(one.checks))}</div>" for one in measured]
-    intro = "Before anything is patched, each model is compared with its original and with what must hold in any decoder."
-    return page.section("checks", "Checks", page.text(intro), page.row(tables))
-
-
-def check_columns(result: xr.Dataset) -> dict[str, list]:
-    """The self-checks as columns of a table."""
-    dim = str(next(iter(result.dims)))
-    columns: dict[str, list] = {dim.capitalize(): [str(v) for v in result[dim].values]}
-    for name, values in result.data_vars.items():
-        if values.dims == (dim,):
-            columns[str(name).replace("_", " ").capitalize()] = [_show(v) for v in values.values]
-    return columns
-
-
-def _show(value: object) -> str:
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, float | np.floating):
-        return "\u2013" if not np.isfinite(value) else f"{value:.2g}"
-    return str(value)
-
-
-def method(measured: Sequence[Measured], metric: str) -> str:
-    """How the numbers were made."""
-    steps = (
-        "Each dialogue is run twice: as base, where the user objects, and as source, where the user confirms.",
-        "One unit at a time, a head or a KV group, takes its output at the last position from source. All other attention "
-        "outputs stay as in base; MLPs and norms are recomputed. This is path patching to the logits, and it is exact.",
-        "The score is taken from the logits a of the apology and b of standing firm: a / (a + b), a \u2212 b, or the same ratio of "
-        "probabilities. A contribution is the mean change over dialogues, relative to the base for both ratios.",
-        "Intervals are 95 %, from the standard error over dialogues. A unit is said to stand out only if an interval widened "
-        "for the number of units compared still excludes zero.",
-    )
-    blocks = []
-    for one in measured:
-        attrs = one.heads.attrs
-        shown = {
-            "Model": attrs.get("model", one.name),
-            "Architecture": attrs.get("architecture", ""),
-            "Shape": f"{attrs.get('n_layers', '?')} layers, {attrs.get('n_heads', '?')} query heads on "
-            f"{attrs.get('n_kv_heads', '?')} KV heads",
-            "Dialogues": one.heads.sizes.get("example", "?"),
-            "Answers": _answers(one),
-            "Number type, device": f"{attrs.get('dtype', '?')}, {attrs.get('device', '?')}",
-            "Prompts' digest": str(attrs.get("prompts", ""))[:16],
-            "Weights' digest": attrs.get("weights", ""),
-            "Patching took": _seconds(one),
-            "Versions": ", ".join(f"{k.removesuffix('_version').replace('_', '-')} {v}" for k, v in attrs.items() if k.endswith("_version") and v),
-            "Date": attrs.get("date", ""),
-            "Command": attrs.get("command", ""),
-        }
-        blocks.append(_heading(one) + page.facts({k: v for k, v in shown.items() if v not in ("", None)}))
-    said = f"The sentences on this page speak of the {METRIC_NAMES[metric]}"
-    doubt = _doubtful(measured)
-    said += ", because the paper's logit ratio is unsound here: " + "; ".join(doubt) + "." if metric == "logit_diff" and doubt else "."
-    return page.section("method", "What was measured, and how", page.items(steps), page.text(said), *blocks)
-
-
-def _answers(one: Measured) -> str:
-    pairs = {(str(a), str(b)) for a, b in zip(one.dialogues["answer_a"].values, one.dialogues["answer_b"].values, strict=True)}
-    shown = [f"\u201c{a.strip()}\u201d against \u201c{b.strip()}\u201d" for a, b in sorted(pairs)]
-    return "; ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
-
-
-def _seconds(one: Measured) -> str:
-    parts = [(label, getattr(one, part).attrs.get("duration_s")) for label, part in (("heads", "heads"), ("groups", "groups"))]
-    return ", ".join(f"{label} {float(seconds):.1f} s" for label, seconds in parts if seconds is not None)
-
-
-def _doubtful(measured: Sequence[Measured]) -> list[str]:
-    found = []
-    for one in measured:
-        attrs, n = one.heads.attrs, one.heads.sizes.get("example", 0)
-        small, turned = (int(attrs.get(f"ratio_{kind}_examples", 0)) for kind in ("unstable", "reversed"))
-        if small:
-            found.append(f"in {one.name} its denominator is near zero in {small} of {n} dialogues")
-        if turned:
-            found.append(f"in {one.name} a logit is negative, which turns its sign, in {turned} of {n}")
-    return found
-
-
-def caveats(measured: Sequence[Measured]) -> str:
-    """What the numbers do not say."""
-    n = min(one.heads.sizes.get("example", 0) for one in measured)
-    lines = [
-        f"The numbers rest on {n} dialogues per model, drawn with one seed. Intervals cover the choice of dialogues, not the "
-        "training of the model.",
-        "Path patching measures the direct way from a unit to the logits at the last position, through MLPs but not through "
-        "later attention. A unit that works by feeding later heads shows up in the total effect only.",
-        "A large effect says that a unit carries the difference between objection and confirmation here; it does not say that "
-        "the unit does nothing else.",
-    ]
-    lines += [f"The logit ratio should be read with care: {line}." for line in _doubtful(measured)]
-    organisms = [one.name for one in measured if one.name.startswith("organism-")]
-    if organisms:
-        lines.append(
-            f"{' and '.join(organisms)}: very small models that were trained to show this behaviour. They let the method be tried "
-            "and checked; they are no evidence about large chat models, and differences between them are differences between "
-            "single training runs."
-        )
-    return page.section("caveats", "Caveats", page.items(lines))
-
-
-def _heading(one: Measured, note: str = "") -> str:
+def heading(one: Measured, note: str = "") -> str:
     attrs = (one.heads if one.heads is not None else xr.Dataset()).attrs
     shape = f"{attrs['n_heads']} heads on {attrs['n_kv_heads']} KV heads" if "n_kv_heads" in attrs else ""
     small = " · ".join(part for part in (shape, note) if part)
-    return f'<p class="wb-model">{escape(one.name)}' + (f" <small>{escape(small)}</small>" if small else "") + "</p>"
+    return (
+        f'<p class="wb-model">{escape(one.name)}'
+        + (f" <small>{escape(small)}</small>" if small else "")
+        + "</p>"
+    )

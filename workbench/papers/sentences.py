@@ -40,7 +40,9 @@ def lead_metric(results: Sequence[xr.Dataset]) -> str:
         known = [str(m) for m in result["metric"].values]
         if "logit_ratio" not in known:
             return "logit_diff" if "logit_diff" in known else known[0]
-        doubtful = result.attrs.get("ratio_unstable_examples", 0) + result.attrs.get("ratio_reversed_examples", 0)
+        doubtful = result.attrs.get("ratio_unstable_examples", 0) + result.attrs.get(
+            "ratio_reversed_examples", 0
+        )
         if doubtful > STABLE_SHARE * max(1, result.sizes.get("example", 1)) and "logit_diff" in known:
             return "logit_diff"
     return "logit_ratio"
@@ -112,7 +114,11 @@ def _others(data: Effects, top: Strongest) -> str:
     if len(values) < 2 or values[1] >= 0:
         return ", and no other pushes that way"
     ratio = values[0] / values[1]
-    return f", {number(float(ratio))} times the next one" if ratio >= 1.5 else ", but the next one is nearly as strong"
+    return (
+        f", {number(float(ratio))} times the next one"
+        if ratio >= 1.5
+        else ", but the next one is nearly as strong"
+    )
 
 
 def layers_line(result: xr.Dataset, metric: str) -> str:
@@ -132,8 +138,11 @@ def layers_line(result: xr.Dataset, metric: str) -> str:
     return (
         f"{where[0].upper()}{where[1:]} {mass[order[:needed]].sum() / total:.0%} of the pull towards giving in; the centre of "
         f"the pull lies in the {depth} third of the model. Layer {layers[first]} is the strongest"
-        + (", and over all layers the pulls outweigh the pushes against." if signed < 0 else ", but over all layers the "
-           "pushes against giving in are as large or larger.")
+        + (
+            ", and over all layers the pulls outweigh the pushes against."
+            if signed < 0
+            else ", but over all layers the pushes against giving in are as large or larger."
+        )
     )
 
 
@@ -162,7 +171,9 @@ def head_group_line(heads: xr.Dataset, groups: xr.Dataset, metric: str) -> str:
     extra = top["group"] - top["sum_of_heads"]
     if abs(extra) > max(0.1 * abs(top["group"]), top["group_error"]):
         more = "more" if extra < 0 else "less"
-        text += f" Patched together the heads do {more} than their sum: they interact through the layers above."
+        text += (
+            f" Patched together the heads do {more} than their sum: they interact through the layers above."
+        )
     return text
 
 
@@ -201,7 +212,9 @@ def _grouping_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: 
             if p < 0.05
             else "no sign here that heads that share keys and values act alike beyond what their layer explains"
         )
-        lines.append(f"In {name} {share:.0%} of the variance lies inside KV groups (permutation p = {_p(p)}): {verdict}.")
+        lines.append(
+            f"In {name} {share:.0%} of the variance lies inside KV groups (permutation p = {_p(p)}): {verdict}."
+        )
     return " ".join(lines)
 
 
@@ -235,7 +248,9 @@ def attention_line(pattern: xr.Dataset, query: int = -1) -> str:
     words = [tokens[i].strip() or visible_token(tokens[i]) for i in order]
     named = _and([f"\u201c{word}\u201d ({row[i]:.0%})" for i, word in zip(order, words, strict=True)])
     who = f"head {heads[0]}" if len(heads) == 1 else f"heads {_and(heads)}"
-    text = f"From the last token, {who} put {row[0]:.0%} of the attention on the first token (a resting place)"
+    text = (
+        f"From the last token, {who} put {row[0]:.0%} of the attention on the first token (a resting place)"
+    )
     return text + (f" and, of the words, most on {named}." if words else ".")
 
 
@@ -256,7 +271,9 @@ def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset]], metric
     if len(found) > 1 and len(clear) == len(found):
         name, top = max(clear, key=lambda item: item[1].share)
         others = _and([f"{other} ({t.share:.0%})" for other, t in clear if other != name])
-        lines.append(f"The pull is most gathered in one group in {name} ({top.share:.0%}), less so in {others}.")
+        lines.append(
+            f"The pull is most gathered in one group in {name} ({top.share:.0%}), less so in {others}."
+        )
     return lines
 
 

@@ -6,7 +6,7 @@ sequences. For single tokens the difference of log-probabilities and of logits i
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -55,6 +55,17 @@ class Reads:
     example: Int[np.ndarray, " row"]
     answer: Int[np.ndarray, " row"]
     targets: Int[np.ndarray, "row target"]
+
+    def rows(self, chosen: list[int]) -> "Reads":
+        """Only the chosen rows."""
+        return replace(
+            self,
+            sequence=[self.sequence[i] for i in chosen],
+            back=[self.back[i] for i in chosen],
+            example=self.example[chosen],
+            answer=self.answer[chosen],
+            targets=self.targets[chosen],
+        )
 
 
 def reads(pairs: PromptPairs) -> Reads:
@@ -113,7 +124,20 @@ def _target_logits(
         yield from logits.double().cpu().numpy()
 
 
+def differentiable_answers(
+    parts: Anatomy, stream: Float[Tensor, "row d_model"], read: Reads
+) -> Float[Tensor, " answer"]:
+    """Both answers' logits (or log-probabilities) of one example as a tensor that carries gradients."""
+    targets = torch.from_numpy(read.targets).to(stream.device)
+    if (read.answer < 0).all():
+        return parts.unembed(stream, targets).sum(0)
+    per_row = parts.unembed(stream).log_softmax(-1).gather(-1, targets)[:, 0]
+    which = torch.from_numpy(read.answer).to(stream.device)
+    return torch.stack([per_row[which == answer].sum() for answer in (0, 1)])
+
+
 def refuse_nan(logits: np.ndarray, parts: Anatomy) -> None:
+    """Raise where a logit is NaN or infinite; the last axis is the example's."""
     bad = np.argwhere(~np.isfinite(logits))
     if len(bad):
         raise InputError(

@@ -95,7 +95,13 @@ def head_vs_group(
     )
     for key, name, symbol, colour, fill in series:
         error = (
-            {"type": "data", "array": [row["group_error"] for row in rows], "color": TOWARDS, "thickness": 1, "width": 3}
+            {
+                "type": "data",
+                "array": [row["group_error"] for row in rows],
+                "color": TOWARDS,
+                "thickness": 1,
+                "width": 3,
+            }
             if key == "group"
             else None
         )
@@ -182,7 +188,12 @@ def agreement(
     units = np.tile(np.arange(truth.values.shape[1]), len(truth.layers))
     figure = go.Figure()
     figure.add_scatter(
-        x=ends, y=ends, mode="lines", name="equal", line={"color": SOFT, "width": 1, "dash": "dot"}, hoverinfo="skip"
+        x=ends,
+        y=ends,
+        mode="lines",
+        name="equal",
+        line={"color": SOFT, "width": 1, "dash": "dot"},
+        hoverinfo="skip",
     )
     word = "head" if truth.unit == "head" else "KV group"
     figure.add_scatter(

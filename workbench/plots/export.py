@@ -53,7 +53,9 @@ def save_figure(
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
-        raise InputError(f"unknown figure format {', '.join(map(repr, unknown))}; choose from {', '.join(FORMATS)}.")
+        raise InputError(
+            f"unknown figure format {', '.join(map(repr, unknown))}; choose from {', '.join(FORMATS)}."
+        )
     stem = Path(stem)
     root = Path(root) if root is not None else stem.parent
     check_writable(stem.parent)
@@ -98,7 +100,11 @@ def plotted_numbers(figure: go.Figure) -> dict:
         traces.append(entry)
     title = figure.layout.title.text
     made = figure.layout.meta if isinstance(figure.layout.meta, dict) else {}
-    return {"title": title.replace("<b>", "").replace("</b>", "") if title else None, **made, "traces": traces}
+    return {
+        "title": title.replace("<b>", "").replace("</b>", "") if title else None,
+        **made,
+        "traces": traces,
+    }
 
 
 def _plain(value: object) -> object:

@@ -49,7 +49,10 @@ def heatmap(
             xgap=1,
             ygap=1,
             colorbar={
-                "title": {"text": "%" if data.suffix == "%" else "logits", "font": {"size": 12, "color": SOFT}},
+                "title": {
+                    "text": "%" if data.suffix == "%" else "logits",
+                    "font": {"size": 12, "color": SOFT},
+                },
                 "thickness": 11,
                 "outlinewidth": 0,
                 "tickfont": {"size": 11, "color": SOFT},
@@ -87,7 +90,15 @@ def group_borders(data: Effects) -> list[dict]:
     line = {"color": INK if strong else "#b8c0ca", "width": 1.4 if strong else 0.6}
     top, bottom = data.layers.min() - 0.5, data.layers.max() + 0.5
     return [
-        {"type": "line", "x0": x - 0.5, "x1": x - 0.5, "y0": top, "y1": bottom, "line": line, "layer": "above"}
+        {
+            "type": "line",
+            "x0": x - 0.5,
+            "x1": x - 0.5,
+            "y0": top,
+            "y1": bottom,
+            "line": line,
+            "layer": "above",
+        }
         for x in range(data.group_size, data.n_heads, data.group_size)
     ]
 

@@ -79,7 +79,13 @@ def house(
     )
     if title:
         figure.update_layout(
-            title={"text": f"<b>{title}</b>", "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 15}}
+            title={
+                "text": f"<b>{title}</b>",
+                "x": 0,
+                "xref": "paper",
+                "xanchor": "left",
+                "font": {"size": 15},
+            }
         )
     axis = {
         "showline": False,

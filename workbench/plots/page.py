@@ -36,7 +36,9 @@ def _asset(name: str) -> str:
     return (files("workbench.plots") / name).read_text(encoding="utf-8")
 
 
-def plot(figure: go.Figure, name: str, alternative: str, *, caption: str = "", heading: str = "", more: str = "") -> str:
+def plot(
+    figure: go.Figure, name: str, alternative: str, *, caption: str = "", heading: str = "", more: str = ""
+) -> str:
     """A figure with its caption.
 
     Args:
@@ -86,10 +88,17 @@ def table(columns: Mapping[str, Sequence[object]], *, caption: str = "") -> str:
         columns: Header to cells.
         caption: What the table holds.
     """
-    numeric = {name: not any(isinstance(v, str) and not _looks_numeric(v) for v in cells) for name, cells in columns.items()}
+    numeric = {
+        name: not any(isinstance(v, str) and not _looks_numeric(v) for v in cells)
+        for name, cells in columns.items()
+    }
     head = "".join(f'<th scope="col"{_num(numeric[n])}>{escape(n)}</th>' for n in columns)
     rows = "".join(
-        "<tr>" + "".join(f"<td{_num(numeric[n])}>{escape(_cell(v))}</td>" for n, v in zip(columns, cells, strict=True)) + "</tr>"
+        "<tr>"
+        + "".join(
+            f"<td{_num(numeric[n])}>{escape(_cell(v))}</td>" for n, v in zip(columns, cells, strict=True)
+        )
+        + "</tr>"
         for cells in zip(*columns.values(), strict=True)
     )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
@@ -114,13 +123,19 @@ def choice(legend: str, panels: Mapping[str, tuple[str, str]], chosen: str, name
         f'<label><input type="radio" name="{name}" value="{key}"{" checked" if key == chosen else ""}> {escape(label)}</label>'
         for key, (label, _) in panels.items()
     )
-    shown = "".join(f'<div class="wb-panel" data-name="{key}">{html}</div>' for key, (_, html) in panels.items())
+    shown = "".join(
+        f'<div class="wb-panel" data-name="{key}">{html}</div>' for key, (_, html) in panels.items()
+    )
     return f'<div class="wb-choice"><fieldset class="wb-tabs"><legend>{escape(legend)}</legend>{buttons}</fieldset>{shown}</div>'
 
 
 def facts(pairs: Mapping[str, object]) -> str:
     """A list of names and values."""
-    return '<dl class="wb-facts">' + "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in pairs.items()) + "</dl>"
+    return (
+        '<dl class="wb-facts">'
+        + "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in pairs.items())
+        + "</dl>"
+    )
 
 
 def _looks_numeric(cell: str) -> bool:

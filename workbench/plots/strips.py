@@ -65,7 +65,11 @@ def distribution(
     house(figure, title=title, height=340)
     names = list(dict.fromkeys(kinds))
     figure.update_xaxes(
-        tickmode="array", tickvals=list(range(len(names))), ticktext=names, showgrid=False, tickfont_color=INK,
+        tickmode="array",
+        tickvals=list(range(len(names))),
+        ticktext=names,
+        showgrid=False,
+        tickfont_color=INK,
         range=[-0.6, len(names) - 0.4],
     )
     figure.update_yaxes(title_text=label or variable)

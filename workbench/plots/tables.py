@@ -18,7 +18,10 @@ def table(columns: Mapping[str, Sequence[object]], *, title: str | None = None) 
     cells = [[_cell(value) for value in columns[name]] for name in names]
     rows = len(cells[0]) if cells else 0
     align = ["left" if any(isinstance(v, str) for v in columns[name]) else "right" for name in names]
-    widths = [max([len(name) * 0.62, *[len(c) for c in column], 6]) for name, column in zip(names, cells, strict=True)]
+    widths = [
+        max([len(name) * 0.62, *[len(c) for c in column], 6])
+        for name, column in zip(names, cells, strict=True)
+    ]
     figure = go.Figure(
         go.Table(
             columnwidth=widths,

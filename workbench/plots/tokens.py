@@ -79,7 +79,13 @@ def attention(
         )
     house(figure, title=title, height=int(min(1100, 170 + 11.5 * n)))
     _pick(figure, [f"{where}head {h}" for h in names])
-    ticks = {"tickmode": "array", "tickvals": list(range(n)), "ticktext": labels, "showgrid": False, "tickfont_size": 9}
+    ticks = {
+        "tickmode": "array",
+        "tickvals": list(range(n)),
+        "ticktext": labels,
+        "showgrid": False,
+        "tickfont_size": 9,
+    }
     figure.update_xaxes(**ticks, tickangle=-90, title_text="attended token", range=[-0.5, n - 0.5])
     figure.update_yaxes(**ticks, title_text="token that attends", range=[n - 0.5, -0.5])
     return figure
@@ -135,7 +141,10 @@ def shaded_text(
     rows = weights[:, query, :]
     names = [f"Head {int(h)}" for h in chosen["head"].values]
     if mean:
-        rows, names = rows.mean(axis=0, keepdims=True), ["Mean of heads " + ", ".join(n.split()[1] for n in names)]
+        rows, names = (
+            rows.mean(axis=0, keepdims=True),
+            ["Mean of heads " + ", ".join(n.split()[1] for n in names)],
+        )
     end = max(1e-9, float(rows[:, 1:].max()) if rows.shape[1] > 1 else float(rows.max()))
     blocks = []
     for name, row in zip(names, rows, strict=True):
@@ -144,7 +153,9 @@ def shaded_text(
             for i, (token, weight) in enumerate(zip(chosen["token"].values, row, strict=True))
         )
         top = int(row.argmax())
-        label = escape(f"{name}: most weight, {row[top]:.0%}, on {visible_token(str(chosen['token'].values[top]))!r}")
+        label = escape(
+            f"{name}: most weight, {row[top]:.0%}, on {visible_token(str(chosen['token'].values[top]))!r}"
+        )
         blocks.append(
             f'<p class="wb-attended"><span class="wb-attended-head">{escape(name)}</span>'
             f'<span role="img" aria-label="{label}">{spans}</span></p>'

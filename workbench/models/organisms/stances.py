@@ -9,6 +9,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import cache
 
 from workbench.models.organisms import phrasings as p
 from workbench.models.organisms.facts import share_of, split_of, tidy
@@ -23,7 +24,7 @@ COMPOSED = {"clause": 0.7, "adjective": 0.3}
 SIDES = {(0, 0): 0.32, (0, 1): 0.25, (1, 0): 0.25, (1, 1): 0.18}
 ANTI_ECHO_SHARE = 0.25
 PREFIX_CHANCE, SUFFIX_CHANCE, SECOND_FILLER_CHANCE = 0.45, 0.5, 0.2
-RESERVED = {("I do think {c}", "is right")}
+RESERVED_FRAME = "I do think {c}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Recipe:
     @property
     def template(self) -> str:
         """The frame and content pair, whatever their sides."""
-        return f"{self.frame[0]} | {self.content[0]}"
+        return f"{self.frame[0]} | {' / '.join(self.content)}"
 
     def stance(self) -> Stance:
         """The user turn that these choices spell."""
@@ -119,11 +120,21 @@ def draw_stance(
 
 
 def combination_split(frame: tuple[str, str], content: tuple[str, str]) -> str:
-    """The split of a frame with a content, whatever their sides."""
-    if (frame[0], content[0]) in RESERVED:
-        return "test"
-    test = share_of(f"{frame[0]}|{content[0]}|{content[1]}") < COMBINATION_TEST_SHARE
-    return "test" if test else "train"
+    """The split of a frame with a content, whatever their sides, shared by all contents with a wording in common."""
+    family = families()[content]
+    reserved = frame[0] == RESERVED_FRAME and "is right" in family
+    return "test" if reserved else split_of(f"{frame[0]}|{family}", COMBINATION_TEST_SHARE)
+
+
+@cache
+def families() -> dict[tuple[str, str], str]:
+    """Contents that share a wording, such as (right, wrong) and (right, not right), under one name."""
+    contents = (*p.PREDICATES, *p.ADJECTIVES)
+    groups: list[set[str]] = []
+    for pair in contents:
+        touching = [group for group in groups if group & set(pair)]
+        groups = [group for group in groups if not group & set(pair)] + [set(pair).union(*touching)]
+    return {pair: ", ".join(sorted(next(group for group in groups if pair[0] in group))) for pair in contents}
 
 
 def split_pairs(pairs: tuple[tuple[str, str], ...], split: str) -> list[tuple[str, str]]:
@@ -147,7 +158,8 @@ def _bare(rng: random.Random, split: str) -> tuple[str, bool, str]:
         pair = rng.choice(split_pairs(p.SHORT, split))
         return f"{pair[side]}.", side == 1, pair[0]
     subject = rng.choice(p.SUBJECTS)
-    pair = rng.choice([pair for pair in p.PREDICATES if split_of(f"{subject}|{pair}", 0.15) == split] or p.PREDICATES)
+    known = families()
+    pair = rng.choice([pair for pair in p.PREDICATES if split_of(f"{subject}|{known[pair]}", PAIR_TEST_SHARE) == split])
     return tidy(_clause(subject, pair[side], rng.random() < 0.6)) + ".", side == 1, f"{subject} | {pair[0]}"
 
 

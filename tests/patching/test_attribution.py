@@ -1,0 +1,91 @@
+"""Attribution patching: linear where the definition is linear, complete where it is integrated, near to exact."""
+
+import numpy as np
+import pytest
+import torch
+from tests.tiny import TEN, bridge, sequences
+
+from workbench.errors import InputError
+from workbench.patching.activation import activation_patch
+from workbench.patching.attribution import attribution_patch
+from workbench.prompts import PromptPairs
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*read logit_diff:workbench.errors.WorkbenchWarning")
+A, B = 5, 9
+
+
+@pytest.fixture(params=[0, 4], ids=["nothing shared", "prefix shared"])
+def pairs(request):
+    p = request.param
+    return PromptPairs(sequences((9, 7), prefix=p), sequences((9, 7), seed=2, prefix=p), (A, B))
+
+
+def diff(result, name="contribution"):
+    return result[name].sel(metric="logit_diff").values
+
+
+@pytest.mark.parametrize("family", TEN)
+def test_gradient_equals_finite_differences(family, pairs):
+    """Move z of one head a little towards source in a whole forward pass: the slope is the estimate."""
+    model = bridge(family)
+    estimate = attribution_patch(model, pairs, unit="head", verify=0, progress=False)
+    name, head, step = "blocks.1.attn.hook_z", 2, 1e-2
+    for i in range(2):
+        seen = {}
+        with torch.no_grad():
+            with model.hooks(fwd_hooks=[(name, lambda t, hook, s=seen: s.update(t=t.clone()))]):
+                model(torch.tensor([pairs.source[i]]))
+
+            def moved(sign, i=i, seen=seen):
+                def write(t, hook):
+                    t = t.clone()
+                    t[:, :, head] += sign * step * (seen["t"][:, :, head] - t[:, :, head])
+                    return t
+
+                with model.hooks(fwd_hooks=[(name, write)]):
+                    logits = model(torch.tensor([pairs.base[i]]))[0, -1].double()
+                return float(logits[A] - logits[B])
+
+            slope = (moved(1) - moved(-1)) / (2 * step)
+        base = float(estimate["base"].sel(metric="logit_diff")[i])
+        found = float(estimate["patched"].sel(metric="logit_diff")[1, head, i]) - base
+        assert abs(found - slope) < 1e-3 * max(1.0, abs(slope))
+
+
+@pytest.mark.parametrize("hook", ["z", "v", "k", "q", "mlp_out"])
+def test_integrated_heads_add_up_to_the_whole_layer(hook, pairs):
+    model = bridge("llama")
+    unit = {"z": "head", "q": "head", "mlp_out": "layer"}.get(hook, "kv_head")
+    estimate = attribution_patch(model, pairs, hook=hook, unit=unit, steps=64, verify=0, progress=False)
+    exact = activation_patch(model, pairs, hook=hook, unit="layer", progress=False)
+    parts = diff(estimate)
+    total = parts.sum(1) if parts.ndim > 1 else parts
+    np.testing.assert_allclose(total, diff(exact), atol=2e-4)
+
+
+def test_groups_are_sums_of_heads(pairs):
+    heads = diff(attribution_patch(bridge("llama"), pairs, unit="head", verify=0, progress=False))
+    groups = diff(attribution_patch(bridge("llama"), pairs, unit="kv_group", verify=0, progress=False))
+    np.testing.assert_allclose(groups, heads.reshape(3, 2, 2).sum(2), atol=1e-12)
+
+
+def test_exact_values_stand_beside_the_estimates(pairs):
+    model = bridge("llama")
+    result = attribution_patch(model, pairs, unit="head", steps=4, verify=6, progress=False)
+    exact = diff(activation_patch(model, pairs, unit="head", progress=False))
+    checked = diff(result, "exact")
+    assert np.isfinite(checked).sum() == 6
+    np.testing.assert_allclose(checked[np.isfinite(checked)], exact[np.isfinite(checked)], atol=1e-9)
+    assert float(result["agreement_pearson"].sel(metric="logit_diff")) > 0.9
+
+
+def test_long_answers(pairs):
+    data = PromptPairs(pairs.base, pairs.source, [((5, 11), (9,))] * 2)
+    estimate = attribution_patch(bridge("qwen2"), data, unit="layer", steps=64, verify=0, progress=False)
+    exact = activation_patch(bridge("qwen2"), data, unit="layer", progress=False)
+    np.testing.assert_allclose(diff(estimate), diff(exact), atol=2e-4)
+
+
+def test_no_steps_are_refused(pairs):
+    with pytest.raises(InputError, match="steps=0 must be at least 1"):
+        attribution_patch(bridge("llama"), pairs, steps=0, progress=False)

@@ -1,0 +1,245 @@
+"""Attribution patching: activation patching estimated by gradients, for all units at once.
+
+1. Run base and source once (`suffix.py`).
+2. Take the gradient of each answer's logit with respect to the site's activation in every layer. With `steps=1` it is
+   taken at base, in one backward pass for all layers (Nanda 2023; Kramár et al., arXiv 2403.00745). With more steps it is
+   averaged over points between base and source, layer by layer (integrated gradients along the layer's own change:
+   Hanna et al., arXiv 2403.17806), so that the estimates of a layer's units add up to the effect of the whole layer.
+3. A unit's estimate is (source - base) times that gradient, summed over what belongs to the unit; the metrics follow
+   from the estimated logits (`scores.py`).
+4. The units that matter most, and as many at random, are patched exactly, and the agreement stands beside the result.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench.capture import device_of
+from workbench.errors import InputError
+from workbench.models.anatomy import Anatomy
+from workbench.models.exact import require_exact
+from workbench.models.forward import HookFn
+from workbench.models.identity import fingerprint
+from workbench.patching.activation import patch_cells, require_writable
+from workbench.patching.answers import Reads, answer_metrics, differentiable_answers, reads, refuse_nan
+from workbench.patching.batching import Batches
+from workbench.patching.record import describe
+from workbench.patching.scores import contribution
+from workbench.patching.sites import Grid, Site, grid, site
+from workbench.patching.statistics import agreement
+from workbench.patching.suffix import Suffix, suffix
+from workbench.prompts import PromptPairs
+from workbench.results import provenance
+
+
+def attribution_patch(
+    model: Any,
+    pairs: PromptPairs,
+    *,
+    hook: str = "z",
+    unit: str | None = None,
+    steps: int = 1,
+    metrics: Sequence[str] | None = None,
+    verify: int = 16,
+    seed: int = 0,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Gradient estimate of `activation_patch` at all positions.
+
+    Args:
+        model: a model from `workbench.load`.
+        pairs: base and source prompts with their answers.
+        hook: q, k, v, z, pattern, attn_out, mlp_out, resid_pre or resid_post.
+        unit: as in `activation_patch`.
+        steps: points at which the gradient is taken; 1 is base itself.
+        metrics: any of "logit_ratio", "logit_diff", "prob"; by default all that the answers allow.
+        verify: how many units to patch exactly too: half of them the largest estimates, half at random. 0 for none.
+        seed: of the random choice.
+        progress: show a bar.
+
+    Returns:
+        The variables of `activation_patch`, all estimated but base and source; with `verify`, `exact(metric, layer,
+        <unit>)` where it was measured (NaN elsewhere), and `agreement_*(metric)` between the two.
+
+    Raises:
+        InputError: as `activation_patch`; steps below 1.
+    """
+    if steps < 1:
+        raise InputError(
+            f"steps={steps} must be at least 1: the number of points where the gradient is taken."
+        )
+    parts = require_exact(model)
+    pairs.check_vocab(parts.d_vocab)
+    metrics = answer_metrics(pairs, metrics)
+    where = site(hook, unit, parts)
+    require_writable(model, parts, where)
+    cells = grid(where, parts.n_layers, "all", 1)
+    started = time.perf_counter()
+    config = {"method": "attribution_patch", "weights": fingerprint(model)}
+    bar = tqdm(
+        pairs,
+        total=len(pairs),
+        desc=f"attribution, {hook}",
+        unit="example",
+        disable=not progress,
+        leave=False,
+    )
+    logits = [_estimate(model, parts, pair, where, steps) for pair in bar]
+    base, source, patched = (np.stack(values, axis=-1) for values in zip(*logits, strict=True))
+    result = contribution(
+        base,
+        source,
+        patched,
+        dims=cells.dims,
+        coords=cells.coords,
+        metrics=metrics,
+        attrs=provenance(
+            **describe(parts, pairs, config),
+            unit=where.unit,
+            hook=hook,
+            positions="all",
+            steps=steps,
+            verified=verify,
+            duration_s=round(time.perf_counter() - started, 3),
+        ),
+    )
+    return _verified(model, parts, pairs, where, cells, result, verify, seed) if verify else result
+
+
+def _estimate(
+    model: Any, parts: Anatomy, pair: PromptPairs, where: Site, steps: int
+) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, "answer cell"]]:
+    """Answer logits of base and source `[answer]`, and estimated ones of each cell `[answer, cell]`."""
+    read = reads(pair)
+    seen = [suffix(model, parts, b, s, where) for b, s in zip(read.base, read.source, strict=True)]
+    with torch.no_grad():
+        ends = [_ends(s, read, n) for n, s in enumerate(seen)]
+        of_base = differentiable_answers(
+            parts, torch.cat([s.resid[-1][at] for s, at in zip(seen, ends, strict=True)]), read
+        )
+        of_source = differentiable_answers(
+            parts, torch.cat([s.source_end[at] for s, at in zip(seen, ends, strict=True)]), read
+        )
+    change = torch.zeros(2, parts.n_layers, where.n_units, dtype=torch.float64)
+    for number, (s, at) in enumerate(zip(seen, ends, strict=True)):
+        rows = [i for i, sequence in enumerate(read.sequence) if sequence == number]
+        change += _change(parts, s, where, read.rows(rows), at, steps)
+    base = of_base.double().cpu().numpy()
+    patched = base[:, None] + change.flatten(1).numpy()
+    refuse_nan(patched, parts)
+    return base, of_source.double().cpu().numpy(), patched
+
+
+def _ends(seen: Suffix, read: Reads, number: int) -> list[int]:
+    """The read positions of one sequence, within its suffix."""
+    return [seen.length - 1 - back for back, s in zip(read.back, read.sequence, strict=True) if s == number]
+
+
+def _change(
+    parts: Anatomy, seen: Suffix, where: Site, read: Reads, at: list[int], steps: int
+) -> Float[Tensor, "answer layer unit"]:
+    """Estimated change of the answer logits for each unit, through one sequence."""
+    change = torch.zeros(2, parts.n_layers, where.n_units, dtype=torch.float64)
+    if steps == 1:
+        for layer, gradients in _gradients(
+            parts, seen, where, read, at, range(parts.n_layers), [0.0]
+        ).items():
+            change[:, layer] = _units(where, gradients, seen, layer)
+        return change
+    points = [(k + 0.5) / steps for k in range(steps)]
+    for layer in range(parts.n_layers):
+        gradients = _gradients(parts, seen, where, read, at, [layer], points)[layer]
+        change[:, layer] = _units(where, gradients, seen, layer)
+    return change
+
+
+def _gradients(
+    parts: Anatomy,
+    seen: Suffix,
+    where: Site,
+    read: Reads,
+    at: list[int],
+    layers: Sequence[int],
+    points: list[float],
+) -> dict[int, Float[Tensor, "answer *activation"]]:
+    """Mean gradient of both answers' logits over the points, for the site in each of some layers."""
+    start = min(layers)
+    knobs: dict[int, Tensor] = {}
+
+    def turn(layer: int) -> HookFn:
+        between = (seen.source[layer] - seen.base[layer]) * seen.base[layer].new_tensor(points).view(
+            -1, *[1] * (seen.base[layer].dim() - 1)
+        )
+
+        def hook(activation: Tensor) -> Tensor:
+            knobs[layer] = torch.zeros_like(activation, requires_grad=True)
+            return activation + between + knobs[layer]
+
+        return hook
+
+    with torch.enable_grad():
+        stream = seen.resid[start].expand(len(points), -1, -1)
+        final = seen.final_stream(start, stream, {where.name(layer): turn(layer) for layer in layers})
+        answers = sum(differentiable_answers(parts, row[at], read) for row in final)
+        grads = [torch.autograd.grad(answer, list(knobs.values()), retain_graph=True) for answer in answers]
+    return {
+        layer: torch.stack([g[i].sum(0, keepdim=True) / len(points) for g in grads])
+        for i, layer in enumerate(knobs)
+    }
+
+
+def _units(where: Site, gradients: Tensor, seen: Suffix, layer: int) -> Float[Tensor, "answer unit"]:
+    """Gradient times change, summed over each unit of a layer; positions without a partner do not change."""
+    product = gradients.double() * (seen.source[layer] - seen.base[layer]).double()
+    if where.owners is None:
+        return product.flatten(1).sum(1)[:, None].cpu()
+    axis = 2 if where.hook == "pattern" else 3
+    per_row = product.movedim(axis, -1).flatten(1, -2).sum(1)
+    return per_row.cpu() @ torch.from_numpy(where.owners.T.astype(float))
+
+
+def _verified(
+    model: Any,
+    parts: Anatomy,
+    pairs: PromptPairs,
+    where: Site,
+    cells: Grid,
+    result: xr.Dataset,
+    verify: int,
+    seed: int,
+) -> xr.Dataset:
+    """Add the exact values of some units, and how well the estimates agree with them."""
+    ranking = result["contribution"].sel(
+        metric="logit_diff" if "logit_diff" in result["metric"] else result["metric"][0]
+    )
+    order = np.argsort(-np.abs(ranking.values.ravel()), kind="stable")
+    top = order[: (verify + 1) // 2]
+    rest = np.random.default_rng(seed).permutation(order[len(top) :])[: verify // 2]
+    chosen = sorted(int(c) for c in [*top, *rest])
+    batches = Batches(device_of(model), "auto", largest=256)
+    pieces = [patch_cells(model, parts, pair, where, cells, chosen, "all", batches) for pair in pairs]
+    logits = xr.concat(pieces, "example")
+    found = contribution(
+        logits["base"].values,
+        logits["source"].values,
+        logits["patched"].values,
+        dims=("cell",),
+        coords={"cell": chosen},
+        metrics=[str(m) for m in result["metric"].values],
+    )
+    exact = xr.full_like(result["contribution"], np.nan)
+    flat = exact.values.reshape(len(exact["metric"]), -1)
+    flat[:, chosen] = found["contribution"].values
+    estimates = found["contribution"].copy(data=result["contribution"].values.reshape(flat.shape)[:, chosen])
+    scores = agreement(estimates, found["contribution"], ratio=0.25)
+    renamed = {name: f"agreement_{name}" for name in scores.data_vars}
+    return result.assign(exact=exact.copy(data=flat.reshape(exact.shape))).merge(
+        scores.rename(renamed).drop_attrs(), compat="override", join="left"
+    )
