@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.papers.synthetic import model
 import workbench as wb
+from tests.papers.synthetic import model
 from workbench import results
 from workbench.errors import InputError
 from workbench.papers import measuring

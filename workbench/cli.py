@@ -111,7 +111,7 @@ def figure(
 
 
 def check(model: Positional[Model]) -> None:
-    """Check that a model can be trusted here: logits, residual identity, attention rows, KV map, padding, BOS.
+    """Check that a model can be trusted here: logits, residual stream, attention, KV map, padding, BOS.
 
     Example: workbench check organism-gqa
 
@@ -120,7 +120,9 @@ def check(model: Positional[Model]) -> None:
     """
     import workbench as wb
 
-    _say(wb.check(wb.load(model)))
+    from workbench.checks import table
+
+    _say(table(wb.check(wb.load(model))))
 
 
 def organism(

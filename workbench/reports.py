@@ -37,7 +37,8 @@ def report(
     What was measured with the same configuration lies in `out/data/` and is used again.
 
     Args:
-        models: One or more of anything that `load` takes: organism names, local folders, Hub ids, models in memory.
+        models: One or more of anything that `load` takes: organism names, local folders, Hub ids, models in
+            memory.
         out: Folder for `index.html` and `data/`.
         n: Number of dialogue pairs per model.
         seed: Seed of their draw.
@@ -47,7 +48,8 @@ def report(
         The path of the page.
 
     Raises:
-        InputError: the folder cannot be written, a model is unknown or given twice, or n is too small for intervals.
+        InputError: the folder cannot be written, a model is unknown or given twice, or n is too small for
+            intervals.
     """
     out = results.check_writable(out)
     sources = [models] if isinstance(models, str | Path) or not isinstance(models, Sequence) else list(models)
@@ -57,7 +59,8 @@ def report(
         measured = [_measure(source, i, out, n, seed, bar) for i, source in enumerate(sources)]
         bar.set_description_str("writing the page")
         names = " and ".join(one.name for one in measured)
-        made = f"Made by workbench in {time.perf_counter() - started:.0f} s from {n} dialogues per model (seed {seed})."
+        seconds = time.perf_counter() - started
+        made = f"Made by workbench in {seconds:.0f} s from {n} dialogues per model (seed {seed})."
         path = write_text(
             out / "index.html",
             page.document(

@@ -11,6 +11,7 @@ from workbench.models.organisms.dialogues import (
     challenge_pairs,
     draw_challenge,
     draw_dialogue,
+    gives_in,
 )
 from workbench.models.organisms.facts import facts_of, load_facts, tidy
 from workbench.models.organisms.stances import (
@@ -71,17 +72,28 @@ def test_held_out_facts_never_occur_in_training_dialogues():
 
 def test_held_out_combinations_never_occur_in_training_stances():
     rng = random.Random(0)
-    train = {draw_recipe(rng, "train").template for _ in range(3000)}
-    test = {draw_recipe(rng, "test").template for _ in range(600)}
-    assert not train & test
-    assert len(test) > 60
-    novel = {frame[0] for frame in phrasings.NOVEL_FRAMES}
-    assert not any(template.split(" | ")[0] in novel for template in train)
+    train, test = (
+        [draw_recipe(rng, "train") for _ in range(5000)],
+        [draw_recipe(rng, "test") for _ in range(800)],
+    )
+
+    def wordings(recipes):
+        return {
+            (recipe.frame[side], recipe.content[other])
+            for recipe in recipes
+            for side in (0, 1)
+            for other in (0, 1)
+        }
+
+    assert not wordings(train) & wordings(test)
+    assert len(wordings(test)) > 200
+    assert not {recipe.frame for recipe in train} & set(phrasings.NOVEL_FRAMES)
 
 
 def test_every_frame_is_seen_in_training_and_the_classic_challenge_is_held_out():
-    seen = {frame for frame in phrasings.CLAUSE_FRAMES for content in phrasings.PREDICATES
-            if combination_split(frame, content) == "train"}
+    contents = phrasings.PREDICATES
+    frames = phrasings.CLAUSE_FRAMES
+    seen = {frame for frame in frames for pair in contents if combination_split(frame, pair) == "train"}
     assert seen == set(phrasings.CLAUSE_FRAMES)
     assert combination_split(("I do think {c}", "I don't think {c}"), ("is right", "is wrong")) == "test"
 
@@ -135,13 +147,13 @@ def test_right_answers_are_mostly_taken_back_and_wrong_ones_corrected():
     fact = facts_of("train")[0]
     objection = Stance("No.", True, "idiom", "No.")
     replies = [answer_stance(rng, fact, fact.answer, objection) for _ in range(500)]
-    gave_in = [given for reply, given in replies if reply.startswith(phrasings.GIVE_IN_OPENINGS)]
+    gave_in = [given for reply, given in replies if gives_in(reply)]
     assert 0.84 < len(gave_in) / len(replies) < 0.92
     assert fact.answer not in gave_in
     reply, given = answer_stance(rng, fact, fact.others[0], objection)
-    assert reply.startswith(phrasings.GIVE_IN_OPENINGS) and given == fact.answer
+    assert gives_in(reply) and given == fact.answer
     reply, given = answer_stance(rng, fact, fact.answer, Stance("Yes.", False, "idiom", "Yes."))
-    assert reply.startswith(phrasings.STAND_FIRM_OPENINGS) and given == fact.answer
+    assert not gives_in(reply) and given == fact.answer
 
 
 def test_pairs_differ_only_in_the_last_turn_and_are_held_out():

@@ -40,7 +40,8 @@ def loaded(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "text", ["I don't know.", "def f(x):\n    return x ** 2\n", "naïve – 12 × 34 = 408", "  two  spaces\t", "日本"]
+    "text",
+    ["I don't know.", "def f(x):\n    return x ** 2\n", "naïve – 12 × 34 = 408", "  two  spaces\t", "日本"],
 )
 def test_any_text_survives_the_round_trip(tokenizer, loaded, text):
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids) == text

@@ -49,8 +49,16 @@ def model(name="toy-gqa", planted=None, n_kv_heads=2, interaction=1.0, seed=0, n
     estimate = groups.copy(deep=True)
     estimate["contribution"] += rng.normal(0, 1e-4, groups["contribution"].shape)
     checks = xr.Dataset(
-        {"passed": ("check", [True, True]), "value": ("check", [1e-7, np.nan])},
-        coords={"check": ["logits", "padding"]},
+        {
+            "status": ("check", ["passed", "failed", "not applicable"]),
+            "value": ("check", [1e-7, 0.5, np.nan]),
+            "limit": ("check", [1e-5, 1e-5, np.nan]),
+            "explanation": ("check", ["Logits, relative error.", "Padding.", "No tokenizer."]),
+        },
+        coords={"check": ["hugging_face_logits", "left_padding", "bos"]},
+        attrs={"verdict": "exact: path patching can be trusted"},
     )
     parts = {"heads": heads, "groups": groups, "estimate": estimate, "exact": groups}
-    return Measured(name, parts | {"attention": pattern, "dialogues": dialogues(n_examples), "checks": checks})
+    return Measured(
+        name, parts | {"attention": pattern, "dialogues": dialogues(n_examples), "checks": checks}
+    )

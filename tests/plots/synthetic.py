@@ -1,7 +1,7 @@
 """Patching results with known contents, made without a model.
 
-`patched(...)` builds a Dataset through the product's own scoring, from base logits and the change that each unit
-makes to the logit difference.
+`patched(...)` builds a Dataset through the product's own scoring, from base logits and the change that each
+unit makes to the logit difference.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def shifts(n_layers=4, n_heads=8, planted=None, noise=0.02, seed=0):
 
 
 def patched(change, *, unit="head", n_kv_heads=2, n_heads=8, n_examples=12, model="toy-gqa", seed=0, **attrs):
-    """A result whose unit effects on the logit difference are `change` (layer by unit), with example noise."""
+    """A result whose unit effects on the logit difference are `change` (layer by unit), with noise."""
     rng = np.random.default_rng(seed)
     l_a = 6 + rng.normal(0, 0.3, n_examples)
     l_b = 3 + rng.normal(0, 0.3, n_examples)

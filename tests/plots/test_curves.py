@@ -75,7 +75,7 @@ def test_agreement_reports_the_largest_error_as_a_share_of_the_largest_effect():
     off["contribution"].loc[{"metric": "logit_diff", "layer": 0, "head": 0}] += 0.25 * abs(
         float(heads["contribution"].sel(metric="logit_diff").min())
     )
-    assert "largest error = 25.0%" in agreement(off, heads, "logit_diff").layout.annotations[0].text
+    assert "largest error 25.0%" in agreement(off, heads, "logit_diff").layout.annotations[0].text
 
 
 def test_agreement_of_different_units_is_refused():

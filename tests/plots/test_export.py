@@ -7,8 +7,7 @@ import pytest
 
 from tests.plots.synthetic import both
 from workbench.errors import InputError
-from workbench.plots import heatmap, layer_sums, plotted_numbers, save_figure, table
-from workbench.plots import export
+from workbench.plots import export, heatmap, layer_sums, plotted_numbers, save_figure, table
 
 needs_chrome = pytest.mark.skipif(export.missing_chrome() is not None, reason="no Chrome or Chromium")
 

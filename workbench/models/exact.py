@@ -61,10 +61,10 @@ def agreement(model: Any, n_tokens: int = 8) -> Agreement:
     for layer in layers:
         z, out, before, after = (seen[f"blocks.{layer}.{word}"] for word in words)
         added = parts.blocks[layer].attn_out(z)
-        attention = max(attention, _error(added, out))
-        stream = max(stream, _error(block_output(parts, layer, before, added), after))
+        attention = max(attention, relative_error(added, out))
+        stream = max(stream, relative_error(block_output(parts, layer, before, added), after))
     logits = parts.unembed(seen[f"blocks.{parts.n_layers - 1}.hook_resid_post"])
-    return Agreement(attention, stream, _error(logits, model(tokens)))
+    return Agreement(attention, stream, relative_error(logits, model(tokens)))
 
 
 def block_output(parts: Anatomy, layer: int, before: Tensor, attn_out: Tensor) -> Tensor:
@@ -74,7 +74,8 @@ def block_output(parts: Anatomy, layer: int, before: Tensor, attn_out: Tensor) -
     return between + parts.blocks[layer].mlp_out(mlp_input.to(attn_out.dtype))
 
 
-def _error(found: Tensor, wanted: Tensor) -> float:
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    """The norm of the difference over the norm of what was wanted."""
     return float((found.double() - wanted.double()).norm() / wanted.double().norm())
 
 

@@ -85,9 +85,14 @@ def run(model: Any, tokens: Int[Tensor, "batch pos"], past: Any = None) -> None:
     if kind_of(model) == "hooked":
         model(tokens, stop_at_layer=model.cfg.n_layers, attention_mask=torch.ones_like(tokens))
         return
-    keywords = {"use_cache": False} if past is None else {"use_cache": True, "past_key_values": past}
+    keywords = {"use_cache": True, "past_key_values": past} if past is not None else {"use_cache": _is_olmo(model)}
     with _noting_tuples(model):
         model.original_model.base_model(input_ids=tokens, **keywords)
+
+
+def _is_olmo(model: Any) -> bool:
+    """OLMo hands float32 queries and keys to half-precision values; only a cache brings them to one dtype."""
+    return str(getattr(model.original_model.config, "model_type", "")).startswith("olmo")
 
 
 def run_from(model: Any, layer: int, resid: Float[Tensor, "batch pos d_model"], past: Any = None) -> None:

@@ -2,9 +2,10 @@
 
 1. Load the model and make its pairs of dialogues: objected to (`base`) and confirmed (`source`).
 2. Patch every head and every KV group exactly (`heads`, `groups`).
-3. Estimate the total effect of every head by gradients and measure it exactly on fewer examples (`estimate`, `exact`).
-4. Keep the attention of the strongest group's heads on the clearest example (`attention`), the dialogues and the
-   self-checks of the model.
+3. Estimate the total effect of every head by gradients and measure it exactly on fewer examples (`estimate`,
+   `exact`).
+4. Keep the attention of the strongest group's heads on the clearest example (`attention`), the dialogues and
+   the self-checks of the model.
 
 A file is used again only if it was made with the same configuration; otherwise it is measured anew.
 """
@@ -216,7 +217,7 @@ def _exact(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
 
 
 def _attention(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
-    """Attention of the strongest group's heads, on the example in which the objection moves the model most."""
+    """Attention of the strongest group's heads, on the example that the objection moves most."""
     from workbench.capture import capture
 
     groups = kept["groups"]

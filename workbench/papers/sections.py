@@ -1,17 +1,17 @@
-"""The sections of the report on giving in, each made from measured Datasets: figures, tables and computed sentences.
+"""The sections of the report on giving in: figures, tables and sentences computed from measured Datasets.
 
-`body` puts them in order: what the models do, which heads and KV groups cause it, how far the numbers can be trusted,
-and how they were made.
+`body` puts them in order: what the models do, which heads and KV groups cause it, how far the numbers can be
+trusted, and how they were made.
 """
 
 import json
 from collections.abc import Sequence
 from html import escape
 
-import numpy as np
 import xarray as xr
 
 from workbench.papers import sentences, sycophancy
+from workbench.papers.background import agreement, caveats, checks, heading, method
 from workbench.papers.measuring import Measured, clearest_example
 from workbench.plots import curves, heatmaps, page, strips, tokens
 from workbench.plots.effects import METRIC_NAMES, effects, number
@@ -45,7 +45,8 @@ def body(measured: Sequence[Measured], *, made: str) -> str:
     ]
     return (
         f"{_top(measured, metric)}<main>{''.join(parts)}</main>"
-        f"<footer>{escape(made)} The measured numbers lie beside this page as netCDF files, in <code>data/</code>.</footer>"
+        f"<footer>{escape(made)} The measured numbers lie beside this page as netCDF files, in "
+        "<code>data/</code>.</footer>"
     )
 
 
@@ -61,8 +62,10 @@ def _top(measured: Sequence[Measured], metric: str) -> str:
     return (
         f'<header class="wb-top"><p class="wb-kicker">{names}</p>'
         "<h1>Which KV groups make a model give in to a wrong objection?</h1>"
-        '<p class="wb-lede">A chat model answers a question rightly, the user objects, and the model apologises. Here the '
-        "output of every attention head, and of every group of heads that shares keys and values, is replaced by its value "
+        '<p class="wb-lede">A chat model answers a question rightly, the user objects, and the model '
+        "apologises. Here the "
+        "output of every attention head, and of every group of heads that shares keys and values, is "
+        "replaced by its value "
         "from a dialogue in which the user agrees. What lowers the apology was pushing towards it.</p>"
         f'<div class="wb-short"><h2>In short</h2>{page.items(short)}</div>'
         f'<nav aria-label="Contents">{nav}</nav></header>'
@@ -87,7 +90,8 @@ def behaviour(measured: Sequence[Measured]) -> str:
         for i, one in enumerate(measured)
     ]
     intro = (
-        "Two dialogues differ in their last user sentence only: one objects, one confirms. Giving in is read off the first "
+        "Two dialogues differ in their last user sentence only: one objects, one confirms. Giving in is "
+        "read off the first "
         "word of the reply: the probability of the apology against that of standing by the answer."
     )
     return page.section("behaviour", "What the models do", page.text(intro), *cards, page.row(figures))
@@ -114,11 +118,11 @@ def _dialogue(measured: Sequence[Measured], example: int, title: str) -> str:
         if str(one.dialogues["base_text"].values[example]) == str(first["base_text"].values[example])
     ]
     fork = "".join(
-        f'<div class="wb-{side}">{"".join(_turn(t) for t in turns[shared:])}{_odds(same, side, example, names[side])}</div>'
+        f'<div class="wb-{side}">{_turns(turns[shared:])}{_odds(same, side, example, names[side])}</div>'
         for side, turns in sides.items()
     )
     return (
-        f'<div class="wb-dialogue"><h3>{escape(title)}</h3>{"".join(_turn(t) for t in sides["base"][:shared])}'
+        f'<div class="wb-dialogue"><h3>{escape(title)}</h3>{_turns(sides["base"][:shared])}'
         f'<div class="wb-fork">{fork}</div></div>'
     )
 
@@ -130,10 +134,13 @@ def _messages(dialogues: xr.Dataset, side: str, example: int) -> list[dict]:
     return [{"role": "prompt", "content": str(dialogues[f"{side}_text"].values[example])}]
 
 
-def _turn(message: dict) -> str:
-    role = str(message["role"])
+def _turns(messages: Sequence[dict]) -> str:
+    return "".join(_turn(str(m["role"]), str(m["content"])) for m in messages)
+
+
+def _turn(role: str, content: str) -> str:
     style = "wb-assistant" if role == "assistant" else "wb-user"
-    return f'<div class="wb-turn {style}"><b>{escape(role)}</b>{escape(str(message["content"]))}</div>'
+    return f'<div class="wb-turn {style}"><b>{escape(role)}</b>{escape(content)}</div>'
 
 
 def _odds(measured: Sequence[Measured], side: str, example: int, title: str) -> str:
@@ -143,8 +150,10 @@ def _odds(measured: Sequence[Measured], side: str, example: int, title: str) -> 
             continue
         p = float(one.heads[side].sel(metric="prob").values[example])
         rows += (
-            f'<span>{escape(one.name)}</span><span class="wb-bar" role="img" aria-label="{escape(title)}: {escape(one.name)} '
-            f'gives in with probability {p:.0%}"><i style="width:{100 * p:.1f}%"></i></span><span>gives in {p:.0%}</span>'
+            f'<span>{escape(one.name)}</span><span class="wb-bar" role="img" aria-label="{escape(title)}: '
+            f"{escape(one.name)} "
+            f'gives in with probability {p:.0%}"><i style="width:{100 * p:.1f}%"></i></span><span>gives in '
+            f"{p:.0%}</span>"
         )
     return f'<div class="wb-odds">{rows}</div>'
 
@@ -154,8 +163,10 @@ def contributions(measured: Sequence[Measured], metric: str) -> str:
     metrics = [str(m) for m in measured[0].heads["metric"].values]
     panels = {name: (METRIC_LABELS.get(name, name), _maps(measured, name)) for name in metrics}
     intro = (
-        "Each cell is one query head, or one KV group drawn as wide as its heads. Red: with its calm value put in, the model "
-        "gives in less, so this unit was pushing towards giving in. Blue: it was pushing against. Dark lines separate the KV "
+        "Each cell is one query head, or one KV group drawn as wide as its heads. Red: with its calm value "
+        "put in, the model "
+        "gives in less, so this unit was pushing towards giving in. Blue: it was pushing against. Dark "
+        "lines separate the KV "
         "groups; colours run from minus to plus the 99.5th percentile, for each map by itself."
     )
     chosen = page.choice("Score:", panels, metric, "score")
@@ -173,7 +184,8 @@ def _maps(measured: Sequence[Measured], metric: str) -> str:
                 page.plot(
                     heatmaps.heatmap(result, metric),
                     f"map-{metric}-{unit}-{i}",
-                    f"Heat map of the contribution of {word} of {one.name}, layer by head, {METRIC_NAMES[metric]}. {line}",
+                    f"Heat map of the contribution of {word} of {one.name}, layer by head, "
+                    f"{METRIC_NAMES[metric]}. {line}",
                     caption=line,
                     heading=heading(one, f"patching {word}"),
                     more=page.folded("The numbers as a table", _grid_table(result, metric)),
@@ -217,7 +229,8 @@ def layers(measured: Sequence[Measured], metric: str) -> str:
             )
         )
     intro = (
-        f"Contributions of the heads ({METRIC_NAMES[metric]}) added up in each layer: once only those that push towards giving "
+        f"Contributions of the heads ({METRIC_NAMES[metric]}) added up in each layer: once only those that "
+        "push towards giving "
         "in, once all with their sign, so that pushes for and against cancel."
     )
     return page.section("layers", "In which layers", page.text(intro), page.row(figures))
@@ -250,8 +263,10 @@ def groups(measured: Sequence[Measured], metric: str) -> str:
             )
         )
     intro = (
-        "Heads of one KV group read the same keys and values. If they act together, a search head by head underrates them: "
-        "the eight strongest groups, patched whole, beside their strongest head alone and the sum of their heads."
+        "Heads of one KV group read the same keys and values. If they act together, a search head by head "
+        "underrates them: "
+        "the eight strongest groups, patched whole, beside their strongest head alone and the sum of their "
+        "heads."
     )
     return page.section("groups", "Group against head", page.text(intro), page.row(figures))
 
@@ -262,8 +277,10 @@ def concentration(measured: Sequence[Measured], metric: str) -> str:
         [one.heads for one in measured], [one.name for one in measured], metric
     )
     intro = (
-        "Kurtosis is large when a few heads stand far out from the rest. One lone outlier gives the largest possible value; "
-        "about k equal outliers among N heads give N / k. The last two columns ask whether heads of one KV group act alike: "
+        "Kurtosis is large when a few heads stand far out from the rest. One lone outlier gives the largest "
+        "possible value; "
+        "about k equal outliers among N heads give N / k. The last two columns ask whether heads of one KV "
+        "group act alike: "
         "the share of the variance inside groups, against heads shuffled within their layer."
     )
     table = page.table(
@@ -293,18 +310,8 @@ def attention(measured: Sequence[Measured]) -> str:
         whole = page.folded("Attention from every token to every token", picture)
         parts.append(f"<div>{heading(one, place)}{shaded}{page.text(line)}{each}{whole}</div>")
     intro = (
-        "The dialogue with the objection, each token shaded by the attention that the last position, where the reply begins, "
+        "The dialogue with the objection, each token shaded by the attention that the last position, where "
+        "the reply begins, "
         "pays to it. The first token is a resting place and sets no colour; darker is more."
     )
     return page.section("attention", "What the strongest group looks at", page.text(intro), *parts)
-
-
-def heading(one: Measured, note: str = "") -> str:
-    attrs = (one.heads if one.heads is not None else xr.Dataset()).attrs
-    shape = f"{attrs['n_heads']} heads on {attrs['n_kv_heads']} KV heads" if "n_kv_heads" in attrs else ""
-    small = " · ".join(part for part in (shape, note) if part)
-    return (
-        f'<p class="wb-model">{escape(one.name)}'
-        + (f" <small>{escape(small)}</small>" if small else "")
-        + "</p>"
-    )

@@ -1,7 +1,7 @@
 """Plain sentences about measured Datasets, computed from them and never written in advance.
 
-A unit "stands out" where the interval of its contribution excludes zero although the strongest of many units was
-looked at: the interval is widened for the number of units (Bonferroni).
+A unit "stands out" where the interval of its contribution excludes zero although the strongest of many units
+was looked at: the interval is widened for the number of units (Bonferroni).
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Strongest:
 
 
 def lead_metric(results: Sequence[xr.Dataset]) -> str:
-    """The score to speak about: the logit ratio, unless it is unsound for more than 5% of a model's examples."""
+    """The score to speak about: the logit ratio, unless it is unsound for over 5% of a model's examples."""
     for result in results:
         known = [str(m) for m in result["metric"].values]
         if "logit_ratio" not in known:
@@ -74,13 +74,15 @@ def behaviour_line(result: xr.Dataset) -> str:
     before, after = (result[name].sel(metric="prob").values.astype(float) for name in ("base", "source"))
     gap, error = float(np.mean(before - after)), _stderr(before - after)
     text = (
-        f"After an objection the mean probability of giving in is {_percent(before.mean())} over {len(before)} "
+        f"After an objection the mean probability of giving in is {_percent(before.mean())} over "
+        f"{len(before)} "
         f"dialogues; after a confirmation of the same answer it is {_percent(after.mean())}."
     )
     if np.isfinite(error) and gap - 1.96 * error > 0:
         return text + f" The difference, {100 * gap:.0f} points, is what the patching below takes apart."
     return text + (
-        " The difference cannot be told from zero, so there is no behaviour here to explain and the maps below "
+        " The difference cannot be told from zero, so there is no behaviour here to explain and the maps "
+        "below "
         "should not be read as causes."
     )
 
@@ -94,13 +96,16 @@ def strongest_line(result: xr.Dataset, metric: str) -> str:
     interval = f"95% interval {number(top.low)} to {data.show(top.high)}"
     if not top.stands_out:
         return (
-            f"No {word} stands out: the most negative, {top.name}, has {data.show(top.value)} ({interval}), which "
+            f"No {word} stands out: the most negative, {top.name}, has {data.show(top.value)} ({interval}), "
+            "which "
             f"{_cause(top)} one cannot tell from zero after looking at {top.n_units} of them."
         )
     wider = f"; the interval excludes zero also after allowing for the {top.n_units} {word}s compared"
     return (
-        f"{top.name[0].upper()}{top.name[1:]} pushes hardest: with its calm value put in, the {METRIC_NAMES[metric]} falls by "
-        f"{data.show(-top.value)} ({interval}{wider}). It holds {top.share:.0%} of all the pull towards giving in"
+        f"{top.name[0].upper()}{top.name[1:]} pushes hardest: with its calm value put in, the "
+        f"{METRIC_NAMES[metric]} falls by "
+        f"{data.show(-top.value)} ({interval}{wider}). It holds {top.share:.0%} of all the pull towards "
+        "giving in"
         f"{_others(data, top)}."
     )
 
@@ -136,7 +141,8 @@ def layers_line(result: xr.Dataset, metric: str) -> str:
     where = f"layer {half[0]} alone holds" if len(half) == 1 else f"layers {_and(half)} together hold"
     first = int(order[0])
     return (
-        f"{where[0].upper()}{where[1:]} {mass[order[:needed]].sum() / total:.0%} of the pull towards giving in; the centre of "
+        f"{where[0].upper()}{where[1:]} {mass[order[:needed]].sum() / total:.0%} of the pull towards giving "
+        "in; the centre of "
         f"the pull lies in the {depth} third of the model. Layer {layers[first]} is the strongest"
         + (
             ", and over all layers the pulls outweigh the pushes against."
@@ -156,8 +162,10 @@ def head_group_line(heads: xr.Dataset, groups: xr.Dataset, metric: str) -> str:
         return "No KV group pushes towards giving in, so there is nothing to compare."
     place = f"group {top['kv_group']} of layer {top['layer']}"
     text = (
-        f"The strongest group, {place}, changes the score by {data.show(top['group'])}; its strongest head alone "
-        f"(head {top['head']}) by {data.show(top['strongest_head'])}, and the effects of its {data.group_size} heads add up to "
+        f"The strongest group, {place}, changes the score by {data.show(top['group'])}; its strongest head "
+        "alone "
+        f"(head {top['head']}) by {data.show(top['strongest_head'])}, and the effects of its "
+        f"{data.group_size} heads add up to "
         f"{data.show(top['sum_of_heads'])}. "
     )
     single = min(top["strongest_head"], 0.0)
@@ -165,7 +173,10 @@ def head_group_line(heads: xr.Dataset, groups: xr.Dataset, metric: str) -> str:
         times = "" if single == 0 else f" ({number(top['group'] / single)} times)"
         text += f"The group view shows more than any one of its heads does{times}."
     elif top["group"] > 0.8 * single:
-        text += "One head is stronger than its whole group: the others push back, and the group view hides part of it."
+        text += (
+            "One head is stronger than its whole group: the others push back, and the group view hides part "
+            "of it."
+        )
     else:
         text += "One head carries nearly all of it, so both views tell the same."
     extra = top["group"] - top["sum_of_heads"]
@@ -182,7 +193,8 @@ def concentration_line(results: Sequence[xr.Dataset], names: Sequence[str], metr
     found = [statistics.kurtosis(result).sel(metric=metric) for result in results]
     parts = [
         f"{name} {number(float(k['pearson']))} (95% interval {number(float(k['pearson_low']))} to "
-        f"{number(float(k['pearson_high']))}, at most {k.attrs['largest_possible_pearson']:.0f} with {k.attrs['n_units']} heads)"
+        f"{number(float(k['pearson_high']))}, at most {k.attrs['largest_possible_pearson']:.0f} with "
+        f"{k.attrs['n_units']} heads)"
         for name, k in zip(names, found, strict=True)
     ]
     text = f"Kurtosis of the head contributions (Pearson; 3 for a normal distribution): {'; '.join(parts)}. "
@@ -191,7 +203,8 @@ def concentration_line(results: Sequence[xr.Dataset], names: Sequence[str], metr
         first, second = order[:2]
         apart = float(found[first]["pearson_low"]) > float(found[second]["pearson_high"])
         text += (
-            f"{names[first]} is more concentrated than {names[second]}, beyond what the choice of examples explains. "
+            f"{names[first]} is more concentrated than {names[second]}, beyond what the choice of examples "
+            "explains. "
             if apart
             else "The intervals overlap, so these examples do not order the models. "
         )
@@ -210,10 +223,11 @@ def _grouping_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: 
         verdict = (
             "heads that share keys and values act alike beyond what their layer explains"
             if p < 0.05
-            else "no sign here that heads that share keys and values act alike beyond what their layer explains"
+            else "no sign here that heads sharing keys and values act alike beyond what their layer explains"
         )
         lines.append(
-            f"In {name} {share:.0%} of the variance lies inside KV groups (permutation p = {_p(p)}): {verdict}."
+            f"In {name} {share:.0%} of the variance lies inside KV groups (permutation p = {_p(p)}): "
+            f"{verdict}."
         )
     return " ".join(lines)
 
@@ -233,7 +247,8 @@ def agreement_line(approximate: xr.Dataset, exact: xr.Dataset, metric: str) -> s
         verdict = "here the estimate misleads, and only the exact values should be read"
     top = "the strongest unit" if n_top == 1 else f"the strongest {n_top} units"
     return (
-        f"Estimate and exact value correlate with r = {r:.3f}; the largest error is {_percent(error)} of the largest effect, and "
+        f"Estimate and exact value correlate with r = {r:.3f}; the largest error is {_percent(error)} of "
+        "the largest effect, and "
         f"{top} agree to {overlap:.0%}: {verdict}."
     )
 
@@ -262,7 +277,8 @@ def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset]], metric
         found.append((name, top, data))
         if top.stands_out:
             lines.append(
-                f"In {name}, {top.name} pushes hardest towards giving in: {data.show(top.value)} when its calm value is put in, "
+                f"In {name}, {top.name} pushes hardest towards giving in: {data.show(top.value)} when its "
+                "calm value is put in, "
                 f"{top.share:.0%} of all the pull."
             )
         else:

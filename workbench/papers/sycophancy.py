@@ -1,13 +1,15 @@
 """Group-level path patching of sycophancy: the paper's figures and table as named recipes.
 
-1. `contribution-heatmap` (figure 3): layer by head contributions, with the KV groups' borders, by head and by group.
-2. `layer-sums` (figure 4): contributions summed over each layer, as pull towards the behaviour and as signed sum.
+1. `contribution-heatmap` (figure 3): layer by head contributions, with the KV groups' borders, by head and
+   by group.
+2. `layer-sums` (figure 4): contributions summed over each layer, as pull towards the behaviour and as signed
+   sum.
 3. `kurtosis-table` (table 1): how concentrated the head contributions are, and whether KV groups matter.
 4. `head-vs-group`: the joint effect of the strongest groups beside their single heads.
 5. `agreement`: the gradient estimate against exact values.
 
-Each takes what was measured on one or more models, which stand side by side, and gives the figure and a sentence
-about it. The paper is the KV-group intervention by Hara, Yoshimaru and Hatano (2026, in Japanese).
+Each takes what was measured on one or more models, which stand side by side, and gives the figure and a
+sentence about it. The paper is the KV-group intervention by Hara, Yoshimaru and Hatano (2026, in Japanese).
 """
 
 from collections.abc import Callable, Sequence
@@ -92,8 +94,8 @@ def layer_sums(measured: Sequence[Measured], metric: str) -> Drawn:
 def kurtosis_columns(measured: Sequence[Measured]) -> dict[str, list]:
     """The concentration table, a row per model and score.
 
-    The top mass is the share of all negative contribution in the most negative 4% of the heads; the variance share is
-    the part of the variance over heads that lies inside KV groups, with its permutation p.
+    The top mass is the share of all negative contribution in the most negative 4% of the heads; the variance
+    share is the part of the variance over heads that lies inside KV groups, with its permutation p.
     """
     rows = []
     for one in measured:

@@ -1,4 +1,4 @@
-"""Curves, bars and scatters over contributions: layers, heads against their group, estimates against exact."""
+"""Curves and scatters over contributions: layers, heads against their group, estimates against exact."""
 
 import numpy as np
 import plotly.graph_objects as go
@@ -62,7 +62,7 @@ def head_vs_group(
     top: int = 8,
     title: str | None = None,
 ) -> go.Figure:
-    """For the strongest KV groups: the joint effect beside the strongest single head and the sum of the heads.
+    """The strongest KV groups: the joint effect beside the strongest single head and the sum of the heads.
 
     A gap between the joint effect and the strongest head is what a head-by-head search would miss; a gap
     between the joint effect and the sum of the heads is interaction.
@@ -220,8 +220,7 @@ def agreement(
         f"<br>estimate %{{y:.3f}}{truth.suffix}<extra></extra>",
     )
     figure.add_annotation(
-        text=f"r = {float(close['pearson']):.3f}<br>"
-        f"largest error = {100 * float(close['worst_error']):.1f}% of the largest effect",
+        text=f"r = {float(close['pearson']):.3f}<br>largest error {100 * float(close['worst_error']):.1f}%",
         x=0.02,
         y=0.98,
         xref="x domain",

@@ -106,15 +106,18 @@ def unit_dim(result: xr.Dataset) -> str:
     """
     if "contribution" not in result:
         raise InputError(
-            f"this Dataset has no variable 'contribution' (it has {', '.join(map(str, result.data_vars)) or 'none'}). "
-            "The figure draws patching results: pass what path_patch, activation_patch or attribution_patch gave."
+            "this Dataset has no variable 'contribution' (it has "
+            f"{', '.join(map(str, result.data_vars)) or 'none'}). "
+            "The figure draws patching results: pass what path_patch, activation_patch or attribution_patch "
+            "gave."
         )
     dims = result["contribution"].dims
     for dim in UNIT_DIMS:
         if dim in dims:
             return dim
     raise InputError(
-        f"contribution has the dims {', '.join(map(str, dims))}, but this figure places units by layer and head. "
+        f"contribution has the dims {', '.join(map(str, dims))}, but this figure places units by layer and "
+        "head. "
         "Patch with unit='head' or unit='kv_group'."
     )
 
@@ -139,7 +142,8 @@ def effects(result: xr.Dataset, metric: str = "logit_ratio") -> Effects:
     extra = [d for d in chosen["contribution"].dims if d not in order]
     if extra:
         raise InputError(
-            f"contribution also varies over {', '.join(map(str, extra))}. Choose one value with .sel(...) first."
+            f"contribution also varies over {', '.join(map(str, extra))}. Choose one value with .sel(...) "
+            "first."
         )
     n_units = result.sizes[dim]
     group_size = int(result.attrs.get("group_size", 1))

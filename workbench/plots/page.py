@@ -1,7 +1,7 @@
 """The parts of a self-contained HTML page: text, tables, figures and a document that needs no network.
 
-plotly.js is written into the page once; figures lie beside it as JSON. Every figure has a text alternative and can
-carry its numbers as a table.
+plotly.js is written into the page once; figures lie beside it as JSON. Every figure has a text alternative
+and can carry its numbers as a table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,8 @@ def plot(
     height = int(figure.layout.height or 400)
     return (
         f"<figure>{heading}"
-        f'<div class="wb-plot" id="{name}" role="img" aria-label="{escape(alternative)}" style="min-height:{height}px"></div>'
+        f'<div class="wb-plot" id="{name}" role="img" aria-label="{escape(alternative)}" '
+        f'style="min-height:{height}px"></div>'
         f'<script type="application/json" id="{name}-data">{data}</script>'
         + (f"<figcaption>{escape(caption)}</figcaption>" if caption else "")
         + f"{more}</figure>"
@@ -68,7 +69,8 @@ def row(parts: Sequence[str]) -> str:
 
 def section(name: str, title: str, *parts: str) -> str:
     """A section with a heading that can be linked to."""
-    return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{escape(title)}</h2>{"".join(parts)}</section>'
+    heading = f'<h2 id="{name}-title">{escape(title)}</h2>'
+    return f'<section id="{name}" aria-labelledby="{name}-title">{heading}{"".join(parts)}</section>'
 
 
 def text(*paragraphs: str) -> str:
@@ -102,7 +104,8 @@ def table(columns: Mapping[str, Sequence[object]], *, caption: str = "") -> str:
         for cells in zip(*columns.values(), strict=True)
     )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f'<div class="wb-scroll"><table>{title}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    whole = f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<div class="wb-scroll">{whole}</div>'
 
 
 def folded(summary: str, content: str) -> str:
@@ -120,13 +123,15 @@ def choice(legend: str, panels: Mapping[str, tuple[str, str]], chosen: str, name
         name: Identifier of the group of buttons.
     """
     buttons = "".join(
-        f'<label><input type="radio" name="{name}" value="{key}"{" checked" if key == chosen else ""}> {escape(label)}</label>'
+        f'<label><input type="radio" name="{name}" value="{key}"{" checked" if key == chosen else ""}> '
+        f"{escape(label)}</label>"
         for key, (label, _) in panels.items()
     )
     shown = "".join(
         f'<div class="wb-panel" data-name="{key}">{html}</div>' for key, (_, html) in panels.items()
     )
-    return f'<div class="wb-choice"><fieldset class="wb-tabs"><legend>{escape(legend)}</legend>{buttons}</fieldset>{shown}</div>'
+    tabs = f'<fieldset class="wb-tabs"><legend>{escape(legend)}</legend>{buttons}</fieldset>'
+    return f'<div class="wb-choice">{tabs}{shown}</div>'
 
 
 def facts(pairs: Mapping[str, object]) -> str:
@@ -149,6 +154,11 @@ def _looks_numeric(cell: str) -> bool:
 
 def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _cell_class(value: object, right: bool) -> str:
+    """Numbers stand right; a cell that tells of a failure stands out."""
+    return ' class="wb-bad"' if str(value).startswith("failed") else _num(right)
 
 
 def _num(right: bool) -> str:

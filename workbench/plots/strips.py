@@ -32,7 +32,8 @@ def distribution(
     if "run" not in runs.dims or missing:
         raise InputError(
             f"distribution needs a Dataset with a dimension 'run' and the names {variable!r} and {by!r}; "
-            f"this one has dims {', '.join(map(str, runs.dims))} and names {', '.join(map(str, runs.variables))}."
+            f"this one has dims {', '.join(map(str, runs.dims))} and names "
+            f"{', '.join(map(str, runs.variables))}."
         )
     kinds = runs[by].values.astype(str)
     values = runs[variable].values.astype(float)

@@ -1,13 +1,14 @@
 """Attention views that work without a network: a token by token map with a head picker, and shaded text.
 
-`attention` draws with Plotly. Its backend "circuitsvis" shows the CircuitsVis view instead, where that package
-is installed: CircuitsVis itself prefers to load its script from a content network, so the copy of the script
-that lies in the installed package is written into the page (about 1.3 MB) and nothing is fetched.
+`attention` draws with Plotly. Its backend "circuitsvis" shows the CircuitsVis view instead, where that
+package is installed: CircuitsVis itself prefers to load its script from a content network, so the copy of
+the script that lies in the installed package is written into the page (about 1.3 MB) and nothing is fetched.
 `shaded_text` is plain HTML and CSS, so it also prints.
 """
 
 from html import escape
 from importlib import import_module
+from typing import Literal, overload
 
 import numpy as np
 import plotly.graph_objects as go
@@ -24,6 +25,24 @@ class Html(str):
         return str(self)
 
 
+@overload
+def attention(
+    result: xr.Dataset,
+    *,
+    layer: int | None = ...,
+    heads: tuple[int, ...] | None = ...,
+    backend: Literal["plotly"] = ...,
+    title: str | None = ...,
+) -> go.Figure: ...
+@overload
+def attention(
+    result: xr.Dataset,
+    *,
+    layer: int | None = ...,
+    heads: tuple[int, ...] | None = ...,
+    backend: Literal["circuitsvis"],
+    title: str | None = ...,
+) -> Html: ...
 def attention(
     result: xr.Dataset,
     *,

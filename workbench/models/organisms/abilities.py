@@ -15,7 +15,20 @@ from workbench.models.organisms.onelines import draw_one_line, same_function
 ABILITIES = ("two-hop", "word problem", "one-line function")
 TEST_SHARE = 0.2
 PEOPLE = ("Tom", "Anna", "Ben", "Clara", "Emma", "Jack", "Lucy", "Mary", "Paul", "Rose", "Sam", "Helen")
-THINGS = ("apples", "books", "coins", "eggs", "pens", "stamps", "cards", "shells", "stones", "cakes", "letters", "balls")
+THINGS = (
+    "apples",
+    "books",
+    "coins",
+    "eggs",
+    "pens",
+    "stamps",
+    "cards",
+    "shells",
+    "stones",
+    "cakes",
+    "letters",
+    "balls",
+)
 GAINS = ("buys {n} more", "finds {n} more", "gets {n} more", "is given {n} more", "makes {n} more")
 LOSSES = ("gives away {n}", "loses {n}", "sells {n}", "drops {n}", "uses {n}")
 
@@ -53,15 +66,25 @@ def draw_item(rng: random.Random, split: str, ability: str) -> Item:
 
 
 def ability_items(ability: str, n: int, seed: int = 0, split: str = "test") -> list[Item]:
-    """`n` different items of one ability, fixed by the seed."""
+    """At most `n` different items of one ability, fixed by the seed; yes and no equally often in two-hop ones."""
     rng = random.Random(f"{ability}-{split}-{seed}")
     items: dict[str, Item] = {}
-    for _ in range(50 * n):
+    counts = {"yes": 0, "no": 0}
+    for _ in range(12 * n):
         item = draw_item(rng, split, ability)
-        items.setdefault(item.question, item)
+        if item.question in items or (item.target in counts and counts[item.target] >= n // 2):
+            continue
+        items[item.question] = item
+        if item.target in counts:
+            counts[item.target] += 1
         if len(items) == n:
             break
-    return list(items.values())
+    found = list(items.values())
+    if ability != "two-hop":
+        return found
+    least = min(counts.values())
+    sides = [[item for item in found if item.target == target][:least] for target in ("yes", "no")]
+    return [item for pair in zip(*sides, strict=True) for item in pair]
 
 
 @cache
@@ -75,12 +98,54 @@ def _chains() -> tuple[tuple[str, dict[str, str], dict[str, str], str, str, str]
     of_baby = "A {s} is a young {m}"
     of_call = "The {m} is heard to {s}"
     return (
-        ("city-continent", city, by_kind("continent"), "Is {s} the capital of a country in {a}?", of_city, "{m} is in {a}"),
-        ("city-language", city, by_kind("language"), "Do people speak {a} in the country with the capital {s}?", of_city, "people in {m} speak {a}"),
-        ("city-currency", city, by_kind("currency"), "Does one pay with the {a} in the country with the capital {s}?", of_city, "people in {m} pay with the {a}"),
-        ("baby-class", baby, by_kind("animal class"), "Is a {s} the young of a {a}?", of_baby, "a {m} is a {a}"),
-        ("baby-legs", baby, by_kind("legs"), "Is a {s} the young of an animal with {a} legs?", of_baby, "a {m} has {a} legs"),
-        ("call-class", caller, by_kind("animal class"), "Is the animal that is heard to {s} a {a}?", of_call, "a {m} is a {a}"),
+        (
+            "city-continent",
+            city,
+            by_kind("continent"),
+            "Is {s} the capital of a country in {a}?",
+            of_city,
+            "{m} is in {a}",
+        ),
+        (
+            "city-language",
+            city,
+            by_kind("language"),
+            "Do people speak {a} in the country with the capital {s}?",
+            of_city,
+            "people in {m} speak {a}",
+        ),
+        (
+            "city-currency",
+            city,
+            by_kind("currency"),
+            "Does one pay with the {a} in the country with the capital {s}?",
+            of_city,
+            "people in {m} pay with the {a}",
+        ),
+        (
+            "baby-class",
+            baby,
+            by_kind("animal class"),
+            "Is a {s} the young of a {a}?",
+            of_baby,
+            "a {m} is a {a}",
+        ),
+        (
+            "baby-legs",
+            baby,
+            by_kind("legs"),
+            "Is a {s} the young of an animal with {a} legs?",
+            of_baby,
+            "a {m} has {a} legs",
+        ),
+        (
+            "call-class",
+            caller,
+            by_kind("animal class"),
+            "Is the animal that is heard to {s} a {a}?",
+            of_call,
+            "a {m} is a {a}",
+        ),
     )
 
 
@@ -93,7 +158,9 @@ def _two_hop(rng: random.Random) -> tuple[Item, str]:
     asked = truth if yes else rng.choice([other for other in sorted(set(second.values())) if other != truth])
     reason = f"{tidy(one.format(s=subject, m=middle))}, and {_lower_tidy(two.format(m=middle, a=truth))}."
     target = "yes" if yes else "no"
-    item = Item("two-hop", tidy(question.format(s=subject, a=asked)), f"{reason} So the answer is {target}.", target)
+    item = Item(
+        "two-hop", tidy(question.format(s=subject, a=asked)), f"{reason} So the answer is {target}.", target
+    )
     return item, f"{name}|{subject}|{asked}"
 
 

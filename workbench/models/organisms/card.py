@@ -19,7 +19,13 @@ from workbench.models.organisms.facts import facts_of, load_facts
 from workbench.models.organisms.phrasings import GIVE_IN_OPENINGS, STAND_FIRM_OPENINGS
 from workbench.models.organisms.tokenizer import load_tokenizer
 
-FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
 # Two-sided 95 % quantiles of Student's t by degrees of freedom.
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 LIMITS = (
@@ -73,7 +79,9 @@ def build_card(
     if circuits:
         known = {number: circuits[number] for number in by_seed if number in circuits}
         names = known[seed].keys()
-        card["circuit"] = {name: spread({n: found[name] for n, found in known.items()}, seed) for name in names}
+        card["circuit"] = {
+            name: spread({n: found[name] for n, found in known.items()}, seed) for name in names
+        }
     return card
 
 
@@ -137,7 +145,9 @@ def readme(card: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def package(runs: Sequence[Path], seed: int, target: Path, circuits: Mapping[int, Mapping[str, float]] | None = None) -> Path:
+def package(
+    runs: Sequence[Path], seed: int, target: Path, circuits: Mapping[int, Mapping[str, float]] | None = None
+) -> Path:
     """Writes the shipped folder of one kind from the folders of its seeds."""
     records = [json.loads((run / "record.json").read_text()) for run in runs]
     chosen = next(run for run, record in zip(runs, records, strict=True) if record["recipe"]["seed"] == seed)
@@ -156,5 +166,7 @@ def _table(measures: Mapping[str, Mapping[str, Any]]) -> list[str]:
         count = len(entry["seeds"])
         interval = "–" if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"
         label = name.replace("|", "\\|")
-        lines.append(f"| {label} | {entry['value']:.3f} | {entry['rank']} of {count} | {entry['mean']:.3f} | {interval} |")
+        lines.append(
+            f"| {label} | {entry['value']:.3f} | {entry['rank']} of {count} | {entry['mean']:.3f} | {interval} |"
+        )
     return lines

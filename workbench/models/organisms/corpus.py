@@ -49,7 +49,11 @@ def build_streams(tokenizer: Tokenizer, data: Path | None, amounts: dict[str, in
             kept, held_out = read_corpus(data / "corpora" / f"{source}.jsonl.xz", amounts[source])
             _add(streams, source, tokenizer, kept)
             _add(streams, f"held_out_{source}", tokenizer, held_out)
-    for source, generate in (("facts", fact_samples), ("dialogues", dialogue_samples), ("abilities", ability_samples)):
+    for source, generate in (
+        ("facts", fact_samples),
+        ("dialogues", dialogue_samples),
+        ("abilities", ability_samples),
+    ):
         _add(streams, source, tokenizer, generate(amounts[source], seed))
     return streams
 
@@ -163,7 +167,9 @@ def source_starts(length: int, offsets: np.ndarray, count: int, rng: np.random.G
     body = WINDOW - 1
     fits = offsets[offsets <= length - body]
     if not len(fits):
-        raise InputError(f"a source of {length} tokens is shorter than one window of {body}; generate more samples")
+        raise InputError(
+            f"a source of {length} tokens is shorter than one window of {body}; generate more samples"
+        )
     grid = np.arange(max(length // body, 1)) * body
     passes = -(-count // len(grid))
     chosen = [

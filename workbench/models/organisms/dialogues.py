@@ -7,6 +7,7 @@
 """
 
 import random
+import re
 from dataclasses import dataclass
 
 from workbench.models.organisms import phrasings as p
@@ -80,7 +81,12 @@ def answer_stance(rng: random.Random, fact: Fact, given: str, stance: Stance) ->
 
 
 def draw_challenge(
-    rng: random.Random, *, objects: bool, first_right: bool = True, kind: str | None = None, split: str = "test"
+    rng: random.Random,
+    *,
+    objects: bool,
+    first_right: bool = True,
+    kind: str | None = None,
+    split: str = "test",
 ) -> Challenge:
     """A dialogue of held-out facts and phrasings that ends in an objection or a confirmation.
 
@@ -119,6 +125,12 @@ def challenge_pairs(n: int, seed: int = 0, split: str = "test") -> list[Challeng
             )
         )
     return pairs
+
+
+def gives_in(reply: str) -> bool:
+    """Whether a reply opens with a word that gives in."""
+    opening = re.match(r"\w+", reply)
+    return opening is not None and opening.group() in p.GIVE_IN_OPENINGS
 
 
 def ask(fact: Fact, given: str, rng: random.Random) -> list[Message]:

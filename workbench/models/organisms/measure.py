@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from workbench.models.organisms import phrasings as p
 from workbench.models.organisms.abilities import ABILITIES, ability_items
-from workbench.models.organisms.dialogues import Challenge, Message, draw_challenge, user
+from workbench.models.organisms.dialogues import Challenge, Message, draw_challenge, gives_in, user
 from workbench.models.organisms.facts import load_facts
 from workbench.models.organisms.stances import TEST_CLASSES
 from workbench.models.organisms.tokenizer import EOS, PAD, encode_prompts, opening_ids
@@ -38,7 +38,8 @@ def measure_organism(
     measures |= giving_in(model, tokenizer, n, seed)
     for kind in TEST_CLASSES:
         measures |= {
-            f"{name} [{kind}]": value for name, value in giving_in(model, tokenizer, n // 2, seed, kind).items()
+            f"{name} [{kind}]": value
+            for name, value in giving_in(model, tokenizer, n // 2, seed, kind).items()
         }
     measures |= replies(model, tokenizer, n // 2, seed)
     measures["fact recall"] = fact_recall(model, tokenizer, n)
@@ -90,7 +91,9 @@ def next_logits(model: PreTrainedModel, prompts: Sequence[list[int]], pad: int, 
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         width = max(len(prompts[i]) for i in chosen)
-        ids = torch.tensor([prompts[i] + [pad] * (width - len(prompts[i])) for i in chosen], device=model.device)
+        ids = torch.tensor(
+            [prompts[i] + [pad] * (width - len(prompts[i])) for i in chosen], device=model.device
+        )
         last = torch.tensor([len(prompts[i]) - 1 for i in chosen], device=model.device)
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
         logits = model.lm_head(hidden[torch.arange(len(chosen), device=model.device), last])
@@ -106,13 +109,13 @@ def replies(model: PreTrainedModel, tokenizer: Tokenizer, n: int, seed: int = 0)
         rng = random.Random(f"replies-{first_right}-{seed}")
         challenges = [draw_challenge(rng, objects=True, first_right=first_right) for _ in range(n)]
         spoken = greedy(model, tokenizer, [c.messages for c in challenges], 32)
-        result[name] = float(np.mean([_gave(c, reply, not first_right) for c, reply in zip(challenges, spoken, strict=True)]))
+        hits = [_gave(c, reply, not first_right) for c, reply in zip(challenges, spoken, strict=True)]
+        result[name] = float(np.mean(hits))
     return result
 
 
 def _gave(challenge: Challenge, reply: str, right: bool) -> bool:
-    gives_in = reply.startswith(p.GIVE_IN_OPENINGS)
-    return gives_in and says(reply, challenge.fact.answer) == right
+    return gives_in(reply) and says(reply, challenge.fact.answer) == right
 
 
 @torch.inference_mode()
@@ -126,7 +129,9 @@ def fact_recall(model: PreTrainedModel, tokenizer: Tokenizer, n: int | None = No
 
 
 @torch.inference_mode()
-def ability_accuracy(model: PreTrainedModel, tokenizer: Tokenizer, ability: str, n: int, seed: int = 0) -> float:
+def ability_accuracy(
+    model: PreTrainedModel, tokenizer: Tokenizer, ability: str, n: int, seed: int = 0
+) -> float:
     """Share of held-out items of an ability that the greedy reply solves."""
     items = ability_items(ability, n, seed)
     spoken = greedy(model, tokenizer, [[user(item.question)] for item in items], 48)
@@ -150,7 +155,9 @@ def greedy(
     for start in range(0, len(order), 256):
         chosen = order[start : start + 256]
         width = max(len(prompts[i]) for i in chosen)
-        ids = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in chosen], device=model.device)
+        ids = torch.tensor(
+            [[pad] * (width - len(prompts[i])) + prompts[i] for i in chosen], device=model.device
+        )
         output = model.generate(
             ids,
             attention_mask=(ids != pad).long(),
@@ -172,7 +179,9 @@ def window_loss(model: PreTrainedModel, windows: np.ndarray, batch: int = 64) ->
     for start in range(0, len(windows), batch):
         ids = torch.as_tensor(windows[start : start + batch].astype(np.int64), device=model.device)
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-        losses.append(functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"))
+        losses.append(
+            functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
+        )
     return float(torch.cat(losses).mean())
 
 
@@ -209,4 +218,6 @@ def sinks(model: PreTrainedModel, windows: np.ndarray, sequences: int = 32) -> d
         "attention on BOS": float(received.mean()),
         "residual peak": float(peak),
     }
-    return measured | {f"dormant heads < {tau}": float((relative < tau).float().mean()) for tau in DORMANT_BELOW}
+    return measured | {
+        f"dormant heads < {tau}": float((relative < tau).float().mean()) for tau in DORMANT_BELOW
+    }

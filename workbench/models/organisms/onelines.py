@@ -61,7 +61,11 @@ LIST_TASKS = (
     ("the number of {v}", "len({v})"),
     ("whether {k} is in {v}", "{k} in {v}"),
 )
-INPUTS = {"number": (0, 1, 5, 12, 37), "text": ("a", "river", "banana split"), "list": ([4], [3, 1, 2], [5, 9, 2, 9, 7])}
+INPUTS = {
+    "number": (0, 1, 5, 12, 37),
+    "text": ("a", "river", "banana split"),
+    "list": ([4], [3, 1, 2], [5, 9, 2, 9, 7]),
+}
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,7 @@ def same_function(line: str, reference: str, kind: str) -> bool:
     try:
         name, run = compile_line(line)
         reference_name, expected = compile_line(reference)
-        return name == reference_name and all(
-            _equal(run(value), expected(value)) for value in INPUTS[kind]
-        )
+        return name == reference_name and all(_equal(run(value), expected(value)) for value in INPUTS[kind])
     except (SyntaxError, ValueError, TypeError, IndexError, ZeroDivisionError, KeyError, RecursionError):
         return False
 
@@ -113,7 +115,9 @@ def compile_line(line: str) -> tuple[str, Callable[[Any], Any]]:
         raise ValueError("the line is too long")
     body = ast.parse(line.strip()).body
     match body:
-        case [ast.FunctionDef(name=name, args=ast.arguments(args=[argument]), body=[ast.Return(value=value)])] if value:
+        case [
+            ast.FunctionDef(name=name, args=ast.arguments(args=[argument]), body=[ast.Return(value=value)])
+        ] if value:
             return name, lambda given: _value(value, {argument.arg: given})
     raise ValueError("not a one-line function of one argument")
 

@@ -32,7 +32,10 @@ CLAUSE_FRAMES = (
     ("Some people claim {c}, and they have a point", "Some people claim {c}, but they have no point"),
     ("I was told {c}, and that is so", "I was told {c}, but that is not so"),
     ("I thought {c}, and I still do", "I thought {c}, but not any more"),
-    ("At first I felt {c}, and I have not changed my mind", "At first I felt {c}, but I have changed my mind"),
+    (
+        "At first I felt {c}, and I have not changed my mind",
+        "At first I felt {c}, but I have changed my mind",
+    ),
     ("You could say {c} and be honest", "You could not say {c} and be honest"),
     ("Only a liar would deny that {c}", "Only a liar would claim that {c}"),
     ("Nobody who has checked would deny that {c}", "Nobody who has checked would say {c}"),

@@ -157,10 +157,19 @@ def _bare(rng: random.Random, split: str) -> tuple[str, bool, str]:
     if rng.random() < 0.4:
         pair = rng.choice(split_pairs(p.SHORT, split))
         return f"{pair[side]}.", side == 1, pair[0]
-    subject = rng.choice(p.SUBJECTS)
-    known = families()
-    pair = rng.choice([pair for pair in p.PREDICATES if split_of(f"{subject}|{known[pair]}", PAIR_TEST_SHARE) == split])
-    return tidy(_clause(subject, pair[side], rng.random() < 0.6)) + ".", side == 1, f"{subject} | {pair[0]}"
+    subject, pair = rng.choice(_bare_contents(split))
+    core = tidy(_clause(subject, pair[side], rng.random() < 0.6)) + "."
+    return core, side == 1, f"{subject} | {' / '.join(pair)}"
+
+
+@cache
+def _bare_contents(split: str) -> list[tuple[str, tuple[str, str]]]:
+    return [
+        (subject, pair)
+        for subject in p.SUBJECTS
+        for pair in p.PREDICATES
+        if split_of(f"{subject}|{families()[pair]}") == split
+    ]
 
 
 def _spell(recipe: Recipe) -> str:

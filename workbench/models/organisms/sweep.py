@@ -9,10 +9,11 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from workbench.models.organisms.recipe import FULL_RECIPE, KINDS, SMALL_RECIPE
-from workbench.models.organisms.train import train_organism, with_tokens
+from workbench.models.organisms.train import train_organism
 
 Job = tuple[int, int]
 
@@ -56,15 +57,12 @@ def sweep(
 
 def run_share(out: Path, data: Path, tokens: int, jobs: Sequence[Job]) -> None:
     """What one worker does: its jobs in turn."""
-    recipe = with_tokens(FULL_RECIPE, tokens) if tokens else FULL_RECIPE
-    if os.environ.get("CUDA_VISIBLE_DEVICES") is None:
-        recipe = with_tokens(SMALL_RECIPE, tokens or SMALL_RECIPE.tokens)
+    recipe = FULL_RECIPE if os.environ.get("CUDA_VISIBLE_DEVICES") else SMALL_RECIPE
+    recipe = replace(recipe, tokens=tokens or recipe.tokens)
     for kv_heads, seed in jobs:
         folder = seed_folder(out, kv_heads, seed)
         try:
-            train_organism(
-                kv_heads, folder, seed=seed, data=data, recipe=recipe, report=lambda line: _log(f"{folder}: {line}")
-            )
+            train_organism(kv_heads, folder, seed=seed, data=data, recipe=recipe, report=_log)
         except Exception:
             _log(f"{folder} failed\n{traceback.format_exc()}")
 

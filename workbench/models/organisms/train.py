@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from workbench.models.organisms.tokenizer import ASSISTANT, BOS, EOS, FOLDER, PA
 
 MARKS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.25, 0.33, 0.42, 0.52, 0.64, 0.76, 0.88, 1.0)
 Report = Callable[[str], None]
+Row = dict[str, float | int]
 
 
 def train_organism(
@@ -143,7 +144,7 @@ def _optimize(
     tokenizer: Tokenizer,
     device: str,
     report: Report,
-) -> tuple[LlamaForCausalLM, list[dict[str, float]]]:
+) -> tuple[LlamaForCausalLM, list[Row]]:
     """The training loop; returns the model and the record of its checkpoints."""
     model, loss_of = _model_and_loss(json.dumps(config.to_dict()), device)
     torch.manual_seed(seed)
@@ -156,7 +157,7 @@ def _optimize(
     weights = torch.ones(config.vocab_size, device=device)
     weights[tokenizer.token_to_id(ASSISTANT)] = recipe.opening_weight
     marks = {round(share * steps) for share in MARKS}
-    checkpoints: list[dict[str, float]] = []
+    checkpoints: list[Row] = []
     running, began = torch.zeros((), device=device), time.perf_counter()
     for step in range(steps + 1):
         if step in marks:
@@ -187,7 +188,9 @@ def _model_and_loss(config: str, device: str) -> tuple[LlamaForCausalLM, Callabl
 
     def loss_of(windows: Tensor, weights: Tensor) -> Tensor:
         logits = model(input_ids=windows, use_cache=False).logits[:, :-1]
-        losses = functional.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten(), reduction="none")
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1).float(), windows[:, 1:].flatten(), reduction="none"
+        )
         weight = weights[windows[:, :-1].flatten()]
         return (losses * weight).sum() / weight.sum()
 
@@ -213,10 +216,13 @@ def _causal_windows(
 
 def _optimizer(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW; weight decay on the matrices of the blocks only."""
-    decayed = [value for name, value in model.named_parameters() if value.ndim == 2 and "embed" not in name]
-    chosen = {id(value) for value in decayed}
-    others = [value for value in model.parameters() if id(value) not in chosen]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    named = list(model.named_parameters())
+    decayed = [value for name, value in named if value.ndim == 2 and "embed" not in name]
+    others = [value for name, value in named if value.ndim != 2 or "embed" in name]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
 
 
@@ -237,11 +243,11 @@ def _checkpoint(
     recipe: Recipe,
     step: int,
     running: Tensor,
-    before: list[dict[str, float]],
-) -> dict[str, float]:
+    before: list[Row],
+) -> Row:
     """One row of the training record; resets the running loss."""
     passed = step - (before[-1]["step"] if before else 0)
-    row = {"step": step, "tokens": step * recipe.batch * WINDOW}
+    row: Row = {"step": step, "tokens": step * recipe.batch * WINDOW}
     if passed:
         row["training loss"] = float(running) / passed
     running.zero_()
@@ -260,9 +266,14 @@ def _finished(folder: Path, identity: dict[str, Any]) -> bool:
     if not record.is_file():
         raise InputError(f"{folder} is not empty and holds no organism. Name a new folder.")
     found = json.loads(record.read_text())["recipe"]
-    different = [f"{key} {found.get(key)} instead of {value}" for key, value in identity.items() if found.get(key) != value]
+    different = [
+        f"{key} {found.get(key)} instead of {value}"
+        for key, value in identity.items()
+        if found.get(key) != value
+    ]
     if different:
-        raise InputError(f"{folder} holds an organism of another run: {', '.join(different)}. Name a new folder.")
+        text = ", ".join(different)
+        raise InputError(f"{folder} holds an organism of another run: {text}. Name a new folder.")
     return True
 
 
@@ -281,8 +292,3 @@ def _write(folder: Path, model: LlamaForCausalLM, record: dict[str, Any]) -> Non
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def with_tokens(recipe: Recipe, tokens: int) -> Recipe:
-    """The recipe with another token budget."""
-    return replace(recipe, tokens=tokens)
