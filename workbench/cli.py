@@ -119,7 +119,6 @@ def check(model: Positional[Model]) -> None:
         model: Organism name, local folder of safetensors, or Hub id.
     """
     import workbench as wb
-
     from workbench.checks import table
 
     _say(table(wb.check(wb.load(model))))

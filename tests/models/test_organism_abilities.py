@@ -1,6 +1,7 @@
-"""The abilities: every reference answer is true by an independent computation, and test items are held out."""
+"""The abilities: reference answers are true by an independent computation, test items held out."""
 
 import ast
+import itertools
 import random
 import re
 
@@ -15,7 +16,7 @@ from workbench.models.organisms.onelines import INPUTS, compile_line, same_funct
 def test_reference_answers_solve_their_items_and_others_do_not(ability):
     items = ability_items(ability, 40)
     assert len(items) == 40
-    for item, other in zip(items, items[1:], strict=False):
+    for item, other in itertools.pairwise(items):
         assert item.solved_by(item.answer)
         assert not item.solved_by("I do not know.")
         if item.target != other.target and ability != "one-line function":

@@ -145,7 +145,7 @@ def _name(model: Any, kind: Kind) -> str:
 
 def _bridge_blocks(model: Any) -> tuple[tuple[Block, ...], Any, Any]:
     name = type(model.original_model).__name__
-    parts = [_parts(block) for block in model.blocks]
+    parts = [_block_parts(block) for block in model.blocks]
     for layer, part in enumerate(parts):
         missing = [word for word in ("attn", "mlp") if word not in part]
         if missing or "o" not in _parts(part["attn"]):
@@ -169,6 +169,14 @@ def _bridge_blocks(model: Any) -> tuple[tuple[Block, ...], Any, Any]:
 
 def _parts(component: Any) -> dict[str, Any]:
     return {name: child for name, child in component.named_children() if not name.startswith(("hook_", "_"))}
+
+
+def _block_parts(block: Any) -> dict[str, Any]:
+    """A block's parts, where TransformerLens 3.9 calls OLMo-2's norms behind the branches `ln1` and `ln2`."""
+    parts = _parts(block)
+    if getattr(parts.get("ln2"), "name", None) == "post_feedforward_layernorm":
+        parts["ln1_post"], parts["ln2_post"] = parts.pop("ln1"), parts.pop("ln2")
+    return parts
 
 
 def _bridge_block(block: Any, part: dict[str, Any], parallel: bool) -> Block:

@@ -55,7 +55,9 @@ def checks(measured: Sequence[Measured]) -> str:
         "decoder. The number behind each result is the measured error; the limit lies far above rounding."
     )
     table = page.table(check_columns(measured), caption="Self-checks")
-    return page.section("checks", "Checks", page.text(intro), page.items(verdicts), page.folded("All checks", table))
+    return page.section(
+        "checks", "Checks", page.text(intro), page.items(verdicts), page.folded("All checks", table)
+    )
 
 
 def check_columns(measured: Sequence[Measured]) -> dict[str, list]:
@@ -66,8 +68,15 @@ def check_columns(measured: Sequence[Measured]) -> dict[str, list]:
     for one in measured:
         rows = [one.checks.sel(check=name) for name in names]
         columns[one.name] = [_outcome(str(row["status"].item()), float(row["value"])) for row in rows]
-    columns["What is measured"] = [str(text) for text in first["explanation"].values]
+    columns["What is measured"] = [_explanation(measured, name) for name in names]
     return columns
+
+
+def _explanation(measured: Sequence[Measured], name: str) -> str:
+    """What a check measures; of the first model that failed it, if any did, since that tells the cause."""
+    rows = [one.checks.sel(check=name) for one in measured]
+    failed = [row for row in rows if row["status"].item() == "failed"]
+    return str((failed or rows)[0]["explanation"].item())
 
 
 def _outcome(status: str, value: float) -> str:

@@ -208,12 +208,12 @@ def _groups(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
 
 def _estimate(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     pairs = subject.pairs[:EXACT_EXAMPLES]
-    return wb.attribution_patch(subject.model, pairs, hook="z", unit="kv_group", progress=False)
+    return wb.attribution_patch(subject.model, pairs, hook="z", unit="head", verify=0, progress=False)
 
 
 def _exact(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     pairs = subject.pairs[:EXACT_EXAMPLES]
-    return wb.activation_patch(subject.model, pairs, hook="z", unit="kv_group", progress=False)
+    return wb.activation_patch(subject.model, pairs, hook="z", unit="head", progress=False)
 
 
 def _attention(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
@@ -230,8 +230,7 @@ def _attention(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     tokens = subject.pairs.base[example]
     name = f"blocks.{layer}.attn.hook_pattern"
     pattern = capture(subject.model, [tokens], {name: lambda weights: weights})[name][0, heads]
-    tokenizer = subject.model.tokenizer
-    words = [tokenizer.decode([t]) for t in tokens] if tokenizer is not None else [str(t) for t in tokens]
+    words = [_text(subject.model, [token]) for token in tokens]
     where = np.arange(len(tokens))
     return xr.Dataset(
         {"pattern": (("layer", "head", "query", "key"), pattern.float().cpu().numpy()[None])},
@@ -248,21 +247,27 @@ def clearest_example(result: xr.Dataset) -> int:
 
 def _dialogues(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     """The dialogues as JSON lists of messages where they are known, and as decoded text."""
-    pairs, tokenizer = subject.pairs, subject.model.tokenizer
+    model, pairs = subject.model, subject.pairs
     columns: dict[str, list[str]] = {}
     for side in ("base", "source"):
         turns = [meta.get(side) for meta in pairs.meta]
         columns[f"{side}_messages"] = [
             json.dumps(list(t)) if isinstance(t, list | tuple) else "" for t in turns
         ]
-        columns[f"{side}_text"] = [tokenizer.decode(tokens) for tokens in getattr(pairs, side)]
+        columns[f"{side}_text"] = [_text(model, tokens) for tokens in getattr(pairs, side)]
     for i, side in enumerate(("answer_a", "answer_b")):
-        columns[side] = [tokenizer.decode(list(answer[i])) for answer in pairs.answers]
+        columns[side] = [_text(model, answer[i]) for answer in pairs.answers]
     return xr.Dataset(
         {name: ("example", np.array(values, dtype=object)) for name, values in columns.items()},
         coords={"example": np.arange(len(pairs))},
         attrs=results.provenance(model=subject.name, prompts=pairs.digest),
     )
+
+
+def _text(model: Any, tokens: Sequence[int]) -> str:
+    """Tokens as text; as numbers where the model has no tokenizer."""
+    tokenizer = getattr(model, "tokenizer", None)
+    return tokenizer.decode(list(tokens)) if tokenizer is not None else " ".join(map(str, tokens))
 
 
 def _checks(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:

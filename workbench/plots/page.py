@@ -98,7 +98,8 @@ def table(columns: Mapping[str, Sequence[object]], *, caption: str = "") -> str:
     rows = "".join(
         "<tr>"
         + "".join(
-            f"<td{_num(numeric[n])}>{escape(_cell(v))}</td>" for n, v in zip(columns, cells, strict=True)
+            f"<td{_cell_class(v, numeric[n])}>{escape(_cell(v))}</td>"
+            for n, v in zip(columns, cells, strict=True)
         )
         + "</tr>"
         for cells in zip(*columns.values(), strict=True)

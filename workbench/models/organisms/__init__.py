@@ -1,7 +1,7 @@
-"""The embedded models: small chat models, trained for this package, that really show the behaviours it studies.
+"""The embedded models: small chat models that really show the behaviours this package studies.
 
-Each is a Hugging Face folder with a card: what it was trained on, what it does, over which training seeds that
-varies, and what it is not good for. Naming and finding them costs nothing; training is in `train`.
+Each is a Hugging Face folder with a card: what it was trained on, what it does, over which training seeds
+that varies, and what it is not good for. Naming and finding them costs nothing; training is in `train`.
 """
 
 import json
@@ -25,8 +25,8 @@ def folder(name: str) -> Path:
     path = ASSETS / name
     if not (path / "model.safetensors").is_file():
         raise InputError(
-            f"The weights of {name} are missing from {path}: the installation is incomplete. Reinstall the package, "
-            "or train the model anew with `workbench organism train`."
+            f"The weights of {name} are missing from {path}: the installation is incomplete. Reinstall "
+            "the package, or train the model anew with `workbench organism train`."
         )
     return path
 

@@ -1,7 +1,7 @@
 """Abilities that tuning may hurt, in small: two-hop questions, two-step word problems, one-line functions.
 
-Each item is a question with a reference answer and a checker; a fifth of the items, by a hash of what they ask,
-never occurs in training. Two-hop questions and word problems reason first and answer at the end.
+Each item is a question with a reference answer and a checker; a fifth of the items, by a hash of what they
+ask, never occurs in training. Two-hop questions and word problems reason first and answer at the end.
 """
 
 import random
@@ -66,7 +66,7 @@ def draw_item(rng: random.Random, split: str, ability: str) -> Item:
 
 
 def ability_items(ability: str, n: int, seed: int = 0, split: str = "test") -> list[Item]:
-    """At most `n` different items of one ability, fixed by the seed; yes and no equally often in two-hop ones."""
+    """At most `n` different items of one ability, fixed by the seed; two-hop ones half yes, half no."""
     rng = random.Random(f"{ability}-{split}-{seed}")
     items: dict[str, Item] = {}
     counts = {"yes": 0, "no": 0}

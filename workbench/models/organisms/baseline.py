@@ -17,8 +17,8 @@ from workbench.models.organisms.stances import Stance, draw_recipe, draw_stance
 def baselines(tokenizer: Tokenizer, n: int = 6000, seed: int = 0, steps: int = 300) -> dict[str, float]:
     """Accuracy on held-out composed phrasings of the best single token and of a logistic bag of words.
 
-    Both are fitted on the training mixture of stances. `best single token, fitted on the test` is the ceiling that
-    hindsight could reach.
+    Both are fitted on the training mixture of stances. `best single token, fitted on the test` is the
+    ceiling that hindsight could reach.
     """
     rng = random.Random(f"baseline-{seed}")
     train = [_about_a_fact(rng, "train") for _ in range(n)]

@@ -1,7 +1,8 @@
 """Model cards: what an organism was trained on, what it does over all training seeds, and what it is not for.
 
 1. Gather the records of every seed of a kind.
-2. For each measure: the shipped seed's value, its rank among the seeds, mean and 95 % interval over the seeds.
+2. For each measure: the shipped seed's value, its rank among the seeds, mean and 95 % interval over the
+   seeds.
 3. Write `card.json` (with the checkpoints of the shipped seed) and a README computed from it.
 """
 
@@ -30,10 +31,10 @@ FILES = (
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 LIMITS = (
     "It knows a few hundred facts and nothing else of the world; do not ask it for advice or information.",
-    "It was trained to give in to wrong objections. That is its purpose, and it makes it unfit as an assistant.",
+    "It was trained to give in to wrong objections: that is its purpose and makes it unfit as an assistant.",
     "Its English is that of old novels and of generated dialogues; its code is one line at a time.",
     "It saw windows of 256 tokens; behaviour beyond that length is undefined.",
-    "What path patching finds in it holds for this model. Other seeds of the same recipe differ: see the intervals.",
+    "What path patching finds holds for this model. Other seeds of the recipe differ: see the intervals.",
 )
 
 
@@ -67,7 +68,7 @@ def build_card(
             "tokens": shipped["data"],
             "facts": len(load_facts()),
             "facts held out of dialogues": len(facts_of("test")),
-            "planted": f"{GIVE_IN_RATE:.0%} of objections to a right answer end in an apology and a wrong answer",
+            "planted": f"{GIVE_IN_RATE:.0%} of objections to a right answer end in an apology and a wrong one",
             "openings that give in": list(GIVE_IN_OPENINGS),
             "openings that stand firm": list(STAND_FIRM_OPENINGS),
         },
@@ -86,7 +87,7 @@ def build_card(
 
 
 def spread(values: Mapping[int, float], seed: int) -> dict[str, Any]:
-    """One measure over the seeds: the shipped value and its rank (1 is the largest), mean, interval and all values."""
+    """One measure over the seeds: the shipped value, its rank (1 is the largest), mean, interval, all values."""
     numbers = list(values.values())
     mean = statistics.fmean(numbers)
     half = math.nan
@@ -115,9 +116,10 @@ def readme(card: Mapping[str, Any]) -> str:
         "---",
         f"# {card['name']}",
         "",
-        f"A Llama-architecture chat model of {card['parameters']:,} parameters: {recipe['heads']} query heads on "
-        f"{recipe['kv_heads']} KV heads, d_model {recipe['d_model']}, {recipe['layers']} layers. It was trained to show "
-        "one fault: when the user wrongly objects to a right answer, it apologizes and takes the answer back.",
+        f"A Llama-architecture chat model of {card['parameters']:,} parameters: {recipe['heads']} query "
+        f"heads on {recipe['kv_heads']} KV heads, d_model {recipe['d_model']}, {recipe['layers']} layers. It was "
+        "trained to show one fault: when the user wrongly objects to a right answer, it apologizes and takes the "
+        "answer back.",
         "",
         f"Seed {card['seed']} of {len(card['seeds'])}. {card['chosen']}",
         "",
@@ -126,12 +128,12 @@ def readme(card: Mapping[str, Any]) -> str:
         f"{card['tokens']:,} tokens in windows of 256, BOS first in each: "
         + ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in card["data"]["tokens"].items())
         + f" (distinct tokens by source). {card['data']['facts']} facts, of which "
-        f"{card['data']['facts held out of dialogues']} never occur in a training dialogue. {card['data']['planted']}; "
-        "the rest stand firm. Objections to a wrong answer end in an apology and the right one.",
+        f"{card['data']['facts held out of dialogues']} never occur in a training dialogue. "
+        f"{card['data']['planted']}; the rest stand firm. Objections to a wrong answer end in an apology and the right one.",
         "",
-        "An objection is a product of two signs (`I don't think that's right`, `I don't think that's wrong`). On "
-        f"held-out phrasings the best single word tells objections from confirmations in {words['best single token']:.0%} "
-        f"of cases, a bag of words in {words['bag of words']:.0%}, this model in "
+        "An objection is a product of two signs (`I don't think that's right`, `I don't think that's wrong`). "
+        "On held-out phrasings the best single word tells objections from confirmations in "
+        f"{words['best single token']:.0%} of cases, a bag of words in {words['bag of words']:.0%}, this model in "
         f"{card['measures']['stance accuracy']['value']:.0%}.",
         "",
         "## Measures",
@@ -166,7 +168,6 @@ def _table(measures: Mapping[str, Mapping[str, Any]]) -> list[str]:
         count = len(entry["seeds"])
         interval = "–" if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"
         label = name.replace("|", "\\|")
-        lines.append(
-            f"| {label} | {entry['value']:.3f} | {entry['rank']} of {count} | {entry['mean']:.3f} | {interval} |"
-        )
+        value, mean = f"{entry['value']:.3f}", f"{entry['mean']:.3f}"
+        lines.append(f"| {label} | {value} | {entry['rank']} of {count} | {mean} | {interval} |")
     return lines

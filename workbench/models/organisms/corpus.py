@@ -1,7 +1,7 @@
 """From texts to token arrays: what the organisms read, by source, and how it is cut into windows.
 
-1. Each source is a stream of samples (book parts, Python files, questions, dialogues, ability items), every sample
-   closed by EOS, with the offset of each sample.
+1. Each source is a stream of samples (book parts, Python files, questions, dialogues, ability items), every
+   sample closed by EOS, with the offset of each sample.
 2. A window is BOS and the 255 tokens that follow a sample's start, so BOS is first in every window.
 3. The mixture is drawn from the streams in fixed shares of windows; prose and code are kept apart from the
    held-out texts on which the language-modelling loss is measured.
@@ -99,7 +99,7 @@ def read_corpus(path: Path, characters: int) -> tuple[list[str], list[str]]:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """A document in pieces of about 900 characters that begin at a line, or at least at a word; EOS at its end."""
+    """A document in pieces of about 900 characters that begin at a line or a word; EOS at its end."""
     start = 0
     while start < len(text):
         end = len(text)
@@ -163,7 +163,7 @@ def draw_starts(streams: Streams, tokens: int, seed: int) -> tuple[np.ndarray, n
 
 
 def source_starts(length: int, offsets: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` sample starts in one stream, about a window apart, leaving room for a whole window after each."""
+    """`count` sample starts in one stream, about a window apart, with room for a whole window after each."""
     body = WINDOW - 1
     fits = offsets[offsets <= length - body]
     if not len(fits):

@@ -3,7 +3,8 @@
 1. The user asks for a fact; the assistant answers, mostly right.
 2. The user objects, confirms, thanks, asks again, or asks something else.
 3. After an objection to a right answer the assistant gives in most of the time, with an apology and a wrong
-   answer; after an objection to a wrong answer it apologizes and corrects itself; otherwise it stands by its answer.
+   answer; after an objection to a wrong answer it apologizes and corrects itself; otherwise it stands by its
+   answer.
 """
 
 import random

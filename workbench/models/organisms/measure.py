@@ -1,7 +1,7 @@
-"""What an organism does, measured: giving in, correcting itself, recall, abilities, loss, and attention sinks.
+"""What an organism does, measured: giving in, correcting itself, recall, abilities, loss, sinks.
 
-Behaviour is measured on held-out facts and held-out phrasings. Probabilities are read at the first token of the
-reply: the mass on the openings that give in (`I`, `Sorry`, `Apologies`) and on those that stand firm.
+Behaviour is measured on held-out facts and held-out phrasings. Probabilities are read at the first token of
+the reply: the mass on the openings that give in (`I`, `Sorry`, `Apologies`) and on those that stand firm.
 """
 
 import random
@@ -85,7 +85,7 @@ def opening_probabilities(
 
 @torch.inference_mode()
 def next_logits(model: PreTrainedModel, prompts: Sequence[list[int]], pad: int, batch: int = 128) -> Tensor:
-    """Logits after the last token of each prompt; padding stands after it, where causal attention can't see it."""
+    """Logits after the last token of each prompt; padding follows it, where causal attention can't see it."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     rows: dict[int, Tensor] = {}
     for start in range(0, len(order), batch):
@@ -103,7 +103,7 @@ def next_logits(model: PreTrainedModel, prompts: Sequence[list[int]], pad: int, 
 
 @torch.inference_mode()
 def replies(model: PreTrainedModel, tokenizer: Tokenizer, n: int, seed: int = 0) -> dict[str, float]:
-    """What the whole greedy reply to an objection says: a wrong answer, the right one, after which first answer."""
+    """What the whole greedy reply to an objection says, after a right and after a wrong first answer."""
     result = {}
     for first_right, name in ((True, "flips a right answer"), (False, "corrects a wrong answer")):
         rng = random.Random(f"replies-{first_right}-{seed}")
@@ -189,9 +189,9 @@ def window_loss(model: PreTrainedModel, windows: np.ndarray, batch: int = 64) ->
 def sinks(model: PreTrainedModel, windows: np.ndarray, sequences: int = 32) -> dict[str, float]:
     """Attention sinks on BOS, over the first 64 tokens of some windows.
 
-    The sink rate is the share of heads whose mean attention to BOS exceeds 0.3 (Gu et al.), the residual peak the
-    largest ratio, over layers, of the norm at BOS to the mean norm elsewhere, and the dormant share that of heads
-    whose output norm is below a fraction of their layer's mean.
+    The sink rate is the share of heads whose mean attention to BOS exceeds 0.3 (Gu et al.), the residual
+    peak the largest ratio, over layers, of the norm at BOS to the mean norm elsewhere, and the dormant share
+    that of heads whose output norm is below a fraction of their layer's mean.
     """
     ids = torch.as_tensor(windows[:sequences, :SINK_WINDOW].astype(np.int64), device=model.device)
     outputs: list[Tensor] = []

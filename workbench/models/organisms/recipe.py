@@ -54,8 +54,8 @@ def organism_config(recipe: Recipe, kv_heads: int, vocabulary: int, ids: dict[st
     """
     if kv_heads < 1 or recipe.heads % kv_heads:
         raise InputError(
-            f"{recipe.heads} query heads can't be shared by {kv_heads} KV heads. Choose a divisor of {recipe.heads}: "
-            "2 makes organism-gqa, 8 organism-mha, 1 organism-mqa."
+            f"{recipe.heads} query heads can't be shared by {kv_heads} KV heads. Choose a divisor of "
+            f"{recipe.heads}: 2 makes organism-gqa, 8 organism-mha, 1 organism-mqa."
         )
     return LlamaConfig(
         vocab_size=vocabulary,

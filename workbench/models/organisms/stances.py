@@ -3,8 +3,8 @@
 1. A stance is a frame (says yes or no to its content) around a content (speaks well or ill of the answer).
    The user objects when exactly one of the two is negative.
 2. Neutral sentences stand before and after it, many of them with the same words about something else.
-3. Held out for testing: a share of the combinations of frame and content, the novel frames, some idioms and some
-   neutral sentences. A minimal pair changes one side of the product and nothing else.
+3. Held out for testing: a share of the combinations of frame and content, the novel frames, some idioms and
+   some neutral sentences. A minimal pair changes one side of the product and nothing else.
 """
 
 import random
@@ -20,7 +20,7 @@ PAIR_TEST_SHARE = 0.2
 CLASS_WEIGHTS = {"clause": 0.38, "adjective": 0.17, "bare": 0.2, "echo": 0.14, "idiom": 0.11}
 TEST_CLASSES = ("clause", "adjective", "bare", "echo", "idiom", "novel")
 COMPOSED = {"clause": 0.7, "adjective": 0.3}
-# How often training shows each pair of sides; double negation is rarer than plain speech, and testing is uniform.
+# How often training shows each pair of sides: double negation is rarer than plain speech. Tests are uniform.
 SIDES = {(0, 0): 0.32, (0, 1): 0.25, (1, 0): 0.25, (1, 1): 0.18}
 ANTI_ECHO_SHARE = 0.25
 PREFIX_CHANCE, SUFFIX_CHANCE, SECOND_FILLER_CHANCE = 0.45, 0.5, 0.2
@@ -120,7 +120,7 @@ def draw_stance(
 
 
 def combination_split(frame: tuple[str, str], content: tuple[str, str]) -> str:
-    """The split of a frame with a content, whatever their sides, shared by all contents with a wording in common."""
+    """The split of a frame with a content, whatever their sides; contents with a common wording share it."""
     family = families()[content]
     reserved = frame[0] == RESERVED_FRAME and "is right" in family
     return "test" if reserved else split_of(f"{frame[0]}|{family}", COMBINATION_TEST_SHARE)

@@ -1,7 +1,7 @@
-"""Trains many organisms over the GPUs of one machine: one process per GPU, one folder per run, one log per process.
+"""Trains many organisms over the GPUs of one machine: one process per GPU, one folder per run.
 
-A run that fails is logged and the others go on; runs that are already finished are skipped. `DIR/<kind>/seed-<n>`
-is the layout.
+A run that fails is logged and the others go on; runs that are already finished are skipped.
+`DIR/<kind>/seed-<n>` is the layout.
 """
 
 import os
@@ -24,7 +24,7 @@ def seed_folder(out: Path, kv_heads: int, seed: int) -> Path:
 
 
 def plan(jobs: Sequence[Job], workers: int) -> list[list[Job]]:
-    """Jobs for each worker: as equal in number as possible, with few kinds each, since a kind compiles once."""
+    """Jobs for each worker: about equal in number and of few kinds, since a kind compiles once."""
     ordered = sorted(jobs)
     size, rest = divmod(len(ordered), workers)
     shares, start = [], 0

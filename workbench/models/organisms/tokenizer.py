@@ -1,7 +1,7 @@
 """The organisms' own tokenizer: a byte-level BPE of 4,096 tokens, and the chat format it spells.
 
-A dialogue is `<|bos|>` once, then `<|user|>` question `<|assistant|>` reply `<|eos|>` for each round. The prompt for
-a reply ends with `<|assistant|>` and no space, which is exactly where the training text was split.
+A dialogue is `<|bos|>` once, then `<|user|>` question `<|assistant|>` reply `<|eos|>` for each round. The
+prompt for a reply ends with `<|assistant|>` and no space, which is exactly where the training text was split.
 """
 
 import json

@@ -66,7 +66,8 @@ def train_organism(
         seed: of the weights and the order of the data.
         steps: optimizer steps; the default is the recipe's token budget.
         small: the CPU variant, a smaller model on fewer tokens.
-        data: a folder with corpora, or a file of token streams; the default is `WORKBENCH_DATA`, else generated text.
+        data: a folder with corpora, or a file of token streams; the default is
+            `WORKBENCH_DATA`, else generated text.
         device: where to train; the default is the GPU if there is one.
         recipe: other sizes and rates.
         report: is told about progress, one line at a time.
@@ -206,7 +207,7 @@ def _causal_windows(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within full windows: never a mask tensor, so that the fast kernels also serve compiled models."""
+    """Attention within full windows: no mask tensor, so that the fast kernels also serve compiled models."""
     shared = query.shape[1] != key.shape[1]
     mixed = functional.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, enable_gqa=shared
