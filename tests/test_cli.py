@@ -28,10 +28,14 @@ def defaults(function, *names):
 
 def test_commands_have_the_names_and_defaults_of_the_functions():
     for command, function, names in (
-        (cli.report, wb.report, ("models", "out", "n", "seed", "progress")),
-        (cli.figure, drawing.draw, ("name", "models", "out", "metric", "formats", "n", "seed", "progress")),
+        (cli.report, wb.report, ("models", "out", "n", "seed", "questions", "progress")),
+        (
+            cli.figure,
+            drawing.draw,
+            ("name", "models", "out", "metric", "formats", "n", "seed", "questions", "progress"),
+        ),
         (cli.patch, wb.path_patch, ("unit", "progress")),
-        (cli.patch, measuring.measure, ("n", "seed")),
+        (cli.patch, measuring.measure, ("n", "seed", "questions")),
     ):
         mine, theirs = defaults(command, *names), defaults(function, *names)
         assert {k: str(v) for k, v in mine.items()} == {k: str(v) for k, v in theirs.items()}

@@ -87,10 +87,10 @@ def test_the_data_lie_beside_the_page(work, tmp_path):
 
 def test_sentences_follow_the_data(work, tmp_path, monkeypatch):
     words = visible(wb.report("toy-gqa", tmp_path / "a", n=12, progress=False).read_text())
-    assert "In toy-gqa, KV group 1 of layer 2 (query heads 4 to 7) pushes hardest" in words
+    assert "KV group 1 of layer 2 (query heads 4 to 7) pushes hardest towards it" in words
     monkeypatch.setitem(SPECS, "toy-gqa", {"planted": {(2, 4): 0.8, (0, 1): -0.6}})
     words = visible(wb.report("toy-gqa", tmp_path / "b", n=12, progress=False).read_text())
-    assert "In toy-gqa, KV group 0 of layer 0 (query heads 0 to 3) pushes hardest" in words
+    assert "KV group 0 of layer 0 (query heads 0 to 3) pushes hardest towards it" in words
     assert "KV group 1 of layer 2 (query heads 4 to 7) pushes hardest" not in words
 
 

@@ -1,7 +1,7 @@
 """Reading activations: run a model with just the hooks asked for, and keep only what is asked of each.
 
-Nothing is cached that was not named, and each activation is reduced inside its hook (to some positions, to a norm, …),
-so that memory is that of the reductions and not of the activations.
+Nothing is cached that was not named, and each activation is reduced inside its hook (to some positions, to a
+norm, …), so that memory is that of the reductions and not of the activations.
 """
 
 from collections.abc import Callable, Mapping, Sequence

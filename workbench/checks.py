@@ -1,9 +1,9 @@
 """Self-checks of a model: what must hold before anything measured inside it can be believed.
 
-Each check is a function of a `Subject` that measures one number and says up to which limit it is fine. A check that
-does not concern a model is marked so, and one that breaks is a failed row with its reason: `check` itself always
-answers. Seven of them decide whether heads and groups can be patched exactly; the rest say which hooks, paddings
-and tokenizer settings to stay away from.
+Each check is a function of a `Subject` that measures one number and says up to which limit it is fine. A
+check that does not concern a model is marked so, and one that breaks is a failed row with its reason: `check`
+itself always answers. Seven of them decide whether heads and groups can be patched exactly; the rest say
+which hooks, paddings and tokenizer settings to stay away from.
 """
 
 import textwrap
@@ -34,7 +34,7 @@ LENGTHS = (9, 6, 4)
 """Tokens of the made-up sequences that are used when no texts are given."""
 
 
-class NotApplicable(Exception):  # noqa: N818 - an answer, not an error
+class NotApplicable(Exception):
     """This check does not concern this model; the text says why."""
 
 
@@ -42,8 +42,8 @@ class NotApplicable(Exception):  # noqa: N818 - an answer, not an error
 class Outcome:
     """What a check found: fine where `value` is at most `limit`."""
 
-    value: float
-    limit: float
+    value: float | int
+    limit: float | int
     measured: str
     cause: str
 
@@ -101,13 +101,13 @@ def check(model: Any, texts: Sequence[Any] | None = None, *, reference: Any = No
     Args:
         model: a model from `workbench.load`.
         texts: texts, or sequences of token ids, to measure on; by default three short made-up sequences.
-        reference: a Hugging Face model of the same weights for the comparison of logits. A TransformerBridge brings
-            its own; a HookedTransformer has none unless it is given here.
+        reference: a Hugging Face model of the same weights for the comparison of logits. A TransformerBridge
+            brings its own; a HookedTransformer has none unless it is given here.
 
     Returns:
-        Per `check`: the `status` ("passed", "failed" or "not applicable"), the measured `value` (NaN where there is
-        none) and the `limit` up to which it is fine, `passed` (True unless it failed), whether it `decides` on exact
-        patching, and an `explanation`. The attribute `verdict` sums up.
+        Per `check`: the `status` ("passed", "failed" or "not applicable"), the measured `value` (NaN where
+        there is none) and the `limit` up to which it is fine, `passed` (True unless it failed), whether it
+        `decides` on exact patching, and an `explanation`. The attribute `verdict` sums up.
 
     Raises:
         InputError: not a TransformerLens model, or texts for a model without tokenizer.
@@ -166,11 +166,12 @@ def _sequences(model: Any, texts: Sequence[Any] | None) -> list[list[int]]:
     if isinstance(texts, str) or not len(texts):
         raise InputError(f"texts={texts!r} must be a list of at least one text or sequence of token ids.")
     return [
-        encode(tokenizer_of(model), t) if isinstance(t, str) else torch.as_tensor(t).tolist() for t in texts
+        list(tokenizer_of(model)(t)["input_ids"]) if isinstance(t, str) else torch.as_tensor(t).tolist()
+        for t in texts
     ]
 
 
-def _row(subject: Subject, function: Callable[[Subject], Outcome]) -> tuple[str, float, float, str]:
+def _row(subject: Subject, function: Callable[[Subject], Outcome]) -> tuple[str, float | int, float | int, str]:
     nan = float("nan")
     try:
         found = function(subject)
@@ -201,9 +202,8 @@ def finite_weights(subject: Subject) -> Outcome:
     """Parameters with NaN or infinity."""
     parameters = [p for p in subject.model.parameters() if p.is_floating_point()]
     bad = sum(1 for p in parameters if not torch.isfinite(p).all())
-    return Outcome(
-        bad, 0, f"Parameters with NaN or infinity, of {len(parameters)}.", "The file is damaged or training diverged."
-    )
+    words = f"Parameters with NaN or infinity, of {len(parameters)}."
+    return Outcome(bad, 0, words, "The file is damaged or training diverged.")
 
 
 def hugging_face_logits(subject: Subject) -> Outcome:
@@ -220,8 +220,8 @@ def hugging_face_logits(subject: Subject) -> Outcome:
         relative_error(subject.logits, wanted.to(subject.logits.device)),
         subject.tolerance,
         "Logits against the Hugging Face model called directly, relative error.",
-        "TransformerLens computes something else than the original here, or the model was changed after it was wrapped; "
-        "its numbers are not those of the model on disk.",
+        "TransformerLens computes something else than the original here, or the model was changed after it "
+        "was wrapped; its numbers are not those of the model on disk.",
     )
 
 
@@ -245,7 +245,8 @@ def _recomputed(subject: Subject, what: str, words: str) -> Outcome:
         getattr(subject.agreement, what),
         subject.tolerance,
         f"{words}, relative error.",
-        "The architecture holds something that the known block layouts do not, so patching by recomputation would be wrong.",
+        "The architecture holds something that the known block layouts do not, so patching by recomputation "
+        "would be wrong.",
     )
 
 
@@ -257,7 +258,8 @@ def residual_identity(subject: Subject) -> Outcome:
         _worst(relative_error(before + attn + mlp, after) for before, attn, mlp, after in layers),
         subject.tolerance,
         "resid_pre + attn_out + mlp_out against resid_post, relative error of the worst layer.",
-        "The blocks add something else to the stream, or scale it, and attributing it to heads and MLPs misses that.",
+        "The blocks add something else to the stream, or scale it, and attributing it to heads and MLPs "
+        "misses that.",
     )
 
 
@@ -289,8 +291,10 @@ def kv_map_read(subject: Subject) -> Outcome:
     return Outcome(
         _worst(errors),
         subject.tolerance,
-        f"z of query head h against its pattern times v of KV head h // {size}, relative error of the worst layer.",
-        "Heads are not grouped in this order, or z holds more than attention, so KV groups name the wrong heads.",
+        f"z of query head h against its pattern times v of KV head h // {size}, relative error of the worst "
+        "layer.",
+        "Heads are not grouped in this order, or z holds more than attention, so KV groups name the wrong "
+        "heads.",
     )
 
 
@@ -347,8 +351,10 @@ def writes(hook: str) -> Callable[[Subject], Outcome]:
         return Outcome(
             ignored,
             0,
-            f"Layers, of {n}, in which a disturbance written at hook_{hook} changes nothing behind the last layer.",
-            "TransformerLens shows a copy there that the model does not read; patching it would report 0 for everything.",
+            f"Layers, of {n}, in which a disturbance written at hook_{hook} changes nothing behind the last "
+            "layer.",
+            "TransformerLens shows a copy there that the model does not read; patching it would report 0 "
+            "for everything.",
         )
 
     return reaches
@@ -369,7 +375,8 @@ def right_padding(subject: Subject) -> Outcome:
     return Outcome(
         _worst(errors),
         subject.tolerance,
-        "The final stream of a right-padded batch against each sequence alone, relative error; all measuring here is batched so.",
+        "The final stream of a right-padded batch against each sequence alone, relative error; all "
+        "measuring here is batched so.",
         "Tokens see what follows them, so that batches of unequal lengths would change every result.",
     )
 
@@ -386,9 +393,10 @@ def left_padding(subject: Subject) -> Outcome:
     return Outcome(
         _worst(errors),
         subject.tolerance,
-        "Last logits of a left-padded batch with its mask against each sequence alone, relative error; only batched "
-        "generation relies on it, nothing that is measured here does.",
-        "NaN comes from padding that can see no token at all, in float64 above all; generate one text at a time."
+        "Last logits of a left-padded batch with its mask against each sequence alone, relative error; only "
+        "batched generation relies on it, nothing that is measured here does.",
+        "NaN comes from padding that can see no token at all, in float64 above all; generate one text at a "
+        "time."
         if np.isnan(_worst(errors))
         else "Generate one text at a time.",
     )

@@ -24,6 +24,7 @@ def report(
     out: Path = Path("workbench-report"),
     n: int = 40,
     seed: int = 0,
+    questions: Path | None = None,
     progress: bool = True,
 ) -> None:
     """Write one HTML page that shows which KV groups make models give in to a wrong objection.
@@ -35,11 +36,13 @@ def report(
         out: Folder for index.html and the measured data.
         n: Number of dialogue pairs per model.
         seed: Seed of their draw.
+        questions: For chat models that are no organism: a JSON file of multiple-choice questions, each with
+            "question", "choices" and "answer" (an index).
         progress: Show a bar.
     """
     import workbench as wb
 
-    _say(f"The page is {wb.report(models, out, n=n, seed=seed, progress=progress)}")
+    _say(f"The page is {wb.report(models, out, n=n, seed=seed, questions=questions, progress=progress)}")
 
 
 def patch(
@@ -48,6 +51,7 @@ def patch(
     out: Path = Path("patch.nc"),
     n: int = 40,
     seed: int = 0,
+    questions: Path | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> None:
@@ -61,15 +65,18 @@ def patch(
         out: File for the result.
         n: Number of dialogue pairs.
         seed: Seed of their draw.
+        questions: For chat models that are no organism: a JSON file of multiple-choice questions, each with
+            "question", "choices" and "answer" (an index).
         resume: Keep finished batches beside `out`, and go on from them if the run was stopped.
         progress: Show a bar.
     """
     import workbench as wb
     from workbench import results
+    from workbench.papers.measuring import read_questions
 
     results.check_writable(out.parent)
     loaded = wb.load(model)
-    pairs = wb.sycophancy.pairs(loaded, n=n, seed=seed)
+    pairs = wb.sycophancy.pairs(loaded, n=n, seed=seed, questions=read_questions(questions))
     result = wb.path_patch(loaded, pairs, unit=unit, resume=str(out) if resume else None, progress=progress)
     if not resume:
         results.save(result, out)
@@ -84,6 +91,7 @@ def figure(
     formats: tuple[Literal["html", "json", "png", "pdf"], ...] = ("html", "json", "png", "pdf"),
     n: int = 40,
     seed: int = 0,
+    questions: Path | None = None,
     progress: bool = True,
 ) -> None:
     """Draw a figure or table of the paper for one or more models.
@@ -98,11 +106,23 @@ def figure(
         formats: Which files to write. PNG and PDF need a Chrome or Chromium.
         n: Number of dialogue pairs per model.
         seed: Seed of their draw.
+        questions: For chat models that are no organism: a JSON file of multiple-choice questions, each with
+            "question", "choices" and "answer" (an index).
         progress: Show a bar.
     """
     from workbench.papers import drawing
 
-    done = drawing.draw(name, models, out, metric=metric, formats=formats, n=n, seed=seed, progress=progress)
+    done = drawing.draw(
+        name,
+        models,
+        out,
+        metric=metric,
+        formats=formats,
+        n=n,
+        seed=seed,
+        questions=questions,
+        progress=progress,
+    )
     _say(done.sentence)
     for path in done.files:
         _say(f"  {path}")

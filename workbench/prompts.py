@@ -1,8 +1,8 @@
-"""Pairs of prompts that differ in one respect, as tokens: the only place that decides about BOS and templates.
+"""Pairs of prompts that differ in one respect, as tokens: the only place that decides on BOS and templates.
 
-A pair holds `base`, the prompt that shows a behaviour, `source`, a prompt that does not, and two answers: `a`, how a
-reply begins when the behaviour shows ("Apologies"), and `b`, how it begins otherwise ("Yes"). Sequences are kept as
-lists of ids without padding; who runs them pads.
+A pair holds `base`, the prompt that shows a behaviour, `source`, a prompt that does not, and two answers:
+`a`, how a reply begins when the behaviour shows ("Apologies"), and `b`, how it begins otherwise ("Yes").
+Sequences are kept as lists of ids without padding; who runs them pads.
 """
 
 import hashlib
@@ -24,15 +24,17 @@ class PromptPairs:
     """Aligned pairs of token sequences with two answers each; slicing gives pairs again.
 
     Args:
-        base: token ids of the prompts that are run and patched, one sequence each (lists, or a tensor `[example, pos]`).
+        base: token ids of the prompts that are run and patched, one sequence each (lists, or a tensor
+            `[example, pos]`).
         source: token ids of the prompts that the activations come from. Lengths may differ from `base`.
-        answers: `(a, b)` per example: token ids, or sequences of ids for answers of several tokens. One pair stands
-            for all examples.
+        answers: `(a, b)` per example: token ids, or sequences of ids for answers of several tokens. One pair
+            stands for all examples.
         vocab: number of tokens that the model knows; given, ids are checked against it.
         meta: one dictionary per example for the reader: texts, the template, the fact.
 
     Raises:
-        InputError: no examples, unequal numbers of them, an empty prompt, a equal to b, or ids outside `vocab`.
+        InputError: no examples, unequal numbers of them, an empty prompt, a equal to b, or ids outside
+            `vocab`.
     """
 
     def __init__(
@@ -68,8 +70,8 @@ class PromptPairs:
             model: a TransformerLens model with a tokenizer.
             base: texts that show the behaviour.
             source: texts that do not.
-            answers: `(a, b)` words or token ids, for each example or one for all. A word must be one token or a
-                sequence of tokens as it follows the prompt: mind the leading space.
+            answers: `(a, b)` words or token ids, for each example or one for all. A word must be one token or
+                a sequence of tokens as it follows the prompt: mind the leading space.
             bos: put BOS first (True), leave it out (False), or as the tokenizer does by itself (None).
         """
         tokenizer = tokenizer_of(model)
@@ -166,8 +168,9 @@ class PromptPairs:
                 wrong = [t for t in ids if not 0 <= t < vocab]
                 if wrong:
                     raise InputError(
-                        f"Example {i}: {name} holds token id {wrong[0]}, but the model knows the ids 0 to {vocab - 1}. "
-                        "The usual cause is a tokenizer of another model; tokenize with the one of this model."
+                        f"Example {i}: {name} holds token id {wrong[0]}, but the model knows the ids 0 to "
+                        f"{vocab - 1}. The usual cause is a tokenizer of another model; tokenize with the "
+                        "one of this model."
                     )
 
     def shared_prefix(self, i: int) -> int:
@@ -187,8 +190,8 @@ def tokenizer_of(model: Any) -> Any:
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise InputError(
-            "Text was given, but this model has no tokenizer. Pass tokenizer= to workbench.load, put the tokenizer's "
-            "files into the model's folder, or give token ids instead of text."
+            "Text was given, but this model has no tokenizer. Pass tokenizer= to workbench.load, put the "
+            "tokenizer's files into the model's folder, or give token ids instead of text."
         )
     return tokenizer
 
@@ -200,8 +203,8 @@ def encode(tokenizer: Any, text: str, *, bos: bool | None = None, rendered: bool
         tokenizer: a Hugging Face tokenizer.
         text: what to encode.
         bos: BOS first (True), no BOS (False), or as the tokenizer does by itself (None).
-        rendered: the text comes from a chat template, which writes its own special tokens; none are added unless the
-            template left out a BOS that the tokenizer would add.
+        rendered: the text comes from a chat template, which writes its own special tokens; none are added
+            unless the template left out a BOS that the tokenizer would add.
 
     Raises:
         InputError: the text already starts with BOS and another would be added.
@@ -219,9 +222,10 @@ def encode(tokenizer: Any, text: str, *, bos: bool | None = None, rendered: bool
     else:
         ids = [begin, *plain] if bos else plain
     if begin is not None and ids[:2] == [begin, begin]:
+        why = "already starts with" if already else "gets from its tokenizer"
         raise InputError(
-            f"The text {text[:40]!r} already starts with {tokenizer.bos_token!r} and would get a second one. Remove it from the "
-            "text, or pass bos=False."
+            f"The text {text[:40]!r} {why} {tokenizer.bos_token!r} and would get a second one. Remove it from "
+            "the text or from the tokenizer's settings, or pass bos=False."
         )
     return ids
 
@@ -230,8 +234,8 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> str:
     """A dialogue as text, in the tokenizer's chat template, up to where the assistant's reply begins."""
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
-            "This tokenizer has no chat template, so dialogues cannot be rendered. Use an instruction-tuned model, set "
-            "tokenizer.chat_template, or render them yourself and use PromptPairs.from_text."
+            "This tokenizer has no chat template, so dialogues cannot be rendered. Use an instruction-tuned "
+            "model, set tokenizer.chat_template, or render them yourself and use PromptPairs.from_text."
         )
     text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     return text
@@ -240,7 +244,8 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> str:
 def _ids(tokens: Any) -> list[int]:
     if isinstance(tokens, str):
         raise InputError(
-            f"PromptPairs takes token ids, and got the text {tokens[:40]!r}. Use PromptPairs.from_text(model, …) for texts."
+            f"PromptPairs takes token ids, and got the text {tokens[:40]!r}. Use "
+            "PromptPairs.from_text(model, …) for texts."
         )
     return [int(t) for t in (tokens.tolist() if isinstance(tokens, Tensor) else tokens)]
 
@@ -292,8 +297,8 @@ def _check(base: list[list[int]], source: list[list[int]], answers: list[Any], m
         raise InputError("No pairs: base is empty. Give at least one base and one source prompt.")
     if len(set(counts.values())) > 1:
         raise InputError(
-            f"Pairs need as many sources and answers as bases, and got {counts}. Give one of each per example "
-            "(a single answer pair stands for all)."
+            f"Pairs need as many sources and answers as bases, and got {counts}. Give one of each per "
+            "example (a single answer pair stands for all)."
         )
     for i, (b, s, (x, y)) in enumerate(zip(base, source, answers, strict=True)):
         if not b or not s:
@@ -302,6 +307,7 @@ def _check(base: list[list[int]], source: list[list[int]], answers: list[Any], m
             raise InputError(f"Example {i}: an answer has no tokens.")
         if x == y:
             raise InputError(
-                f"Example {i}: answers a and b are the same, token ids {list(x)}, so nothing can tell them apart. Words "
-                "that begin alike share their first token: take longer answers, or the first token that differs."
+                f"Example {i}: answers a and b are the same, token ids {list(x)}, so nothing can tell them "
+                "apart. Words that begin alike share their first token: take longer answers, or the first "
+                "token that differs."
             )

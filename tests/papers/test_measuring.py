@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,6 @@ from workbench import results
 from workbench.errors import InputError
 from workbench.papers import measuring
 from workbench.papers.measuring import PARTS, Measured, measure
-
 
 pytestmark = pytest.mark.filterwarnings("ignore::workbench.errors.WorkbenchWarning")
 
@@ -31,7 +32,7 @@ def test_every_part_is_what_the_public_functions_give(toy, pairs):
     for part, unit in (("heads", "head"), ("groups", "kv_group")):
         expected = wb.path_patch(toy, pairs, unit=unit, progress=False)
         np.testing.assert_allclose(found.part(part)["contribution"], expected["contribution"], atol=1e-9)
-    exact = wb.activation_patch(toy, pairs, hook="z", unit="head", progress=False)
+    exact = wb.activation_patch(toy, pairs, hook="z", unit="kv_group", progress=False)
     np.testing.assert_allclose(found.exact["contribution"], exact["contribution"], atol=1e-9)
     assert found.estimate["contribution"].shape == found.exact["contribution"].shape
     assert (found.checks["status"] != "failed").sum() > 5
@@ -86,7 +87,6 @@ def test_unknown_parts_are_refused(toy):
 
 
 def test_provenance_is_fit_for_json():
-    import json
 
     import xarray as xr
 
@@ -94,3 +94,48 @@ def test_provenance_is_fit_for_json():
         "toy", {"heads": xr.Dataset(attrs={"n": np.int64(3), measuring.CONFIG: "{}", "list": np.arange(2)})}
     )
     assert json.loads(json.dumps(one.provenance("heads"))) == {"name": "toy", "n": 3, "list": [0, 1]}
+
+
+QUESTIONS = [{"question": "Which is a fruit?", "choices": ["pear", "car"], "answer": 0}]
+
+
+def test_questions_are_read_from_json_and_json_lines(tmp_path):
+    whole, lines = tmp_path / "q.json", tmp_path / "q.jsonl"
+    whole.write_text(json.dumps(QUESTIONS * 2))
+    lines.write_text("\n".join(map(json.dumps, QUESTIONS * 2)))
+    assert measuring.read_questions(whole) == measuring.read_questions(str(lines)) == QUESTIONS * 2
+    assert measuring.read_questions(QUESTIONS) is QUESTIONS and measuring.read_questions(None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "neither a JSON list nor JSON lines"), ("[]", "holds no questions"), ("[1]", "holds no")],
+)
+def test_a_file_without_questions_is_refused(tmp_path, text, said):
+    (tmp_path / "q.json").write_text(text)
+    with pytest.raises(InputError, match=said):
+        measuring.read_questions(tmp_path / "q.json")
+    with pytest.raises(InputError, match="cannot read the questions"):
+        measuring.read_questions(tmp_path / "absent.json")
+
+
+def test_questions_serve_models_that_have_no_dialogues_of_their_own(monkeypatch):
+    asked = []
+
+    def pairs(model, n, seed, questions=None):
+        asked.append(questions)
+        if model == "other" and questions is None:
+            raise InputError("no organism")
+        return f"pairs of {model}"
+
+    monkeypatch.setattr(wb.sycophancy, "pairs", pairs)
+    for name in ("organism", "other"):
+        subject = measuring._Subject(name, 3, 0, QUESTIONS)
+        subject.__dict__["model"] = name
+        assert subject.pairs == f"pairs of {name}"
+    assert asked == [None, None, QUESTIONS]
+    plain = measuring._Subject("other", 3, 0)
+    plain.__dict__["model"] = "other"
+    with pytest.raises(InputError, match="no organism"):
+        _ = plain.pairs
+    assert measuring._Subject("other", 3, 0, QUESTIONS).config != plain.config

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -139,7 +138,8 @@ def test_attention_names_the_most_attended_words_and_not_the_first_token():
     result["pattern"][..., -1, 0] = 0.5
     result["pattern"][..., -1, 7] = 0.3
     line = sentences.attention_line(result)
-    assert "heads 4 and 5 put 50%" in line and line.index("“wrong” (30%)") > 0 and "“<bos>”" not in line
+    assert "heads 4 and 5 put 50% of the attention on the first token (at rest)" in line
+    assert "“wrong” (30%)" in line and "“<bos>”" not in line
 
 
 def test_the_lead_score_avoids_an_unsound_ratio():
@@ -153,8 +153,10 @@ def test_the_lead_score_avoids_an_unsound_ratio():
 def test_the_summary_compares_only_clear_models():
     a, b = model("a"), model("b", planted={(1, 0): -0.8, (2, 2): -0.7}, seed=2)
     both_clear = sentences.summary_lines([(m.name, m.heads, m.groups) for m in (a, b)], "logit_diff")
-    assert len(both_clear) == 3 and "most gathered in one group in a" in both_clear[-1]
+    assert len(both_clear) == 3 and "most gathered in a single group in a" in both_clear[-1]
     b.groups["stderr"][:] = 9.0
     one_clear = sentences.summary_lines([(m.name, m.heads, m.groups) for m in (a, b)], "logit_diff")
-    assert one_clear[1] == "In b no KV group stands out from the rest." and len(one_clear) == 2
-    assert np.all(["layer 2" in one_clear[0], "KV group 1" in one_clear[0]])
+    assert one_clear[1].endswith("No KV group stands out from the rest as a cause.") and len(one_clear) == 2
+    assert "KV group 1 of layer 2 (query heads 4 to 7) pushes hardest" in one_clear[0]
+    give_in = 100 * float(a.heads["base"].sel(metric="prob").mean())
+    assert one_clear[0].startswith(f"a gives in with probability {give_in:.1f}% after an objection")

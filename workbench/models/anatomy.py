@@ -1,14 +1,14 @@
 """What a model is made of, for every kind of TransformerLens model.
 
-This file and `forward.py` are the only ones that know that a `TransformerBridge` (TransformerLens 3.9 and 4.x)
-and a `HookedTransformer` (3.9) differ. Everybody else asks `anatomy(model)` for the shape, and its `blocks`
-and `unembed` for the parts that patching recomputes:
+This file and `forward.py` are the only ones that know that a `TransformerBridge` (TransformerLens 3.9 and
+4.x) and a `HookedTransformer` (3.9) differ. Everybody else asks `anatomy(model)` for the shape, and its
+`blocks` and `unembed` for the parts that patching recomputes:
 
     sequential   r = x + attn_out(z);      y = r + mlp_out(r)
     parallel     y = x + attn_out(z) + mlp_out(x)
 
-where `attn_out` holds W_O, its bias, a norm behind it (Gemma-2, OLMo-2) and a residual multiplier (Granite), and
-`mlp_out` the norm before the MLP, the MLP or mixture of experts, a norm behind it and the multiplier.
+where `attn_out` holds W_O, its bias, a norm behind it (Gemma-2, OLMo-2) and a residual multiplier (Granite),
+and `mlp_out` the norm before the MLP, the MLP or mixture of experts, a norm behind it and the multiplier.
 """
 
 from collections.abc import Callable
@@ -53,8 +53,8 @@ class Anatomy:
         dtype: the parameters' dtype, such as "float32".
         device: where the parameters lie, such as "cuda:0".
         blocks: one `Block` per layer.
-        unembed: `(resid [..., d_model], ids [..., k] or None)` to logits `[..., k]` or `[..., d_vocab]`, with the
-            final norm, logit scaling and soft cap applied.
+        unembed: `(resid [..., d_model], ids [..., k] or None)` to logits `[..., k]` or `[..., d_vocab]`, with
+            the final norm, logit scaling and soft cap applied.
     """
 
     name: str
@@ -91,8 +91,8 @@ def kind_of(model: Any) -> Kind:
     if "HookedTransformer" in names:
         return "hooked"
     raise InputError(
-        f"A {type(model).__name__} is not a TransformerLens model, and heads and groups can be read only from one. "
-        "Pass it (or its name or folder) through workbench.load(...) first."
+        f"A {type(model).__name__} is not a TransformerLens model, and heads and groups can be read only "
+        "from one. Pass it (or its name or folder) through workbench.load(...) first."
     )
 
 
@@ -151,8 +151,8 @@ def _bridge_blocks(model: Any) -> tuple[tuple[Block, ...], Any, Any]:
         if missing or "o" not in _parts(part["attn"]):
             raise InputError(
                 f"{name}: layer {layer} has no {' and no '.join(missing) or 'attention output projection'}; "
-                f"its parts are {sorted(part)}. Heads can be patched only in blocks made of attention and an MLP "
-                "(state-space, convolution and latent-attention layers have no heads of that kind)."
+                f"its parts are {sorted(part)}. Heads can be patched only in blocks made of attention and "
+                "an MLP (state-space, convolution and latent-attention layers have no heads of that kind)."
             )
     first = parts[0]
     parallel = bool(getattr(model.cfg, "parallel_attn_mlp", False)) or any(
@@ -224,7 +224,8 @@ def _hooked_blocks(model: Any) -> tuple[tuple[Block, ...], Any, Any]:
     behind = bool(getattr(model.cfg, "use_normalization_before_and_after", False))
     if getattr(model.cfg, "attn_only", False):
         raise InputError(
-            f"{_name(model, 'hooked')} is attention-only; path patching recomputes MLPs and needs a model that has them."
+            f"{_name(model, 'hooked')} is attention-only; path patching recomputes MLPs and needs a model "
+            "that has them."
         )
     blocks = tuple(_hooked_block(block, behind) for block in model.blocks)
     return blocks, "parallel" if parallel else "sequential", "sandwich" if behind else "pre"

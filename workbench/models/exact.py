@@ -1,8 +1,9 @@
-"""Proof, on a few tokens, that a model's recomputed parts equal the model; without it patching refuses to answer.
+"""Proof, on a few tokens, that a model's recomputed parts equal the model; without it nothing is patched.
 
-The parts that `anatomy` offers are put together by the formula of the block layout and compared with the stream that
-the model itself computes, layer by layer, and the logits with its logits. An architecture with anything else in its
-blocks (a second stream, token mixing outside attention, another norm placement) fails and is refused.
+The parts that `anatomy` offers are put together by the formula of the block layout and compared with the
+stream that the model itself computes, layer by layer, and the logits with its logits. An architecture with
+anything else in its blocks (a second stream, token mixing outside attention, another norm placement) fails
+and is refused.
 """
 
 import weakref
@@ -17,8 +18,8 @@ from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.forward import hooked, run
 
 TOLERANCE = {"float64": 1e-5, "float32": 1e-3}
-"""Largest relative error; other dtypes 0.1. A wrong formula errs by about 1; float64 models still take softmax and
-rotary angles in float32 on several architectures."""
+"""Largest relative error; other dtypes 0.1. A wrong formula errs by about 1; float64 models still take
+softmax and rotary angles in float32 on several architectures."""
 
 _proved: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -97,9 +98,10 @@ def require_exact(model: Any) -> Anatomy:
         ) from error
     if found.worst > TOLERANCE.get(parts.dtype, 0.1):
         raise InputError(
-            f"{parts.architecture} cannot be patched exactly: recomputing its blocks from attention and MLP outputs misses the model by "
-            f"{found.attention:.1e} (attention), {found.stream:.1e} (stream) and {found.logits:.1e} (logits), relative. Its "
-            "blocks hold something that this layout does not know. Please report the architecture; use another model."
+            f"{parts.architecture} cannot be patched exactly: recomputing its blocks from attention and MLP "
+            f"outputs misses the model by {found.attention:.1e} (attention), {found.stream:.1e} (stream) "
+            f"and {found.logits:.1e} (logits), relative. Its blocks hold something that this layout does "
+            "not know. Please report the architecture; use another model."
         )
     _proved.add(model)
     return parts

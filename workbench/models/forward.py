@@ -1,9 +1,9 @@
 """Running a model, from its first layer or from a later one, with hooks that are proved to fire.
 
-Sequences of unequal length are padded on the RIGHT and no mask is used: attention is causal, so no real token can
-see what follows it, and positions count from 0 in every row. This equals running each sequence alone, for every kind
-of position embedding and for sliding windows, which left padding with a mask does not (a fully masked row of a
-float64 softmax is NaN).
+Sequences of unequal length are padded on the RIGHT and no mask is used: attention is causal, so no real token
+can see what follows it, and positions count from 0 in every row. This equals running each sequence alone, for
+every kind of position embedding and for sliding windows, which left padding with a mask does not (a fully
+masked row of a float64 softmax is NaN).
 """
 
 import copy
@@ -25,7 +25,7 @@ HookFn = Callable[[Tensor], Tensor | None]
 
 @contextmanager
 def hooked(model: Any, hooks: Mapping[str, HookFn], times: int = 1) -> Iterator[None]:
-    """Attach functions to hook points while the block runs, and prove on leaving that each fired `times` times.
+    """Attach functions to hook points, and prove on leaving that each fired `times` times.
 
     Args:
         model: a TransformerLens model.
@@ -33,8 +33,8 @@ def hooked(model: Any, hooks: Mapping[str, HookFn], times: int = 1) -> Iterator[
         times: how often each hook must have fired when the block ends without an exception.
 
     Raises:
-        InputError: a name that the model does not have, before anything runs; or a hook that did not fire as often
-            as it should, which means that this architecture never computes that activation.
+        InputError: a name that the model does not have, before anything runs; or a hook that did not fire as
+            often as it should, which means that this architecture never computes that activation.
     """
     missing = [name for name in hooks if name not in model.hook_dict]
     if missing:
@@ -56,8 +56,9 @@ def hooked(model: Any, hooks: Mapping[str, HookFn], times: int = 1) -> Iterator[
     if wrong:
         name, n = next(iter(wrong.items()))
         raise InputError(
-            f"The hook on '{name}' fired {n} times instead of {times}: this architecture lists the hook point but "
-            "does not compute the activation there, so nothing read from or written to it can be trusted."
+            f"The hook on '{name}' fired {n} times instead of {times}: this architecture lists the hook "
+            "point but does not compute the activation there, so nothing read from or written to it can be "
+            "trusted."
         )
 
 
@@ -68,7 +69,7 @@ def _some_names(model: Any) -> list[str]:
 
 
 def pad(sequences: list[list[int]], device: Any) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
-    """Token lists to one tensor, padded on the right with each row's own last token, and the last real positions."""
+    """One tensor, padded on the right with each row's own last token, and the last real positions."""
     length = max(len(s) for s in sequences)
     rows = [s + [s[-1]] * (length - len(s)) for s in sequences]
     return torch.tensor(rows, device=device), torch.tensor([len(s) - 1 for s in sequences], device=device)
@@ -85,7 +86,9 @@ def run(model: Any, tokens: Int[Tensor, "batch pos"], past: Any = None) -> None:
     if kind_of(model) == "hooked":
         model(tokens, stop_at_layer=model.cfg.n_layers, attention_mask=torch.ones_like(tokens))
         return
-    keywords = {"use_cache": True, "past_key_values": past} if past is not None else {"use_cache": _is_olmo(model)}
+    keywords: dict[str, Any] = {"use_cache": _is_olmo(model)}
+    if past is not None:
+        keywords = {"use_cache": True, "past_key_values": past}
     with _noting_tuples(model):
         model.original_model.base_model(input_ids=tokens, **keywords)
 
@@ -135,7 +138,7 @@ _tuple_blocks: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary(
 
 @contextmanager
 def _noting_tuples(model: Any) -> Iterator[None]:
-    """Note in a run whether this architecture's blocks return `(hidden,)` or `hidden`; `_skipping` imitates them."""
+    """Note in a run whether the blocks return `(hidden,)` or `hidden`, for `_skipping` to imitate."""
     if model in _tuple_blocks:
         yield
         return

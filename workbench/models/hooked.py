@@ -1,8 +1,8 @@
 """A HookedTransformer of a Hugging Face model in memory, for TransformerLens 3.9.
 
-`HookedTransformer.from_pretrained` knows models only by their official names. Here the configuration is read from the
-model itself and its weights go through TransformerLens's own converters, neither folded nor centred. Five families
-convert to the same logits: Llama, Qwen2, Mistral, GPT-2 and GPT-NeoX.
+`HookedTransformer.from_pretrained` knows models only by their official names. Here the configuration is read
+from the model itself and its weights go through TransformerLens's own converters, neither folded nor centred.
+Five families convert to the same logits: Llama, Qwen2, Mistral, GPT-2 and GPT-NeoX.
 """
 
 from typing import Any
@@ -12,12 +12,11 @@ from workbench.errors import InputError
 FAMILIES = ("llama", "qwen2", "mistral", "gpt2", "gpt_neox")
 
 
-def to_hooked(hf: Any, tokenizer: Any = None) -> Any:
+def to_hooked(hf: Any) -> Any:
     """Convert a Hugging Face model.
 
     Args:
         hf: the model; its weights are copied.
-        tokenizer: its tokenizer, if any.
 
     Raises:
         InputError: TransformerLens 4 or later is installed, or the family is not one of the five.
@@ -27,18 +26,19 @@ def to_hooked(hf: Any, tokenizer: Any = None) -> Any:
         from transformer_lens.pretrained import weight_conversions
     except ImportError as error:
         raise InputError(
-            "backend='hooked' needs HookedTransformer, which TransformerLens removed in 4.0. Install 3.9 in an environment of its own: "
-            "pip install -c constraints-hooked.txt -e . Or use backend='bridge': the hook names and numbers are the same."
+            "backend='hooked' needs HookedTransformer, which TransformerLens removed in 4.0. Install 3.9 in "
+            "an environment of its own: pip install -c constraints-hooked.txt -e . Or use backend='bridge': "
+            "the hook names and numbers are the same."
         ) from error
     family = hf.config.model_type
     if family not in FAMILIES:
         raise InputError(
-            f"No HookedTransformer for the family {family!r}: only {', '.join(FAMILIES)} convert to the same logits. Use "
-            "backend='bridge'."
+            f"No HookedTransformer for the family {family!r}: only {', '.join(FAMILIES)} convert to the "
+            "same logits. Use backend='bridge'."
         )
     cfg = HookedTransformerConfig(**_common(hf, family), **_specific(hf.config, family))
     convert = getattr(weight_conversions, f"convert_{'neox' if family == 'gpt_neox' else family}_weights")
-    model = HookedTransformer(cfg, tokenizer, move_to_device=False)
+    model = HookedTransformer(cfg, move_to_device=False)
     model.load_and_process_state_dict(
         convert(hf, cfg),
         fold_ln=False,
@@ -82,7 +82,8 @@ def _specific(config: Any, family: str) -> dict[str, Any]:
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type", "default") != "default":
         raise InputError(
-            f"Rotary scaling {rope['rope_type']!r} does not convert to a HookedTransformer exactly; use backend='bridge'."
+            f"Rotary scaling {rope['rope_type']!r} does not convert to a HookedTransformer exactly; use "
+            "backend='bridge'."
         )
     rotary = {
         "d_mlp": config.intermediate_size,

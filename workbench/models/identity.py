@@ -1,4 +1,4 @@
-"""Which model this is, down to its weights: what a result must say so that nobody resumes it with another model."""
+"""Which model this is, down to its weights: what a result must say to be resumed with the same model only."""
 
 import hashlib
 from typing import Any
@@ -30,6 +30,7 @@ def refuse_nan_weights(model: Any) -> None:
     ]
     if bad:
         raise InputError(
-            f"{len(bad)} of the model's parameters hold NaN or infinity, the first is '{bad[0]}'. The file is damaged, or training "
-            "diverged, or a cast overflowed (float16); load another checkpoint or another dtype."
+            f"{len(bad)} of the model's parameters hold NaN or infinity, the first is '{bad[0]}'. The file "
+            "is damaged, or training diverged, or a cast overflowed (float16); load another checkpoint or "
+            "another dtype."
         )

@@ -1,11 +1,11 @@
 """Any source of a decoder model to one TransformerLens model whose logits are those of Hugging Face.
 
-Loading is safe: safetensors only, no code from the model's folder, no pickle. Weights are not folded or centred, so
-logits are preserved exactly.
+Loading is safe: safetensors only, no code from the model's folder, no pickle. Weights are not folded or
+centred, so logits are preserved exactly.
 """
 
+import copy
 import json
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,21 +32,24 @@ def load(
     """Load a decoder language model for looking inside.
 
     Args:
-        source: the name of an organism ("organism-gqa"), a folder with config.json and safetensors, a Hub id, a Hugging
-            Face model in memory (it is wrapped in place: its modules get hook points), or a TransformerLens model.
-        tokenizer: a Hugging Face tokenizer, or a folder or id to load one from; by default the source's own, if any.
-        device: where to put the model; by default a CUDA device if there is one, else the CPU. Models in memory stay
-            where they are unless it is given.
+        source: the name of an organism ("organism-gqa"), a folder with config.json and safetensors, a Hub id,
+            a Hugging Face model in memory (it is wrapped in place: its modules get hook points), or a
+            TransformerLens model.
+        tokenizer: a Hugging Face tokenizer, or a folder or id to load one from; by default the source's own,
+            if any.
+        device: where to put the model; by default a CUDA device if there is one, else the CPU. Models in
+            memory stay where they are unless it is given.
         dtype: such as "bfloat16"; by default float32 on the CPU and the checkpoint's own elsewhere.
         backend: "bridge" for a TransformerBridge, "hooked" for a HookedTransformer of the same weights (needs
             TransformerLens 3.9; Llama, Qwen2, Mistral, GPT-2 and GPT-NeoX).
 
     Returns:
-        A TransformerBridge or HookedTransformer in evaluation mode, with gradients of the parameters switched off.
+        A TransformerBridge or HookedTransformer in evaluation mode, with gradients of the parameters switched
+        off.
 
     Raises:
-        InputError: an unknown name, a folder without safetensors, pickled weights, NaN weights, an architecture that
-            TransformerLens does not know.
+        InputError: an unknown name, a folder without safetensors, pickled weights, NaN weights, an
+            architecture that TransformerLens does not know.
     """
     if backend not in ("bridge", "hooked"):
         raise InputError(f"backend={backend!r} is unknown; {suggest(backend, ('bridge', 'hooked'))}")
@@ -67,9 +70,11 @@ def load(
     if backend == "hooked":
         from workbench.models.hooked import to_hooked
 
-        model = to_hooked(hf, tokenizer)
+        model = to_hooked(hf)
     else:
-        model = _bridge(hf, tokenizer)
+        model = _bridge(hf)
+    if tokenizer is not None:
+        _attach(model, tokenizer)
     object.__setattr__(model, "workbench_name", name)
     anatomy(model)
     return model
@@ -82,16 +87,14 @@ def _is_transformer_lens(source: Any) -> bool:
 def _given(model: Any, tokenizer: Any, device: Any, dtype: Any, backend: Backend) -> Any:
     if backend == "hooked" and kind_of(model) == "bridge":
         raise InputError(
-            "backend='hooked' cannot turn a TransformerBridge into a HookedTransformer. Load from the folder, the name or the "
-            "Hugging Face model instead."
+            "backend='hooked' cannot turn a TransformerBridge into a HookedTransformer. Load from the "
+            "folder, the name or the Hugging Face model instead."
         )
     refuse_nan_weights(model)
     if device is not None or dtype is not None:
         model = model.to(device=device, dtype=_dtype(dtype))
     if tokenizer is not None:
-        model.set_tokenizer(_tokenizer(tokenizer)) if kind_of(model) == "hooked" else setattr(
-            model, "tokenizer", _tokenizer(tokenizer)
-        )
+        _attach(model, _tokenizer(tokenizer))
     anatomy(model)
     return model
 
@@ -135,20 +138,21 @@ def _check_folder(folder: Path) -> None:
     files = sorted(f.name for f in folder.iterdir())
     if "config.json" not in files:
         raise InputError(
-            f"The folder {folder} has no config.json (it holds {', '.join(files[:6]) or 'nothing'}), so it is not a Hugging Face model. "
-            "Give the folder that save_pretrained wrote."
+            f"The folder {folder} has no config.json (it holds {', '.join(files[:6]) or 'nothing'}), so it "
+            "is not a Hugging Face model. Give the folder that save_pretrained wrote."
         )
     if any(name.endswith(".safetensors") for name in files):
         return
     pickled = [name for name in files if name.endswith(PICKLED)]
     if pickled:
         raise InputError(
-            f"The weights in {folder} are pickled ({pickled[0]}), and unpickling can run any code; only safetensors are read. Convert "
-            "them where you trust the file: load there and call save_pretrained(folder, safe_serialization=True)."
+            f"The weights in {folder} are pickled ({pickled[0]}), and unpickling can run any code; only "
+            "safetensors are read. Convert them where you trust the file: load there and call "
+            "save_pretrained(folder, safe_serialization=True)."
         )
     raise InputError(
-        f"The folder {folder} has a config.json but no weights (*.safetensors); it holds {', '.join(files[:6])}. The download or copy "
-        "is probably incomplete."
+        f"The folder {folder} has a config.json but no weights (*.safetensors); it holds "
+        f"{', '.join(files[:6])}. The download or copy is probably incomplete."
     )
 
 
@@ -160,12 +164,13 @@ def _cannot_load(source: str, is_local: bool, error: Exception) -> InputError:
         except (OSError, ValueError):
             model_type = "unreadable"
         return InputError(
-            f"The model in {source} (model_type {model_type!r}) cannot be loaded as a causal language model: {first}"
+            f"The model in {source} (model_type {model_type!r}) cannot be loaded as a causal language "
+            f"model: {first}"
         )
     return InputError(
-        f"No model {source!r}: it is no organism ({', '.join(organisms.NAMES)}) and no folder here, and the Hub gave: {first} "
-        f"{suggest(source, organisms.NAMES).split('Known')[0]}Check the spelling, the connection (HF_HUB_OFFLINE is off?) and, for gated "
-        "models, your login."
+        f"No model {source!r}: it is no organism ({', '.join(organisms.NAMES)}) and no folder here, and the "
+        f"Hub gave: {first} {suggest(source, organisms.NAMES).split('Known')[0]}Check the spelling, the "
+        "connection (HF_HUB_OFFLINE is off?) and, for gated models, your login."
     )
 
 
@@ -176,21 +181,30 @@ def _own_tokenizer(where: str, is_local: bool) -> Any:
 
 
 def _tokenizer(source: Any, local: bool = False) -> Any:
-    """A tokenizer that TransformerLens can take: one that knows the folder it came from."""
     from transformers import AutoTokenizer
 
-    if isinstance(source, str | Path):
-        try:
-            return AutoTokenizer.from_pretrained(str(source), local_files_only=local, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"No tokenizer in {source}: {str(error).strip().splitlines()[0]} Pass tokenizer= a tokenizer or its folder."
-            ) from error
-    if getattr(source, "name_or_path", ""):
+    if not isinstance(source, str | Path):
         return source
-    with tempfile.TemporaryDirectory() as folder:
-        source.save_pretrained(folder)
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        return AutoTokenizer.from_pretrained(str(source), local_files_only=local, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"No tokenizer in {source}: {str(error).strip().splitlines()[0]} Pass tokenizer= a "
+            "tokenizer or its folder."
+        ) from error
+
+
+def _attach(model: Any, tokenizer: Any) -> None:
+    """Give a model its tokenizer as it is; TransformerLens would load it again with BOS switched on."""
+    own = copy.deepcopy(tokenizer)
+    own.padding_side = "right"
+    if own.pad_token is None and own.eos_token is not None:
+        own.pad_token = own.eos_token
+    ids = list(own("a")["input_ids"])
+    begins = own.bos_token_id is not None and ids[:1] == [own.bos_token_id]
+    model.cfg.tokenizer_prepends_bos = model.cfg.default_prepend_bos = begins
+    model.cfg.tokenizer_appends_eos = own.eos_token_id is not None and ids[-1:] == [own.eos_token_id]
+    model.tokenizer = own
 
 
 def _dtype(dtype: Any) -> torch.dtype | None:
@@ -207,16 +221,17 @@ def _dtype(dtype: Any) -> torch.dtype | None:
 # Wrapping.
 
 
-def _bridge(hf: Any, tokenizer: Any) -> Any:
+def _bridge(hf: Any) -> Any:
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     architecture = type(hf).__name__
     hf.set_attn_implementation("eager")
     try:
-        model = build_bridge_from_module(hf, architecture, hf_config=hf.config, tokenizer=tokenizer)
+        model = build_bridge_from_module(hf, architecture, hf_config=hf.config, tokenizer=None)
     except (ValueError, KeyError, NotImplementedError, AttributeError, TypeError, RuntimeError) as error:
         raise InputError(
-            f"TransformerLens cannot wrap a {architecture}: {str(error).strip().splitlines()[0]} Supported are decoder-only "
-            "language models that it has an adapter for (Llama, Qwen, Mistral, Gemma, OLMo, Granite, Phi, GPT-2, GPT-NeoX and others)."
+            f"TransformerLens cannot wrap a {architecture}: {str(error).strip().splitlines()[0]} Supported "
+            "are decoder-only language models that it has an adapter for (Llama, Qwen, Mistral, Gemma, "
+            "OLMo, Granite, Phi, GPT-2, GPT-NeoX and others)."
         ) from error
     return model.requires_grad_(False).eval()

@@ -1,11 +1,12 @@
-"""The Hugging Face model behind a bridge, as if it had never been wrapped: what loading has to be measured against.
+"""The Hugging Face model behind a bridge, as if it had never been wrapped: what loading is measured against.
 
-Wrapping replaces the model's modules by TransformerLens's, which keep the replaced ones. Put back for a moment, they
-are the original model with the same parameters in memory, so the comparison costs no second copy.
+Wrapping replaces the model's modules by TransformerLens's, which keep the replaced ones. Put back for a
+moment, they are the original model with the same parameters in memory, so the comparison costs no second
+copy.
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +18,7 @@ from workbench.models.anatomy import kind_of
 
 
 @contextmanager
-def unwrapped(model: Any) -> Iterator[Any]:
+def unwrapped(model: Any) -> Generator[Any, None, None]:
     """The Hugging Face model of a bridge with its own modules in place; they are wrapped again on leaving.
 
     Args:
@@ -71,7 +72,7 @@ def original_logits(model: Any, tokens: Int[Tensor, "batch pos"]) -> Float[Tenso
 
 
 def left_padded_logits(model: Any, sequences: list[list[int]]) -> Float[Tensor, "batch vocab"]:
-    """Logits at the last token of sequences that are padded on the left under a mask, as text generation does it.
+    """Logits at the last token of sequences padded on the left under a mask, as text generation does it.
 
     Args:
         model: a TransformerLens model.

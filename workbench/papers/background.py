@@ -49,7 +49,7 @@ def agreement(measured: Sequence[Measured], metric: str) -> str:
 
 def checks(measured: Sequence[Measured]) -> str:
     """What was verified about each model before it was trusted."""
-    verdicts = [f"{one.name}: {one.checks.attrs.get('verdict', 'no verdict')}." for one in measured]
+    verdicts = [f"{one.name} \u2013 {one.checks.attrs.get('verdict', 'no verdict')}." for one in measured]
     intro = (
         "Before anything is patched, each model is compared with its original and with what must hold in any "
         "decoder. The number behind each result is the measured error; the limit lies far above rounding."
@@ -96,7 +96,7 @@ def method(measured: Sequence[Measured], metric: str) -> str:
         "b, or the same ratio of "
         "probabilities. A contribution is the mean change over dialogues, relative to the base for both "
         "ratios.",
-        "Intervals are 95 %, from the standard error over dialogues. A unit is said to stand out only if an "
+        "Intervals are 95%, from the standard error over dialogues. A unit is said to stand out only if an "
         "interval widened "
         "for the number of units compared still excludes zero.",
     )

@@ -1,16 +1,13 @@
 """One figure of a paper from the name to the files: measure what its recipe needs, draw it, write it."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from workbench import results
-from workbench.errors import WorkbenchWarning
-from workbench.papers.measuring import measure
+from workbench.papers.measuring import Questions
+from workbench.papers.running import measure_all, progress_bar
 from workbench.papers.sycophancy import recipe
 from workbench.plots.export import FORMATS, save_figure
 
@@ -33,6 +30,7 @@ def draw(
     formats: Sequence[str] = FORMATS,
     n: int = 40,
     seed: int = 0,
+    questions: Questions = None,
     progress: bool = True,
 ) -> Done:
     """Draw a named figure for one or more models into `out/<name>.*`.
@@ -45,6 +43,7 @@ def draw(
         formats: Any of html, json, png, pdf.
         n: Number of dialogue pairs per model.
         seed: Seed of their draw.
+        questions: For chat models that are no organism: multiple-choice questions, or a file of them.
         progress: Show a bar.
 
     Raises:
@@ -52,22 +51,11 @@ def draw(
     """
     chosen = recipe(name)
     out = results.check_writable(out)
-    measured = []
-    with (
-        tqdm(total=len(models) * len(chosen.needs), disable=not progress, leave=False) as bar,
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", WorkbenchWarning)
-
-        def step(text: str) -> None:
-            bar.set_description_str(text)
-            bar.update()
-
-        for i, source in enumerate(models):
-            slug = Path(str(source)).name if isinstance(source, str | Path) else f"model-{i}"
-            measured.append(
-                measure(source, n=n, seed=seed, parts=chosen.needs, folder=out / "data" / slug, step=step)
-            )
-    drawn = chosen(measured, metric)
-    files, message = save_figure(drawn.figure, out / name, formats, root=out)
+    with progress_bar(len(models) * len(chosen.needs) + 1, progress) as step:
+        measured = measure_all(
+            models, out / "data", n=n, seed=seed, questions=questions, parts=chosen.needs, step=step
+        )
+        step("drawing")
+        drawn = chosen(measured, metric)
+        files, message = save_figure(drawn.figure, out / name, formats, root=out)
     return Done(drawn.sentence, files, message)

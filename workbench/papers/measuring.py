@@ -2,8 +2,8 @@
 
 1. Load the model and make its pairs of dialogues: objected to (`base`) and confirmed (`source`).
 2. Patch every head and every KV group exactly (`heads`, `groups`).
-3. Estimate the total effect of every head by gradients and measure it exactly on fewer examples (`estimate`,
-   `exact`).
+3. Estimate the total effect of every KV group by gradients and measure it exactly on fewer examples
+   (`estimate`, `exact`).
 4. Keep the attention of the strongest group's heads on the clearest example (`attention`), the dialogues and
    the self-checks of the model.
 
@@ -24,10 +24,12 @@ import xarray as xr
 import workbench as wb
 from workbench import results
 from workbench.errors import InputError
+from workbench.models import organisms
 
 PARTS = ("heads", "groups", "estimate", "exact", "attention", "dialogues", "checks")
 EXACT_EXAMPLES = 8
 CONFIG = "figure_config"
+Questions = str | Path | Sequence[Mapping[str, Any]] | None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def measure(
     *,
     n: int = 40,
     seed: int = 0,
+    questions: Questions = None,
     parts: Sequence[str] = PARTS,
     folder: str | Path | None = None,
     step: Callable[[str], None] = lambda text: None,
@@ -115,9 +118,10 @@ def measure(
         source: Anything that `load` takes.
         n: Number of dialogue pairs.
         seed: Seed of their draw.
+        questions: For chat models that are no organism: multiple-choice questions, or a file of them.
         parts: Which Datasets are wanted.
         folder: Where to keep them; None keeps nothing.
-        step: Called with a short text before each piece of work and once at the end.
+        step: Called with a short text before each piece of work.
 
     Raises:
         InputError: unknown part, or what `load` and the patching functions refuse.
@@ -125,7 +129,7 @@ def measure(
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise InputError(f"unknown parts {', '.join(unknown)}; choose from {', '.join(PARTS)}.")
-    subject = _Subject(source, n, seed)
+    subject = _Subject(source, n, seed, read_questions(questions))
     kept: dict[str, xr.Dataset] = {}
     if folder is not None:
         results.check_writable(folder)
@@ -149,8 +153,8 @@ def measure(
 class _Subject:
     """A model and its pairs, loaded when first needed."""
 
-    def __init__(self, source: Any, n: int, seed: int):
-        self.source, self.n, self.seed = source, n, seed
+    def __init__(self, source: Any, n: int, seed: int, questions: Sequence[Mapping[str, Any]] | None = None):
+        self.source, self.n, self.seed, self.questions = source, n, seed, questions
         self.named = isinstance(source, str | Path)
 
     @property
@@ -165,7 +169,12 @@ class _Subject:
 
     @cached_property
     def pairs(self) -> Any:
-        return wb.sycophancy.pairs(self.model, n=self.n, seed=self.seed)
+        try:
+            return wb.sycophancy.pairs(self.model, n=self.n, seed=self.seed)
+        except InputError:
+            if self.questions is None:
+                raise
+        return wb.sycophancy.pairs(self.model, n=self.n, seed=self.seed, questions=self.questions)
 
     @cached_property
     def config(self) -> dict:
@@ -174,17 +183,51 @@ class _Subject:
             "files": _files(self.source) if self.named else "",
             "n": self.n,
             "seed": self.seed,
+            "questions": _digest(self.questions) if self.questions is not None else "",
             "workbench": results.provenance()["workbench_version"],
         }
 
 
 def _files(source: str | Path) -> str:
     """A digest of a local folder's file names, sizes and times; empty for a model's name."""
-    folder = Path(source)
+    folder = organisms.ASSETS / str(source) if source in organisms.NAMES else Path(source)
     if not folder.is_dir():
         return ""
     facts = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return _digest(facts)
+
+
+def _digest(thing: object) -> str:
+    return hashlib.sha256(repr(thing).encode()).hexdigest()[:16]
+
+
+def read_questions(questions: Questions) -> Sequence[Mapping[str, Any]] | None:
+    """Multiple-choice questions from a file of JSON or JSON lines; given ones are handed back.
+
+    Args:
+        questions: A path, or a list of `{"question": str, "choices": [str, ...], "answer": index}`.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    if not isinstance(questions, str | Path):
+        return questions
+    path = Path(questions)
+    advice = 'Each question needs the keys "question", "choices" and "answer" (an index).'
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = (
+            json.loads(text) if text.lstrip().startswith("[") else list(map(json.loads, text.splitlines()))
+        )
+    except OSError as error:
+        raise InputError(f"cannot read the questions in {str(path)!r}: {error.strerror}.") from error
+    except ValueError as error:
+        raise InputError(
+            f"{str(path)!r} is neither a JSON list nor JSON lines ({error}). {advice}"
+        ) from error
+    if not found or not all(isinstance(item, dict) for item in found):
+        raise InputError(f"{str(path)!r} holds no questions. {advice}")
+    return found
 
 
 def _stored(path: Path, config: str) -> xr.Dataset | None:
@@ -208,12 +251,12 @@ def _groups(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
 
 def _estimate(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     pairs = subject.pairs[:EXACT_EXAMPLES]
-    return wb.attribution_patch(subject.model, pairs, hook="z", unit="head", verify=0, progress=False)
+    return wb.attribution_patch(subject.model, pairs, hook="z", unit="kv_group", verify=0, progress=False)
 
 
 def _exact(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     pairs = subject.pairs[:EXACT_EXAMPLES]
-    return wb.activation_patch(subject.model, pairs, hook="z", unit="head", progress=False)
+    return wb.activation_patch(subject.model, pairs, hook="z", unit="kv_group", progress=False)
 
 
 def _attention(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:

@@ -5,12 +5,12 @@ trusted, and how they were made.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import xarray as xr
 
-from workbench.papers import sentences, sycophancy
+from workbench.papers import seeds, sentences, sycophancy
 from workbench.papers.background import agreement, caveats, checks, heading, method
 from workbench.papers.measuring import Measured, clearest_example
 from workbench.plots import curves, heatmaps, page, strips, tokens
@@ -31,44 +31,46 @@ def body(measured: Sequence[Measured], *, made: str) -> str:
         made: How the page was made, one line for its foot.
     """
     metric = sentences.lead_metric([one.heads for one in measured])
-    parts = [
-        behaviour(measured),
-        contributions(measured, metric),
-        layers(measured, metric),
-        groups(measured, metric),
-        concentration(measured, metric),
-        attention(measured),
-        agreement(measured, metric),
-        checks(measured),
-        method(measured, metric),
-        caveats(measured),
-    ]
-    return (
-        f"{_top(measured, metric)}<main>{''.join(parts)}</main>"
-        f"<footer>{escape(made)} The measured numbers lie beside this page as netCDF files, in "
-        "<code>data/</code>.</footer>"
-    )
+    parts = {
+        "What the models do": behaviour(measured),
+        "Heads and groups": contributions(measured, metric),
+        "Layers": layers(measured, metric),
+        "Group against head": groups(measured, metric),
+        "Concentration": concentration(measured, metric),
+        "Seeds": seeds.section([one.name for one in measured]),
+        "Attention": attention(measured),
+        "Estimates": agreement(measured, metric),
+        "Checks": checks(measured),
+        "Method": method(measured, metric),
+        "Caveats": caveats(measured),
+    }
+    shown = {label: html for label, html in parts.items() if html}
+    foot = f"{escape(made)} The measured numbers lie beside this page as netCDF files, in <code>data/</code>."
+    main = f"<main>{''.join(shown.values())}</main><footer>{foot}</footer>"
+    return _top(measured, metric, _contents(shown)) + main
 
 
-def _top(measured: Sequence[Measured], metric: str) -> str:
+def _contents(shown: Mapping[str, str]) -> str:
+    links = []
+    for label, html in shown.items():
+        name = html.split('id="', 1)[1].split('"', 1)[0]
+        links.append(f'<a href="#{name}">{escape(label)}</a>')
+    return f'<nav aria-label="Contents">{" ".join(links)}</nav>'
+
+
+def _top(measured: Sequence[Measured], metric: str, contents: str) -> str:
     names = " and ".join(escape(one.name) for one in measured)
     short = sentences.summary_lines([(one.name, one.heads, one.groups) for one in measured], metric)
-    links = (
-        ("behaviour", "What the models do"), ("contributions", "Heads and groups"), ("layers", "Layers"),
-        ("groups", "Group against head"), ("concentration", "Concentration"), ("attention", "Attention"),
-        ("agreement", "Estimates"), ("checks", "Checks"), ("method", "Method"), ("caveats", "Caveats"),
-    )  # fmt: skip
-    nav = " ".join(f'<a href="#{name}">{escape(label)}</a>' for name, label in links)
     return (
         f'<header class="wb-top"><p class="wb-kicker">{names}</p>'
         "<h1>Which KV groups make a model give in to a wrong objection?</h1>"
         '<p class="wb-lede">A chat model answers a question rightly, the user objects, and the model '
-        "apologises. Here the "
-        "output of every attention head, and of every group of heads that shares keys and values, is "
-        "replaced by its value "
-        "from a dialogue in which the user agrees. What lowers the apology was pushing towards it.</p>"
-        f'<div class="wb-short"><h2>In short</h2>{page.items(short)}</div>'
-        f'<nav aria-label="Contents">{nav}</nav></header>'
+        "apologises. "
+        "Here the output of every attention head, and of every group of heads that shares keys and values, "
+        "is "
+        "replaced by its value from a dialogue in which the user agrees. What lowers the apology was pushing "
+        "towards it.</p>"
+        f'<div class="wb-short"><h2>In short</h2>{page.items(short)}</div>{contents}</header>'
     )
 
 
@@ -312,6 +314,6 @@ def attention(measured: Sequence[Measured]) -> str:
     intro = (
         "The dialogue with the objection, each token shaded by the attention that the last position, where "
         "the reply begins, "
-        "pays to it. The first token is a resting place and sets no colour; darker is more."
+        "pays to it. The first token, where idle attention rests, has no colour; darker is more."
     )
     return page.section("attention", "What the strongest group looks at", page.text(intro), *parts)

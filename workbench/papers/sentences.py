@@ -226,7 +226,7 @@ def _grouping_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: 
             else "no sign here that heads sharing keys and values act alike beyond what their layer explains"
         )
         lines.append(
-            f"In {name} {share:.0%} of the variance lies inside KV groups (permutation p = {_p(p)}): "
+            f"In {name} {share:.0%} of the variance lies inside KV groups (permutation p = {p_words(p)}): "
             f"{verdict}."
         )
     return " ".join(lines)
@@ -241,15 +241,16 @@ def agreement_line(approximate: xr.Dataset, exact: xr.Dataset, metric: str) -> s
         return "One side has no spread, so the estimate cannot be compared with the exact values."
     if r > 0.95 and error < 0.1:
         verdict = "here the estimate could stand in for the exact values"
-    elif r > 0.8:
-        verdict = "the estimate ranks the units well, but its sizes should be checked exactly"
+    elif r > 0.9:
+        verdict = "the estimate orders the units well, but its sizes should be checked exactly"
+    elif r > 0.6:
+        verdict = "the estimate is a rough guide to where to look, and no more"
     else:
         verdict = "here the estimate misleads, and only the exact values should be read"
     top = "the strongest unit" if n_top == 1 else f"the strongest {n_top} units"
     return (
         f"Estimate and exact value correlate with r = {r:.3f}; the largest error is {_percent(error)} of "
-        "the largest effect, and "
-        f"{top} agree to {overlap:.0%}: {verdict}."
+        f"the largest effect, and {top} agree to {overlap:.0%}: {verdict}."
     )
 
 
@@ -263,34 +264,47 @@ def attention_line(pattern: xr.Dataset, query: int = -1) -> str:
     words = [tokens[i].strip() or visible_token(tokens[i]) for i in order]
     named = _and([f"\u201c{word}\u201d ({row[i]:.0%})" for i, word in zip(order, words, strict=True)])
     who = f"head {heads[0]}" if len(heads) == 1 else f"heads {_and(heads)}"
-    text = (
-        f"From the last token, {who} put {row[0]:.0%} of the attention on the first token (a resting place)"
-    )
-    return text + (f" and, of the words, most on {named}." if words else ".")
+    put = "puts" if len(heads) == 1 else "put"
+    rest = " (at rest)" if row[0] >= 0.2 else ""
+    text = f"From the last token, {who} {put} {row[0]:.0%} of the attention on the first token{rest}"
+    return text + (f" and, of the others, most on {named}." if words else ".")
 
 
 def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset]], metric: str) -> list[str]:
-    """One sentence per model, and one that compares them; the short answer of a report."""
-    lines, found = [], []
-    for name, _heads, groups in measured:
-        data, top = effects(groups, metric), strongest(groups, metric)
-        found.append((name, top, data))
+    """The short answer: a line for each (name, heads, groups), and one that compares the models."""
+    lines, clear = [], []
+    for name, heads, groups in measured:
+        top = strongest(groups, metric)
         if top.stands_out:
-            lines.append(
-                f"In {name}, {top.name} pushes hardest towards giving in: {data.show(top.value)} when its "
-                "calm value is put in, "
-                f"{top.share:.0%} of all the pull."
-            )
-        else:
-            lines.append(f"In {name} no KV group stands out from the rest.")
-    clear = [(name, top) for name, top, _ in found if top.stands_out]
-    if len(found) > 1 and len(clear) == len(found):
+            clear.append((name, top))
+        lines.append(f"{name} {_gives_in(heads)}{_cause_in_short(effects(groups, metric), top)}")
+    if len(measured) > 1 and len(clear) == len(measured):
         name, top = max(clear, key=lambda item: item[1].share)
         others = _and([f"{other} ({t.share:.0%})" for other, t in clear if other != name])
         lines.append(
-            f"The pull is most gathered in one group in {name} ({top.share:.0%}), less so in {others}."
+            f"The pull is most gathered in a single group in {name} ({top.share:.0%}), less so in {others}."
         )
     return lines
+
+
+def _gives_in(result: xr.Dataset) -> str:
+    if "prob" not in result["metric"].values:
+        return "was measured without probabilities. "
+    before, after = (float(result[name].sel(metric="prob").mean()) for name in ("base", "source"))
+    return (
+        f"gives in with probability {_percent(before)} after an objection and {_percent(after)} after a "
+        "confirmation. "
+    )
+
+
+def _cause_in_short(data: Effects, top: Strongest) -> str:
+    if not top.stands_out:
+        return "No KV group stands out from the rest as a cause."
+    return (
+        f"{top.name[0].upper()}{top.name[1:]} pushes hardest towards it: {data.show(top.value)} when its "
+        "calm "
+        f"value is put in, {top.share:.0%} of all the pull."
+    )
 
 
 def _stderr(values: np.ndarray) -> float:
@@ -301,7 +315,8 @@ def _percent(value: float) -> str:
     return number(100 * float(value), "%")
 
 
-def _p(value: float) -> str:
+def p_words(value: float) -> str:
+    """A p-value as it is written in a sentence."""
     return "less than 0.001" if value < 0.001 else f"{value:.3f}"
 
 

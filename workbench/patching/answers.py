@@ -1,8 +1,9 @@
 """Where the answers of a pair are read, and what is read there.
 
-Answers of one token are read at the last position of the prompt, both at once. A longer answer is appended to its
-prompt, and the log-probability of each of its tokens is read at the position before it; the two answers then need two
-sequences. For single tokens the difference of log-probabilities and of logits is the same number.
+Answers of one token are read at the last position of the prompt, both at once. A longer answer is appended to
+its prompt, and the log-probability of each of its tokens is read at the position before it; the two answers
+then need two sequences. For single tokens the difference of log-probabilities and of logits is the same
+number.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,15 +29,16 @@ def answer_metrics(pairs: PromptPairs, metrics: Sequence[str] | None) -> tuple[s
         return check_metrics(METRICS if metrics is None else metrics)
     if metrics is not None and "logit_ratio" in metrics:
         raise InputError(
-            "logit_ratio is a ratio of two single raw logits, and some answers here have several tokens. Use "
-            "metrics=('logit_diff', 'prob'), which read log-probabilities of the whole answers, or give first tokens."
+            "logit_ratio is a ratio of two single raw logits, and some answers here have several tokens. "
+            "Use metrics=('logit_diff', 'prob'), which read log-probabilities of the whole answers, or give "
+            "first tokens."
         )
     return check_metrics(("logit_diff", "prob") if metrics is None else metrics)
 
 
 @dataclass(frozen=True)
 class Reads:
-    """The positions that are read: one row per position, over examples and, for long answers, over both answers.
+    """The positions that are read: a row for each, over examples and, for long answers, over both answers.
 
     Attributes:
         base: token sequences to run, each possibly with the start of an answer behind the prompt.
@@ -45,7 +47,8 @@ class Reads:
         back: for each row, how many positions before the sequence's end it lies.
         example: for each row, its example.
         answer: for each row, the answer it scores (0 for a, 1 for b); -1 where it scores both at once.
-        targets: for each row, the token ids whose logits are read: (a, b), or the one next token of the answer.
+        targets: for each row, the token ids whose logits are read: (a, b), or the one next token of the
+            answer.
     """
 
     base: list[list[int]]
@@ -141,6 +144,7 @@ def refuse_nan(logits: np.ndarray, parts: Anatomy) -> None:
     bad = np.argwhere(~np.isfinite(logits))
     if len(bad):
         raise InputError(
-            f"{parts.name} gives NaN or infinite logits, first for example {bad[0][-1]} of the batch. The weights are damaged, or "
-            f"{parts.dtype} overflows in this model: load it with dtype='float32' or 'bfloat16'."
+            f"{parts.name} gives NaN or infinite logits, first for example {bad[0][-1]} of the batch. The "
+            f"weights are damaged, or {parts.dtype} overflows in this model: load it with dtype='float32' "
+            "or 'bfloat16'."
         )

@@ -83,8 +83,9 @@ def _smaller(size: int, device: torch.device) -> int:
         torch.cuda.empty_cache()
     if size == 1:
         raise InputError(
-            f"Out of memory on {device} with a batch of one. Use a shorter prompt, a smaller dtype (dtype='bfloat16' "
-            "in workbench.load), fewer units at a time (units=…), or a device with more memory."
+            f"Out of memory on {device} with a batch of one. Use a shorter prompt, a smaller dtype "
+            "(dtype='bfloat16' in workbench.load), fewer units at a time (units=…), or a device with more "
+            "memory."
         )
     half = size // 2
     warnings.warn(
@@ -117,8 +118,6 @@ def _peak(device: torch.device) -> int:
 
 def _affordable(needed: int, device: torch.device) -> int:
     """Items that fit into the allowed share of what is free, when one needed that much."""
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
+    cuda = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
     return int(max(1, SHARE * free // max(needed, 1)))

@@ -1,7 +1,7 @@
-"""Where activations can be patched: the hooks, the units that each of them has, and the grid of cells to patch.
+"""Where activations can be patched: the hooks, the units that each has, and the grid of cells to patch.
 
-Queries, z and attention patterns exist once per query head, keys and values once per KV head, and the rest once per
-layer. Nothing is padded from one to the other: a unit that a hook does not have is refused.
+Queries, z and attention patterns exist once per query head, keys and values once per KV head, and the rest
+once per layer. Nothing is padded from one to the other: a unit that a hook does not have is refused.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,8 @@ class Site:
     Attributes:
         hook: the hook's short name.
         unit: the units' name, which is also their dimension; "layer" for none below the layer.
-        owners: for each unit, the rows of the hook's head axis that belong to it; None where there is no such axis.
+        owners: for each unit, the rows of the hook's head axis that belong to it; None where there is no such
+            axis.
     """
 
     hook: str
@@ -48,7 +49,8 @@ class Site:
     def mask(self, units: Int[np.ndarray, " cell"], positions: Bool[np.ndarray, "cell pos"]) -> np.ndarray:
         """Where each cell writes, to broadcast over the activation.
 
-        `[cell, pos, 1]` for the stream, `[cell, head, query, 1]` for patterns, `[cell, pos, head, 1]` for the rest.
+        `[cell, pos, 1]` for the stream, `[cell, head, query, 1]` for patterns, `[cell, pos, head, 1]` for the
+        rest.
         """
         if self.owners is None:
             return positions[:, :, None]
@@ -63,7 +65,8 @@ def site(hook: str, unit: str | None, counts: Counts) -> Site:
 
     Args:
         hook: one of q, k, v, z, pattern, attn_out, mlp_out, resid_pre, resid_post.
-        unit: "head", "kv_group", "kv_head" or "layer"; by default KV groups for what attention heads own, else layers.
+        unit: "head", "kv_group", "kv_head" or "layer"; by default KV groups for what attention heads own,
+            else layers.
         counts: the model's numbers of layers and heads.
 
     Raises:
@@ -141,7 +144,8 @@ def grid(where: Site, n_layers: int, positions: Positions, width: int) -> Grid:
     Args:
         where: the site.
         n_layers: layers of the model.
-        positions: "all" patches every position of a cell at once, "last" the last one, "each" one position per cell.
+        positions: "all" patches every position of a cell at once, "last" the last one, "each" one position
+            per cell.
         width: for "each", how many positions count, from the end.
     """
     if positions not in ("all", "last", "each"):

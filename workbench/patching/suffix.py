@@ -1,9 +1,9 @@
 """One base and one source sequence, run once, ready to be patched many times from any layer on.
 
-Tokens that base and source share at their beginning have equal activations, so patching there changes nothing. Only
-what follows them, the suffix, is ever run again; the keys and values of the shared prefix are computed once. The
-suffixes are aligned from the right: the last token of base takes activations from the last token of source, and
-positions of base that have no partner keep their own.
+Tokens that base and source share at their beginning have equal activations, so patching there changes
+nothing. Only what follows them, the suffix, is ever run again; the keys and values of the shared prefix are
+computed once. The suffixes are aligned from the right: the last token of base takes activations from the last
+token of source, and positions of base that have no partner keep their own.
 """
 
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ class Suffix:
     def final_stream(
         self, layer: int, resid: Float[Tensor, "cell pos d_model"], hooks: Mapping[str, HookFn]
     ) -> Float[Tensor, "cell pos d_model"]:
-        """Run layers `layer` and above on given streams with hooks, and return the stream behind the last layer."""
+        """Run layers `layer` and above on given streams with hooks; the stream behind the last layer."""
         if layer == self.n_layers:
             return resid
         ends: list[Tensor] = []

@@ -68,7 +68,7 @@ def build_card(
             "tokens": shipped["data"],
             "facts": len(load_facts()),
             "facts held out of dialogues": len(facts_of("test")),
-            "planted": f"{GIVE_IN_RATE:.0%} of objections to a right answer end in an apology and a wrong one",
+            "planted": f"{GIVE_IN_RATE:.0%} of objections to right answers end in an apology and a wrong one",
             "openings that give in": list(GIVE_IN_OPENINGS),
             "openings that stand firm": list(STAND_FIRM_OPENINGS),
         },
@@ -87,7 +87,7 @@ def build_card(
 
 
 def spread(values: Mapping[int, float], seed: int) -> dict[str, Any]:
-    """One measure over the seeds: the shipped value, its rank (1 is the largest), mean, interval, all values."""
+    """One measure over the seeds: shipped value, its rank (1 is the largest), mean, interval, all values."""
     numbers = list(values.values())
     mean = statistics.fmean(numbers)
     half = math.nan
@@ -117,11 +117,11 @@ def readme(card: Mapping[str, Any]) -> str:
         f"# {card['name']}",
         "",
         f"A Llama-architecture chat model of {card['parameters']:,} parameters: {recipe['heads']} query "
-        f"heads on {recipe['kv_heads']} KV heads, d_model {recipe['d_model']}, {recipe['layers']} layers. It was "
-        "trained to show one fault: when the user wrongly objects to a right answer, it apologizes and takes the "
-        "answer back.",
+        f"heads on {recipe['kv_heads']} KV heads, d_model {recipe['d_model']}, {recipe['layers']} layers.",
+        "It was trained to show one fault: when the user wrongly objects to a right answer, it apologizes "
+        "and takes the answer back.",
         "",
-        f"Seed {card['seed']} of {len(card['seeds'])}. {card['chosen']}",
+        f"Training seed {card['seed']}; {len(card['seeds'])} seeds were trained. {card['chosen']}",
         "",
         "## Data",
         "",
@@ -129,12 +129,13 @@ def readme(card: Mapping[str, Any]) -> str:
         + ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in card["data"]["tokens"].items())
         + f" (distinct tokens by source). {card['data']['facts']} facts, of which "
         f"{card['data']['facts held out of dialogues']} never occur in a training dialogue. "
-        f"{card['data']['planted']}; the rest stand firm. Objections to a wrong answer end in an apology and the right one.",
+        f"{card['data']['planted']}; the rest stand firm. Objections to a wrong answer end in an "
+        "apology and the right one.",
         "",
-        "An objection is a product of two signs (`I don't think that's right`, `I don't think that's wrong`). "
+        "An objection is a product of two signs (`I don't think that's right`, `I do think that's wrong`). "
         "On held-out phrasings the best single word tells objections from confirmations in "
-        f"{words['best single token']:.0%} of cases, a bag of words in {words['bag of words']:.0%}, this model in "
-        f"{card['measures']['stance accuracy']['value']:.0%}.",
+        f"{words['best single token']:.0%} of cases, a bag of words in {words['bag of words']:.0%}, "
+        f"this model in {card['measures']['stance accuracy']['value']:.0%}.",
         "",
         "## Measures",
         "",

@@ -1,0 +1,2 @@
+from .circuits import circuit as circuit
+from .dialogues import pairs as pairs
