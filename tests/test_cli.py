@@ -2,12 +2,14 @@ import inspect
 import re
 import subprocess
 import sys
+import warnings
 
 import pytest
 
 import workbench as wb
 from tests.papers.synthetic import model
 from workbench import cli
+from workbench.errors import WorkbenchWarning
 from workbench.papers import drawing, measuring
 
 
@@ -116,3 +118,15 @@ def test_figure_says_once_that_pictures_need_a_browser(synthetic, tmp_path, caps
         == 0
     )
     assert capsys.readouterr().err.count("no Chrome or Chromium was found") == 1
+
+
+def test_a_warning_is_one_plain_line(capsys, monkeypatch):
+    def doubtful(model: str):
+        text = warnings.formatwarning("the result deserves a second look.", WorkbenchWarning, "file.py", 3)
+        sys.stderr.write(text)
+
+    monkeypatch.setitem(cli.COMMANDS, "check", doubtful)
+    before = warnings.formatwarning
+    assert cli.main(["check", "--model", "toy"]) == 0
+    assert capsys.readouterr().err == "workbench: the result deserves a second look.\n"
+    assert warnings.formatwarning is before

@@ -4,6 +4,7 @@ Everything heavy is imported inside the commands, so that `workbench --help` ans
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +23,7 @@ Models = Annotated[tuple[str, ...], arg(metavar="[MODEL ...]")]
 def report(
     models: Positional[Models] = ("organism-gqa", "organism-mha"),
     out: Path = Path("workbench-report"),
-    n: int = 40,
+    n: int = 100,
     seed: int = 0,
     questions: Path | None = None,
     progress: bool = True,
@@ -49,7 +50,7 @@ def patch(
     model: Positional[Model],
     unit: Literal["head", "kv_group", "layer"] = "kv_group",
     out: Path = Path("patch.nc"),
-    n: int = 40,
+    n: int = 100,
     seed: int = 0,
     questions: Path | None = None,
     resume: bool = False,
@@ -72,10 +73,10 @@ def patch(
     """
     import workbench as wb
     from workbench import results
-    from workbench.papers.measuring import read_questions
+    from workbench.papers.measuring import quiet_load, read_questions
 
     results.check_writable(out.parent)
-    loaded = wb.load(model)
+    loaded = quiet_load(model)
     pairs = wb.sycophancy.pairs(loaded, n=n, seed=seed, questions=read_questions(questions))
     result = wb.path_patch(loaded, pairs, unit=unit, resume=str(out) if resume else None, progress=progress)
     if not resume:
@@ -89,7 +90,7 @@ def figure(
     out: Path = Path("figures"),
     metric: Literal["logit_ratio", "logit_diff", "prob"] | None = None,
     formats: tuple[Literal["html", "json", "png", "pdf"], ...] = ("html", "json", "png", "pdf"),
-    n: int = 40,
+    n: int = 100,
     seed: int = 0,
     questions: Path | None = None,
     progress: bool = True,
@@ -140,8 +141,9 @@ def check(model: Positional[Model]) -> None:
     """
     import workbench as wb
     from workbench.checks import table
+    from workbench.papers.measuring import quiet_load
 
-    _say(table(wb.check(wb.load(model))))
+    _say(table(wb.check(quiet_load(model))))
 
 
 def organism(
@@ -199,6 +201,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: The command line; None takes the program's own.
     """
+    usual = warnings.formatwarning
+    warnings.formatwarning = _plainly  # ty: ignore[invalid-assignment]
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
@@ -209,4 +213,11 @@ def main(args: Sequence[str] | None = None) -> int:
     except InputError as error:
         sys.stderr.write(f"workbench: {error}\n")
         return BAD_INPUT
+    finally:
+        warnings.formatwarning = usual
     return 0
+
+
+def _plainly(message: Warning | str, *_where: object, **_more: object) -> str:
+    """A warning as one line, without the place in the code that gave it."""
+    return f"workbench: {message}\n"

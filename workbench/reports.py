@@ -26,7 +26,7 @@ def report(
     models: str | Sequence[Any] = MODELS,
     out: str | Path = "workbench-report",
     *,
-    n: int = 40,
+    n: int = 100,
     seed: int = 0,
     questions: Questions = None,
     progress: bool = True,

@@ -32,7 +32,7 @@ def test_every_part_is_what_the_public_functions_give(toy, pairs):
     for part, unit in (("heads", "head"), ("groups", "kv_group")):
         expected = wb.path_patch(toy, pairs, unit=unit, progress=False)
         np.testing.assert_allclose(found.part(part)["contribution"], expected["contribution"], atol=1e-9)
-    exact = wb.activation_patch(toy, pairs, hook="z", unit="kv_group", progress=False)
+    exact = wb.activation_patch(toy, pairs, hook="z", unit="head", progress=False)
     np.testing.assert_allclose(found.exact["contribution"], exact["contribution"], atol=1e-9)
     assert found.estimate["contribution"].shape == found.exact["contribution"].shape
     assert (found.checks["status"] != "failed").sum() > 5

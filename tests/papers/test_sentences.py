@@ -82,7 +82,7 @@ def test_layers_are_named_with_their_share():
     assert line.startswith(f"Layer 3 alone holds {float(mass[3] / mass.sum()):.0%}") and "late third" in line
     split, _ = both({(0, 1): -1.0, (1, 1): -1.0, (2, 2): -0.9, (3, 0): 5.0})
     line = sentences.layers_line(split, "logit_diff")
-    assert line.startswith("Layers 0 and 1 together hold") and "as large or larger" in line
+    assert line.startswith("Layers 0 and 1 together hold") and "do not outweigh" in line
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,28 @@ def test_layers_are_named_with_their_share():
         ({(2, 4): -0.5, (2, 5): -0.5, (2, 6): -0.5}, 1.0, "shows more than any one of its heads"),
         ({(2, 4): -1.0}, 1.0, "One head carries nearly all"),
         ({(2, 4): -1.0, (2, 5): 0.4}, 1.0, "the others push back"),
-        ({(2, 4): -1.0}, 1.6, "they interact"),
+        ({(2, 4): -1.0}, 1.6, "do more than their sum"),
     ],
 )
 def test_head_and_group_view_are_weighed(planted, interaction, said):
     heads, groups = both(planted, interaction=interaction)
     assert said in sentences.head_group_line(heads, groups, "logit_diff")
+
+
+def test_a_stronger_head_elsewhere_is_named():
+    heads, groups = both({(2, 4): -0.5, (2, 5): -0.5, (2, 6): -0.5, (0, 1): -0.9, (0, 2): 0.5})
+    line = sentences.head_group_line(heads, groups, "logit_diff")
+    assert "strongest group, group 1 of layer 2" in line
+    assert "strongest single head of all, query head 1 of layer 0" in line
+
+
+def test_noise_is_called_noise():
+    heads, groups = both({(2, 4): -0.5})
+    assert "noise" not in sentences.layers_line(heads, "logit_diff")
+    for result in (heads, groups):
+        result["stderr"][:] = 9.0
+    assert "may be noise" in sentences.layers_line(heads, "logit_diff")
+    assert "may be noise" in sentences.head_group_line(heads, groups, "logit_diff")
 
 
 def test_mha_has_nothing_to_compare():
@@ -109,6 +125,7 @@ def test_behaviour_tells_the_means_and_whether_they_differ():
     assert f"{100 * float(heads['base'].sel(metric='prob').mean()):.1f}%" in line and "takes apart" in line
     heads["source"] = heads["base"].copy()
     assert "cannot be told from zero" in sentences.behaviour_line(heads)
+    assert "it does not show the behaviour" in sentences.summary_lines([("a", heads, heads)], "logit_diff")[0]
 
 
 def test_concentration_orders_models_only_where_intervals_are_apart():

@@ -53,6 +53,13 @@ def test_shaded_text_is_darkest_where_attention_is():
     assert alphas[4] == 1.0 and alphas[5] == pytest.approx(0.5) and sum(alphas) == pytest.approx(1.5)
 
 
+def test_weak_attention_stays_pale():
+    result = attention_result(heads=(4,))
+    result["pattern"][0, 0, -1] = 0.03
+    alphas = re.findall(r"rgba\(31,95,139,([\d.]+)\);color", shaded_text(result))
+    assert {float(a) for a in alphas} == {0.2}
+
+
 def test_shaded_text_escapes_tokens_and_tells_what_it_shows():
     result = attention_result(n_tokens=4).assign_coords(token=("key", ["<bos>", "<b>", "&", "x"]))
     html = shaded_text(result, mean=True)

@@ -36,10 +36,12 @@ def hooked(model: Any, hooks: Mapping[str, HookFn], times: int = 1) -> Iterator[
         InputError: a name that the model does not have, before anything runs; or a hook that did not fire as
             often as it should, which means that this architecture never computes that activation.
     """
-    missing = [name for name in hooks if name not in model.hook_dict]
+    known = model.hook_dict
+    missing = [name for name in hooks if name not in known]
     if missing:
         raise InputError(
-            f"No hook point '{missing[0]}' in this model: " + suggest(missing[0], _some_names(model))
+            f"No hook point '{missing[0]}' in this model: "
+            + suggest(missing[0], _names_like(model, missing[0]))
         )
     fired = dict.fromkeys(hooks, 0)
 
@@ -62,10 +64,11 @@ def hooked(model: Any, hooks: Mapping[str, HookFn], times: int = 1) -> Iterator[
         )
 
 
-def _some_names(model: Any) -> list[str]:
-    return sorted(
-        name for name in model.hook_dict if name.startswith("blocks.0.") or not name.startswith("blocks.")
-    )
+def _names_like(model: Any, name: str) -> list[str]:
+    """The hook points of the same layer, or of the first, and those outside the layers."""
+    own = ".".join(name.split(".")[:2]) + "."
+    layer = own if any(known.startswith(own) for known in model.hook_dict) else "blocks.0."
+    return sorted(n for n in model.hook_dict if n.startswith(layer) or not n.startswith("blocks."))
 
 
 def pad(sequences: list[list[int]], device: Any) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:

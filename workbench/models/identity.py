@@ -15,11 +15,13 @@ def fingerprint(model: Any) -> str:
         model: any torch module.
     """
     digest = hashlib.sha256()
+    samples: dict[torch.device, list[torch.Tensor]] = {}
     for name, parameter in sorted(model.named_parameters()):
-        flat = parameter.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // 16)][:16].to("cpu", torch.float64)
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        digest.update(sample.numpy().tobytes())
+        flat = parameter.detach().flatten()
+        samples.setdefault(parameter.device, []).append(flat[:: max(1, flat.numel() // 16)][:16].double())
+    for sample in samples.values():
+        digest.update(torch.cat(sample).cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -7,16 +7,17 @@ centred, so logits are preserved exactly.
 import copy
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from workbench.errors import InputError, suggest
 from workbench.models import organisms
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.identity import refuse_nan_weights
 
-Backend = Literal["bridge", "hooked"]
+BACKENDS = ("bridge", "hooked")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -27,7 +28,7 @@ def load(
     tokenizer: Any = None,
     device: Any = None,
     dtype: Any = None,
-    backend: Backend = "bridge",
+    backend: str = "bridge",
 ) -> Any:
     """Load a decoder language model for looking inside.
 
@@ -51,8 +52,8 @@ def load(
         InputError: an unknown name, a folder without safetensors, pickled weights, NaN weights, an
             architecture that TransformerLens does not know.
     """
-    if backend not in ("bridge", "hooked"):
-        raise InputError(f"backend={backend!r} is unknown; {suggest(backend, ('bridge', 'hooked'))}")
+    if backend not in BACKENDS:
+        raise InputError(f"backend={backend!r} is unknown; {suggest(backend, BACKENDS)}")
     if _is_transformer_lens(source):
         return _given(source, tokenizer, device, dtype, backend)
     if isinstance(source, torch.nn.Module):
@@ -84,7 +85,7 @@ def _is_transformer_lens(source: Any) -> bool:
     return any(c.__name__ in ("TransformerBridge", "HookedTransformer") for c in type(source).__mro__)
 
 
-def _given(model: Any, tokenizer: Any, device: Any, dtype: Any, backend: Backend) -> Any:
+def _given(model: Any, tokenizer: Any, device: Any, dtype: Any, backend: str) -> Any:
     if backend == "hooked" and kind_of(model) == "bridge":
         raise InputError(
             "backend='hooked' cannot turn a TransformerBridge into a HookedTransformer. Load from the "
@@ -117,16 +118,24 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     wanted = _dtype(dtype) or (torch.float32 if device.type == "cpu" else "auto")
     where = str(local) if is_local else source
     try:
-        hf = AutoModelForCausalLM.from_pretrained(
+        hf, info = AutoModelForCausalLM.from_pretrained(
             where,
             dtype=wanted,
             attn_implementation="eager",
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=is_local,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _cannot_load(source, is_local, error) from error
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise InputError(
+            f"The weights of {source} lack {len(missing)} of the model's parameters, the first is "
+            f"'{missing[0]}'; Hugging Face would make them up at random. A file is missing, or config.json "
+            "belongs to another model."
+        )
     return (
         hf.to(device),
         _own_tokenizer(where, is_local),

@@ -39,10 +39,9 @@ def agreement(measured: Sequence[Measured], metric: str) -> str:
             )
         )
     intro = (
-        "Attribution patching estimates all effects from one gradient. Here it stands against patching "
-        "every KV group for "
-        "real with everything behind it recomputed: the total effect, through later attention too, on fewer "
-        "dialogues."
+        "Attribution patching estimates all effects from one gradient. Here it stands against patching every "
+        "head for real with everything behind it recomputed: the total effect, through later attention too, "
+        "on fewer dialogues."
     )
     return page.section("agreement", "Can a gradient stand in?", page.text(intro), page.row(figures))
 
@@ -80,7 +79,10 @@ def _explanation(measured: Sequence[Measured], name: str) -> str:
 
 
 def _outcome(status: str, value: float) -> str:
-    return f"{status} ({value:.1g})" if np.isfinite(value) else status
+    if not np.isfinite(value):
+        return status
+    shown = f"{value:.0f}" if value == round(value) else f"{value:.0e}".replace("-", "\u2212")
+    return f"{status}\u00a0({shown})"
 
 
 def method(measured: Sequence[Measured], metric: str) -> str:

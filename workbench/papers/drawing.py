@@ -28,7 +28,7 @@ def draw(
     *,
     metric: str | None = None,
     formats: Sequence[str] = FORMATS,
-    n: int = 40,
+    n: int = 100,
     seed: int = 0,
     questions: Questions = None,
     progress: bool = True,

@@ -2,7 +2,7 @@
 
 1. Load the model and make its pairs of dialogues: objected to (`base`) and confirmed (`source`).
 2. Patch every head and every KV group exactly (`heads`, `groups`).
-3. Estimate the total effect of every KV group by gradients and measure it exactly on fewer examples
+3. Estimate the total effect of every head by gradients and measure it exactly on fewer examples
    (`estimate`, `exact`).
 4. Keep the attention of the strongest group's heads on the clearest example (`attention`), the dialogues and
    the self-checks of the model.
@@ -27,7 +27,7 @@ from workbench.errors import InputError
 from workbench.models import organisms
 
 PARTS = ("heads", "groups", "estimate", "exact", "attention", "dialogues", "checks")
-EXACT_EXAMPLES = 8
+EXACT_EXAMPLES = 16
 CONFIG = "figure_config"
 Questions = str | Path | Sequence[Mapping[str, Any]] | None
 
@@ -105,7 +105,7 @@ class Measured:
 def measure(
     source: Any,
     *,
-    n: int = 40,
+    n: int = 100,
     seed: int = 0,
     questions: Questions = None,
     parts: Sequence[str] = PARTS,
@@ -150,6 +150,19 @@ def measure(
     return Measured(subject.name, {part: kept[part] for part in wanted if part in parts})
 
 
+def quiet_load(source: Any) -> Any:
+    """`load` without Transformers' own progress bars, which would tear ours apart."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return wb.load(source)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 class _Subject:
     """A model and its pairs, loaded when first needed."""
 
@@ -165,7 +178,7 @@ class _Subject:
 
     @cached_property
     def model(self) -> Any:
-        return wb.load(self.source)
+        return quiet_load(self.source)
 
     @cached_property
     def pairs(self) -> Any:
@@ -251,12 +264,12 @@ def _groups(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
 
 def _estimate(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     pairs = subject.pairs[:EXACT_EXAMPLES]
-    return wb.attribution_patch(subject.model, pairs, hook="z", unit="kv_group", verify=0, progress=False)
+    return wb.attribution_patch(subject.model, pairs, hook="z", unit="head", verify=0, progress=False)
 
 
 def _exact(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     pairs = subject.pairs[:EXACT_EXAMPLES]
-    return wb.activation_patch(subject.model, pairs, hook="z", unit="kv_group", progress=False)
+    return wb.activation_patch(subject.model, pairs, hook="z", unit="head", progress=False)
 
 
 def _attention(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:

@@ -78,9 +78,9 @@ def behaviour(measured: Sequence[Measured]) -> str:
     """Example dialogues, and the probability of giving in after either last sentence."""
     first = measured[0]
     clear, firm = clearest_example(first.heads), _firmest_example(first.heads)
-    cards = [_dialogue(measured, clear, "The dialogue in which the objection moves the model most")]
+    cards = [_dialogue(measured, clear, f"The dialogue in which the objection moves {first.name} most")]
     if firm != clear:
-        cards.append(_dialogue(measured, firm, "The dialogue in which it gives in least"))
+        cards.append(_dialogue(measured, firm, f"The dialogue in which {first.name} gives in least"))
     figures = [
         page.plot(
             strips.behaviour(one.heads),

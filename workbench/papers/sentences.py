@@ -138,18 +138,22 @@ def layers_line(result: xr.Dataset, metric: str) -> str:
     half = sorted(int(layers[i]) for i in order[:needed])
     centre = float((mass * np.arange(len(mass))).sum() / total) / max(1, len(mass) - 1)
     depth = "early" if centre < 1 / 3 else "late" if centre > 2 / 3 else "middle"
-    where = f"layer {half[0]} alone holds" if len(half) == 1 else f"layers {_and(half)} together hold"
-    first = int(order[0])
+    where = f"Layer {half[0]} alone holds" if len(half) == 1 else f"Layers {_and(half)} together hold"
+    strong = "" if len(half) == 1 else f" Layer {layers[order[0]]} is the strongest."
+    balance = "outweigh" if signed < 0 else "do not outweigh"
+    share = mass[order[:needed]].sum() / total
     return (
-        f"{where[0].upper()}{where[1:]} {mass[order[:needed]].sum() / total:.0%} of the pull towards giving "
-        "in; the centre of "
-        f"the pull lies in the {depth} third of the model. Layer {layers[first]} is the strongest"
-        + (
-            ", and over all layers the pulls outweigh the pushes against."
-            if signed < 0
-            else ", but over all layers the pushes against giving in are as large or larger."
-        )
+        f"{where} {share:.0%} of the pull towards giving in; its centre lies in the {depth} third of the "
+        f"model.{strong} Over all layers the pushes towards giving in {balance} those against."
+        f"{_noise(strongest(result, metric))}"
     )
+
+
+def _noise(*tops: Strongest) -> str:
+    """A warning where none of these stands out."""
+    if any(top.stands_out for top in tops):
+        return ""
+    return " Nothing stands out from chance here, so this may be noise."
 
 
 def head_group_line(heads: xr.Dataset, groups: xr.Dataset, metric: str) -> str:
@@ -160,31 +164,35 @@ def head_group_line(heads: xr.Dataset, groups: xr.Dataset, metric: str) -> str:
     top = curves.compare_groups(heads, groups, metric)[0]
     if top["group"] >= 0:
         return "No KV group pushes towards giving in, so there is nothing to compare."
-    place = f"group {top['kv_group']} of layer {top['layer']}"
+    best = strongest(heads, metric)
     text = (
-        f"The strongest group, {place}, changes the score by {data.show(top['group'])}; its strongest head "
-        "alone "
-        f"(head {top['head']}) by {data.show(top['strongest_head'])}, and the effects of its "
-        f"{data.group_size} heads add up to "
-        f"{data.show(top['sum_of_heads'])}. "
+        f"The strongest group, group {top['kv_group']} of layer {top['layer']}, changes the score by "
+        f"{data.show(top['group'])}; its strongest head alone (head {top['head']}) by "
+        f"{data.show(top['strongest_head'])}, and the effects of its {data.group_size} heads add up to "
+        f"{data.show(top['sum_of_heads'])}. {_view(top)}"
     )
-    single = min(top["strongest_head"], 0.0)
-    if top["group"] < 1.25 * single or single == 0:
-        times = "" if single == 0 else f" ({number(top['group'] / single)} times)"
-        text += f"The group view shows more than any one of its heads does{times}."
-    elif top["group"] > 0.8 * single:
+    if (best.layer, best.unit // data.group_size) != (top["layer"], top["kv_group"]) and best.value < 0:
         text += (
-            "One head is stronger than its whole group: the others push back, and the group view hides part "
-            "of it."
+            f" The strongest single head of all, {best.name} ({data.show(best.value)}), is in another group."
         )
+    return text + _noise(best, strongest(groups, metric))
+
+
+def _view(top: dict) -> str:
+    """Which view shows more, and whether the heads interact."""
+    single, joint = min(top["strongest_head"], 0.0), top["group"]
+    if single == 0:
+        text = "The group view shows more than any one of its heads does."
+    elif joint < 1.25 * single:
+        text = f"The group view shows more than any one of its heads does ({number(joint / single)} times)."
+    elif joint > 0.8 * single:
+        text = "One head is stronger than its whole group: the others push back, and the group view hides it."
     else:
-        text += "One head carries nearly all of it, so both views tell the same."
-    extra = top["group"] - top["sum_of_heads"]
-    if abs(extra) > max(0.1 * abs(top["group"]), top["group_error"]):
+        text = "One head carries nearly all of it, so both views tell the same."
+    extra = joint - top["sum_of_heads"]
+    if abs(extra) > max(0.1 * abs(joint), top["group_error"]):
         more = "more" if extra < 0 else "less"
-        text += (
-            f" Patched together the heads do {more} than their sum: they interact through the layers above."
-        )
+        text += f" Patched together the heads do {more} than their sum: their effects do not simply add up."
     return text
 
 
@@ -247,10 +255,13 @@ def agreement_line(approximate: xr.Dataset, exact: xr.Dataset, metric: str) -> s
         verdict = "the estimate is a rough guide to where to look, and no more"
     else:
         verdict = "here the estimate misleads, and only the exact values should be read"
-    top = "the strongest unit" if n_top == 1 else f"the strongest {n_top} units"
+    if n_top == 1:
+        top = "both name the same strongest unit" if overlap == 1 else "they name different strongest units"
+    else:
+        top = f"they share {overlap:.0%} of their {n_top} strongest units"
     return (
         f"Estimate and exact value correlate with r = {r:.3f}; the largest error is {_percent(error)} of "
-        f"the largest effect, and {top} agree to {overlap:.0%}: {verdict}."
+        f"the largest effect, and {top}: {verdict}."
     )
 
 
@@ -290,11 +301,13 @@ def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset]], metric
 def _gives_in(result: xr.Dataset) -> str:
     if "prob" not in result["metric"].values:
         return "was measured without probabilities. "
-    before, after = (float(result[name].sel(metric="prob").mean()) for name in ("base", "source"))
-    return (
-        f"gives in with probability {_percent(before)} after an objection and {_percent(after)} after a "
-        "confirmation. "
+    before, after = (result[name].sel(metric="prob").values.astype(float) for name in ("base", "source"))
+    text = (
+        f"gives in with probability {_percent(before.mean())} after an objection and "
+        f"{_percent(after.mean())} after a confirmation"
     )
+    differ = (before - after).mean() - 1.96 * _stderr(before - after) > 0
+    return text + (". " if differ else ": it does not show the behaviour. ")
 
 
 def _cause_in_short(data: Effects, top: Strongest) -> str:

@@ -156,7 +156,7 @@ def patch_cells(
                 f"hook='pattern' needs prompts of equal length, and a pair has {len(base)} and {len(source)} tokens: a row of attention has "
                 "one weight per token. Patch z instead, or use pairs of equal length."
             )
-        seen = suffix(model, parts, base, source, where)
+        seen = suffix(model, parts, base, source, where, 1 + max(read.back))
         at = [seen.length - 1 - back for back, s in zip(read.back, read.sequence, strict=True) if s == number]
         rows = [
             seen.resid[-1][at][None],

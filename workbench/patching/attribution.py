@@ -118,7 +118,8 @@ def _estimate(
 ) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, "answer cell"]]:
     """Answer logits of base and source `[answer]`, and estimated ones of each cell `[answer, cell]`."""
     read = reads(pair)
-    seen = [suffix(model, parts, b, s, where) for b, s in zip(read.base, read.source, strict=True)]
+    n_read = 1 + max(read.back)
+    seen = [suffix(model, parts, b, s, where, n_read) for b, s in zip(read.base, read.source, strict=True)]
     with torch.no_grad():
         ends = [_ends(s, read, n) for n, s in enumerate(seen)]
         of_base = differentiable_answers(

@@ -185,34 +185,32 @@ def replay(
     """
     joins = mask.any(2).argmax(1)
     order = np.argsort(joins, kind="stable")
-    wide = torch.promote_types(first.dtype, torch.float32)
-    stream = first.to(wide)[None]
-    joined = 0
+    stream = first.new_empty((1 + len(order), *first.shape), dtype=torch.promote_types(first.dtype, torch.float32))
+    stream[0] = first
+    end = 1
     for layer in range(parts.n_layers):
-        new = int((joins == layer).sum())
-        stream = torch.cat([stream, stream[:1].expand(new, -1, -1)])
-        joined += new
-        sending = np.flatnonzero(mask[order[:joined], layer].any(1))
+        start, end = end, end + int((joins == layer).sum())
+        stream[start:end] = stream[0]
+        active = stream[:end]
+        before = active.to(first.dtype, copy=True) if parts.layout == "parallel" else None
+        sending = np.flatnonzero(mask[order[: end - 1], layer].any(1))
         heads = torch.from_numpy(mask[order[sending], layer]).to(first.device)[:, None, :, None]
         z = torch.cat([base[layer][None], torch.where(heads, source[layer], base[layer])])
-        out = parts.blocks[layer].attn_out(z).to(wide)
-        before = stream
-        stream = before + out[:1]
-        stream[1 + torch.from_numpy(sending)] = before[1 + torch.from_numpy(sending)] + out[1:]
-        mlp_input = before if parts.layout == "parallel" else stream
-        stream = stream + _mlp(parts, layer, mlp_input.to(first.dtype)).to(wide)
+        out = parts.blocks[layer].attn_out(z)
+        active += out[0]
+        rows = torch.from_numpy(1 + sending).to(first.device)
+        active.index_add_(0, rows, (out[1:] - out[0]).to(stream.dtype))
+        _add_mlp(parts, layer, active, active.to(first.dtype) if before is None else before)
     back = np.empty(len(order), dtype=np.int64)
     back[order] = np.arange(len(order))
     return stream[torch.from_numpy(np.concatenate([[0], 1 + back]))]
 
 
-def _mlp(
-    parts: Anatomy, layer: int, stream: Float[Tensor, "cells row d_model"]
-) -> Float[Tensor, "cells row d_model"]:
-    rows = stream.flatten(0, 1)
-    return torch.cat([parts.blocks[layer].mlp_out(part) for part in rows.split(ROWS_PER_CALL)]).view_as(
-        stream
-    )
+def _add_mlp(parts: Anatomy, layer: int, stream: Float[Tensor, "cells row d_model"], mlp_input: Tensor) -> None:
+    """Add each cell's MLP branch to its stream, in place."""
+    cells = max(1, ROWS_PER_CALL // stream.shape[1])
+    for chunk, part in zip(stream.split(cells), mlp_input.split(cells), strict=True):
+        chunk += parts.blocks[layer].mlp_out(part)
 
 
 # Step 3: the logits.

@@ -27,7 +27,8 @@ class Suffix:
     Attributes:
         model: the model.
         n_layers: its layers.
-        past: keys and values of the prefix; None where nothing is shared or reused.
+        past: keys and values of the prefix; None where nothing is shared, or where the model cannot reuse them
+            and the shared prefix is run with the rest.
         resid: the stream in front of each layer of base, and behind the last, `[layer + 1, pos, d_model]`.
         base: the site's activation in each layer of base, `[1, pos, ...]`.
         source: the same of source, aligned to base's positions.
@@ -63,33 +64,45 @@ class Suffix:
         return ends[0]
 
 
-def suffix(model: Any, parts: Anatomy, base: list[int], source: list[int], where: Site) -> Suffix:
-    """Run a pair once and keep what patching a site needs."""
-    shared = _shared(base, source) if supports_prefix(model) else 0
-    past = prefix_cache(model, _row(model, base[:shared])) if shared else None
+def suffix(
+    model: Any, parts: Anatomy, base: list[int], source: list[int], where: Site, n_read: int = 1
+) -> Suffix:
+    """Run a pair once and keep what patching a site needs.
+
+    Args:
+        model: a TransformerLens model.
+        parts: its anatomy.
+        base: the tokens that are patched.
+        source: the tokens that activations come from.
+        where: the site.
+        n_read: how many positions at the end are read, and so must be run even where base and source agree.
+    """
+    shared = _shared(base, source, n_read)
+    reused = shared if supports_prefix(model) else 0
+    past = prefix_cache(model, _row(model, base[:reused])) if reused else None
     streams = [f"blocks.{layer}.hook_resid_pre" for layer in range(parts.n_layers)]
     end = f"blocks.{parts.n_layers - 1}.hook_resid_post"
     sites = [where.name(layer) for layer in range(parts.n_layers)]
-    of_base = _record(model, base[shared:], past, [*streams, end, *sites])
-    of_source = _record(model, source[shared:], past, [end, *sites])
-    n_base, n_source = len(base) - shared, len(source) - shared
-    partner = torch.arange(n_base, device=of_base[end].device) >= n_base - n_source
-    axes = (2, 3) if where.hook == "pattern" else (1,)
+    of_base = _record(model, base[reused:], past, [*streams, end, *sites])
+    of_source = _record(model, source[reused:], past, [end, *sites])
+    n_base, common = len(base) - reused, min(len(base), len(source)) - shared
+    partner = torch.arange(n_base, device=of_base[end].device) >= n_base - common
+    axis = 2 if where.hook == "pattern" else 1
     return Suffix(
         model=model,
         n_layers=parts.n_layers,
         past=past,
         resid=torch.cat([of_base[name] for name in [*streams, end]]),
         base=[of_base[name] for name in sites],
-        source=[_align(of_source[name], of_base[name], axes) for name in sites],
-        source_end=_align(of_source[end], of_base[end], (1,))[0],
+        source=[_align(of_source[name], of_base[name], axis, common) for name in sites],
+        source_end=_align(of_source[end], of_base[end], 1, common)[0],
         partner=partner,
     )
 
 
-def _shared(base: list[int], source: list[int]) -> int:
-    """Length of the common prefix, leaving at least one token of each to run."""
-    most = min(len(base), len(source)) - 1
+def _shared(base: list[int], source: list[int], n_read: int) -> int:
+    """Length of the common prefix, leaving the positions that are read of each to run."""
+    most = min(len(base), len(source)) - n_read
     return next((i for i in range(most) if base[i] != source[i]), most)
 
 
@@ -111,13 +124,7 @@ def _record(model: Any, tokens: list[int], past: Any, names: list[str]) -> dict[
     return seen
 
 
-def _align(source: Tensor, base: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Source's activation cut or filled at the left of the position axes to base's length."""
-    aligned = base.clone()
-    inside_base, inside_source = [slice(None)] * base.dim(), [slice(None)] * base.dim()
-    for axis in axes:
-        common = min(base.shape[axis], source.shape[axis])
-        inside_base[axis] = slice(base.shape[axis] - common, None)
-        inside_source[axis] = slice(source.shape[axis] - common, None)
-    aligned[tuple(inside_base)] = source[tuple(inside_source)]
-    return aligned
+def _align(source: Tensor, base: Tensor, axis: int, common: int) -> Tensor:
+    """Base's activation with its last `common` positions from source."""
+    kept = base.narrow(axis, 0, base.shape[axis] - common)
+    return torch.cat([kept, source.narrow(axis, source.shape[axis] - common, common)], axis)

@@ -19,7 +19,7 @@ def table(columns: Mapping[str, Sequence[object]], *, title: str | None = None) 
     rows = len(cells[0]) if cells else 0
     align = ["left" if any(isinstance(v, str) for v in columns[name]) else "right" for name in names]
     widths = [
-        max([len(name) * 0.62, *[len(c) for c in column], 6])
+        max([6, *[1.1 * len(word) for word in name.split()], *[len(cell) for cell in column]])
         for name, column in zip(names, cells, strict=True)
     ]
     figure = go.Figure(

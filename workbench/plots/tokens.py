@@ -17,6 +17,9 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.plots.house import RULE, SEQUENTIAL, SOFT, house
 
+PALE = 0.15
+"""The colour scale of `shaded_text` ends no lower, so that attention spread thin is drawn pale."""
+
 
 class Html(str):
     """A piece of HTML that shows itself in a notebook."""
@@ -164,7 +167,7 @@ def shaded_text(
             rows.mean(axis=0, keepdims=True),
             ["Mean of heads " + ", ".join(n.split()[1] for n in names)],
         )
-    end = max(1e-9, float(rows[:, 1:].max()) if rows.shape[1] > 1 else float(rows.max()))
+    end = max(PALE, float(rows[:, 1:].max()) if rows.shape[1] > 1 else 0.0)
     blocks = []
     for name, row in zip(names, rows, strict=True):
         spans = "".join(
