@@ -169,6 +169,10 @@ def _table(measures: Mapping[str, Mapping[str, Any]]) -> list[str]:
         count = len(entry["seeds"])
         interval = "–" if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"
         label = name.replace("|", "\\|")
+        if name.split(": ")[-1] in ("layer", "head", "group"):
+            places = ", ".join(f"{place:.0f}" for place in entry["seeds"].values())
+            lines.append(f"| {label} | {entry['value']:.0f} | – | by seed: {places} | – |")
+            continue
         value, mean = f"{entry['value']:.3f}", f"{entry['mean']:.3f}"
         lines.append(f"| {label} | {value} | {entry['rank']} of {count} | {mean} | {interval} |")
     return lines
