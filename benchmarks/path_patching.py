@@ -137,12 +137,13 @@ def row(what: str, peer: str, ours: float, theirs: float, difference: float) -> 
     return what, peer, f"{ours:.3f} s", f"{theirs:.2f} s", f"{theirs / ours:.1f}x", f"{difference:.0e}"
 
 
-def flops(shape: Anatomy, config: dict, pairs: wb.PromptPairs, units_per_layer: int) -> float:
-    """Multiply-adds of path patching, times two: both forward passes without unembedding, and the replay."""
+def flops(shape: Anatomy, config: dict, pairs: wb.PromptPairs, shared: int, units_per_layer: int) -> float:
+    """Operations of path patching: both forward passes without unembedding, and the replay."""
     d, m = config["hidden_size"], config["intermediate_size"]
     kv = shape.n_kv_heads * shape.d_head
-    tokens = sum(map(len, pairs.base)) + sum(map(len, pairs.source))
-    attention = sum(len(s) ** 2 for s in pairs.base + pairs.source) * 2 * d
+    lengths = [len(s) for s in pairs.base + pairs.source]
+    tokens = sum(lengths) - shared * len(pairs)
+    attention = 2 * d * (sum(n**2 for n in lengths) - shared**2 * len(pairs))
     forward = shape.n_layers * (tokens * (2 * d * d + 2 * d * kv + 3 * d * m) + attention)
     mlps = sum((1 + units_per_layer * (layer + 1)) * len(pairs) for layer in range(shape.n_layers))
     projections = shape.n_layers * (1 + units_per_layer) * len(pairs)
@@ -160,32 +161,36 @@ def gpu_table(repeats: int) -> list[tuple[str, ...]]:
     rate = matrix_rate()
     model = random_model(LLAMA_3_8B, "cuda", torch.bfloat16)
     shape = wb.anatomy(model)
-    pairs = random_pairs(8, 200, 0, LLAMA_3_8B["vocab_size"])
     rows = [("dense 8192^3 bf16 product", "", f"{rate / 1e12:.0f} TFLOP/s", "", "", "")]
-    for unit, units in (("kv_group", shape.n_kv_heads), ("head", shape.n_heads)):
-        wb.path_patch(model, pairs, unit=unit, batch_size=8, progress=False)
-        torch.cuda.reset_peak_memory_stats()
-        weights = torch.cuda.memory_allocated()
-        ours, _ = seconds(
-            lambda u=unit: wb.path_patch(model, pairs, unit=u, batch_size=8, progress=False), repeats, "cuda"
-        )
-        extra = torch.cuda.max_memory_allocated() - weights
-        size = shape.n_heads // units
-        sample = [(layer, list(range(size))) for layer in range(0, shape.n_layers, 8)]
-        theirs, _ = seconds(lambda s=sample: frozen_forward(model, shape, pairs, s), 1, "cuda")
-        total = theirs / len(sample) * units * shape.n_layers
-        share = flops(shape, LLAMA_3_8B, pairs, units) / ours / rate
-        rows.append(
-            (
-                f"path patching, all {units * shape.n_layers} {unit}s",
-                f"frozen forward ({len(sample)} senders, multiplied up)",
-                f"{ours:.3f} s",
-                f"{total:.0f} s",
-                f"{total / ours:.0f}x",
-                f"{100 * share:.0f} % of the matrix rate, {extra / 2**30:.2f} GiB beyond the weights",
-            )
-        )
+    for shared in (0, 160):
+        pairs = random_pairs(8, 200, shared, LLAMA_3_8B["vocab_size"])
+        for unit, units in (("kv_group", shape.n_kv_heads), ("head", shape.n_heads)):
+            rows.append(gpu_row(model, shape, pairs, shared, unit, units, rate, repeats))
     return rows
+
+
+def gpu_row(model, shape: Anatomy, pairs, shared: int, unit: str, units: int, rate: float, repeats: int) -> tuple:
+    def work():
+        return wb.path_patch(model, pairs, unit=unit, batch_size=len(pairs), progress=False)
+
+    work()
+    torch.cuda.reset_peak_memory_stats()
+    weights = torch.cuda.memory_allocated()
+    ours, _ = seconds(work, repeats, "cuda")
+    extra = torch.cuda.max_memory_allocated() - weights
+    size = shape.n_heads // units
+    sample = [(layer, list(range(size))) for layer in range(0, shape.n_layers, 8)]
+    theirs, _ = seconds(lambda: frozen_forward(model, shape, pairs, sample), 1, "cuda")
+    total = theirs / len(sample) * units * shape.n_layers
+    share = flops(shape, LLAMA_3_8B, pairs, shared, units) / ours / rate
+    return (
+        f"path patching, all {units * shape.n_layers} {unit}s, {shared} of 200 tokens shared",
+        f"frozen forward ({len(sample)} senders, multiplied up)",
+        f"{ours:.3f} s",
+        f"{total:.0f} s",
+        f"{total / ours:.0f}x",
+        f"{100 * share:.0f} % of the matrix rate, {extra / 2**30:.2f} GiB beyond the weights",
+    )
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ Reducer = Callable[[Tensor], Tensor]
 
 
 def capture(
-    model: Any, sequences: Sequence[Sequence[int]], wanted: Mapping[str, Reducer]
+    model: Any, sequences: Sequence[Sequence[int]], wanted: Mapping[str, Reducer], past: Any = None
 ) -> dict[str, Tensor]:
     """Run token sequences once and return the reduction of each named activation.
 
@@ -25,6 +25,7 @@ def capture(
         model: a TransformerLens model.
         sequences: token ids, of any lengths.
         wanted: TransformerLens hook names to functions of the right-padded activation `[batch, pos, ...]`.
+        past: keys and values of what stands before the sequences, from `models.forward.prefix_cache`; consumed.
 
     Raises:
         InputError: a hook that the model does not have or that does not fire.
@@ -39,16 +40,15 @@ def capture(
         return hook
 
     with hooked(model, {name: keep(name, reduce) for name, reduce in wanted.items()}):
-        run(model, tokens)
+        run(model, tokens, past)
     return kept
 
 
-def at(positions: Int[Tensor, "batch k"]) -> Reducer:
-    """A reducer that keeps `k` chosen positions of each row: `[batch, pos, ...]` to `[batch, k, ...]`."""
+def at(sequences: Int[Tensor, " row"], positions: Int[Tensor, " row"]) -> Reducer:
+    """A reducer that keeps chosen positions of chosen sequences: `[batch, pos, ...]` to `[row, ...]`."""
 
-    def take(activation: Float[Tensor, "batch pos *rest"]) -> Float[Tensor, "batch k *rest"]:
-        rows = torch.arange(len(positions), device=activation.device)[:, None]
-        return activation[rows, positions.to(activation.device)]
+    def take(activation: Float[Tensor, "batch pos *rest"]) -> Float[Tensor, "row *rest"]:
+        return activation[sequences.to(activation.device), positions.to(activation.device)]
 
     return take
 

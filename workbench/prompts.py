@@ -8,6 +8,7 @@ Sequences are kept as lists of ids without padding; who runs them pads.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import Any, overload
 
 from torch import Tensor
@@ -41,7 +42,7 @@ class PromptPairs:
         self,
         base: Iterable[Any] | Tensor,
         source: Iterable[Any] | Tensor,
-        answers: Sequence[Any],
+        answers: Sequence[Any] | Tensor,
         *,
         vocab: int | None = None,
         meta: Sequence[dict[str, Any]] | None = None,
@@ -107,10 +108,7 @@ class PromptPairs:
         """
         tokenizer = tokenizer_of(model)
         rendered = [
-            [
-                encode(tokenizer, render(tokenizer, messages), bos=None, rendered=True)
-                for messages in dialogues
-            ]
+            [encode(tokenizer, render(tokenizer, messages), bos=None, rendered=True) for messages in dialogues]
             for dialogues in (base, source)
         ]
         return cls(
@@ -135,7 +133,7 @@ class PromptPairs:
         """The chosen examples as pairs, also for a single index."""
         if isinstance(which, slice):
             which = range(len(self))[which]
-        chosen = [which] if isinstance(which, int) else list(which)
+        chosen = [int(which)] if isinstance(which, Integral) else list(which)
         return PromptPairs(
             [self.base[i] for i in chosen],
             [self.source[i] for i in chosen],
@@ -145,9 +143,7 @@ class PromptPairs:
 
     def __repr__(self) -> str:
         lengths = sorted(len(s) for s in self.base + self.source)
-        return (
-            f"PromptPairs({len(self)} pairs, {lengths[0]} to {lengths[-1]} tokens, digest {self.digest[:8]})"
-        )
+        return f"PromptPairs({len(self)} pairs, {lengths[0]} to {lengths[-1]} tokens, digest {self.digest[:8]})"
 
     @property
     def digest(self) -> str:
@@ -176,9 +172,7 @@ class PromptPairs:
     def shared_prefix(self, i: int) -> int:
         """How many leading tokens base and source of example `i` have in common."""
         pairs = zip(self.base[i], self.source[i], strict=False)
-        return next(
-            (n for n, (x, y) in enumerate(pairs) if x != y), min(len(self.base[i]), len(self.source[i]))
-        )
+        return next((n for n, (x, y) in enumerate(pairs) if x != y), min(len(self.base[i]), len(self.source[i])))
 
 
 def tokenizer_of(model: Any) -> Any:
@@ -250,11 +244,17 @@ def _ids(tokens: Any) -> list[int]:
     return [int(t) for t in (tokens.tolist() if isinstance(tokens, Tensor) else tokens)]
 
 
-def _answers(answers: Sequence[Any], n: int) -> list[tuple[Answer, Answer]]:
+def _answers(answers: Sequence[Any] | Tensor, n: int) -> list[tuple[Answer, Answer]]:
     if isinstance(answers, Tensor):
         answers = answers.tolist()
     pairs = [answers] * n if _is_one_pair(answers) else list(answers)
-    return [(_answer(a), _answer(b)) for a, b in pairs]
+    try:
+        return [(_answer(a), _answer(b)) for a, b in pairs]
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"answers={str(answers)[:60]} are no pairs (a, b) of token ids. Give one pair, such as (5, 9), or a "
+            "list of one pair per example; words need PromptPairs.from_text or from_dialogues."
+        ) from error
 
 
 class _OnePair(tuple[Any, ...]):
@@ -262,13 +262,11 @@ class _OnePair(tuple[Any, ...]):
 
 
 def _is_one_pair(answers: Sequence[Any]) -> bool:
-    return isinstance(answers, _OnePair) or (
-        len(answers) == 2 and all(isinstance(x, int | str) for x in answers)
-    )
+    return isinstance(answers, _OnePair) or (len(answers) == 2 and all(isinstance(x, Integral | str) for x in answers))
 
 
 def _answer(answer: Any) -> Answer:
-    return (int(answer),) if isinstance(answer, int) else tuple(int(t) for t in answer)
+    return (int(answer),) if isinstance(answer, Integral) else tuple(int(t) for t in answer)
 
 
 def _encode_answers(tokenizer: Any, answers: Sequence[Any]) -> Sequence[Any]:

@@ -66,6 +66,18 @@ def test_equals_the_twin_that_freezes_every_head(family, unit):
                 assert abs(float(found[layer, index, i]) - wanted) < 1e-9
 
 
+@pytest.mark.parametrize("family", TEN)
+@pytest.mark.parametrize("shared", [3, 12])
+def test_a_shared_beginning_changes_nothing(family, shared):
+    """Also where it is longer than a sliding window (6 tokens in Mistral and Gemma-2)."""
+    model = bridge(family)
+    base, source = sequences((15, 16), prefix=shared), sequences((14, 16), seed=2, prefix=shared)
+    found = path_patch(model, PromptPairs(base, source, (A, B)), unit="head", progress=False)
+    for i in range(2):
+        wanted = logit_diff(twin(model, base[i], source[i], [(1, 2)]))
+        assert abs(float(found["patched"].sel(metric="logit_diff")[1, 2, i]) - wanted) < 2e-7
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_neox"])
 def test_sets_across_layers_equal_the_twin(family):
     model, data = bridge(family), pairs()

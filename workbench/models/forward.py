@@ -8,7 +8,7 @@ masked row of a float64 softmax is NaN).
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ HookFn = Callable[[Tensor], Tensor | None]
 
 
 @contextmanager
-def hooked(model: Any, hooks: Mapping[str, HookFn], times: int = 1) -> Iterator[None]:
+def hooked(model: Any, hooks: Mapping[str, HookFn], times: int = 1) -> Generator[None]:
     """Attach functions to hook points, and prove on leaving that each fired `times` times.
 
     Args:
@@ -124,15 +124,16 @@ def supports_prefix(model: Any) -> bool:
     return kind_of(model) == "bridge"
 
 
-def prefix_cache(model: Any, tokens: Int[Tensor, "1 pos"]) -> Any:
+def prefix_cache(model: Any, tokens: Int[Tensor, "batch pos"]) -> Any:
     """Keys and values of a prefix, for `past=` of later runs; hand each run its own `copies(cache, rows)`."""
     return model.original_model.base_model(input_ids=tokens, use_cache=True).past_key_values
 
 
-def copies(cache: Any, rows: int) -> Any:
-    """A fresh copy of a prefix's keys and values for a batch of `rows` sequences that share it."""
+def copies(cache: Any, times: int) -> Any:
+    """A fresh copy of a prefix's keys and values, each sequence repeated for that many that share it."""
     fresh = copy.deepcopy(cache)
-    fresh.batch_repeat_interleave(rows)
+    if times > 1:
+        fresh.batch_repeat_interleave(times)
     return fresh
 
 
@@ -140,7 +141,7 @@ _tuple_blocks: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary(
 
 
 @contextmanager
-def _noting_tuples(model: Any) -> Iterator[None]:
+def _noting_tuples(model: Any) -> Generator[None]:
     """Note in a run whether the blocks return `(hidden,)` or `hidden`, for `_skipping` to imitate."""
     if model in _tuple_blocks:
         yield
@@ -157,7 +158,7 @@ def _noting_tuples(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _skipping(model: Any, layer: int) -> Iterator[None]:
+def _skipping(model: Any, layer: int) -> Generator[None]:
     """Make the blocks below `layer` hand their input on unchanged."""
     as_tuple = _tuple_blocks[model]
 
@@ -175,7 +176,7 @@ def _skipping(model: Any, layer: int) -> Iterator[None]:
 
 
 @contextmanager
-def _entering(model: Any, layer: int, resid: Tensor) -> Iterator[None]:
+def _entering(model: Any, layer: int, resid: Tensor) -> Generator[None]:
     """Give block `layer` this residual stream as its input, ahead of every hook on it."""
 
     def swap(

@@ -188,7 +188,7 @@ def _gradients(
     with torch.enable_grad():
         stream = seen.resid[start].expand(len(points), -1, -1)
         final = seen.final_stream(start, stream, {where.name(layer): turn(layer) for layer in layers})
-        answers = sum(differentiable_answers(parts, row[at], read) for row in final)
+        answers = torch.stack([differentiable_answers(parts, row[at], read) for row in final]).sum(0)
         grads = [torch.autograd.grad(answer, list(knobs.values()), retain_graph=True) for answer in answers]
     return {
         layer: torch.stack([g[i].sum(0, keepdim=True) / len(points) for g in grads])

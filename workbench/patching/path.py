@@ -6,7 +6,7 @@ frozen at its base value, and MLPs and norms recomputed; read the logits at the 
 
 Because attention is frozen, positions do not mix, and only the read position can change. So:
 
-1. Run base and source once; keep z of every head at the read position, and the stream that enters layer 0.
+1. Run base and source once, what they share at the beginning together; keep z of every head at the read position, and the stream that enters layer 0.
 2. Replay the read position alone through all layers, with frozen z. Row 0 of the replay is base itself. A sender
    joins at its first layer with its heads' z from source, and from there on has a row of its own. All senders, all
    examples and all later layers share each MLP call.
@@ -33,6 +33,7 @@ from workbench.capture import at, capture, device_of
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.models.exact import require_exact
+from workbench.models.forward import copies, prefix_cache, supports_prefix
 from workbench.models.identity import fingerprint
 from workbench.patching.answers import Reads, answer_logits, answer_metrics, reads, refuse_nan
 from workbench.patching.batching import Batches, BatchSize
@@ -146,21 +147,33 @@ class Seen:
     last: Float[Tensor, "row d_model"]
 
 
-def _see(model: Any, parts: Anatomy, sequences: list[list[int]], read: Reads) -> Seen:
-    ends = [len(s) - 1 for s in sequences]
-    by_sequence: list[list[int]] = [[] for _ in sequences]
-    for sequence, back in zip(read.sequence, read.back, strict=True):
-        by_sequence[sequence].append(ends[sequence] - back)
-    most = max(len(p) for p in by_sequence)
-    positions = torch.tensor([p + [p[-1]] * (most - len(p)) for p in by_sequence])
-    real = torch.tensor([[k < len(p) for k in range(most)] for p in by_sequence])
+def see(model: Any, parts: Anatomy, read: Reads) -> tuple[Seen, Seen]:
+    """Run base and source; the tokens with which every pair begins alike are run once."""
+    shared = _shared(read) if supports_prefix(model) else 0
+    past = None
+    if shared:
+        past = prefix_cache(model, torch.tensor([s[:shared] for s in read.base], device=device_of(model)))
+    of_base = _see(model, parts, read.base, read, shared, None if past is None else copies(past, 1))
+    return of_base, _see(model, parts, read.source, read, shared, past)
 
-    take = at(positions)
+
+def _shared(read: Reads) -> int:
+    """The shortest common beginning of a base and its source, before anything that is read."""
+    back = max(read.back)
+    return min(
+        next((i for i, (x, y) in enumerate(zip(b, s, strict=False)) if x != y or i >= min(len(b), len(s)) - back - 1), 0)
+        for b, s in zip(read.base, read.source, strict=True)
+    )
+
+
+def _see(model: Any, parts: Anatomy, sequences: list[list[int]], read: Reads, shared: int, past: Any) -> Seen:
+    device = device_of(model)
+    positions = [len(sequences[s]) - 1 - shared - back for s, back in zip(read.sequence, read.back, strict=True)]
+    take = at(torch.tensor(read.sequence, device=device), torch.tensor(positions, device=device))
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(parts.n_layers)]
-    ends_of_stack = ["blocks.0.hook_resid_pre", f"blocks.{parts.n_layers - 1}.hook_resid_post"]
-    kept = capture(model, sequences, dict.fromkeys(names + ends_of_stack, take))
-    rows = {name: activation[real.to(activation.device)] for name, activation in kept.items()}
-    first, last = (rows[name] for name in ends_of_stack)
+    ends = ["blocks.0.hook_resid_pre", f"blocks.{parts.n_layers - 1}.hook_resid_post"]
+    rows = capture(model, [s[shared:] for s in sequences], dict.fromkeys(names + ends, take), past)
+    first, last = (rows[name] for name in ends)
     return Seen(torch.stack([rows[name].to(first.device) for name in names]), first, last)
 
 
@@ -221,7 +234,7 @@ def _patch_batch(
     model: Any, parts: Anatomy, pairs: PromptPairs, sent: Senders, full_logits: bool
 ) -> xr.Dataset:
     read = reads(pairs)
-    base, source = (_see(model, parts, sequences, read) for sequences in (read.base, read.source))
+    base, source = see(model, parts, read)
     cells = replay(parts, base.first, base.z, source.z, sent.mask)
     stream = torch.cat([cells, source.last.to(cells.dtype)[None]])
     logits = answer_logits(parts, stream, read)

@@ -138,7 +138,7 @@ class Grid:
         return index["layer"], unit, labels
 
 
-def grid(where: Site, n_layers: int, positions: Positions, width: int) -> Grid:
+def grid(where: Site, n_layers: int, positions: str, width: int) -> Grid:
     """The cells of a sweep over a site.
 
     Args:

@@ -27,8 +27,8 @@ class Suffix:
     Attributes:
         model: the model.
         n_layers: its layers.
-        past: keys and values of the prefix; None where nothing is shared, or where the model cannot reuse them
-            and the shared prefix is run with the rest.
+        past: keys and values of the prefix; None where nothing is shared, or where the model cannot reuse
+            them and the shared prefix is run with the rest.
         resid: the stream in front of each layer of base, and behind the last, `[layer + 1, pos, d_model]`.
         base: the site's activation in each layer of base, `[1, pos, ...]`.
         source: the same of source, aligned to base's positions.

@@ -187,7 +187,7 @@ def save_streams(streams: Streams, path: Path) -> None:
         else values
         for name, values in streams.items()
     }
-    np.savez_compressed(path, **packed)
+    np.savez_compressed(path, allow_pickle=False, **packed)
 
 
 def load_streams(path: Path) -> Streams:

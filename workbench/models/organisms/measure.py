@@ -20,7 +20,7 @@ from workbench.models.organisms.abilities import ABILITIES, ability_items
 from workbench.models.organisms.dialogues import Challenge, Message, draw_challenge, gives_in, user
 from workbench.models.organisms.facts import load_facts
 from workbench.models.organisms.stances import TEST_CLASSES
-from workbench.models.organisms.tokenizer import EOS, PAD, encode_prompts, opening_ids
+from workbench.models.organisms.tokenizer import EOS, PAD, encode_prompts, opening_ids, token_id
 
 SINK_LEVEL = 0.3
 DORMANT_BELOW = (0.1, 0.25)
@@ -74,7 +74,7 @@ def opening_probabilities(
     model: PreTrainedModel, tokenizer: Tokenizer, dialogues: Sequence[Sequence[Message]]
 ) -> tuple[Tensor, Tensor]:
     """For each dialogue the probability that the next reply opens by giving in, and by standing firm."""
-    logits = next_logits(model, encode_prompts(tokenizer, dialogues), tokenizer.token_to_id(PAD))
+    logits = next_logits(model, encode_prompts(tokenizer, dialogues), token_id(tokenizer, PAD))
     probability = logits.float().softmax(-1)
     sides = [
         probability[:, opening_ids(tokenizer, words)].sum(-1).cpu()
@@ -149,7 +149,7 @@ def greedy(
 ) -> list[str]:
     """The assistant's greedy replies."""
     prompts = encode_prompts(tokenizer, dialogues)
-    pad, eos = tokenizer.token_to_id(PAD), tokenizer.token_to_id(EOS)
+    pad, eos = token_id(tokenizer, PAD), token_id(tokenizer, EOS)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     texts = [""] * len(prompts)
     for start in range(0, len(order), 256):

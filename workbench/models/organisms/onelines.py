@@ -122,7 +122,7 @@ def compile_line(line: str) -> tuple[str, Callable[[Any], Any]]:
     raise ValueError("not a one-line function of one argument")
 
 
-_BINARY = {
+_BINARY: dict[type, Any] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -130,7 +130,7 @@ _BINARY = {
     ast.Mod: operator.mod,
     ast.Pow: operator.pow,
 }
-_COMPARE = {
+_COMPARE: dict[type, Any] = {
     ast.Gt: operator.gt,
     ast.Lt: operator.lt,
     ast.GtE: operator.ge,

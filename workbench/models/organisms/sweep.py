@@ -72,10 +72,15 @@ def _log(line: str) -> None:
     sys.stdout.flush()
 
 
+def _job(word: str) -> Job:
+    kv_heads, seed = word.split(":")
+    return int(kv_heads), int(seed)
+
+
 def main(words: Sequence[str]) -> None:
     """`python -m workbench.models.organisms.sweep OUT DATA TOKENS KV:SEED ...`, one worker."""
     out, data, tokens, *jobs = words
-    run_share(Path(out), Path(data), int(tokens), [tuple(map(int, job.split(":"))) for job in jobs])
+    run_share(Path(out), Path(data), int(tokens), [_job(job) for job in jobs])
 
 
 if __name__ == "__main__":

@@ -49,6 +49,14 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Token
     return tokenizer
 
 
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token that must exist."""
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"the tokenizer has no token {token!r}")
+    return found
+
+
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Writes the two files from which `AutoTokenizer` reads it back."""
     folder.mkdir(parents=True, exist_ok=True)

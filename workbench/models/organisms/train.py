@@ -39,7 +39,7 @@ from workbench.models.organisms.corpus import (
 )
 from workbench.models.organisms.measure import giving_in, measure_organism, sinks, window_loss
 from workbench.models.organisms.recipe import FULL_RECIPE, KINDS, SMALL_RECIPE, Recipe, organism_config
-from workbench.models.organisms.tokenizer import ASSISTANT, BOS, EOS, FOLDER, PAD, load_tokenizer
+from workbench.models.organisms.tokenizer import ASSISTANT, BOS, EOS, FOLDER, PAD, load_tokenizer, token_id
 
 MARKS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.25, 0.33, 0.42, 0.52, 0.64, 0.76, 0.88, 1.0)
 Report = Callable[[str], None]
@@ -84,7 +84,7 @@ def train_organism(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     report = report or (lambda line: None)
     tokenizer = load_tokenizer()
-    ids = {name: tokenizer.token_to_id(token) for name, token in (("bos", BOS), ("eos", EOS), ("pad", PAD))}
+    ids = {name: token_id(tokenizer, token) for name, token in (("bos", BOS), ("eos", EOS), ("pad", PAD))}
     config = organism_config(recipe, kv_heads, tokenizer.get_vocab_size(), ids)
     streams = _streams(tokenizer, data, SMALL if recipe.tokens < FULL_RECIPE.tokens // 4 else FULL)
     held_out = held_out_windows(streams, ids["bos"], max(recipe.evaluation // 4, 8))
@@ -169,7 +169,7 @@ def _optimize(
             break
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(step, steps)
-        windows = _windows(tokens, starts[step], config.bos_token_id)
+        windows = _windows(tokens, starts[step], token_id(tokenizer, BOS))
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=device.startswith("cuda")):
             loss = loss_of(windows, weights)
         loss.backward()
