@@ -12,12 +12,23 @@ NAME = "blocks.1.hook_resid_post"
 
 def test_each_sequence_is_seen_as_if_alone():
     model, rows = bridge("qwen2"), sequences((9, 4, 7))
-    last = at(torch.tensor([[len(row) - 1] for row in rows]))
+    last = at(torch.arange(3), torch.tensor([len(row) - 1 for row in rows]))
     together = capture(model, rows, {NAME: last})[NAME]
-    assert together.shape == (3, 1, 32)
+    assert together.shape == (3, 32)
     for i, row in enumerate(rows):
         alone = capture(model, [row], {NAME: lambda t: t[:, -1]})[NAME]
-        torch.testing.assert_close(together[i], alone, rtol=0, atol=1e-12)
+        torch.testing.assert_close(together[i], alone[0], rtol=0, atol=1e-12)
+
+
+def test_what_stands_before_need_not_be_run_again():
+    from workbench.models.forward import copies, prefix_cache
+
+    model, (row,) = bridge("mistral"), sequences((14,))
+    past = prefix_cache(model, torch.tensor([row[:9]]))
+    for _ in range(2):
+        continued = capture(model, [row[9:]], {NAME: lambda t: t}, copies(past, 1))[NAME]
+        whole = capture(model, [row], {NAME: lambda t: t[:, 9:]})[NAME]
+        torch.testing.assert_close(continued, whole, rtol=0, atol=1e-12)
 
 
 def test_nothing_else_is_kept():
@@ -37,10 +48,8 @@ def test_kept_values_are_copies():
 
 def test_several_positions_of_each_row():
     activation = torch.arange(24).reshape(2, 4, 3).float()
-    taken = at(torch.tensor([[0, 3], [1, 1]]))(activation)
-    assert torch.equal(taken, torch.stack([activation[0, [0, 3]], activation[1, [1, 1]]]))
-    pattern = torch.rand(2, 4, 5, 6)
-    assert torch.equal(at(torch.tensor([[2], [0]]))(pattern)[0], pattern[0, [2]])
+    taken = at(torch.tensor([0, 0, 1]), torch.tensor([0, 3, 1]))(activation)
+    assert torch.equal(taken, torch.stack([activation[0, 0], activation[0, 3], activation[1, 1]]))
 
 
 def test_unknown_hooks_are_refused():

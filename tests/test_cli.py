@@ -111,12 +111,7 @@ def test_figure_writes_the_files_and_says_the_sentence(synthetic, tmp_path, caps
 
 def test_figure_says_once_that_pictures_need_a_browser(synthetic, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "nowhere"))
-    assert (
-        cli.main(
-            ["figure", "sycophancy/layer-sums", "--models", "a", "--out", str(tmp_path), "--no-progress"]
-        )
-        == 0
-    )
+    assert cli.main(["figure", "sycophancy/layer-sums", "--models", "a", "--out", str(tmp_path), "--no-progress"]) == 0
     assert capsys.readouterr().err.count("no Chrome or Chromium was found") == 1
 
 

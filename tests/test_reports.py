@@ -168,9 +168,7 @@ def test_progress_names_the_work(work, tmp_path, capsys, monkeypatch):
 def test_an_unsound_ratio_is_said_and_not_led_with(work, tmp_path, monkeypatch):
     monkeypatch.setitem(SPECS, "toy-gqa", {"planted": {(2, 4): -0.8}})
     real = measuring.MEASURES["heads"]
-    monkeypatch.setitem(
-        measuring.MEASURES, "heads", lambda s, k: real(s, k).assign_attrs(ratio_reversed_examples=9)
-    )
+    monkeypatch.setitem(measuring.MEASURES, "heads", lambda s, k: real(s, k).assign_attrs(ratio_reversed_examples=9))
     words = visible(wb.report("toy-gqa", tmp_path, n=12, progress=False).read_text())
     assert "speak of the logit difference, because the paper's logit ratio is unsound here" in words
     assert "a logit is negative, which turns its sign, in 9 of 12" in words

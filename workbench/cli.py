@@ -172,9 +172,7 @@ def organism(
     """
     from workbench.models.organisms.train import train_organism
 
-    folder = train_organism(
-        kv_heads, out, seed=seed, steps=steps, small=small, data=data, device=device, report=_tell
-    )
+    folder = train_organism(kv_heads, out, seed=seed, steps=steps, small=small, data=data, device=device, report=_tell)
     _say(f"The model is {folder}")
 
 

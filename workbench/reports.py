@@ -5,7 +5,6 @@
 3. Write the sections (`papers.sections`) as one HTML file that needs no network.
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,12 +55,10 @@ def report(
     sources = [models] if isinstance(models, str | Path) or not isinstance(models, Sequence) else list(models)
     if n < 2:
         raise InputError(f"n={n} dialogues give no interval; use at least 2, better 20 or more.")
-    started = time.perf_counter()
     with progress_bar(len(sources) * len(PARTS) + 1, progress) as step:
         measured = measure_all(sources, out / "data", n=n, seed=seed, questions=questions, step=step)
         step("writing the page")
-        seconds = time.perf_counter() - started
-        made = f"Made by workbench in {seconds:.0f} s from {n} dialogues per model (seed {seed})."
+        made = f"Made by workbench from {n} dialogues per model (seed {seed})."
         names = " and ".join(one.name for one in measured)
         body = sections.body(measured, made=made)
         whole = page.document(TITLE, body, description=f"Path patching of {names}.")

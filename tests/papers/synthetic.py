@@ -59,6 +59,4 @@ def model(name="toy-gqa", planted=None, n_kv_heads=2, interaction=1.0, seed=0, n
         attrs={"verdict": "exact: path patching can be trusted"},
     )
     parts = {"heads": heads, "groups": groups, "estimate": estimate, "exact": groups}
-    return Measured(
-        name, parts | {"attention": pattern, "dialogues": dialogues(n_examples), "checks": checks}
-    )
+    return Measured(name, parts | {"attention": pattern, "dialogues": dialogues(n_examples), "checks": checks})

@@ -90,9 +90,7 @@ def test_provenance_is_fit_for_json():
 
     import xarray as xr
 
-    one = Measured(
-        "toy", {"heads": xr.Dataset(attrs={"n": np.int64(3), measuring.CONFIG: "{}", "list": np.arange(2)})}
-    )
+    one = Measured("toy", {"heads": xr.Dataset(attrs={"n": np.int64(3), measuring.CONFIG: "{}", "list": np.arange(2)})})
     assert json.loads(json.dumps(one.provenance("heads"))) == {"name": "toy", "n": 3, "list": [0, 1]}
 
 

@@ -26,9 +26,7 @@ def test_models_are_measured_in_order_into_folders_of_their_names(synthetic, tmp
 
 
 def test_models_of_one_name_are_refused(tmp_path):
-    with pytest.raises(
-        InputError, match="toy was given more than once; their results would share one folder"
-    ):
+    with pytest.raises(InputError, match="toy was given more than once; their results would share one folder"):
         measure_all(["a/toy", "b/toy"], tmp_path, n=3, seed=0)
     with pytest.raises(InputError, match="no models given"):
         measure_all([], tmp_path, n=3, seed=0)

@@ -58,6 +58,12 @@ def test_the_line_compares_the_kinds_over_their_seeds(cards):
     assert "cannot be told apart" in seeds.seeds_line(runs, "strongest group")
 
 
+def test_what_is_fixed_by_construction_is_not_tested(cards):
+    cards["organism-mha"]["circuit"]["strongest group"] = {"seeds": {str(i): 1.0 for i in range(4)}}
+    line = seeds.seeds_line(seeds.seed_runs(list(cards)), "strongest group")
+    assert "the same in every seed of organism-mha" in line and "permutation" not in line
+
+
 def test_one_kind_is_told_without_comparison(cards):
     line = seeds.seeds_line(seeds.seed_runs(["organism-gqa"]), "kurtosis (Pearson)")
     assert "permutation" not in line

@@ -133,9 +133,7 @@ def test_concentration_orders_models_only_where_intervals_are_apart():
         both({(2, 4): -0.8})[0],
         both({(0, 0): -0.3, (1, 1): -0.3, (2, 2): -0.3, (3, 3): 0.4}, seed=1)[0],
     )
-    assert "a is more concentrated than b" in sentences.concentration_line(
-        [one, two], ["a", "b"], "logit_diff"
-    )
+    assert "a is more concentrated than b" in sentences.concentration_line([one, two], ["a", "b"], "logit_diff")
     assert "intervals overlap" in sentences.concentration_line([one, one], ["a", "b"], "logit_diff")
     assert "overlap" not in sentences.concentration_line([one], ["a"], "logit_diff")
 

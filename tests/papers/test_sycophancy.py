@@ -61,7 +61,5 @@ def test_a_figure_says_what_was_not_measured():
 
 
 def test_an_unknown_figure_is_refused_with_a_suggestion():
-    with pytest.raises(
-        InputError, match="no figure 'sycophancy/layer-sum'; did you mean 'sycophancy/layer-sums'"
-    ):
+    with pytest.raises(InputError, match="no figure 'sycophancy/layer-sum'; did you mean 'sycophancy/layer-sums'"):
         recipe("sycophancy/layer-sum")

@@ -12,6 +12,8 @@ from workbench.prompts import PromptPairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*read logit_diff:workbench.errors.WorkbenchWarning")
 A, B = 5, 9
+LIMIT = {"gptj": 1e-7}
+"""GPT-J takes attention in float32 whatever the model's dtype, so another batch shape moves the last digits."""
 
 
 def run_with(model, tokens, hooks):
@@ -63,7 +65,7 @@ def test_equals_the_twin_that_freezes_every_head(family, unit):
                 size = 1 if unit == "head" else shape.group_size
                 heads = [(layer, h) for h in range(index * size, (index + 1) * size)]
                 wanted = logit_diff(twin(model, base, source, heads))
-                assert abs(float(found[layer, index, i]) - wanted) < 1e-9
+                assert abs(float(found[layer, index, i]) - wanted) < LIMIT.get(family, 1e-9)
 
 
 @pytest.mark.parametrize("family", TEN)

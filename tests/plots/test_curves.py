@@ -51,9 +51,7 @@ def test_head_vs_group_shows_the_strongest_groups_in_order():
 
 def test_swapped_or_foreign_results_are_refused():
     heads, groups = both(n_kv_heads=2)
-    with pytest.raises(
-        InputError, match="expected heads first and KV groups second, got unit 'kv_group' and 'head'"
-    ):
+    with pytest.raises(InputError, match="expected heads first and KV groups second, got unit 'kv_group' and 'head'"):
         head_vs_group(groups, heads)
     with pytest.raises(InputError, match="Were both measured on the same model"):
         head_vs_group(heads, both(n_layers=3)[1])

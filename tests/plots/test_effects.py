@@ -55,9 +55,7 @@ def test_numbers_are_short_with_a_true_minus(value, text):
 
 def test_unknown_metric_is_refused_with_the_known_ones():
     heads, _ = both()
-    with pytest.raises(
-        InputError, match=r"metric 'accuracy' is not in this result.*logit_ratio, logit_diff, prob"
-    ):
+    with pytest.raises(InputError, match=r"metric 'accuracy' is not in this result.*logit_ratio, logit_diff, prob"):
         effects(heads, "accuracy")
 
 

@@ -15,9 +15,7 @@ needs_chrome = pytest.mark.skipif(export.missing_chrome() is not None, reason="n
 def test_pages_share_one_plotly_and_load_nothing_else(tmp_path):
     heads, groups = both()
     for name, result in (("a", heads), ("b", groups)):
-        files, message = save_figure(
-            heatmap(result), tmp_path / "sycophancy" / name, ("html",), root=tmp_path
-        )
+        files, message = save_figure(heatmap(result), tmp_path / "sycophancy" / name, ("html",), root=tmp_path)
         assert message is None and [f.name for f in files] == [f"{name}.html"]
     scripts = list(tmp_path.rglob("*.js"))
     assert [p.relative_to(tmp_path).as_posix() for p in scripts] == ["assets/plotly.min.js"]
@@ -71,11 +69,7 @@ def test_without_a_browser_the_rest_is_written_and_one_message_says_so(tmp_path,
     heads, _ = both()
     files, message = save_figure(layer_sums(heads), tmp_path / "sums")
     assert [f.suffix for f in files] == [".html", ".json"]
-    assert (
-        message is not None
-        and "no Chrome or Chromium was found" in message
-        and "apt install chromium" in message
-    )
+    assert message is not None and "no Chrome or Chromium was found" in message and "apt install chromium" in message
 
 
 def test_unknown_format_is_refused(tmp_path):

@@ -11,9 +11,7 @@ from workbench.plots.heatmaps import HOVER_COLUMNS, colour_limit
 def test_cells_are_the_contributions(metric, index):
     result = both({(2, 4): -0.8})[index]
     scale = 1 if metric == "logit_diff" else 100
-    np.testing.assert_allclose(
-        heatmap(result, metric).data[0].z, result["contribution"].sel(metric=metric) * scale
-    )
+    np.testing.assert_allclose(heatmap(result, metric).data[0].z, result["contribution"].sel(metric=metric) * scale)
 
 
 @pytest.mark.parametrize(

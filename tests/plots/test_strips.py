@@ -23,6 +23,12 @@ def test_each_run_is_a_dot_and_each_kind_has_its_median():
     assert medians == {"gqa median": -0.3, "mha median": pytest.approx(-0.55)}
 
 
+def test_shipped_runs_have_a_ring():
+    marked = runs().assign_coords(shipped=("run", [False, True, False, False, False]))
+    gqa, mha = (t for t in distribution(marked, "strongest").data if t.mode == "markers")
+    assert list(gqa.marker.line.width) == [1, 2.5, 1] and list(mha.marker.line.width) == [1, 1]
+
+
 def test_distribution_names_what_is_missing():
     with pytest.raises(InputError, match="'run' and the names 'weakest' and 'kind'"):
         distribution(runs(), "weakest")

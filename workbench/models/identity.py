@@ -15,13 +15,13 @@ def fingerprint(model: Any) -> str:
         model: any torch module.
     """
     digest = hashlib.sha256()
-    samples: dict[torch.device, list[torch.Tensor]] = {}
+    samples: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        flat = parameter.detach().flatten()
-        samples.setdefault(parameter.device, []).append(flat[:: max(1, flat.numel() // 16)][:16].double())
+        flat = parameter.detach().reshape(-1)
+        samples.setdefault((parameter.device, parameter.dtype), []).append(flat[:: max(1, flat.numel() // 16)][:16])
     for sample in samples.values():
-        digest.update(torch.cat(sample).cpu().numpy().tobytes())
+        digest.update(torch.cat(sample).double().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -16,11 +16,7 @@ def heading(one: Measured, note: str = "") -> str:
     attrs = one.heads.attrs
     shape = f"{attrs['n_heads']} heads on {attrs['n_kv_heads']} KV heads" if "n_kv_heads" in attrs else ""
     small = " · ".join(part for part in (shape, note) if part)
-    return (
-        f'<p class="wb-model">{escape(one.name)}'
-        + (f" <small>{escape(small)}</small>" if small else "")
-        + "</p>"
-    )
+    return f'<p class="wb-model">{escape(one.name)}' + (f" <small>{escape(small)}</small>" if small else "") + "</p>"
 
 
 def agreement(measured: Sequence[Measured], metric: str) -> str:
@@ -54,9 +50,7 @@ def checks(measured: Sequence[Measured]) -> str:
         "decoder. The number behind each result is the measured error; the limit lies far above rounding."
     )
     table = page.table(check_columns(measured), caption="Self-checks")
-    return page.section(
-        "checks", "Checks", page.text(intro), page.items(verdicts), page.folded("All checks", table)
-    )
+    return page.section("checks", "Checks", page.text(intro), page.items(verdicts), page.folded("All checks", table))
 
 
 def check_columns(measured: Sequence[Measured]) -> dict[str, list]:
@@ -88,8 +82,7 @@ def _outcome(status: str, value: float) -> str:
 def method(measured: Sequence[Measured], metric: str) -> str:
     """How the numbers were made."""
     steps = (
-        "Each dialogue is run twice: as base, where the user objects, and as source, where the user "
-        "confirms.",
+        "Each dialogue is run twice: as base, where the user objects, and as source, where the user confirms.",
         "One unit at a time, a head or a KV group, takes its output at the last position from source. All "
         "other attention "
         "outputs stay as in base; MLPs and norms are recomputed. This is path patching to the logits, and "

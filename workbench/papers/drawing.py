@@ -52,9 +52,7 @@ def draw(
     chosen = recipe(name)
     out = results.check_writable(out)
     with progress_bar(len(models) * len(chosen.needs) + 1, progress) as step:
-        measured = measure_all(
-            models, out / "data", n=n, seed=seed, questions=questions, parts=chosen.needs, step=step
-        )
+        measured = measure_all(models, out / "data", n=n, seed=seed, questions=questions, parts=chosen.needs, step=step)
         step("drawing")
         drawn = chosen(measured, metric)
         files, message = save_figure(drawn.figure, out / name, formats, root=out)

@@ -229,15 +229,11 @@ def read_questions(questions: Questions) -> Sequence[Mapping[str, Any]] | None:
     advice = 'Each question needs the keys "question", "choices" and "answer" (an index).'
     try:
         text = path.read_text(encoding="utf-8")
-        found = (
-            json.loads(text) if text.lstrip().startswith("[") else list(map(json.loads, text.splitlines()))
-        )
+        found = json.loads(text) if text.lstrip().startswith("[") else list(map(json.loads, text.splitlines()))
     except OSError as error:
         raise InputError(f"cannot read the questions in {str(path)!r}: {error.strerror}.") from error
     except ValueError as error:
-        raise InputError(
-            f"{str(path)!r} is neither a JSON list nor JSON lines ({error}). {advice}"
-        ) from error
+        raise InputError(f"{str(path)!r} is neither a JSON list nor JSON lines ({error}). {advice}") from error
     if not found or not all(isinstance(item, dict) for item in found):
         raise InputError(f"{str(path)!r} holds no questions. {advice}")
     return found
@@ -307,9 +303,7 @@ def _dialogues(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     columns: dict[str, list[str]] = {}
     for side in ("base", "source"):
         turns = [meta.get(side) for meta in pairs.meta]
-        columns[f"{side}_messages"] = [
-            json.dumps(list(t)) if isinstance(t, list | tuple) else "" for t in turns
-        ]
+        columns[f"{side}_messages"] = [json.dumps(list(t)) if isinstance(t, list | tuple) else "" for t in turns]
         columns[f"{side}_text"] = [_text(model, tokens) for tokens in getattr(pairs, side)]
     for i, side in enumerate(("answer_a", "answer_b")):
         columns[side] = [_text(model, answer[i]) for answer in pairs.answers]

@@ -108,10 +108,7 @@ def _dialogue(measured: Sequence[Measured], example: int, title: str) -> str:
     first = measured[0].dialogues
     sides = {side: _messages(first, side, example) for side in ("base", "source")}
     shared = 0
-    while (
-        all(shared < len(turns) - 1 for turns in sides.values())
-        and sides["base"][shared] == sides["source"][shared]
-    ):
+    while all(shared < len(turns) - 1 for turns in sides.values()) and sides["base"][shared] == sides["source"][shared]:
         shared += 1
     names = {"base": "The user objects", "source": "The user confirms"}
     same = [
@@ -217,9 +214,7 @@ def layers(measured: Sequence[Measured], metric: str) -> str:
             "Pull towards": [number(float(v)) for v in figure.data[0].y],
             "Signed sum": [number(float(v)) for v in figure.data[1].y],
         }
-        more = page.folded(
-            "The numbers as a table", page.table(columns, caption=effects(one.heads, metric).axis_title)
-        )
+        more = page.folded("The numbers as a table", page.table(columns, caption=effects(one.heads, metric).axis_title))
         figures.append(
             page.plot(
                 figure,
@@ -275,9 +270,7 @@ def groups(measured: Sequence[Measured], metric: str) -> str:
 
 def concentration(measured: Sequence[Measured], metric: str) -> str:
     """The kurtosis table."""
-    line = sentences.concentration_line(
-        [one.heads for one in measured], [one.name for one in measured], metric
-    )
+    line = sentences.concentration_line([one.heads for one in measured], [one.name for one in measured], metric)
     intro = (
         "Kurtosis is large when a few heads stand far out from the rest. One lone outlier gives the largest "
         "possible value; "
@@ -285,9 +278,7 @@ def concentration(measured: Sequence[Measured], metric: str) -> str:
         "group act alike: "
         "the share of the variance inside groups, against heads shuffled within their layer."
     )
-    table = page.table(
-        sycophancy.kurtosis_columns(measured), caption="Concentration of the head contributions"
-    )
+    table = page.table(sycophancy.kurtosis_columns(measured), caption="Concentration of the head contributions")
     return page.section("concentration", "How concentrated", page.text(intro), table, page.text(line))
 
 
@@ -298,9 +289,7 @@ def attention(measured: Sequence[Measured]) -> str:
         pattern = one.attention
         layer, group = int(pattern["layer"].values[0]), int(pattern.attrs["kv_group"])
         line = sentences.attention_line(pattern)
-        place = (
-            f"KV group {group} of layer {layer}, the strongest, on dialogue {int(pattern.attrs['example'])}"
-        )
+        place = f"KV group {group} of layer {layer}, the strongest, on dialogue {int(pattern.attrs['example'])}"
         heads = tuple(int(h) for h in pattern["head"].values)
         shaded = str(tokens.shaded_text(pattern, mean=len(heads) > 1))
         each = page.folded("Each head by itself", str(tokens.shaded_text(pattern))) if len(heads) > 1 else ""

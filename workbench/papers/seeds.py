@@ -71,6 +71,9 @@ def seeds_line(runs: xr.Dataset, measure: str) -> str:
             f"{number(float(values[kind].min()))} to {number(float(values[kind].max()))}{place})"
         )
     text = f"{measure[0].upper()}{measure[1:]}: {'; '.join(parts)}."
+    fixed = [kind for kind in kinds if len(values[kind]) > 1 and np.ptp(values[kind]) == 0]
+    if fixed:
+        return text + f" It is the same in every seed of {fixed[0]}, so there is nothing to test."
     if len(kinds) == 2 and min(len(v) for v in values.values()) >= 2:
         first, second = sorted(kinds, key=lambda kind: -float(values[kind].mean()))
         test = statistics.permutation_test(values[first], values[second])
@@ -87,15 +90,13 @@ def section(names: Sequence[str]) -> str:
         return ""
     measures = [str(m) for m in runs.data_vars]
     intro = (
-        "A shipped model was chosen because it shows its phenomenon clearly. These are all seeds of the "
-        "same recipe, "
-        "one dot each, with the median: only their spread says whether kinds of attention differ."
+        "A shipped model was chosen because it shows its phenomenon clearly. These are all seeds of the same "
+        "recipe, one dot each, with the median; a dark ring marks the shipped ones. Only the spread of the dots "
+        "says whether kinds of attention differ."
     )
     figures = []
     for i, measure in enumerate(measures):
         line = seeds_line(runs, measure)
         figure = strips.distribution(runs, measure)
-        figures.append(
-            page.plot(figure, f"seeds-{i}", f"{measure} of every training seed. {line}", caption=line)
-        )
+        figures.append(page.plot(figure, f"seeds-{i}", f"{measure} of every training seed. {line}", caption=line))
     return page.section("seeds", "Over training seeds", page.text(intro), page.row(figures))

@@ -40,9 +40,7 @@ def lead_metric(results: Sequence[xr.Dataset]) -> str:
         known = [str(m) for m in result["metric"].values]
         if "logit_ratio" not in known:
             return "logit_diff" if "logit_diff" in known else known[0]
-        doubtful = result.attrs.get("ratio_unstable_examples", 0) + result.attrs.get(
-            "ratio_reversed_examples", 0
-        )
+        doubtful = result.attrs.get("ratio_unstable_examples", 0) + result.attrs.get("ratio_reversed_examples", 0)
         if doubtful > STABLE_SHARE * max(1, result.sizes.get("example", 1)) and "logit_diff" in known:
             return "logit_diff"
     return "logit_ratio"
@@ -119,11 +117,7 @@ def _others(data: Effects, top: Strongest) -> str:
     if len(values) < 2 or values[1] >= 0:
         return ", and no other pushes that way"
     ratio = values[0] / values[1]
-    return (
-        f", {number(float(ratio))} times the next one"
-        if ratio >= 1.5
-        else ", but the next one is nearly as strong"
-    )
+    return f", {number(float(ratio))} times the next one" if ratio >= 1.5 else ", but the next one is nearly as strong"
 
 
 def layers_line(result: xr.Dataset, metric: str) -> str:
@@ -172,9 +166,7 @@ def head_group_line(heads: xr.Dataset, groups: xr.Dataset, metric: str) -> str:
         f"{data.show(top['sum_of_heads'])}. {_view(top)}"
     )
     if (best.layer, best.unit // data.group_size) != (top["layer"], top["kv_group"]) and best.value < 0:
-        text += (
-            f" The strongest single head of all, {best.name} ({data.show(best.value)}), is in another group."
-        )
+        text += f" The strongest single head of all, {best.name} ({data.show(best.value)}), is in another group."
     return text + _noise(best, strongest(groups, metric))
 
 
@@ -211,8 +203,7 @@ def concentration_line(results: Sequence[xr.Dataset], names: Sequence[str], metr
         first, second = order[:2]
         apart = float(found[first]["pearson_low"]) > float(found[second]["pearson_high"])
         text += (
-            f"{names[first]} is more concentrated than {names[second]}, beyond what the choice of examples "
-            "explains. "
+            f"{names[first]} is more concentrated than {names[second]}, beyond what the choice of examples explains. "
             if apart
             else "The intervals overlap, so these examples do not order the models. "
         )
@@ -234,8 +225,7 @@ def _grouping_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: 
             else "no sign here that heads sharing keys and values act alike beyond what their layer explains"
         )
         lines.append(
-            f"In {name} {share:.0%} of the variance lies inside KV groups (permutation p = {p_words(p)}): "
-            f"{verdict}."
+            f"In {name} {share:.0%} of the variance lies inside KV groups (permutation p = {p_words(p)}): {verdict}."
         )
     return " ".join(lines)
 
@@ -272,6 +262,7 @@ def attention_line(pattern: xr.Dataset, query: int = -1) -> str:
     tokens = [str(t) for t in pattern["token"].values]
     heads = [int(h) for h in np.atleast_1d(pattern["head"].values)]
     order = [i for i in np.argsort(-row, kind="stable") if i > 0][:3]
+    order = [i for i in order if i == order[0] or row[i] >= 0.02]
     words = [tokens[i].strip() or visible_token(tokens[i]) for i in order]
     named = _and([f"\u201c{word}\u201d ({row[i]:.0%})" for i, word in zip(order, words, strict=True)])
     who = f"head {heads[0]}" if len(heads) == 1 else f"heads {_and(heads)}"
@@ -292,9 +283,7 @@ def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset]], metric
     if len(measured) > 1 and len(clear) == len(measured):
         name, top = max(clear, key=lambda item: item[1].share)
         others = _and([f"{other} ({t.share:.0%})" for other, t in clear if other != name])
-        lines.append(
-            f"The pull is most gathered in a single group in {name} ({top.share:.0%}), less so in {others}."
-        )
+        lines.append(f"The pull is most gathered in a single group in {name} ({top.share:.0%}), less so in {others}.")
     return lines
 
 

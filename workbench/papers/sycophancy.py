@@ -129,9 +129,7 @@ def kurtosis_table(measured: Sequence[Measured], metric: str) -> Drawn:
     """How concentrated the head contributions are in each model."""
     columns = kurtosis_columns(measured)
     if not columns:
-        raise InputError(
-            "the kurtosis table needs the metrics logit_ratio or logit_diff, and neither was measured."
-        )
+        raise InputError("the kurtosis table needs the metrics logit_ratio or logit_diff, and neither was measured.")
     figure = tables.table(columns, title="Concentration of the head contributions")
     names = [one.name for one in measured]
     return Drawn(figure, sentences.concentration_line([one.heads for one in measured], names, metric))
@@ -145,9 +143,7 @@ def head_vs_group(measured: Sequence[Measured], metric: str) -> Drawn:
         title=f"Whole groups and single heads ({METRIC_NAMES[metric]})",
         gap=0.16,
     )
-    return Drawn(
-        figure, _per_model(measured, lambda one: sentences.head_group_line(one.heads, one.groups, metric))
-    )
+    return Drawn(figure, _per_model(measured, lambda one: sentences.head_group_line(one.heads, one.groups, metric)))
 
 
 def agreement(measured: Sequence[Measured], metric: str) -> Drawn:
@@ -157,9 +153,7 @@ def agreement(measured: Sequence[Measured], metric: str) -> Drawn:
         [one.name for one in measured],
         title=f"Attribution patching against exact patching ({METRIC_NAMES[metric]})",
     )
-    return Drawn(
-        figure, _per_model(measured, lambda one: sentences.agreement_line(one.estimate, one.exact, metric))
-    )
+    return Drawn(figure, _per_model(measured, lambda one: sentences.agreement_line(one.estimate, one.exact, metric)))
 
 
 def _per_model(measured: Sequence[Measured], line: Callable[[Measured], str]) -> str:
@@ -179,9 +173,7 @@ RECIPES = {
         ),
         Recipe("sycophancy/layer-sums", "Contribution by layer", ("heads",), layer_sums),
         Recipe("sycophancy/kurtosis-table", "Concentration of the contributions", ("heads",), kurtosis_table),
-        Recipe(
-            "sycophancy/head-vs-group", "Whole groups and single heads", ("heads", "groups"), head_vs_group
-        ),
+        Recipe("sycophancy/head-vs-group", "Whole groups and single heads", ("heads", "groups"), head_vs_group),
         Recipe("sycophancy/agreement", "Estimate against exact", ("estimate", "exact"), agreement),
     )
 }

@@ -45,6 +45,8 @@ from workbench.results import Journal, provenance
 
 ROWS_PER_CALL = 8192
 """Rows of one MLP call; more would cost memory and gain no speed."""
+WORTH_SHARING = 0.25
+"""The part of all tokens that a shared beginning must save to be worth a forward pass of its own."""
 
 
 def path_patch(
@@ -148,33 +150,35 @@ class Seen:
 
 
 def see(model: Any, parts: Anatomy, read: Reads) -> tuple[Seen, Seen]:
-    """Run base and source; the tokens with which every pair begins alike are run once."""
+    """Run base and source in one batch; what all pairs have in common at the beginning is run once."""
+    device = device_of(model)
     shared = _shared(read) if supports_prefix(model) else 0
     past = None
     if shared:
-        past = prefix_cache(model, torch.tensor([s[:shared] for s in read.base], device=device_of(model)))
-    of_base = _see(model, parts, read.base, read, shared, None if past is None else copies(past, 1))
-    return of_base, _see(model, parts, read.source, read, shared, past)
+        past = copies(prefix_cache(model, torch.tensor([s[:shared] for s in read.base], device=device)), 2)
+    both = [s[shared:] for pair in zip(read.base, read.source, strict=True) for s in pair]
+    sequence = [2 * s + which for which in (0, 1) for s in read.sequence]
+    back = read.back * 2
+    positions = [len(both[s]) - 1 - b for s, b in zip(sequence, back, strict=True)]
+    take = at(torch.tensor(sequence, device=device), torch.tensor(positions, device=device))
+    names = [f"blocks.{layer}.attn.hook_z" for layer in range(parts.n_layers)]
+    ends = ["blocks.0.hook_resid_pre", f"blocks.{parts.n_layers - 1}.hook_resid_post"]
+    rows = capture(model, both, dict.fromkeys(names + ends, take), past)
+    first, last = (rows[name].chunk(2) for name in ends)
+    z = torch.stack([rows[name].to(device) for name in names]).chunk(2, dim=1)
+    base, source = (Seen(z[which], first[which], last[which]) for which in (0, 1))
+    return base, source
 
 
 def _shared(read: Reads) -> int:
-    """The shortest common beginning of a base and its source, before anything that is read."""
+    """The shortest common beginning of a base and its source before anything that is read; 0 if it saves little."""
     back = max(read.back)
-    return min(
-        next((i for i, (x, y) in enumerate(zip(b, s, strict=False)) if x != y or i >= min(len(b), len(s)) - back - 1), 0)
-        for b, s in zip(read.base, read.source, strict=True)
-    )
-
-
-def _see(model: Any, parts: Anatomy, sequences: list[list[int]], read: Reads, shared: int, past: Any) -> Seen:
-    device = device_of(model)
-    positions = [len(sequences[s]) - 1 - shared - back for s, back in zip(read.sequence, read.back, strict=True)]
-    take = at(torch.tensor(read.sequence, device=device), torch.tensor(positions, device=device))
-    names = [f"blocks.{layer}.attn.hook_z" for layer in range(parts.n_layers)]
-    ends = ["blocks.0.hook_resid_pre", f"blocks.{parts.n_layers - 1}.hook_resid_post"]
-    rows = capture(model, [s[shared:] for s in sequences], dict.fromkeys(names + ends, take), past)
-    first, last = (rows[name] for name in ends)
-    return Seen(torch.stack([rows[name].to(first.device) for name in names]), first, last)
+    common = []
+    for base, source in zip(read.base, read.source, strict=True):
+        most = min(len(base), len(source)) - back - 1
+        common.append(next((i for i in range(most) if base[i] != source[i]), most))
+    saved = min(common) * len(common)
+    return min(common) if saved > WORTH_SHARING * sum(map(len, read.base + read.source)) else 0
 
 
 # Step 2: the replay.
@@ -198,6 +202,11 @@ def replay(
     """
     joins = mask.any(2).argmax(1)
     order = np.argsort(joins, kind="stable")
+    sending = [np.flatnonzero(mask[order, layer].any(1)) for layer in range(parts.n_layers)]
+    heads = [mask[order[cells], layer] for layer, cells in enumerate(sending)]
+    lengths = [len(cells) for cells in sending]
+    all_rows = torch.from_numpy(1 + np.concatenate(sending)).to(first.device).split(lengths)
+    all_heads = torch.from_numpy(np.concatenate(heads)).to(first.device).split(lengths)
     stream = first.new_empty((1 + len(order), *first.shape), dtype=torch.promote_types(first.dtype, torch.float32))
     stream[0] = first
     end = 1
@@ -206,13 +215,10 @@ def replay(
         stream[start:end] = stream[0]
         active = stream[:end]
         before = active.to(first.dtype, copy=True) if parts.layout == "parallel" else None
-        sending = np.flatnonzero(mask[order[: end - 1], layer].any(1))
-        heads = torch.from_numpy(mask[order[sending], layer]).to(first.device)[:, None, :, None]
-        z = torch.cat([base[layer][None], torch.where(heads, source[layer], base[layer])])
-        out = parts.blocks[layer].attn_out(z)
+        sent = torch.where(all_heads[layer][:, None, :, None], source[layer], base[layer])
+        out = parts.blocks[layer].attn_out(torch.cat([base[layer][None], sent]))
         active += out[0]
-        rows = torch.from_numpy(1 + sending).to(first.device)
-        active.index_add_(0, rows, (out[1:] - out[0]).to(stream.dtype))
+        active.index_add_(0, all_rows[layer], (out[1:] - out[0]).to(stream.dtype))
         _add_mlp(parts, layer, active, active.to(first.dtype) if before is None else before)
     back = np.empty(len(order), dtype=np.int64)
     back[order] = np.arange(len(order))

@@ -86,7 +86,7 @@ def site(hook: str, unit: str | None, counts: Counts) -> Site:
                 STREAM_HOOKS, "is one vector per layer and position; heads are already summed in it"
             ),
         }.get(hook, "belongs to query heads")
-        raise InputError(f"unit={unit!r} does not fit hook={hook!r}, which {why}. {suggest(unit, allowed)}")
+        raise InputError(f"unit={unit!r} does not fit hook={hook!r}, which {why}; {suggest(unit, allowed)}")
     if unit == "layer":
         rows = {
             **dict.fromkeys(KV_HOOKS, counts.n_kv_heads),

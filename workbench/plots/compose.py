@@ -46,9 +46,7 @@ def grid(
     """
     shape, named = [len(row) for row in figures], [len(row) for row in titles]
     if not shape or not shape[0] or len(set(shape)) > 1 or shape != named:
-        raise InputError(
-            f"grid needs equal rows of figures with a title each; got rows of {shape} and titles {named}."
-        )
+        raise InputError(f"grid needs equal rows of figures with a title each; got rows of {shape} and titles {named}.")
     n_rows, n_columns = len(shape), shape[0]
     bars = any(_colorbar(trace) is not None for row in figures for figure in row for trace in figure.data)
     space = min(gap if gap is not None else (0.14 if bars else 0.10), 0.5 / max(1, n_columns - 1))

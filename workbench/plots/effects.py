@@ -142,8 +142,7 @@ def effects(result: xr.Dataset, metric: str = "logit_ratio") -> Effects:
     extra = [d for d in chosen["contribution"].dims if d not in order]
     if extra:
         raise InputError(
-            f"contribution also varies over {', '.join(map(str, extra))}. Choose one value with .sel(...) "
-            "first."
+            f"contribution also varies over {', '.join(map(str, extra))}. Choose one value with .sel(...) first."
         )
     n_units = result.sizes[dim]
     group_size = int(result.attrs.get("group_size", 1))

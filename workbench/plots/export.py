@@ -53,9 +53,7 @@ def save_figure(
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
-        raise InputError(
-            f"unknown figure format {', '.join(map(repr, unknown))}; choose from {', '.join(FORMATS)}."
-        )
+        raise InputError(f"unknown figure format {', '.join(map(repr, unknown))}; choose from {', '.join(FORMATS)}.")
     stem = Path(stem)
     root = Path(root) if root is not None else stem.parent
     check_writable(stem.parent)
@@ -166,9 +164,7 @@ def _write_html(figure: go.Figure, stem: Path, root: Path) -> Path:
     if not script.exists() or script.stat().st_size != len(text.encode()):
         write_text(script, text)
     source = os.path.relpath(script, stem.parent).replace(os.sep, "/")
-    page = figure.to_html(
-        full_html=True, include_plotlyjs=source, config={"displaylogo": False, "responsive": True}
-    )
+    page = figure.to_html(full_html=True, include_plotlyjs=source, config={"displaylogo": False, "responsive": True})
     return write_text(_ending(stem, "html"), page)
 
 

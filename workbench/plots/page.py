@@ -91,15 +91,13 @@ def table(columns: Mapping[str, Sequence[object]], *, caption: str = "") -> str:
         caption: What the table holds.
     """
     numeric = {
-        name: not any(isinstance(v, str) and not _looks_numeric(v) for v in cells)
-        for name, cells in columns.items()
+        name: not any(isinstance(v, str) and not _looks_numeric(v) for v in cells) for name, cells in columns.items()
     }
     head = "".join(f'<th scope="col"{_num(numeric[n])}>{escape(n)}</th>' for n in columns)
     rows = "".join(
         "<tr>"
         + "".join(
-            f"<td{_cell_class(v, numeric[n])}>{escape(_cell(v))}</td>"
-            for n, v in zip(columns, cells, strict=True)
+            f"<td{_cell_class(v, numeric[n])}>{escape(_cell(v))}</td>" for n, v in zip(columns, cells, strict=True)
         )
         + "</tr>"
         for cells in zip(*columns.values(), strict=True)
@@ -128,9 +126,7 @@ def choice(legend: str, panels: Mapping[str, tuple[str, str]], chosen: str, name
         f"{escape(label)}</label>"
         for key, (label, _) in panels.items()
     )
-    shown = "".join(
-        f'<div class="wb-panel" data-name="{key}">{html}</div>' for key, (_, html) in panels.items()
-    )
+    shown = "".join(f'<div class="wb-panel" data-name="{key}">{html}</div>' for key, (_, html) in panels.items())
     tabs = f'<fieldset class="wb-tabs"><legend>{escape(legend)}</legend>{buttons}</fieldset>'
     return f'<div class="wb-choice">{tabs}{shown}</div>'
 

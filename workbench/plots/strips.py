@@ -21,7 +21,7 @@ def distribution(
     Args:
         runs: Dataset with a dimension `run`, the variable, and a coordinate or variable named as `by`.
         variable: What to show on the y axis.
-        by: Which coordinate makes the columns.
+        by: Which coordinate makes the columns. Runs for which a coordinate `shipped` is true get a ring.
         label: Title of the y axis; None takes the variable's name.
         title: Title above the figure.
 
@@ -48,7 +48,7 @@ def distribution(
             y=values[mine],
             mode="markers",
             name=kind,
-            marker={"size": 10, "color": colour, "opacity": 0.85, "line": {"color": "white", "width": 1}},
+            marker={"size": 10, "color": colour, "line": _rings(runs, mine)},
             customdata=np.asarray(seeds)[mine][:, None],
             hovertemplate=f"{kind}, seed %{{customdata[0]}}<br>%{{y:.3g}}<extra></extra>",
             showlegend=False,
@@ -75,6 +75,15 @@ def distribution(
     )
     figure.update_yaxes(title_text=label or variable)
     return figure
+
+
+def _rings(runs: xr.Dataset, mine: np.ndarray) -> dict:
+    """A dark ring around the runs that are marked as shipped, a white one around the others."""
+    marked = runs["shipped"].values[mine] if "shipped" in runs else np.zeros(int(mine.sum()), dtype=bool)
+    return {
+        "color": [INK if ring else "white" for ring in marked],
+        "width": [2.5 if ring else 1 for ring in marked],
+    }
 
 
 def behaviour(result: xr.Dataset, *, title: str | None = None) -> go.Figure:

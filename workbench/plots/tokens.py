@@ -175,9 +175,7 @@ def shaded_text(
             for i, (token, weight) in enumerate(zip(chosen["token"].values, row, strict=True))
         )
         top = int(row.argmax())
-        label = escape(
-            f"{name}: most weight, {row[top]:.0%}, on {visible_token(str(chosen['token'].values[top]))!r}"
-        )
+        label = escape(f"{name}: most weight, {row[top]:.0%}, on {visible_token(str(chosen['token'].values[top]))!r}")
         blocks.append(
             f'<p class="wb-attended"><span class="wb-attended-head">{escape(name)}</span>'
             f'<span role="img" aria-label="{label}">{spans}</span></p>'
