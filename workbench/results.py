@@ -7,6 +7,7 @@ written under a temporary name and renamed when complete: no reader meets half a
 
 import contextlib
 import importlib.metadata
+import functools
 import json
 import os
 import platform
@@ -253,6 +254,7 @@ def _unwritable(path: Path, cause: OSError) -> InputError:
     )
 
 
+@functools.cache
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

@@ -117,7 +117,7 @@ def path_patch(
                 journal.add(f"examples-{batch[0]}-{batch[-1]}", piece)
             pieces.append(piece)
             bar.update(len(batch))
-    logits = xr.concat(pieces, "example").sortby("example")
+    logits = pieces[0] if len(pieces) == 1 else xr.concat(pieces, "example").sortby("example")
     result = contribution(
         logits["base"].values,
         logits["source"].values,

@@ -87,22 +87,21 @@ def contribution(
     n_examples = base.shape[-1]
     patched = patched.reshape(2, *(len(coords[dim]) for dim in dims), n_examples)
     _check_logits(base, patched)
-    per_example = ("metric", *dims, "example")
+    scored = {"base": scores(*base, metrics), "source": scores(*source, metrics), "patched": scores(*patched, metrics)}
+    change = _change(scored["base"], scored["patched"], metrics)
+    spread = change.std(-1, ddof=1) if n_examples > 1 else np.full(change.shape[:-1], np.nan)
+    units = ("metric", *dims)
     dataset = xr.Dataset(
         {
-            "base": (("metric", "example"), scores(*base, metrics)),
-            "source": (("metric", "example"), scores(*source, metrics)),
-            "patched": (per_example, scores(*patched, metrics)),
+            "base": (("metric", "example"), scored["base"]),
+            "source": (("metric", "example"), scored["source"]),
+            "patched": ((*units, "example"), scored["patched"]),
+            "contribution": (units, change.mean(-1)),
+            "stderr": (units, spread / np.sqrt(n_examples)),
         },
         coords={"metric": list(metrics), **coords, "example": np.arange(n_examples)},
         attrs=dict(attrs or {}),
     )
-    change = effects(dataset)
-    dataset["contribution"] = change.mean("example", skipna=False)
-    spread = (
-        change.std("example", ddof=1, skipna=False) if n_examples > 1 else change.isel(example=0) * np.nan
-    )
-    dataset["stderr"] = spread.drop_vars("example", errors="ignore") / np.sqrt(n_examples)
     dataset.attrs |= unstable(base, metrics, tolerance)
     return dataset
 
@@ -113,10 +112,20 @@ def effects(dataset: xr.Dataset) -> xr.DataArray:
     Args:
         dataset: a patching result.
     """
-    relative = dataset["metric"].isin(RELATIVE)
+    base, patched = dataset["base"].transpose("metric", "example"), dataset["patched"]
+    ordered = patched.transpose("metric", ..., "example")
+    change = _change(base.values, ordered.values, [str(name) for name in base["metric"].values])
+    return ordered.copy(data=change).rename(None).transpose(*patched.dims)
+
+
+def _change(
+    base: Float[np.ndarray, "metric example"], patched: Float[np.ndarray, "metric *unit example"], metrics: Sequence[str]
+) -> Float[np.ndarray, "metric *unit example"]:
+    base = base.reshape(base.shape[0], *[1] * (patched.ndim - 2), base.shape[-1])
+    relative = np.isin(metrics, RELATIVE).reshape(-1, *[1] * (patched.ndim - 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        change = (dataset["patched"] - dataset["base"]) / xr.where(relative, dataset["base"], 1.0)
-    return change.where(np.isfinite(change)).transpose(*dataset["patched"].dims)
+        change = (patched - base) / np.where(relative, base, 1.0)
+    return np.where(np.isfinite(change), change, np.nan)
 
 
 def unstable(
