@@ -190,8 +190,11 @@ def test_results_survive_a_file(tmp_path):
 def test_the_table_ends_with_the_verdict():
     result = check(bridge("gptj", torch.float32))
     lines = table(result).splitlines()
+    model = load(tiny("llama", torch.float32), tokenizer=word_tokenizer())
+    with_words = table(check(model)).splitlines()
     assert lines[-1] == result.attrs["verdict"]
     assert max(map(len, lines[:-1])) <= 120
     row = next(line for line in lines if "writes_pattern" in line)
     assert row.startswith("failed") and "3 of 0" in row
+    assert any("vocabulary" in line and "25 of 96" in line for line in with_words)
     assert set(DECISIVE) <= {word for line in lines for word in line.split()}

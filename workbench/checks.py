@@ -152,11 +152,15 @@ def table(dataset: xr.Dataset) -> str:
     for name in dataset["check"].values:
         row = dataset.sel(check=name)
         value, limit = float(row["value"]), float(row["limit"])
-        numbers = f"{value:.2g} of {limit:.2g}" if np.isfinite(limit) else ""
+        numbers = f"{_short(value)} of {_short(limit)}" if np.isfinite(limit) else ""
         head = f"{row['status'].item():<14}  {name:<{width}}  {numbers:<18}  "
         wrapped = textwrap.wrap(row["explanation"].item(), 60)
         lines += [head + wrapped[0], *(" " * len(head) + more for more in wrapped[1:])]
     return "\n".join([*lines, "", dataset.attrs["verdict"]])
+
+
+def _short(number: float) -> str:
+    return str(int(number)) if number.is_integer() else f"{number:.2g}"
 
 
 def _sequences(model: Any, texts: Sequence[Any] | None) -> list[list[int]]:

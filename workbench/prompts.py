@@ -133,7 +133,7 @@ class PromptPairs:
         """The chosen examples as pairs, also for a single index."""
         if isinstance(which, slice):
             which = range(len(self))[which]
-        chosen = [int(which)] if isinstance(which, Integral) else list(which)
+        chosen = [int(which)] if isinstance(which, int | Integral) else list(which)
         return PromptPairs(
             [self.base[i] for i in chosen],
             [self.source[i] for i in chosen],

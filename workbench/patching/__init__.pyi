@@ -1,0 +1,17 @@
+from .activation import activation_patch as activation_patch
+from .attribution import attribution_patch as attribution_patch
+from .path import path_patch as path_patch
+from .selection import Selection as Selection
+from .selection import complete_to_groups as complete_to_groups
+from .selection import random_heads as random_heads
+from .selection import random_units as random_units
+from .selection import same_layer_units as same_layer_units
+from .selection import select as select
+from .statistics import agreement as agreement
+from .statistics import bootstrap as bootstrap
+from .statistics import kurtosis as kurtosis
+from .statistics import layer_sums as layer_sums
+from .statistics import permutation_test as permutation_test
+from .statistics import split_half as split_half
+from .statistics import top_mass as top_mass
+from .statistics import within_group_variance as within_group_variance
