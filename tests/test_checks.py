@@ -5,8 +5,9 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.tiny import TEN, bridge, tiny
+from tests.tiny import BASE, TEN, bridge, tiny
 from tests.words import CHAT, word_tokenizer
 from workbench.checks import CHECKS, DECISIVE, EXACT, check, table
 from workbench.errors import InputError
@@ -34,6 +35,12 @@ def test_ten_architectures_pass_everything(family):
     result = check(bridge(family, torch.float32))
     assert failed(result) == set() and result.attrs["verdict"] == EXACT
     assert list(result["check"].values) == list(CHECKS)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_any_number_of_kv_heads_passes(kv_heads):
+    config = LlamaConfig(**BASE | {"num_key_value_heads": kv_heads})
+    assert check(load(LlamaForCausalLM(config).eval())).attrs["verdict"] == EXACT
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)

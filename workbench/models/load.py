@@ -118,7 +118,7 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     wanted = _dtype(dtype) or (torch.float32 if device.type == "cpu" else "auto")
     where = str(local) if is_local else source
     try:
-        hf, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             where,
             dtype=wanted,
             attn_implementation="eager",
@@ -129,6 +129,7 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _cannot_load(source, is_local, error) from error
+    hf, info = loaded
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise InputError(
