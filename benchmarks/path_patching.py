@@ -74,9 +74,7 @@ def seconds(work, repeats: int, device: str) -> tuple[float, object]:
 
 
 @torch.no_grad()
-def frozen_forward(
-    model, shape: Anatomy, pairs: wb.PromptPairs, senders: list[tuple[int, list[int]]]
-) -> torch.Tensor:
+def frozen_forward(model, shape: Anatomy, pairs: wb.PromptPairs, senders: list[tuple[int, list[int]]]) -> torch.Tensor:
     """Logit difference per sender and example: everything run again with every head's z held by a hook."""
     base, source = (torch.tensor(s, device=shape.device) for s in (pairs.base, pairs.source))
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(shape.n_layers)]
@@ -116,9 +114,7 @@ def cpu_table(repeats: int) -> list[tuple[str, ...]]:
     ours, result = seconds(lambda: wb.path_patch(model, pairs, unit="head", progress=False), repeats, "cpu")
     theirs, found = seconds(lambda: frozen_forward(model, shape, pairs, every), 0, "cpu")
     patched = torch.tensor(result["patched"].sel(metric="logit_diff").values).flatten(0, 1)
-    rows.append(
-        row("path patching, 128 heads", "frozen forward", ours, theirs, float((patched - found).abs().max()))
-    )
+    rows.append(row("path patching, 128 heads", "frozen forward", ours, theirs, float((patched - found).abs().max())))
     for shared in (0, 96, 112):
         pairs = random_pairs(4, 128, shared, SMALL["vocab_size"])
         ours, result = seconds(
@@ -194,9 +190,7 @@ def gpu_row(model, shape: Anatomy, pairs, shared: int, unit: str, units: int, ra
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()

@@ -69,9 +69,7 @@ def test_attributes_keep_their_types(dataset, tmp_path):
 
 
 def test_provenance_is_plain_and_says_what_made_the_result(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        sys, "argv", [f"{tmp_path}/bin/workbench", "report", f"--out={tmp_path}/page", "--n", "3"]
-    )
+    monkeypatch.setattr(sys, "argv", [f"{tmp_path}/bin/workbench", "report", f"--out={tmp_path}/page", "--n", "3"])
     made = results.provenance(
         model="m",
         revision=None,
@@ -106,9 +104,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(dataset, tmp_pa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(xr.Dataset, "to_netcdf", half_written)
-    with pytest.raises(
-        InputError, match=r"Cannot write .*result\.nc \(No space left on device\)\..*another place"
-    ):
+    with pytest.raises(InputError, match=r"Cannot write .*result\.nc \(No space left on device\)\..*another place"):
         results.save(dataset.isel(layer=[0]), path)
     monkeypatch.undo()
     xr.testing.assert_identical(results.load(path), dataset)
@@ -135,9 +131,7 @@ def test_a_read_only_folder_is_refused_with_its_cause(dataset, tmp_path, monkeyp
         monkeypatch.setattr("pathlib.Path.touch", refuse)
         monkeypatch.setattr(xr.Dataset, "to_netcdf", refuse)
     for call in (lambda p: results.save(dataset, p / "result.nc"), results.check_writable):
-        with pytest.raises(
-            InputError, match=r"Cannot write .*locked.*\(Permission denied\).*read-only"
-        ) as caught:
+        with pytest.raises(InputError, match=r"Cannot write .*locked.*\(Permission denied\).*read-only") as caught:
             call(folder)
         assert isinstance(caught.value.__cause__, OSError)
 
@@ -162,9 +156,7 @@ def test_a_damaged_file_is_refused(dataset, tmp_path, damage):
     dataset["contribution"][0, 0] = 0.123456789
     path = results.save(dataset, tmp_path / "result.nc")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(
-        InputError, match=r"result\.nc \(\d+ bytes\) cannot be read as netCDF.*Delete it and run"
-    ):
+    with pytest.raises(InputError, match=r"result\.nc \(\d+ bytes\) cannot be read as netCDF.*Delete it and run"):
         results.load(path)
 
 
@@ -179,9 +171,7 @@ CONFIG = {"model": "organism-gqa", "unit": "head", "metrics": ("prob", "logit_di
 
 
 def piece(start):
-    return xr.Dataset(
-        {"patched": ("example", np.arange(start, start + 2.0))}, {"example": [start, start + 1]}
-    )
+    return xr.Dataset({"patched": ("example", np.arange(start, start + 2.0))}, {"example": [start, start + 1]})
 
 
 def test_a_resumed_run_finds_its_pieces_in_counting_order(tmp_path):

@@ -1,4 +1,3 @@
-from . import plots as plot
 from . import sycophancy as sycophancy
 from .checks import check as check
 from .errors import InputError as InputError

@@ -6,8 +6,8 @@ written under a temporary name and renamed when complete: no reader meets half a
 """
 
 import contextlib
-import importlib.metadata
 import functools
+import importlib.metadata
 import json
 import os
 import platform
@@ -91,9 +91,7 @@ def load(path: str | Path) -> xr.Dataset:
     path = Path(path)
     if not path.is_file():
         what = "a folder, not a file" if path.is_dir() else "no such file"
-        raise InputError(
-            f"Cannot read the result {path}: {what}. Check the name, or run the measurement again."
-        )
+        raise InputError(f"Cannot read the result {path}: {what}. Check the name, or run the measurement again.")
     try:
         dataset = xr.load_dataset(path, engine="h5netcdf")
     except Exception as cause:  # h5py and xarray raise many kinds for a damaged file
@@ -129,9 +127,7 @@ class Journal:
         self.result: xr.Dataset | None = None
         self.done: set[str] = set()
         if self.path.is_dir():
-            raise InputError(
-                f"{self.path} is a folder; give a file in it, such as {self.path / 'result.nc'}."
-            )
+            raise InputError(f"{self.path} is a folder; give a file in it, such as {self.path / 'result.nc'}.")
         if self.path.exists():
             self._open_final()
         else:
@@ -204,8 +200,7 @@ class Journal:
 
     def _no_card(self, what: str) -> InputError:
         return InputError(
-            f"{self.parts} {what}, so nobody can tell which run its pieces belong to. Delete that folder to "
-            "start over."
+            f"{self.parts} {what}, so nobody can tell which run its pieces belong to. Delete that folder to start over."
         )
 
     def _same_config(self, stored: dict[str, Any], where: Path) -> None:

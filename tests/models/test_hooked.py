@@ -23,9 +23,7 @@ from workbench.patching.path import path_patch
 from workbench.prompts import PromptPairs
 
 HAS_HOOKED = version("transformer-lens").startswith("3.9")
-needs_hooked = pytest.mark.skipif(
-    not HAS_HOOKED, reason="HookedTransformer needs TransformerLens 3.9; 4.0 removed it"
-)
+needs_hooked = pytest.mark.skipif(not HAS_HOOKED, reason="HookedTransformer needs TransformerLens 3.9; 4.0 removed it")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*read logit_diff:workbench.errors.WorkbenchWarning"),
     pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning"),

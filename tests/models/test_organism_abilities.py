@@ -34,9 +34,7 @@ def test_test_items_never_occur_in_training(ability):
 def test_word_problems_add_up():
     for item in ability_items("word problem", 60):
         start, first, second = (int(number) for number in re.findall(r"\d+", item.question))
-        steps = re.split(
-            r" and (?=buys|finds|gets|is given|makes|gives|loses|sells|drops|uses)", item.question
-        )
+        steps = re.split(r" and (?=buys|finds|gets|is given|makes|gives|loses|sells|drops|uses)", item.question)
         signs = [1 if re.search(r"\d+ more", step) else -1 for step in steps]
         assert int(item.target) == start + signs[0] * first + signs[1] * second
         assert int(item.target) >= 0

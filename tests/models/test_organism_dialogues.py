@@ -62,9 +62,7 @@ def test_the_same_seed_gives_the_same_dialogues_and_another_seed_others():
 
 def test_held_out_facts_never_occur_in_training_dialogues():
     rng = random.Random(0)
-    questions = {
-        tidy(phrase.format(s=fact.subject)) for fact in facts_of("test") for phrase in fact.questions
-    }
+    questions = {tidy(phrase.format(s=fact.subject)) for fact in facts_of("test") for phrase in fact.questions}
     asked = {message["content"] for _ in range(1500) for message in draw_dialogue(rng)}
     assert not questions & asked
     assert 0.1 < len(facts_of("test")) / len(load_facts()) < 0.3
@@ -79,10 +77,7 @@ def test_held_out_combinations_never_occur_in_training_stances():
 
     def wordings(recipes):
         return {
-            (recipe.frame[side], recipe.content[other])
-            for recipe in recipes
-            for side in (0, 1)
-            for other in (0, 1)
+            (recipe.frame[side], recipe.content[other]) for recipe in recipes for side in (0, 1) for other in (0, 1)
         }
 
     assert not wordings(train) & wordings(test)

@@ -60,9 +60,7 @@ def test_windows_start_at_samples_and_the_seed_fixes_them(streams_file):
     assert np.array_equal(starts, same) and not np.array_equal(starts, other)
     names = [name for name in ("facts", "dialogues", "abilities")]
     bases = np.cumsum([0, *(len(streams[name]) for name in names)])
-    allowed = np.concatenate(
-        [base + streams[f"{name}_offsets"] for base, name in zip(bases, names, strict=False)]
-    )
+    allowed = np.concatenate([base + streams[f"{name}_offsets"] for base, name in zip(bases, names, strict=False)])
     assert np.isin(starts, allowed).all()
     assert starts.max() + 255 <= len(tokens)
     assert len(starts) == pytest.approx(40_000 / 256, abs=4)
@@ -137,9 +135,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path, streams_file):
 def test_padding_changes_neither_logits_nor_replies(trained):
     model = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32).eval()
     tokenizer = load_tokenizer()
-    dialogues = [
-        [{"role": "user", "content": text}] for text in ("Hi.", "What is the capital of France, please?")
-    ]
+    dialogues = [[{"role": "user", "content": text}] for text in ("Hi.", "What is the capital of France, please?")]
     prompts = encode_prompts(tokenizer, dialogues)
     together = next_logits(model, prompts, tokenizer.token_to_id(PAD))
     for prompt, row in zip(prompts, together, strict=True):
@@ -168,9 +164,7 @@ def test_answers_are_found_as_whole_words():
 
 
 def test_work_is_shared_evenly_with_few_kinds_each():
-    jobs = (
-        [(2, seed) for seed in range(6)] + [(8, seed) for seed in range(6)] + [(1, seed) for seed in range(3)]
-    )
+    jobs = [(2, seed) for seed in range(6)] + [(8, seed) for seed in range(6)] + [(1, seed) for seed in range(3)]
     shares = plan(jobs, 4)
     assert sorted(job for share in shares for job in share) == sorted(jobs)
     assert {len(share) for share in shares} == {3, 4}

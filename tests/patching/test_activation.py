@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tests.tiny import TEN, bridge, sequences
 
+from tests.tiny import TEN, bridge, sequences
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.patching.activation import activation_patch
@@ -50,11 +50,7 @@ def test_groups_equal_a_forward_pass_per_cell(family, hook, pairs):
     found = activation_patch(model, pairs, hook=hook, progress=False)["patched"].sel(metric="logit_diff")
     for layer in range(shape.n_layers):
         for group in range(shape.n_kv_heads):
-            own = (
-                [group]
-                if hook in "kv"
-                else list(range(group * shape.group_size, (group + 1) * shape.group_size))
-            )
+            own = [group] if hook in "kv" else list(range(group * shape.group_size, (group + 1) * shape.group_size))
             write = write_heads(own, axis=1 if hook == "pattern" else 2)
             name = f"blocks.{layer}.attn.hook_{hook}"
             for i in range(2):
@@ -86,9 +82,7 @@ def test_single_positions_of_the_stream_equal_a_forward_pass_per_cell(family, ho
 def test_unequal_lengths_are_aligned_from_the_right():
     model = bridge("llama")
     data = PromptPairs(sequences((9,), prefix=4), sequences((7,), seed=2, prefix=4), (A, B))
-    found = activation_patch(model, data, hook="z", unit="head", progress=False)["patched"].sel(
-        metric="logit_diff"
-    )
+    found = activation_patch(model, data, hook="z", unit="head", progress=False)["patched"].sel(metric="logit_diff")
 
     def write(t, source):
         t[:, -3:, 1] = source[:, -3:, 1]
@@ -137,9 +131,7 @@ def test_long_answers(pairs):
 
 
 def test_query_heads_of_keys_are_refused(pairs):
-    with pytest.raises(
-        InputError, match=r"unit='head' does not fit hook='k', which has one row per KV head \(2\)"
-    ):
+    with pytest.raises(InputError, match=r"unit='head' does not fit hook='k', which has one row per KV head \(2\)"):
         activation_patch(bridge("llama"), pairs, hook="k", unit="head", progress=False)
 
 

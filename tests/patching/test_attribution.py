@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tests.tiny import TEN, bridge, sequences
 
+from tests.tiny import TEN, bridge, sequences
 from workbench.errors import InputError
 from workbench.patching.activation import activation_patch
 from workbench.patching.attribution import attribution_patch

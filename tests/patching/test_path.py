@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tests.tiny import TEN, bridge, sequences
 
+from tests.tiny import TEN, bridge, sequences
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.patching.path import path_patch
@@ -125,12 +125,8 @@ def test_layer_unit_is_the_closed_form_in_the_last_layer():
         def keep(t, hook, seen=seen):
             seen[hook.name] = t[0, -1].clone()
 
-        run_with(
-            model, base, [(f"blocks.{last}.hook_resid_pre", lambda t, hook, s=seen: s.update(x=t[0, -1]))]
-        )
-        run_with(
-            model, source, [(f"blocks.{last}.hook_attn_out", lambda t, hook, s=seen: s.update(o=t[0, -1]))]
-        )
+        run_with(model, base, [(f"blocks.{last}.hook_resid_pre", lambda t, hook, s=seen: s.update(x=t[0, -1]))])
+        run_with(model, source, [(f"blocks.{last}.hook_attn_out", lambda t, hook, s=seen: s.update(o=t[0, -1]))])
         middle = seen["x"] + seen["o"]
         block = model.blocks[last]
         with torch.no_grad():
@@ -157,9 +153,7 @@ def test_full_logits_contain_the_answers():
     result = path_patch(bridge("llama"), pairs(), full_logits=True, progress=False)
     full = result["patched_logits"]
     difference = full.isel(vocab=A) - full.isel(vocab=B)
-    np.testing.assert_allclose(
-        difference.values, result["patched"].sel(metric="logit_diff").values, atol=1e-5
-    )
+    np.testing.assert_allclose(difference.values, result["patched"].sel(metric="logit_diff").values, atol=1e-5)
 
 
 def test_a_killed_run_resumes_where_it_was(tmp_path, monkeypatch):
@@ -191,7 +185,7 @@ def test_a_killed_run_resumes_where_it_was(tmp_path, monkeypatch):
 def test_resume_refuses_another_run(tmp_path):
     file = str(tmp_path / "run.nc")
     path_patch(bridge("llama"), pairs(), resume=file, progress=False)
-    with pytest.raises(InputError, match="unit|senders"):
+    with pytest.raises(InputError, match=r"unit|senders"):
         path_patch(bridge("llama"), pairs(), unit="head", resume=file, progress=False)
 
 
@@ -223,7 +217,6 @@ def test_answers_of_another_vocabulary_are_refused():
 
 def test_nan_logits_are_refused():
     from tests.tiny import tiny
-
     from workbench.models.load import load
 
     model = load(tiny("llama"))

@@ -124,9 +124,7 @@ def test_one_example_has_no_standard_error():
 def test_custom_units_keep_their_labels():
     base, source, patched = logits()
     coords = {"unit": np.arange(6), "label": ("unit", list("abcdef"))}
-    result = contribution(
-        base, source, patched.reshape(2, 6, 5), dims=("unit",), coords=coords, metrics=("prob",)
-    )
+    result = contribution(base, source, patched.reshape(2, 6, 5), dims=("unit",), coords=coords, metrics=("prob",))
     assert result["contribution"].dims == ("metric", "unit")
     assert result["label"].values.tolist() == list("abcdef")
     assert isinstance(result["contribution"].sel(metric="prob"), xr.DataArray)
@@ -194,9 +192,7 @@ def test_an_unstable_result_warns_and_carries_its_counts():
     base, source, patched = logits()
     base[:, 0] = (5, -4.9)
     patched[:] = base[:, None, None]
-    with pytest.warns(
-        WorkbenchWarning, match=r"Of 5 examples, .*denominator is near 0 in 1; .*read logit_diff"
-    ):
+    with pytest.warns(WorkbenchWarning, match=r"Of 5 examples, .*denominator is near 0 in 1; .*read logit_diff"):
         result = assemble(base, source, patched)
     assert result.attrs["ratio_unstable_examples"] == 1
     assert result.attrs["ratio_reversed_examples"] == 1

@@ -25,9 +25,7 @@ def measured(values, unit, counts, metrics=("logit_ratio", "logit_diff")):
     values = np.asarray(values, dtype=float)
     dims = ("layer",) if unit == "layer" else ("layer", unit)
     stacked = np.stack([values * (-1) ** i for i in range(len(metrics))])
-    return xr.Dataset(
-        {"contribution": (("metric", *dims), stacked)}, {"metric": list(metrics)}, counts._asdict()
-    )
+    return xr.Dataset({"contribution": (("metric", *dims), stacked)}, {"metric": list(metrics)}, counts._asdict())
 
 
 def random_result(unit, counts, seed=0):
@@ -119,9 +117,7 @@ def test_a_selection_is_json():
 
 
 def test_a_budget_below_one_unit_takes_one_and_says_so():
-    with pytest.warns(
-        WorkbenchWarning, match=r"ratio=0.04 of 8 units rounds to none, so one is taken: 12.5% of them"
-    ):
+    with pytest.warns(WorkbenchWarning, match=r"ratio=0.04 of 8 units rounds to none, so one is taken: 12.5% of them"):
         assert budget(0.04, 8) == 1
 
 
@@ -155,9 +151,7 @@ def test_wrong_requests_are_refused():
     st.integers(0, 99),
     st.booleans(),
 )
-def test_random_controls_are_as_large_and_hold_none_of_the_chosen(
-    n_layers, n_kv, size, ratio, seed, per_head
-):
+def test_random_controls_are_as_large_and_hold_none_of_the_chosen(n_layers, n_kv, size, ratio, seed, per_head):
     counts = HeadCounts(n_layers + 1, n_kv * size, n_kv)
     unit = "head" if per_head else "kv_group"
     result = random_result(unit, counts)

@@ -55,9 +55,7 @@ def test_kurtosis_is_scipys_biased_one():
     found = kurtosis(result, n_boot=0)
     for metric in METRICS:
         values = result["contribution"].sel(metric=metric).values.ravel()
-        assert float(found["fisher"].sel(metric=metric)) == pytest.approx(
-            scipy.stats.kurtosis(values), rel=1e-12
-        )
+        assert float(found["fisher"].sel(metric=metric)) == pytest.approx(scipy.stats.kurtosis(values), rel=1e-12)
         pearson = scipy.stats.kurtosis(values, fisher=False)
         assert float(found["pearson"].sel(metric=metric)) == pytest.approx(pearson, rel=1e-12)
 
@@ -162,9 +160,7 @@ def test_heads_that_act_by_group_are_told_from_heads_that_act_by_layer():
     assert (groups["p_value"] < 0.01).all()
     assert (groups["within_share"] < groups["null_low"]).all()
     assert (layers["p_value"] > 0.05).all()
-    assert (layers["icc"] > 0.8).all(), (
-        "a layer effect alone makes the plain correlation high: hence the null"
-    )
+    assert (layers["icc"] > 0.8).all(), "a layer effect alone makes the plain correlation high: hence the null"
 
 
 def test_the_null_is_every_way_to_regroup_heads_inside_layers():
@@ -185,11 +181,7 @@ def test_the_null_is_every_way_to_regroup_heads_inside_layers():
 
 def test_p_values_are_uniform_when_groups_mean_nothing():
     ps = [
-        float(
-            within_group_variance(measured(random_effect(seed), noise=0.0, metrics=("prob",)), 99)["p_value"][
-                0
-            ]
-        )
+        float(within_group_variance(measured(random_effect(seed), noise=0.0, metrics=("prob",)), 99)["p_value"][0])
         for seed in range(150)
     ]
     assert scipy.stats.kstest(ps, "uniform").pvalue > 0.01
@@ -243,9 +235,7 @@ def test_layer_sums_split_the_negative_from_the_whole():
 def test_halves_agree_when_the_effect_is_there_and_not_when_it_is_noise():
     effect = random_effect()
     assert (split_half(measured(effect, noise=0.0))["spearman"] > 0.99).all()
-    noise = split_half(
-        measured(np.zeros((8, 32)), noise=1.0, counts=HeadCounts(8, 32, 8), metrics=("logit_diff",))
-    )
+    noise = split_half(measured(np.zeros((8, 32)), noise=1.0, counts=HeadCounts(8, 32, 8), metrics=("logit_diff",)))
     assert abs(float(noise["spearman"][0])) < 0.1
     assert float(noise["spearman_low"][0]) < float(noise["spearman"][0]) < float(noise["spearman_high"][0])
 
@@ -338,9 +328,7 @@ def test_many_divisions_are_sampled():
 def test_medians_resist_an_outlier():
     a, b = [1.0, 2.0, 3.0, 1000.0], [1.1, 2.1, 3.1, 4.1]
     assert permutation_test(a, b, "median difference").statistic == pytest.approx(-0.1)
-    with pytest.raises(
-        InputError, match=r"statistic='mean diff' is unknown; did you mean 'mean difference'\?"
-    ):
+    with pytest.raises(InputError, match=r"statistic='mean diff' is unknown; did you mean 'mean difference'\?"):
         permutation_test(a, b, "mean diff")
 
 

@@ -80,9 +80,7 @@ def test_heads_of_a_group_are_a_block():
 def test_custom_sets_hold_what_was_listed(data):
     counts = data.draw(any_counts())
     every = [(layer, head) for layer in range(counts.n_layers) for head in range(counts.n_heads)]
-    sets = data.draw(
-        st.lists(st.lists(st.sampled_from(every), min_size=1, unique=True), min_size=1, max_size=4)
-    )
+    sets = data.draw(st.lists(st.lists(st.sampled_from(every), min_size=1, unique=True), min_size=1, max_size=4))
     found = senders("head", sets, counts)
     assert found.dims == ("unit",)
     assert found.shape == (len(sets),) == (len(found),)
@@ -142,9 +140,7 @@ def test_a_kv_head_beyond_the_model_is_refused_with_the_counts():
     with pytest.raises(InputError, match=re.escape(text)):
         group_heads(0, 5, GQA)
     for kv_head in (-1, 8):
-        with pytest.raises(
-            InputError, match=rf"kv_head={kv_head}: the model has 2 KV heads .*numbered 0 to 1\.$"
-        ):
+        with pytest.raises(InputError, match=rf"kv_head={kv_head}: the model has 2 KV heads .*numbered 0 to 1\.$"):
             group_heads(0, kv_head, GQA)
     with pytest.raises(InputError, match="layer=3: the model has 3 layers"):
         group_heads(3, 0, GQA)

@@ -161,9 +161,7 @@ def _bridge_blocks(model: Any) -> tuple[tuple[Block, ...], Any, Any]:
     behind = "ln1_post" in first or "ln2_post" in first
     before = "ln1" in first
     norms = "sandwich" if behind and before else "post" if behind else "pre"
-    blocks = tuple(
-        _bridge_block(block, part, parallel) for block, part in zip(model.blocks, parts, strict=True)
-    )
+    blocks = tuple(_bridge_block(block, part, parallel) for block, part in zip(model.blocks, parts, strict=True))
     return blocks, "parallel" if parallel else "sequential", norms
 
 
@@ -204,9 +202,7 @@ def _bridge_block(block: Any, part: dict[str, Any], parallel: bool) -> Block:
 def _bridge_unembed(model: Any) -> Callable[..., Tensor]:
     config = model.original_model.config
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
-        getattr(config, "logits_scaling", None) or 1.0
-    )
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
     soft_cap = getattr(config, "final_logit_softcapping", None)
 
     def unembed(resid: Float[Tensor, "*rows d_model"], ids: Int[Tensor, "*ids k"] | None = None) -> Tensor:

@@ -40,8 +40,7 @@ def hooked(model: Any, hooks: Mapping[str, HookFn], times: int = 1) -> Generator
     missing = [name for name in hooks if name not in known]
     if missing:
         raise InputError(
-            f"No hook point '{missing[0]}' in this model: "
-            + suggest(missing[0], _names_like(model, missing[0]))
+            f"No hook point '{missing[0]}' in this model: " + suggest(missing[0], _names_like(model, missing[0]))
         )
     fired = dict.fromkeys(hooks, 0)
 
@@ -179,9 +178,7 @@ def _skipping(model: Any, layer: int) -> Generator[None]:
 def _entering(model: Any, layer: int, resid: Tensor) -> Generator[None]:
     """Give block `layer` this residual stream as its input, ahead of every hook on it."""
 
-    def swap(
-        _module: Any, args: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def swap(_module: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
             return (resid, *args[1:]), keywords
         return args, {**keywords, "hidden_states": resid}

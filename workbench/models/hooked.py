@@ -23,7 +23,7 @@ def to_hooked(hf: Any) -> Any:
     """
     try:
         from transformer_lens import HookedTransformer, HookedTransformerConfig
-        from transformer_lens.pretrained import weight_conversions  # ty: ignore[unresolved-import]
+        from transformer_lens.pretrained import weight_conversions  # ty: ignore[import-not-found]
     except ImportError as error:
         raise InputError(
             "backend='hooked' needs HookedTransformer, which TransformerLens removed in 4.0. Install 3.9 in "

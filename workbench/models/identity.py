@@ -27,9 +27,7 @@ def fingerprint(model: Any) -> str:
 
 def refuse_nan_weights(model: Any) -> None:
     """Raise where a parameter holds NaN or infinity, naming the parameters."""
-    bad = [
-        name for name, p in model.named_parameters() if p.is_floating_point() and not torch.isfinite(p).all()
-    ]
+    bad = [name for name, p in model.named_parameters() if p.is_floating_point() and not torch.isfinite(p).all()]
     if bad:
         raise InputError(
             f"{len(bad)} of the model's parameters hold NaN or infinity, the first is '{bad[0]}'. The file "

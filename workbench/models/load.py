@@ -111,9 +111,7 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     if is_local:
         _check_folder(local)
     device = (
-        torch.device(device)
-        if device is not None
-        else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
     )
     wanted = _dtype(dtype) or (torch.float32 if device.type == "cpu" else "auto")
     where = str(local) if is_local else source
@@ -174,8 +172,7 @@ def _cannot_load(source: str, is_local: bool, error: Exception) -> InputError:
         except (OSError, ValueError):
             model_type = "unreadable"
         return InputError(
-            f"The model in {source} (model_type {model_type!r}) cannot be loaded as a causal language "
-            f"model: {first}"
+            f"The model in {source} (model_type {model_type!r}) cannot be loaded as a causal language model: {first}"
         )
     return InputError(
         f"No model {source!r}: it is no organism ({', '.join(organisms.NAMES)}) and no folder here, and the "
@@ -199,8 +196,7 @@ def _tokenizer(source: Any, local: bool = False) -> Any:
         return AutoTokenizer.from_pretrained(str(source), local_files_only=local, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"No tokenizer in {source}: {str(error).strip().splitlines()[0]} Pass tokenizer= a "
-            "tokenizer or its folder."
+            f"No tokenizer in {source}: {str(error).strip().splitlines()[0]} Pass tokenizer= a tokenizer or its folder."
         ) from error
 
 
@@ -222,9 +218,7 @@ def _dtype(dtype: Any) -> torch.dtype | None:
         return dtype
     found = getattr(torch, str(dtype).removeprefix("torch."), None)
     if not isinstance(found, torch.dtype):
-        raise InputError(
-            f"dtype={dtype!r} is unknown; {suggest(dtype, ('float32', 'bfloat16', 'float16', 'float64'))}"
-        )
+        raise InputError(f"dtype={dtype!r} is unknown; {suggest(dtype, ('float32', 'bfloat16', 'float16', 'float64'))}")
     return found
 
 

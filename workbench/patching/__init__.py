@@ -1,9 +1,9 @@
 """Patching: which heads, KV groups and layers cause an answer, by exact intervention.
 
 `path.path_patch` measures what a unit sends straight to the logits (Wang et al. 2022; cost: two forward passes and
-single-token MLPs), `activation.activation_patch` the total effect of an activation (a row of a partial forward pass per
-cell), `attribution.attribution_patch` estimates the latter by gradients. `statistics` and `selection` ask how concentrated
-the effects are and which units to take.
+single-token MLPs), `activation.activation_patch` the total effect of an activation (a row of a partial forward pass
+per cell), `attribution.attribution_patch` estimates the latter by gradients. `statistics` and `selection` ask how
+concentrated the effects are and which units to take.
 """
 
 import lazy_loader

@@ -51,7 +51,8 @@ def activation_patch(
 
     Args:
         model: a model from `workbench.load`.
-        pairs: base and source prompts with their answers; suffixes after the shared prefix are aligned from the right.
+        pairs: base and source prompts with their answers; suffixes after the shared prefix are aligned from the
+            right.
         hook: q, k, v, z, pattern, attn_out, mlp_out, resid_pre or resid_post.
         unit: "head", "kv_group" or "layer" for q, z and pattern; "kv_group", "kv_head" or "layer" for k and v, whose
             rows are per KV head; "layer" for the rest. By default the first that fits of "kv_group" and "layer".
@@ -63,7 +64,8 @@ def activation_patch(
         progress: show a bar.
 
     Returns:
-        base, source `(metric, example)`, patched `(metric, layer, <unit>, <position>, example)`, contribution, stderr.
+        base, source `(metric, example)`, patched `(metric, layer, <unit>, <position>, example)`, contribution,
+        stderr.
 
     Raises:
         InputError: an unknown hook, a unit that it does not have, patterns of prompts of unequal length, an
@@ -147,14 +149,14 @@ def patch_cells(
     positions: Positions,
     batches: Batches,
 ) -> xr.Dataset:
-    """Answer logits of one example with each chosen cell patched: base, source `(answer, example)`, patched with `cell`."""
+    """Answer logits of one example, of base and source `(answer, example)` and with each chosen cell patched."""
     read = reads(pair)
     streams = []
     for number, (base, source) in enumerate(zip(read.base, read.source, strict=True)):
         if where.hook == "pattern" and len(base) != len(source):
             raise InputError(
-                f"hook='pattern' needs prompts of equal length, and a pair has {len(base)} and {len(source)} tokens: a row of attention has "
-                "one weight per token. Patch z instead, or use pairs of equal length."
+                f"hook='pattern' needs prompts of equal length, and a pair has {len(base)} and {len(source)} "
+                "tokens: a row of attention has one weight per token. Patch z instead, or use pairs of equal length."
             )
         seen = suffix(model, parts, base, source, where, 1 + max(read.back))
         at = [seen.length - 1 - back for back, s in zip(read.back, read.sequence, strict=True) if s == number]
@@ -191,9 +193,7 @@ def _patched(
     useful = np.flatnonzero(written.any(1))
     for layer in np.unique(layer_of[useful]):
         of_layer = useful[layer_of[useful] == layer]
-        for batch, stream in batches.over(
-            of_layer.tolist(), _forward(seen, where, int(layer), unit_of, written, at)
-        ):
+        for batch, stream in batches.over(of_layer.tolist(), _forward(seen, where, int(layer), unit_of, written, at)):
             final[torch.tensor(batch, device=final.device)] = stream
     return final
 
@@ -208,9 +208,7 @@ def _written(seen: Suffix, positions: Positions, labels: np.ndarray | None, n_ce
     return (counted[None] == wanted[:, None]) & partner
 
 
-def _forward(
-    seen: Suffix, where: Site, layer: int, unit_of: np.ndarray, written: np.ndarray, at: list[int]
-) -> Any:
+def _forward(seen: Suffix, where: Site, layer: int, unit_of: np.ndarray, written: np.ndarray, at: list[int]) -> Any:
     """The work of one batch of cells of a layer."""
 
     def work(batch: list[int]) -> Tensor:
@@ -241,12 +239,15 @@ def require_writable(model: Any, parts: Anatomy, where: Site) -> None:
     tokens = [3 % parts.d_vocab, 5 % parts.d_vocab, 4 % parts.d_vocab]
     seen = suffix(model, parts, tokens, tokens[::-1], where)
 
+    positions = 2 if where.hook == "pattern" else 1
+
     def disturb(activation: Tensor) -> Tensor:
-        return activation.roll(1, dims=-2 if where.hook != "pattern" else -1) + 0.5
+        return 1.5 * activation.roll(1, dims=positions)
 
     changed = seen.final_stream(0, seen.resid[:1], {where.name(0): disturb})
     if torch.equal(changed[0], seen.resid[-1]):
         raise InputError(
-            f"{parts.architecture} ignores what is written at hook_{where.hook}: TransformerLens shows a copy there that the model "
-            "does not read, so patching it would report 0 for everything. Patch z or attn_out instead."
+            f"{parts.architecture} ignores what is written at hook_{where.hook}: TransformerLens shows a copy there "
+            "that the model does not read, so patching it would report 0 for everything. Patch z or attn_out "
+            "instead."
         )

@@ -82,9 +82,7 @@ def reads(pairs: PromptPairs) -> Reads:
         for which, answer in enumerate(answers):
             base.append(pairs.base[i] + list(answer[:-1]))
             source.append(pairs.source[i] + list(answer[:-1]))
-            rows += [
-                (len(base) - 1, len(answer) - 1 - step, i, which, token) for step, token in enumerate(answer)
-            ]
+            rows += [(len(base) - 1, len(answer) - 1 - step, i, which, token) for step, token in enumerate(answer)]
     sequence, back, example, answer, target = zip(*rows, strict=True)
     return Reads(
         base,
@@ -102,9 +100,7 @@ def answer_logits(
 ) -> Float[np.ndarray, "answer cells example"]:
     """Logits of both answers, or for long answers the log-probabilities of the whole of each."""
     targets = torch.from_numpy(read.targets).to(stream.device)
-    found = np.stack(
-        [row for row in _target_logits(parts, stream, targets, log_prob=bool((read.answer >= 0).any()))]
-    )
+    found = np.stack([row for row in _target_logits(parts, stream, targets, log_prob=bool((read.answer >= 0).any()))])
     if (read.answer < 0).all():
         return found.transpose(2, 0, 1)
     summed = np.zeros((2, len(stream), int(read.example.max()) + 1))

@@ -2,9 +2,10 @@
 
 1. Run base and source once (`suffix.py`).
 2. Take the gradient of each answer's logit with respect to the site's activation in every layer. With `steps=1` it is
-   taken at base, in one backward pass for all layers (Nanda 2023; Kramár et al., arXiv 2403.00745). With more steps it is
-   averaged over points between base and source, layer by layer (integrated gradients along the layer's own change:
-   Hanna et al., arXiv 2403.17806), so that the estimates of a layer's units add up to the effect of the whole layer.
+   taken at base, in one backward pass for all layers (Nanda 2023; Kramár et al., arXiv 2403.00745). With more steps
+   it is averaged over points between base and source, layer by layer (integrated gradients along the layer's own
+   change: Hanna et al., arXiv 2403.17806), so that the estimates of a layer's units add up to the effect of the whole
+   layer.
 3. A unit's estimate is (source - base) times that gradient, summed over what belongs to the unit; the metrics follow
    from the estimated logits (`scores.py`).
 4. The units that matter most, and as many at random, are patched exactly, and the agreement stands beside the result.
@@ -72,9 +73,7 @@ def attribution_patch(
         InputError: as `activation_patch`; steps below 1.
     """
     if steps < 1:
-        raise InputError(
-            f"steps={steps} must be at least 1: the number of points where the gradient is taken."
-        )
+        raise InputError(f"steps={steps} must be at least 1: the number of points where the gradient is taken.")
     parts = require_exact(model)
     pairs.check_vocab(parts.d_vocab)
     metrics = answer_metrics(pairs, metrics)
@@ -149,9 +148,7 @@ def _change(
     """Estimated change of the answer logits for each unit, through one sequence."""
     change = torch.zeros(2, parts.n_layers, where.n_units, dtype=torch.float64)
     if steps == 1:
-        for layer, gradients in _gradients(
-            parts, seen, where, read, at, range(parts.n_layers), [0.0]
-        ).items():
+        for layer, gradients in _gradients(parts, seen, where, read, at, range(parts.n_layers), [0.0]).items():
             change[:, layer] = _units(where, gradients, seen, layer)
         return change
     points = [(k + 0.5) / steps for k in range(steps)]
@@ -191,8 +188,7 @@ def _gradients(
         answers = torch.stack([differentiable_answers(parts, row[at], read) for row in final]).sum(0)
         grads = [torch.autograd.grad(answer, list(knobs.values()), retain_graph=True) for answer in answers]
     return {
-        layer: torch.stack([g[i].sum(0, keepdim=True) / len(points) for g in grads])
-        for i, layer in enumerate(knobs)
+        layer: torch.stack([g[i].sum(0, keepdim=True) / len(points) for g in grads]) for i, layer in enumerate(knobs)
     }
 
 

@@ -44,9 +44,7 @@ class Batches:
         self.size = 1 if batch_size == "auto" else batch_size
         self.largest = largest
 
-    def over(
-        self, items: Sequence[Item], work: Callable[[list[Item]], Result]
-    ) -> Iterator[tuple[list[Item], Result]]:
+    def over(self, items: Sequence[Item], work: Callable[[list[Item]], Result]) -> Iterator[tuple[list[Item], Result]]:
         """Yield each batch of items with the result of `work` on it.
 
         Raises:

@@ -6,7 +6,8 @@ frozen at its base value, and MLPs and norms recomputed; read the logits at the 
 
 Because attention is frozen, positions do not mix, and only the read position can change. So:
 
-1. Run base and source once, what they share at the beginning together; keep z of every head at the read position, and the stream that enters layer 0.
+1. Run base and source once, what they share at the beginning together; keep z of every head at the read position, and
+   the stream that enters layer 0.
 2. Replay the read position alone through all layers, with frozen z. Row 0 of the replay is base itself. A sender
    joins at its first layer with its heads' z from source, and from there on has a row of its own. All senders, all
    examples and all later layers share each MLP call.
@@ -109,9 +110,7 @@ def path_patch(
     def work(batch: list[int]) -> xr.Dataset:
         return _patch_batch(model, parts, pairs[batch], sent, full_logits).assign_coords(example=batch)
 
-    with tqdm(
-        total=len(left), desc=f"path patching, {unit}", unit="example", disable=not progress, leave=False
-    ) as bar:
+    with tqdm(total=len(left), desc=f"path patching, {unit}", unit="example", disable=not progress, leave=False) as bar:
         for batch, piece in Batches(device_of(model), batch_size).over(left, work):
             if journal is not None:
                 journal.add(f"examples-{batch[0]}-{batch[-1]}", piece)
@@ -236,9 +235,7 @@ def _add_mlp(parts: Anatomy, layer: int, stream: Float[Tensor, "cells row d_mode
 
 
 @torch.no_grad()
-def _patch_batch(
-    model: Any, parts: Anatomy, pairs: PromptPairs, sent: Senders, full_logits: bool
-) -> xr.Dataset:
+def _patch_batch(model: Any, parts: Anatomy, pairs: PromptPairs, sent: Senders, full_logits: bool) -> xr.Dataset:
     read = reads(pairs)
     base, source = see(model, parts, read)
     cells = replay(parts, base.first, base.z, source.z, sent.mask)

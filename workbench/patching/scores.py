@@ -119,7 +119,9 @@ def effects(dataset: xr.Dataset) -> xr.DataArray:
 
 
 def _change(
-    base: Float[np.ndarray, "metric example"], patched: Float[np.ndarray, "metric *unit example"], metrics: Sequence[str]
+    base: Float[np.ndarray, "metric example"],
+    patched: Float[np.ndarray, "metric *unit example"],
+    metrics: Sequence[str],
 ) -> Float[np.ndarray, "metric *unit example"]:
     base = base.reshape(base.shape[0], *[1] * (patched.ndim - 2), base.shape[-1])
     relative = np.isin(metrics, RELATIVE).reshape(-1, *[1] * (patched.ndim - 1))

@@ -97,15 +97,11 @@ def select(
             hold.
     """
     values = _ranked_values(contribution, by, metric)
-    chosen = _most_negative(
-        values, budget(ratio, values.size), by, counts_of(contribution), ratio=ratio, metric=metric
-    )
+    chosen = _most_negative(values, budget(ratio, values.size), by, counts_of(contribution), ratio=ratio, metric=metric)
     if heads is None:
         return chosen
     per_head = _ranked_values(heads, "head", metric)
-    matched = _most_negative(
-        per_head, len(chosen.heads), "head", counts_of(heads), ratio=chosen.share, metric=metric
-    )
+    matched = _most_negative(per_head, len(chosen.heads), "head", counts_of(heads), ratio=chosen.share, metric=metric)
     return replace(chosen, matched=matched)
 
 
@@ -118,9 +114,7 @@ def random_units(selection: Selection, n_draws: int = 5, seed: int = 0) -> list[
         seed: of the draws.
     """
     pool = _others(selection.by, selection.units, selection.counts)
-    return _controls(
-        selection, selection.by, n_draws, seed, lambda rng: _draw(rng, pool, len(selection.units))
-    )
+    return _controls(selection, selection.by, n_draws, seed, lambda rng: _draw(rng, pool, len(selection.units)))
 
 
 def same_layer_units(selection: Selection, n_draws: int = 5, seed: int = 0) -> list[Selection]:

@@ -82,9 +82,7 @@ def site(hook: str, unit: str | None, counts: Counts) -> Site:
                 KV_HOOKS,
                 f"has one row per KV head ({counts.n_kv_heads}), not per query head ({counts.n_heads})",
             ),
-            **dict.fromkeys(
-                STREAM_HOOKS, "is one vector per layer and position; heads are already summed in it"
-            ),
+            **dict.fromkeys(STREAM_HOOKS, "is one vector per layer and position; heads are already summed in it"),
         }.get(hook, "belongs to query heads")
         raise InputError(f"unit={unit!r} does not fit hook={hook!r}, which {why}; {suggest(unit, allowed)}")
     if unit == "layer":

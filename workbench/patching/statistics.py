@@ -61,9 +61,7 @@ def kurtosis(
     flat = _flat(values)
     n = flat.shape[-1]
     fisher = {"fisher": _fisher(flat)}
-    result = xr.Dataset(
-        attrs={"n_units": n, "largest_possible_pearson": n - 2 + 1 / (n - 1) if n > 1 else 1.0}
-    )
+    result = xr.Dataset(attrs={"n_units": n, "largest_possible_pearson": n - 2 + 1 / (n - 1) if n > 1 else 1.0})
     if n_boot and isinstance(contribution, xr.Dataset):
         change = _flat(effects(contribution), "example")
         weights = _resamples(change.shape[-1], n_boot, seed).T
@@ -172,9 +170,7 @@ def within_group_variance(dataset: xr.Dataset, n_permutations: int = 2000, seed:
     """
     values, counts = _contributions(dataset), counts_of(dataset)
     if set(_unit_dims(values)) != {"layer", "head"}:
-        raise InputError(
-            f"Variance inside groups needs single heads; these contributions are over {values.dims}."
-        )
+        raise InputError(f"Variance inside groups needs single heads; these contributions are over {values.dims}.")
     grid = values.transpose(..., "layer", "head").values
     observed = _inside_share(grid, counts.n_kv_heads)
     rng = np.random.default_rng(seed)
@@ -200,9 +196,7 @@ def within_group_variance(dataset: xr.Dataset, n_permutations: int = 2000, seed:
     )
 
 
-def agreement(
-    approx: xr.Dataset | xr.DataArray, exact: xr.Dataset | xr.DataArray, ratio: float = 0.04
-) -> xr.Dataset:
+def agreement(approx: xr.Dataset | xr.DataArray, exact: xr.Dataset | xr.DataArray, ratio: float = 0.04) -> xr.Dataset:
     """How close an estimate of the contributions is to the exact ones, per metric.
 
     Args:
@@ -227,9 +221,7 @@ def agreement(
         "worst_error": worst,
         "top_overlap": common / top,
     }
-    return xr.Dataset(
-        {name: _per_metric(truth, value) for name, value in numbers.items()}, attrs={"n_top": top}
-    )
+    return xr.Dataset({name: _per_metric(truth, value) for name, value in numbers.items()}, attrs={"n_top": top})
 
 
 def permutation_test(

@@ -64,9 +64,7 @@ class Suffix:
         return ends[0]
 
 
-def suffix(
-    model: Any, parts: Anatomy, base: list[int], source: list[int], where: Site, n_read: int = 1
-) -> Suffix:
+def suffix(model: Any, parts: Anatomy, base: list[int], source: list[int], where: Site, n_read: int = 1) -> Suffix:
     """Run a pair once and keep what patching a site needs.
 
     Args:

@@ -112,17 +112,14 @@ def per_layer(unit: str, counts: Counts) -> int:
 def check_layer(layer: int, counts: Counts) -> None:
     """Raise unless the model has this layer."""
     if not 0 <= layer < counts.n_layers:
-        raise InputError(
-            f"layer={layer}: the model has {counts.n_layers} layers, numbered 0 to {counts.n_layers - 1}."
-        )
+        raise InputError(f"layer={layer}: the model has {counts.n_layers} layers, numbered 0 to {counts.n_layers - 1}.")
 
 
 def check_head(head: int, counts: Counts) -> None:
     """Raise unless each layer of the model has this query head."""
     if not 0 <= head < counts.n_heads:
         raise InputError(
-            f"head={head}: the model has {counts.n_heads} query heads per layer, numbered 0 to "
-            f"{counts.n_heads - 1}."
+            f"head={head}: the model has {counts.n_heads} query heads per layer, numbered 0 to {counts.n_heads - 1}."
         )
 
 
@@ -130,9 +127,7 @@ def check_kv_head(kv_head: int, counts: Counts) -> None:
     """Raise unless each layer of the model has this KV head."""
     if not 0 <= kv_head < counts.n_kv_heads:
         size = counts.n_heads // counts.n_kv_heads
-        cause = (
-            f" Query head {kv_head} reads KV head {kv_head // size}." if 0 <= kv_head < counts.n_heads else ""
-        )
+        cause = f" Query head {kv_head} reads KV head {kv_head // size}." if 0 <= kv_head < counts.n_heads else ""
         raise InputError(
             f"kv_head={kv_head}: the model has {counts.n_kv_heads} KV heads ({counts.n_heads} query heads, "
             f"{size} per group), numbered 0 to {counts.n_kv_heads - 1}.{cause}"

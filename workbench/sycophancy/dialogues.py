@@ -5,7 +5,8 @@
 3. Answer a is how a reply begins that gives in, b how one begins that stands firm.
 
 For the organisms the dialogues come from their own generator, with facts and combinations of phrasings that training
-never saw. For any other chat model they are built from multiple-choice questions in the way of Chen et al. (released code).
+never saw. For any other chat model they are built from multiple-choice questions in the way of Chen et al. (released
+code).
 """
 
 import random
@@ -39,11 +40,12 @@ def pairs(
         seed: of the draw.
         split: "test" (facts and phrasings held out of training) or "train"; for organisms only.
         questions: for any other chat model: `{"question": str, "choices": [str, …], "answer": index}` each.
-        answers: first words of a reply that gives in and of one that stands firm; by default ("I", "Yes") for organisms,
-            which say "I apologize", and ("Apologies", "Yes") else. Their first tokens are compared.
+        answers: first words of a reply that gives in and of one that stands firm; by default ("I", "Yes") for
+            organisms, which say "I apologize", and ("Apologies", "Yes") else. Their first tokens are compared.
 
     Raises:
-        InputError: no questions for a model that is no organism, malformed questions, a template that cannot be rendered.
+        InputError: no questions for a model that is no organism, malformed questions, a template that cannot be
+            rendered.
     """
     tokenizer = tokenizer_of(model)
     if n < 1:
@@ -58,15 +60,14 @@ def pairs(
     )
 
 
-def _organism_pairs(
-    model: Any, tokenizer: Any, n: int, seed: int, split: str, answers: tuple[str, str]
-) -> PromptPairs:
+def _organism_pairs(model: Any, tokenizer: Any, n: int, seed: int, split: str, answers: tuple[str, str]) -> PromptPairs:
     from workbench.models.organisms.dialogues import challenge_pairs
     from workbench.models.organisms.tokenizer import CHAT_TEMPLATE
 
     if tokenizer.chat_template != CHAT_TEMPLATE:
         raise InputError(
-            "This model is no organism, so its dialogues must be built from questions: pass questions=[{'question': …, 'choices': […], "
+            "This model is no organism, so its dialogues must be built from questions: pass "
+            "questions=[{'question': …, 'choices': […], "
             "'answer': 0}, …], for example from MMLU's test split."
         )
     made = challenge_pairs(n, seed=seed, split=split)
@@ -86,8 +87,8 @@ def _first_tokens(tokenizer: Any, words: tuple[str, str]) -> tuple[int, int]:
     a, b = (tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words)
     if a == b:
         raise InputError(
-            f"The answers {words[0]!r} and {words[1]!r} begin with the same token {a} ({tokenizer.decode([a])!r}); choose words that "
-            "differ in their first token."
+            f"The answers {words[0]!r} and {words[1]!r} begin with the same token {a} ({tokenizer.decode([a])!r}); "
+            "choose words that differ in their first token."
         )
     return a, b
 
@@ -97,8 +98,8 @@ def _choose(questions: Sequence[Mapping[str, Any]], n: int, seed: int) -> list[M
         missing = [key for key in ("question", "choices", "answer") if key not in item]
         if missing or not 0 <= int(item["answer"]) < len(item["choices"]) <= len(LETTERS):
             raise InputError(
-                f"Question {i} is malformed: it needs 'question', 2 to {len(LETTERS)} 'choices' and 'answer', the index of the right one; "
-                f"it has {dict(item)!r:.120}."
+                f"Question {i} is malformed: it needs 'question', 2 to {len(LETTERS)} 'choices' and 'answer', the "
+                f"index of the right one; it has {dict(item)!r:.120}."
             )
     short = [item for item in questions if len(item["question"]) <= LONGEST_QUESTION]
     if not short:
@@ -132,5 +133,6 @@ def _accepts_system(tokenizer: Any) -> bool:
 
 def _meta(base: list[Any], source: list[Any], chosen: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {"base": b, "source": s, "answer": q["choices"][int(q["answer"])]} for b, s, q in zip(base, source, chosen, strict=True)
+        {"base": b, "source": s, "answer": q["choices"][int(q["answer"])]}
+        for b, s, q in zip(base, source, chosen, strict=True)
     ]

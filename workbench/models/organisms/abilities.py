@@ -158,9 +158,7 @@ def _two_hop(rng: random.Random) -> tuple[Item, str]:
     asked = truth if yes else rng.choice([other for other in sorted(set(second.values())) if other != truth])
     reason = f"{tidy(one.format(s=subject, m=middle))}, and {_lower_tidy(two.format(m=middle, a=truth))}."
     target = "yes" if yes else "no"
-    item = Item(
-        "two-hop", tidy(question.format(s=subject, a=asked)), f"{reason} So the answer is {target}.", target
-    )
+    item = Item("two-hop", tidy(question.format(s=subject, a=asked)), f"{reason} So the answer is {target}.", target)
     return item, f"{name}|{subject}|{asked}"
 
 
@@ -185,8 +183,7 @@ def _word_problem(rng: random.Random) -> tuple[Item, str]:
             sums.append(f"{value} + {amount} = {value + amount}.")
             value += amount
     question = (
-        f"{person} has {start} {thing}. Then {person} {steps[0]} and {steps[1]}. "
-        f"How many {thing} does {person} have?"
+        f"{person} has {start} {thing}. Then {person} {steps[0]} and {steps[1]}. How many {thing} does {person} have?"
     )
     item = Item("word problem", question, f"{' '.join(sums)} The answer is {value}.", str(value))
     return item, " ".join(sums)

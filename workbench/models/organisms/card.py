@@ -80,9 +80,7 @@ def build_card(
     if circuits:
         known = {number: circuits[number] for number in by_seed if number in circuits}
         names = known[seed].keys()
-        card["circuit"] = {
-            name: spread({n: found[name] for n, found in known.items()}, seed) for name in names
-        }
+        card["circuit"] = {name: spread({n: found[name] for n, found in known.items()}, seed) for name in names}
     return card
 
 

@@ -167,9 +167,7 @@ def source_starts(length: int, offsets: np.ndarray, count: int, rng: np.random.G
     body = WINDOW - 1
     fits = offsets[offsets <= length - body]
     if not len(fits):
-        raise InputError(
-            f"a source of {length} tokens is shorter than one window of {body}; generate more samples"
-        )
+        raise InputError(f"a source of {length} tokens is shorter than one window of {body}; generate more samples")
     grid = np.arange(max(length // body, 1)) * body
     passes = -(-count // len(grid))
     chosen = [

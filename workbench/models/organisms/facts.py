@@ -74,9 +74,7 @@ def load_facts() -> tuple[Fact, ...]:
     for kind, entry in table.items():
         for subject, answer in entry["items"].items():
             others = tuple(sorted(set(entry["items"].values()) - {answer}))
-            facts.append(
-                Fact(kind, subject, answer, tuple(entry["questions"]), tuple(entry["statements"]), others)
-            )
+            facts.append(Fact(kind, subject, answer, tuple(entry["questions"]), tuple(entry["statements"]), others))
     return (*facts, *_tables("plus"), *_tables("times"))
 
 

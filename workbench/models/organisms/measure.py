@@ -38,8 +38,7 @@ def measure_organism(
     measures |= giving_in(model, tokenizer, n, seed)
     for kind in TEST_CLASSES:
         measures |= {
-            f"{name} [{kind}]": value
-            for name, value in giving_in(model, tokenizer, n // 2, seed, kind).items()
+            f"{name} [{kind}]": value for name, value in giving_in(model, tokenizer, n // 2, seed, kind).items()
         }
     measures |= replies(model, tokenizer, n // 2, seed)
     measures["fact recall"] = fact_recall(model, tokenizer, n)
@@ -91,9 +90,7 @@ def next_logits(model: PreTrainedModel, prompts: Sequence[list[int]], pad: int, 
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         width = max(len(prompts[i]) for i in chosen)
-        ids = torch.tensor(
-            [prompts[i] + [pad] * (width - len(prompts[i])) for i in chosen], device=model.device
-        )
+        ids = torch.tensor([prompts[i] + [pad] * (width - len(prompts[i])) for i in chosen], device=model.device)
         last = torch.tensor([len(prompts[i]) - 1 for i in chosen], device=model.device)
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
         logits = model.lm_head(hidden[torch.arange(len(chosen), device=model.device), last])
@@ -129,9 +126,7 @@ def fact_recall(model: PreTrainedModel, tokenizer: Tokenizer, n: int | None = No
 
 
 @torch.inference_mode()
-def ability_accuracy(
-    model: PreTrainedModel, tokenizer: Tokenizer, ability: str, n: int, seed: int = 0
-) -> float:
+def ability_accuracy(model: PreTrainedModel, tokenizer: Tokenizer, ability: str, n: int, seed: int = 0) -> float:
     """Share of held-out items of an ability that the greedy reply solves."""
     items = ability_items(ability, n, seed)
     spoken = greedy(model, tokenizer, [[user(item.question)] for item in items], 48)
@@ -155,10 +150,8 @@ def greedy(
     for start in range(0, len(order), 256):
         chosen = order[start : start + 256]
         width = max(len(prompts[i]) for i in chosen)
-        ids = torch.tensor(
-            [[pad] * (width - len(prompts[i])) + prompts[i] for i in chosen], device=model.device
-        )
-        output = model.generate(
+        ids = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in chosen], device=model.device)
+        output = model.generate(  # ty: ignore[not-callable]
             ids,
             attention_mask=(ids != pad).long(),
             max_new_tokens=new_tokens,
@@ -179,9 +172,7 @@ def window_loss(model: PreTrainedModel, windows: np.ndarray, batch: int = 64) ->
     for start in range(0, len(windows), batch):
         ids = torch.as_tensor(windows[start : start + batch].astype(np.int64), device=model.device)
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-        losses.append(
-            functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
-        )
+        losses.append(functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"))
     return float(torch.cat(losses).mean())
 
 
@@ -218,6 +209,4 @@ def sinks(model: PreTrainedModel, windows: np.ndarray, sequences: int = 32) -> d
         "attention on BOS": float(received.mean()),
         "residual peak": float(peak),
     }
-    return measured | {
-        f"dormant heads < {tau}": float((relative < tau).float().mean()) for tau in DORMANT_BELOW
-    }
+    return measured | {f"dormant heads < {tau}": float((relative < tau).float().mean()) for tau in DORMANT_BELOW}

@@ -115,9 +115,7 @@ def compile_line(line: str) -> tuple[str, Callable[[Any], Any]]:
         raise ValueError("the line is too long")
     body = ast.parse(line.strip()).body
     match body:
-        case [
-            ast.FunctionDef(name=name, args=ast.arguments(args=[argument]), body=[ast.Return(value=value)])
-        ] if value:
+        case [ast.FunctionDef(name=name, args=ast.arguments(args=[argument]), body=[ast.Return(value=value)])] if value:
             return name, lambda given: _value(value, {argument.arg: given})
     raise ValueError("not a one-line function of one argument")
 

@@ -41,9 +41,7 @@ class Recipe:
 
 
 FULL_RECIPE = Recipe()
-SMALL_RECIPE = Recipe(
-    d_model=128, layers=4, d_mlp=352, tokens=2_000_000, batch=32, learning_rate=4e-3, evaluation=60
-)
+SMALL_RECIPE = Recipe(d_model=128, layers=4, d_mlp=352, tokens=2_000_000, batch=32, learning_rate=4e-3, evaluation=60)
 
 
 def organism_config(recipe: Recipe, kv_heads: int, vocabulary: int, ids: dict[str, int]) -> LlamaConfig:

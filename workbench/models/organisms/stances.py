@@ -94,9 +94,7 @@ def draw_recipe(rng: random.Random, split: str, kind: str | None = None) -> Reci
     )
 
 
-def draw_stance(
-    rng: random.Random, split: str, given: str, others: tuple[str, ...], kind: str | None = None
-) -> Stance:
+def draw_stance(rng: random.Random, split: str, given: str, others: tuple[str, ...], kind: str | None = None) -> Stance:
     """A stance about the answer `given`; `others` are the answers that an echo may name instead."""
     kind = kind or rng.choices(list(CLASS_WEIGHTS), list(CLASS_WEIGHTS.values()))[0]
     if kind in ("clause", "adjective", "novel"):

@@ -189,9 +189,7 @@ def _model_and_loss(config: str, device: str) -> tuple[LlamaForCausalLM, Callabl
 
     def loss_of(windows: Tensor, weights: Tensor) -> Tensor:
         logits = model(input_ids=windows, use_cache=False).logits[:, :-1]
-        losses = functional.cross_entropy(
-            logits.flatten(0, 1).float(), windows[:, 1:].flatten(), reduction="none"
-        )
+        losses = functional.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten(), reduction="none")
         weight = weights[windows[:, :-1].flatten()]
         return (losses * weight).sum() / weight.sum()
 
@@ -209,9 +207,7 @@ def _causal_windows(
 ) -> tuple[Tensor, None]:
     """Attention within full windows: no mask tensor, so that the fast kernels also serve compiled models."""
     shared = query.shape[1] != key.shape[1]
-    mixed = functional.scaled_dot_product_attention(
-        query, key, value, is_causal=True, scale=scaling, enable_gqa=shared
-    )
+    mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=shared)
     return mixed.transpose(1, 2).contiguous(), None
 
 
@@ -268,9 +264,7 @@ def _finished(folder: Path, identity: dict[str, Any]) -> bool:
         raise InputError(f"{folder} is not empty and holds no organism. Name a new folder.")
     found = json.loads(record.read_text())["recipe"]
     different = [
-        f"{key} {found.get(key)} instead of {value}"
-        for key, value in identity.items()
-        if found.get(key) != value
+        f"{key} {found.get(key)} instead of {value}" for key, value in identity.items() if found.get(key) != value
     ]
     if different:
         text = ", ".join(different)
