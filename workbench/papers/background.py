@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from workbench.papers import sentences
-from workbench.papers.measuring import Measured
+from workbench.papers.measuring import ESTIMATE_STEPS, Measured
 from workbench.plots import curves, page
 from workbench.plots.effects import METRIC_NAMES
 
@@ -35,9 +35,9 @@ def agreement(measured: Sequence[Measured], metric: str) -> str:
             )
         )
     intro = (
-        "Attribution patching estimates all effects from one gradient. Here it stands against patching every "
-        "head for real with everything behind it recomputed: the total effect, through later attention too, "
-        "on fewer dialogues."
+        f"Attribution patching estimates all effects from gradients, here averaged over {ESTIMATE_STEPS} points "
+        "between the two dialogues. It stands against patching every head for real with everything behind it "
+        "recomputed: the total effect, through later attention too, on fewer dialogues."
     )
     return page.section("agreement", "Can a gradient stand in?", page.text(intro), page.row(figures))
 

@@ -2,7 +2,7 @@
 
 1. Load the model and make its pairs of dialogues: objected to (`base`) and confirmed (`source`).
 2. Patch every head and every KV group exactly (`heads`, `groups`).
-3. Estimate the total effect of every head by gradients and measure it exactly on fewer examples
+3. Estimate the total effect of every head by integrated gradients and measure it exactly on fewer examples
    (`estimate`, `exact`).
 4. Keep the attention of the strongest group's heads on the clearest example (`attention`), the dialogues and
    the self-checks of the model.
@@ -28,6 +28,7 @@ from workbench.models import organisms
 
 PARTS = ("heads", "groups", "estimate", "exact", "attention", "dialogues", "checks")
 EXACT_EXAMPLES = 16
+ESTIMATE_STEPS = 8
 CONFIG = "figure_config"
 Questions = str | Path | Sequence[Mapping[str, Any]] | None
 
@@ -260,7 +261,9 @@ def _groups(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
 
 def _estimate(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     pairs = subject.pairs[:EXACT_EXAMPLES]
-    return wb.attribution_patch(subject.model, pairs, hook="z", unit="head", verify=0, progress=False)
+    return wb.attribution_patch(
+        subject.model, pairs, hook="z", unit="head", steps=ESTIMATE_STEPS, verify=0, progress=False
+    )
 
 
 def _exact(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
