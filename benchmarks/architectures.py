@@ -1,14 +1,14 @@
 """What `wb.check` finds on tiny random models of many architectures; prints the table of docs/architectures.md.
 
-    python -m benchmarks.architectures
+python -m benchmarks.architectures
 """
 
 import warnings
 
 import torch
-from tests.tiny import MAKERS, TEN, tiny
 
 import workbench as wb
+from tests.tiny import MAKERS, TEN, tiny
 
 CHECKS = ("hugging_face_logits", "recomputed_stream", "recomputed_logits", "residual_identity", "kv_map_read")
 EXTRA = ("gemma3", "gptj", "cohere", "mixtral", "bloom", "mamba")

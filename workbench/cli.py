@@ -3,6 +3,7 @@
 Everything heavy is imported inside the commands, so that `workbench --help` answers at once.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -211,6 +212,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except InputError as error:
         sys.stderr.write(f"workbench: {error}\n")
         return BAD_INPUT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         warnings.formatwarning = usual
     return 0

@@ -10,7 +10,6 @@ Definition: Vig et al., arXiv 2004.12265; Meng et al., arXiv 2202.05262. Unlike 
 react to the patch.
 """
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,15 +23,12 @@ from workbench.capture import device_of
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.models.exact import require_exact
-from workbench.models.identity import fingerprint
 from workbench.patching.answers import answer_logits, answer_metrics, reads, refuse_nan
 from workbench.patching.batching import Batches, BatchSize
-from workbench.patching.record import describe
-from workbench.patching.scores import contribution
+from workbench.patching.record import Record
 from workbench.patching.sites import Grid, Positions, Site, grid, site
 from workbench.patching.suffix import Suffix, suffix
 from workbench.prompts import PromptPairs
-from workbench.results import Journal, provenance
 
 
 def activation_patch(
@@ -77,51 +73,19 @@ def activation_patch(
     where = site(hook, unit, parts)
     cells = grid(where, parts.n_layers, positions, _width(pairs))
     require_writable(model, parts, where)
-    config = {
-        "method": "activation_patch",
-        "model": parts.name,
-        "weights": fingerprint(model),
-        "prompts": pairs.digest,
-        "hook": hook,
-        "unit": where.unit,
-        "positions": positions,
-        "metrics": list(metrics),
-    }
-    started = time.perf_counter()
-    journal = Journal(resume, config) if resume is not None else None
-    if journal is not None and journal.result is not None:
-        return journal.result
-    pieces = dict(journal.pieces()) if journal is not None else {}
+    facts = {"hook": hook, "unit": where.unit, "positions": positions}
+    run = Record(model, parts, pairs, metrics, resume, method="activation_patch", **facts)
+    if run.result is not None:
+        return run.result
     batches = Batches(device_of(model), batch_size, largest=256)
-    for i in tqdm(
-        range(len(pairs)),
-        desc=f"activation patching, {hook}",
-        unit="example",
-        disable=not progress,
-        leave=False,
-    ):
-        key = f"example-{i}"
-        if key not in pieces:
-            pieces[key] = patch_cells(model, parts, pairs[i], where, cells, cells.cells(), positions, batches)
-            if journal is not None:
-                journal.add(key, pieces[key])
-    logits = xr.concat([pieces[f"example-{i}"] for i in range(len(pairs))], "example")
-    result = contribution(
-        logits["base"].values,
-        logits["source"].values,
-        logits["patched"].values,
-        dims=cells.dims,
-        coords=cells.coords,
-        metrics=metrics,
-        attrs=provenance(
-            **describe(parts, pairs, config),
-            unit=where.unit,
-            hook=hook,
-            positions=positions,
-            duration_s=round(time.perf_counter() - started, 3),
-        ),
-    )
-    return result if journal is None else journal.finish(result)
+    keys = [f"example-{i}" for i in range(len(pairs))]
+    label = f"activation patching, {hook}"
+    for i, key in enumerate(tqdm(keys, desc=label, unit="example", disable=not progress, leave=False)):
+        if key not in run.pieces:
+            run.add(key, patch_cells(model, parts, pairs[i], where, cells, cells.cells(), positions, batches))
+    logits = xr.concat([run.pieces[key] for key in keys], "example")
+    base, source, patched = (logits[name].values for name in ("base", "source", "patched"))
+    return run.finish(run.score(base, source, patched, cells.dims, cells.coords, **facts))
 
 
 def _width(pairs: PromptPairs) -> int:

@@ -11,7 +11,6 @@
 4. The units that matter most, and as many at random, are patched exactly, and the agreement stands beside the result.
 """
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,17 +26,15 @@ from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.models.exact import require_exact
 from workbench.models.forward import HookFn
-from workbench.models.identity import fingerprint
 from workbench.patching.activation import patch_cells, require_writable
 from workbench.patching.answers import Reads, answer_metrics, differentiable_answers, reads, refuse_nan
 from workbench.patching.batching import Batches
-from workbench.patching.record import describe
+from workbench.patching.record import Record
 from workbench.patching.scores import contribution
 from workbench.patching.sites import Grid, Site, grid, site
 from workbench.patching.statistics import agreement
 from workbench.patching.suffix import Suffix, suffix
 from workbench.prompts import PromptPairs
-from workbench.results import provenance
 
 
 def attribution_patch(
@@ -80,35 +77,12 @@ def attribution_patch(
     where = site(hook, unit, parts)
     require_writable(model, parts, where)
     cells = grid(where, parts.n_layers, "all", 1)
-    started = time.perf_counter()
-    config = {"method": "attribution_patch", "weights": fingerprint(model)}
-    bar = tqdm(
-        pairs,
-        total=len(pairs),
-        desc=f"attribution, {hook}",
-        unit="example",
-        disable=not progress,
-        leave=False,
-    )
+    facts = {"hook": hook, "unit": where.unit, "positions": "all", "steps": steps}
+    run = Record(model, parts, pairs, metrics, None, method="attribution_patch", **facts)
+    bar = tqdm(pairs, total=len(pairs), desc=f"attribution, {hook}", unit="example", disable=not progress, leave=False)
     logits = [_estimate(model, parts, pair, where, steps) for pair in bar]
     base, source, patched = (np.stack(values, axis=-1) for values in zip(*logits, strict=True))
-    result = contribution(
-        base,
-        source,
-        patched,
-        dims=cells.dims,
-        coords=cells.coords,
-        metrics=metrics,
-        attrs=provenance(
-            **describe(parts, pairs, config),
-            unit=where.unit,
-            hook=hook,
-            positions="all",
-            steps=steps,
-            verified=verify,
-            duration_s=round(time.perf_counter() - started, 3),
-        ),
-    )
+    result = run.score(base, source, patched, cells.dims, cells.coords, **facts, verified=verify)
     return _verified(model, parts, pairs, where, cells, result, verify, seed) if verify else result
 
 

@@ -18,7 +18,6 @@ as a whole. Answers of several tokens are appended to both prompts, and every an
 The cost is about n_layers / 2 single-token MLPs per sender and example, instead of a forward pass over the prompt.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,14 +34,11 @@ from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.models.exact import require_exact
 from workbench.models.forward import copies, prefix_cache, supports_prefix
-from workbench.models.identity import fingerprint
 from workbench.patching.answers import Reads, answer_logits, answer_metrics, reads, refuse_nan
 from workbench.patching.batching import Batches, BatchSize
-from workbench.patching.record import describe
-from workbench.patching.scores import contribution
+from workbench.patching.record import Record
 from workbench.patching.units import Senders, senders
 from workbench.prompts import PromptPairs
-from workbench.results import Journal, provenance
 
 ROWS_PER_CALL = 8192
 """Rows of one MLP call; more would cost memory and gain no speed."""
@@ -90,21 +86,11 @@ def path_patch(
     if full_logits and pairs.multi_token:
         raise InputError("full_logits=True reads the last position only; give answers of one token each.")
     sent = senders(unit, units, parts)
-    started = time.perf_counter()
-    config = {
-        "method": "path_patch",
-        "model": parts.name,
-        "weights": fingerprint(model),
-        "prompts": pairs.digest,
-        "senders": [list(map(int, s)) for s in np.argwhere(sent.mask)] if units is not None else unit,
-        "metrics": list(metrics),
-        "full_logits": full_logits,
-    }
-    journal = Journal(resume, config) if resume is not None else None
-    if journal is not None and journal.result is not None:
-        return journal.result
-    pieces = list(journal.pieces().values()) if journal is not None else []
-    done = {int(i) for piece in pieces for i in piece["example"].values}
+    identity = [list(map(int, s)) for s in np.argwhere(sent.mask)] if units is not None else unit
+    run = Record(model, parts, pairs, metrics, resume, method="path_patch", senders=identity, full_logits=full_logits)
+    if run.result is not None:
+        return run.result
+    done = {int(i) for piece in run.pieces.values() for i in piece["example"].values}
     left = [i for i in range(len(pairs)) if i not in done]
 
     def work(batch: list[int]) -> xr.Dataset:
@@ -112,28 +98,14 @@ def path_patch(
 
     with tqdm(total=len(left), desc=f"path patching, {unit}", unit="example", disable=not progress, leave=False) as bar:
         for batch, piece in Batches(device_of(model), batch_size).over(left, work):
-            if journal is not None:
-                journal.add(f"examples-{batch[0]}-{batch[-1]}", piece)
-            pieces.append(piece)
+            run.add(f"examples-{batch[0]}-{batch[-1]}", piece)
             bar.update(len(batch))
+    pieces = list(run.pieces.values())
     logits = pieces[0] if len(pieces) == 1 else xr.concat(pieces, "example").sortby("example")
-    result = contribution(
-        logits["base"].values,
-        logits["source"].values,
-        logits["patched"].values,
-        dims=sent.dims,
-        coords=sent.coords,
-        metrics=metrics,
-        attrs=provenance(
-            **describe(parts, pairs, config),
-            unit=unit if units is None else "custom",
-            hook="z",
-            duration_s=round(time.perf_counter() - started, 3),
-        ),
-    )
-    if full_logits:
-        result = result.merge(_full(logits, sent))
-    return result if journal is None else journal.finish(result)
+    base, source, patched = (logits[name].values for name in ("base", "source", "patched"))
+    facts = {"unit": unit if units is None else "custom", "hook": "z"}
+    result = run.score(base, source, patched, sent.dims, sent.coords, **facts)
+    return run.finish(result.merge(_full(logits, sent)) if full_logits else result)
 
 
 # Step 1: what the two runs leave behind.
