@@ -1,0 +1,46 @@
+"""The public names: every one that the stub promises is there, and importing the package loads nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import workbench as wb
+
+STUBS = {
+    package: Path(wb.__file__).parent.joinpath(*package.split(".")[1:], "__init__.pyi")
+    for package in ("workbench", "workbench.patching", "workbench.plots", "workbench.sycophancy", "workbench.papers")
+}
+
+
+def promised(package):
+    tree = ast.parse(STUBS[package].read_text())
+    names = [
+        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    ]
+    assert names
+    return names
+
+
+@pytest.mark.parametrize("package", STUBS)
+def test_every_promised_name_is_there(package):
+    module = __import__(package, fromlist=["x"])
+    missing = [name for name in promised(package) if not hasattr(module, name)]
+    assert not missing
+    assert set(promised(package)) <= set(dir(module))
+
+
+def test_functions_are_not_hidden_by_the_modules_they_live_in():
+    for name in ("load", "anatomy", "check", "path_patch", "report", "kurtosis"):
+        assert callable(getattr(wb, name)), name
+    assert wb.plot.heatmap is __import__("workbench.plots", fromlist=["x"]).heatmap
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = (
+        "import sys, workbench; print([m for m in ('torch', 'transformers', 'plotly', 'xarray') if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"
