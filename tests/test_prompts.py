@@ -8,7 +8,7 @@ from tests.tiny import bridge, tiny
 from tests.words import CHAT, word_tokenizer
 from workbench.errors import InputError
 from workbench.models.load import load
-from workbench.prompts import PromptPairs, encode, render, tokenizer_of
+from workbench.prompts import PromptPairs, encode, render, shared_prefix, tokenizer_of
 
 BOS = "{{ bos_token }} "
 ASK = [{"role": "user", "content": "are you sure ?"}]
@@ -87,8 +87,8 @@ def test_the_digest_knows_where_one_prompt_ends():
 
 
 def test_shared_prefix(three):
-    assert [three.shared_prefix(i) for i in range(3)] == [1, 2, 0]
-    assert PromptPairs([[1, 2]], [[1, 2, 3]], (5, 9)).shared_prefix(0) == 2
+    assert [shared_prefix(three.base[i], three.source[i]) for i in range(3)] == [1, 2, 0]
+    assert shared_prefix([1, 2], [1, 2, 3]) == 2
 
 
 def test_the_repr_tells_the_sizes(three):

@@ -169,10 +169,11 @@ class PromptPairs:
                         "one of this model."
                     )
 
-    def shared_prefix(self, i: int) -> int:
-        """How many leading tokens base and source of example `i` have in common."""
-        pairs = zip(self.base[i], self.source[i], strict=False)
-        return next((n for n, (x, y) in enumerate(pairs) if x != y), min(len(self.base[i]), len(self.source[i])))
+
+def shared_prefix(base: Sequence[int], source: Sequence[int]) -> int:
+    """How many leading tokens two sequences have in common."""
+    pairs = enumerate(zip(base, source, strict=False))
+    return next((n for n, (x, y) in pairs if x != y), min(len(base), len(source)))
 
 
 def tokenizer_of(model: Any) -> Any:

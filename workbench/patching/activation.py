@@ -28,7 +28,7 @@ from workbench.patching.batching import Batches, BatchSize
 from workbench.patching.record import Record
 from workbench.patching.sites import Grid, Positions, Site, grid, site
 from workbench.patching.suffix import Suffix, suffix
-from workbench.prompts import PromptPairs
+from workbench.prompts import PromptPairs, shared_prefix
 
 
 def activation_patch(
@@ -94,11 +94,7 @@ def _width(pairs: PromptPairs) -> int:
     for pair in pairs:
         read = reads(pair)
         for base, source in zip(read.base, read.source, strict=True):
-            shared = next(
-                (i for i, (x, y) in enumerate(zip(base, source, strict=False)) if x != y),
-                min(len(base), len(source)),
-            )
-            longest = max(longest, len(base) - shared)
+            longest = max(longest, len(base) - shared_prefix(base, source))
     return longest
 
 

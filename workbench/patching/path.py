@@ -38,7 +38,7 @@ from workbench.patching.answers import Reads, answer_logits, answer_metrics, rea
 from workbench.patching.batching import Batches, BatchSize
 from workbench.patching.record import Record
 from workbench.patching.units import Senders, senders
-from workbench.prompts import PromptPairs
+from workbench.prompts import PromptPairs, shared_prefix
 
 ROWS_PER_CALL = 8192
 """Rows of one MLP call; more would cost memory and gain no speed."""
@@ -144,12 +144,11 @@ def see(model: Any, parts: Anatomy, read: Reads) -> tuple[Seen, Seen]:
 def _shared(read: Reads) -> int:
     """The shortest common beginning of a base and its source before anything that is read; 0 if it saves little."""
     back = max(read.back)
-    common = []
-    for base, source in zip(read.base, read.source, strict=True):
-        most = min(len(base), len(source)) - back - 1
-        common.append(next((i for i in range(most) if base[i] != source[i]), most))
-    saved = min(common) * len(common)
-    return min(common) if saved > WORTH_SHARING * sum(map(len, read.base + read.source)) else 0
+    pairs = list(zip(read.base, read.source, strict=True))
+    common = min(
+        min(shared_prefix(base, source), len(base) - back - 1, len(source) - back - 1) for base, source in pairs
+    )
+    return common if common * len(pairs) > WORTH_SHARING * sum(map(len, read.base + read.source)) else 0
 
 
 # Step 2: the replay.

@@ -18,6 +18,7 @@ from workbench.capture import device_of
 from workbench.models.anatomy import Anatomy
 from workbench.models.forward import HookFn, copies, hooked, prefix_cache, run, run_from, supports_prefix
 from workbench.patching.sites import Site
+from workbench.prompts import shared_prefix
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,7 @@ def suffix(model: Any, parts: Anatomy, base: list[int], source: list[int], where
 
 def _shared(base: list[int], source: list[int], n_read: int) -> int:
     """Length of the common prefix, leaving the positions that are read of each to run."""
-    most = min(len(base), len(source)) - n_read
-    return next((i for i in range(most) if base[i] != source[i]), most)
+    return min(shared_prefix(base, source), len(base) - n_read, len(source) - n_read)
 
 
 def _row(model: Any, tokens: list[int]) -> Tensor:
