@@ -2,6 +2,7 @@ from . import bigram_backcopy as bigram_backcopy
 from . import dormant as dormant
 from . import evaluation as evaluation
 from . import extreme as extreme
+from . import leaf as leaf
 from . import sycophancy as sycophancy
 from . import tuning as tuning
 from .checks import check as check

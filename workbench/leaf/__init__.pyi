@@ -1,0 +1,12 @@
+from .examples import Example as Example
+from .examples import Wording as Wording
+from .examples import as_record as as_record
+from .examples import digest as digest
+from .examples import from_record as from_record
+from .pruning import Pruned as Pruned
+from .pruning import prune as prune
+from .pruning import spans as spans
+from .thresholds import candidates as candidates
+from .thresholds import oriented as oriented
+from .wording import example as example
+from .wording import reword as reword
