@@ -1,8 +1,8 @@
 """One training example as tokens: a prompt, its gold response, and which tokens are the user's own words.
 
 An example is a plain value of token ids, so that toy tasks without a tokenizer have examples too. Those made from text
-(`workbench.leaf.example`) remember their words as well: which characters each token covers, so that a pruned example can
-be read, and be tokenized again by this or another tokenizer.
+(`workbench.leaf.example`) remember their words as well, and which characters each token covers, so that a pruned
+example can be read, and be tokenized again by this or another tokenizer.
 """
 
 import hashlib
@@ -80,8 +80,8 @@ class Example:
         if not 0 <= self.prefix < len(self.response):
             what = "no response" if not self.response else f"{len(self.response)} response tokens"
             raise InputError(
-                f"{where} has {what} and prefix={self.prefix}, so its response segment is empty and there is no loss to "
-                "take. Give a response, or split it into fewer segments."
+                f"{where} has {what} and prefix={self.prefix}, so its response segment is empty and there is no loss "
+                "to take. Give a response, or split it into fewer segments."
             )
         if len(self.prunable) != len(self.context):
             raise InputError(
@@ -190,7 +190,7 @@ def check_examples(examples: Sequence[Example]) -> list[Example]:
     other = next((e for e in listed if not isinstance(e, Example)), None)
     if other is not None:
         raise InputError(
-            f"Examples are workbench.leaf.Example values, not {type(other).__name__} {str(other)[:40]!r}. Make them from "
-            "text with workbench.leaf.example(model, instruction, response)."
+            f"Examples are workbench.leaf.Example values, not {type(other).__name__} {str(other)[:40]!r}. Make them "
+            "from text with workbench.leaf.example(model, instruction, response)."
         )
     return listed

@@ -3,7 +3,7 @@
 The prompt is the rendered dialogue up to where the reply begins; the response is tokenized behind it and gets the token
 with which the template ends a turn. Where the user's words stand in the rendered text is found by rendering once more
 with another message in their place, so that words which the template or a system message shares with the user's are not
-mistaken for them. A tokenizer without a chat template gets "Question: …\nAnswer:" instead.
+mistaken for them. A tokenizer without a chat template gets "Question: … Answer:" in two lines instead.
 """
 
 from collections.abc import Sequence
@@ -87,8 +87,8 @@ def reword(original: Example, model: Any) -> Example:
     words = original.wording
     if words is None:
         raise InputError(
-            f"Example {original.identifier!r} has token ids and no text, so it cannot be tokenized again. Make examples "
-            "from text with workbench.leaf.example."
+            f"Example {original.identifier!r} has token ids and no text, so it cannot be tokenized again. Make "
+            "examples from text with workbench.leaf.example."
         )
     anew = example(
         model,
@@ -223,7 +223,7 @@ def _response(tokenizer: Any, response: str) -> list[int]:
 
 
 def _ending(tokenizer: Any, instruction: str, system: str | None) -> Sequence[int]:
-    """The token that ends a reply: the first special one that the template writes behind it, else the tokenizer's own."""
+    """The token that ends a reply: the first special one of the template behind it, else the tokenizer's own."""
     special = set(tokenizer.all_special_ids)
     if getattr(tokenizer, "chat_template", None):
         behind = _render(tokenizer, instruction, system, PLACEHOLDER).rpartition(PLACEHOLDER)[2]
