@@ -6,6 +6,11 @@ from .examples import from_record as from_record
 from .pruning import Pruned as Pruned
 from .pruning import prune as prune
 from .pruning import spans as spans
+from .scores import SCORES as SCORES
+from .scores import Batch as Batch
+from .scores import Score as Score
+from .scores import score as score
+from .sensitivity import sensitivity as sensitivity
 from .thresholds import candidates as candidates
 from .thresholds import oriented as oriented
 from .wording import example as example

@@ -1,0 +1,180 @@
+"""The scores by which a token may be called confounding, and how to add one of your own.
+
+A score is one number per prunable token, and says whether "low" or "high" values are the confounding ones. With l the
+student's (S) or teacher's (T) mean loss on the gold response, e_i the embedding of token i and [·] the min-max over the
+prunable tokens of one example (0 where all are equal):
+
+    gradient_difference      [ [|dl_T/de_i|] - [|dl_S/de_i|] ]        low: the student looks, the teacher does not
+    raw_gradient_difference  |dl_T/de_i| - |dl_S/de_i|                low
+    student_gradient         |dl_S/de_i|                              high
+    teacher_gradient         |dl_T/de_i|                              low, the other half of the difference alone
+    gradient_x_input         e_i · dl_S/de_i                          high: the token raises the loss, to first order
+    integrated_gradients     the same along the way from e_i = 0      high
+    occlusion                l_S - l_S without token i                high: the loss falls when the token goes
+    attention_difference     share of the student's attention minus the teacher's    high
+    student_attention        share of the student's attention         high
+    perplexity               -log p_S(token i | those before it)      high
+    random                   uniform, from the seed and the example   high
+
+The first is that of LeaF (arXiv 2506.07851, released code); random and perplexity are the baselines of its ablation.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from workbench.errors import InputError, suggest
+from workbench.leaf.examples import Example, digest
+from workbench.leaf.thresholds import unit_range
+from workbench.leaf.views import View
+
+Side = Literal["low", "high"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a score is computed from.
+
+    Attributes:
+        examples: the batch, in the student's tokens.
+        student: what the student shows of it.
+        teacher: what the teacher shows of it, for the same tokens.
+        prunable: which tokens count.
+        seed: of scores that draw.
+        steps: points of `integrated_gradients`.
+    """
+
+    examples: Sequence[Example]
+    student: View
+    teacher: View
+    prunable: Bool[Tensor, "example position"]
+    seed: int = 0
+    steps: int = 16
+
+    def unit(self, values: Float[Tensor, "example position"]) -> Float[Tensor, "example position"]:
+        """Min-max over the prunable tokens of each example; 0 where they are all equal, NaN elsewhere."""
+        kept = torch.where(self.prunable, values, torch.nan)
+        return torch.from_numpy(unit_range(kept.numpy()))
+
+
+Compute = Callable[[Batch], Float[Tensor, "example position"]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number per token, and which end of it is confounding.
+
+    Attributes:
+        name: its name.
+        confounding: "low" or "high".
+        compute: the values of a batch; what is not prunable is ignored.
+        title: its name in words.
+    """
+
+    name: str
+    confounding: Side
+    compute: Compute
+    title: str = ""
+
+
+def _random(batch: Batch) -> Float[Tensor, "example position"]:
+    found = np.zeros(batch.prunable.shape)
+    for row, example in enumerate(batch.examples):
+        own = hashlib.sha256(f"{batch.seed} {digest([example])}".encode()).digest()
+        found[row] = np.random.default_rng(int.from_bytes(own[:8])).random(found.shape[1])
+    return torch.from_numpy(found)
+
+
+_OURS: tuple[tuple[str, Side, Compute, str], ...] = (
+    (
+        "gradient_difference",
+        "low",
+        lambda batch: batch.unit(batch.unit(batch.teacher.gradient) - batch.unit(batch.student.gradient)),
+        "gradient difference",
+    ),
+    (
+        "raw_gradient_difference",
+        "low",
+        lambda batch: batch.teacher.gradient - batch.student.gradient,
+        "gradient difference, not normalised",
+    ),
+    ("student_gradient", "high", lambda batch: batch.student.gradient, "student's gradient"),
+    ("teacher_gradient", "low", lambda batch: batch.teacher.gradient, "teacher's gradient"),
+    ("gradient_x_input", "high", lambda batch: batch.student.gradient_x_input, "gradient × input"),
+    (
+        "integrated_gradients",
+        "high",
+        lambda batch: batch.student.integrated_gradients(batch.steps),
+        "integrated gradients",
+    ),
+    ("occlusion", "high", lambda batch: batch.student.occlusion, "occlusion"),
+    (
+        "attention_difference",
+        "high",
+        lambda batch: batch.student.attention - batch.teacher.attention,
+        "attention difference",
+    ),
+    ("student_attention", "high", lambda batch: batch.student.attention, "student's attention"),
+    ("perplexity", "high", lambda batch: batch.student.surprise, "perplexity"),
+    ("random", "high", _random, "random"),
+)
+SCORES: dict[str, Score] = {name: Score(name, side, compute, title) for name, side, compute, title in _OURS}
+"""The scores that come with workbench, by name."""
+_own: dict[str, Score] = {}
+
+
+def score(name: str, *, confounding: Side, title: str = "") -> Callable[[Compute], Compute]:
+    """Register a score of your own; it can then be used by name wherever ours can.
+
+        @wb.leaf.score("gradient_ratio", confounding="high")
+        def ratio(batch):
+            return batch.student.gradient / batch.teacher.gradient
+
+    Args:
+        name: its name, none of ours; registered again, it replaces itself.
+        confounding: "low" or "high": which values mark a confounding token.
+        title: its name in words.
+
+    Raises:
+        InputError: a name of ours, or an unknown side.
+    """
+    if name in SCORES:
+        raise InputError(f"{name!r} is a score of workbench and cannot be replaced; give yours another name.")
+    if confounding not in ("low", "high"):
+        raise InputError(f"confounding={confounding!r}: a score's confounding values are 'low' or 'high'.")
+
+    def register(compute: Compute) -> Compute:
+        _own[name] = Score(name, confounding, compute, title or name)
+        return compute
+
+    return register
+
+
+def scores_named(names: Iterable[str | Score] | str | Score) -> list[Score]:
+    """The scores of these names; "all" gives those that come with workbench.
+
+    Raises:
+        InputError: an unknown name, none at all, or one twice.
+    """
+    if names == "all":
+        return list(SCORES.values())
+    wanted = [names] if isinstance(names, str | Score) else list(names)
+    known = SCORES | _own
+    found = []
+    for one in wanted:
+        if isinstance(one, Score):
+            found.append(one)
+        elif one in known:
+            found.append(known[one])
+        else:
+            raise InputError(f"There is no score {one!r}: {suggest(one, known)}")
+    labels = [one.name for one in found]
+    if not found or len(set(labels)) < len(labels):
+        raise InputError(f"Give at least one score and each of them once; got {labels}.")
+    return found

@@ -1,0 +1,195 @@
+"""How much each token of the user's words matters to a student and to its teacher.
+
+1. Both models read prompt and gold response (teacher forcing); the loss is the mean over the response's tokens.
+2. Each score (`scores.py`) gives one number per prunable token; the paper's is the norm of the loss's gradient with
+   respect to the token's embedding, min-max per model, teacher minus student, min-max again.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from workbench.batching import Batches, BatchSize
+from workbench.capture import device_of
+from workbench.errors import InputError
+from workbench.evaluation.local import context_length
+from workbench.leaf.examples import Example, check_examples, digest
+from workbench.leaf.scores import Batch, Score, scores_named
+from workbench.leaf.views import View, prunable_mask
+from workbench.leaf.vocabularies import teacher_examples
+from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.identity import fingerprint
+from workbench.results import Journal, provenance
+from workbench.texts import words
+
+MODELS = ("student", "teacher")
+
+
+def sensitivity(
+    student: Any,
+    teacher: Any,
+    examples: Sequence[Example],
+    *,
+    scores: Iterable[str | Score] | str = ("gradient_difference",),
+    align: str = "ids",
+    steps: int = 16,
+    seed: int = 0,
+    batch_size: BatchSize = "auto",
+    resume: str | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Scores of every prunable token.
+
+    Args:
+        student: a model from `workbench.load`; hooks on it are active, also for `teacher`.
+        teacher: a model that reads the same token ids.
+        examples: in the student's tokens.
+        scores: names or `Score`s, see `workbench.leaf.scores`; "all" for those that come with workbench.
+        align: "ids", or "characters" for models with different tokenizers and examples made from text.
+        steps: points of the integrated gradients.
+        seed: of the random score.
+        batch_size: examples at a time; "auto" measures how many fit.
+        resume: the netCDF file of the result: finished batches are kept beside it, and a stopped run goes on from them.
+        progress: show a bar.
+
+    Returns:
+        `sensitivity` (score, example, position), NaN where a token may not be pruned, with `confounding(score)` "low"
+        or "high"; `loss` (model, example), the mean -log p of the gold response; `token` (example, position; -1 behind
+        the end) and `word`, the context.
+
+    Raises:
+        InputError: no examples, none of whose tokens may be pruned, one longer than a model's context; an unknown
+            score; vocabularies that differ; a gradient that is NaN; a resumed run of another configuration.
+    """
+    began = time.perf_counter()
+    examples, wanted = check_examples(examples), scores_named(scores)
+    other = teacher_examples(student, teacher, examples, align)
+    _refuse(examples, student, "student")
+    _refuse(other or examples, teacher, "teacher")
+    parts = {"student": anatomy(student), "teacher": anatomy(teacher)}
+    facts = {
+        "method": "leaf sensitivity",
+        **{name: part.name for name, part in parts.items()},
+        **{f"{name}_dtype": part.dtype for name, part in parts.items()},
+        "student_weights": fingerprint(student),
+        "teacher_weights": fingerprint(teacher),
+        "examples": digest(examples),
+        "scores": [s.name for s in wanted],
+        "align": align,
+        "steps": steps,
+        "seed": seed,
+    }
+    journal = None if resume is None else Journal(resume, facts)
+    if journal is not None and journal.result is not None:
+        return journal.result
+    pieces = [] if journal is None else list(journal.pieces().values())
+    done = {int(i) for piece in pieces for i in piece["example"].values}
+    left = sorted((i for i in range(len(examples)) if i not in done), key=lambda i: -len(examples[i].tokens))
+    bar = tqdm(total=len(examples), initial=len(done), desc="Sensitivity", disable=not progress)
+    models = (student, teacher)
+
+    def work(some: list[int]) -> xr.Dataset:
+        batch = _batch(models, parts, examples, other, some, seed, steps)
+        return _piece(batch, wanted, some)
+
+    for batch, piece in Batches(device_of(teacher), batch_size).over(left, work):
+        pieces.append(piece)
+        if journal is not None:
+            journal.add(f"from example {min(batch)}", piece)
+        bar.update(len(batch))
+    bar.close()
+    found = _described(_join(pieces), student, examples, wanted)
+    seconds = round(time.perf_counter() - began, 3)
+    found = found.assign_attrs(provenance(**facts, device=parts["student"].device, duration_s=seconds))
+    return found if journal is None else journal.finish(found)
+
+
+def _batch(
+    models: tuple[Any, Any],
+    parts: dict[str, Anatomy],
+    examples: list[Example],
+    other: list[Example] | None,
+    some: list[int],
+    seed: int,
+    steps: int,
+) -> Batch:
+    own = [examples[i] for i in some]
+    student = View(models[0], parts["student"], own)
+    if other is None:
+        teacher = View(models[1], parts["teacher"], own)
+    else:
+        teacher = View(models[1], parts["teacher"], [other[i] for i in some], onto=own)
+    return Batch(own, student, teacher, prunable_mask(own), seed, steps)
+
+
+def _piece(batch: Batch, wanted: list[Score], some: list[int]) -> xr.Dataset:
+    values = []
+    for score in wanted:
+        found = score.compute(batch).double().cpu()
+        if tuple(found.shape) != tuple(batch.prunable.shape):
+            raise InputError(
+                f"The score {score.name!r} gave values of shape {list(found.shape)} for {len(batch.examples)} examples "
+                f"of {batch.prunable.shape[1]} context tokens; it must give one per example and position."
+            )
+        _refuse_nan(score, found, batch)
+        values.append(torch.where(batch.prunable, found, torch.nan).numpy())
+    return xr.Dataset(
+        {
+            "sensitivity": (("score", "example", "position"), np.stack(values)),
+            "loss": (("model", "example"), torch.stack([batch.student.loss, batch.teacher.loss]).numpy()),
+        },
+        coords={"example": some, "score": [s.name for s in wanted], "model": list(MODELS)},
+    )
+
+
+def _refuse_nan(score: Score, found: torch.Tensor, batch: Batch) -> None:
+    bad = (~torch.isfinite(found) & batch.prunable).nonzero()
+    if len(bad):
+        row, position = (int(n) for n in bad[0])
+        raise InputError(
+            f"The score {score.name!r} of example {batch.examples[row].identifier!r} is NaN or infinite at position "
+            f"{position}, a token that may be pruned. A ratio of zeros gives that; let the score return finite numbers."
+        )
+
+
+def _join(pieces: list[xr.Dataset]) -> xr.Dataset:
+    """All pieces in the order of the examples."""
+    width = max(piece.sizes["position"] for piece in pieces)
+    padded = [piece.pad(position=(0, width - piece.sizes["position"]), constant_values=np.nan) for piece in pieces]
+    return xr.concat(padded, "example", data_vars="minimal").sortby("example")
+
+
+def _described(found: xr.Dataset, student: Any, examples: list[Example], wanted: list[Score]) -> xr.Dataset:
+    return found.assign(context_of(student, examples)).assign_coords(
+        confounding=("score", [s.confounding for s in wanted]),
+        identifier=("example", np.array([e.identifier for e in examples], dtype=object)),
+    )
+
+
+def context_of(model: Any, examples: Sequence[Example]) -> dict[str, Any]:
+    """The context of examples as variables `token` (-1 behind the end) and `word` (example, position)."""
+    width = max(len(e.context) for e in examples)
+    spoken = words(model, [e.context for e in examples])
+    tokens = np.array([[*e.context, *[-1] * (width - len(e.context))] for e in examples])
+    shown = np.array([[*row, *[""] * (width - len(row))] for row in spoken], dtype=object)
+    return {"token": (("example", "position"), tokens), "word": (("example", "position"), shown)}
+
+
+def _refuse(examples: Sequence[Example], model: Any, name: str) -> None:
+    limit = context_length(model)
+    for example in examples:
+        if not any(example.prunable):
+            raise InputError(
+                f"Example {example.identifier!r} has no token that may be pruned, so there is nothing to score. Its "
+                "words are white space only, or cut_last is longer than they are; leave it out."
+            )
+        if limit is not None and len(example.tokens) > limit:
+            raise InputError(
+                f"Example {example.identifier!r} has {len(example.tokens)} tokens, but the {name}'s context has "
+                f"{limit}. Leave it out: cut, it would lose its response."
+            )

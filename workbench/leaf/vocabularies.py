@@ -1,0 +1,79 @@
+"""Do two models read the same token ids? What LeaF compares token by token must be one token for both.
+
+Tokenizers are compared id by id. Rows that only one vocabulary has (Qwen pads its embedding to different widths) don't
+matter as long as no example uses them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from workbench.errors import InputError, suggest
+from workbench.leaf.examples import Example
+from workbench.leaf.wording import reword
+from workbench.prompts import tokenizer_of
+
+ALIGNMENTS = ("ids", "characters")
+
+
+def check_shared(student: Any, teacher: Any, examples: Sequence[Example]) -> None:
+    """Refuse models that read the ids of these examples differently.
+
+    Args:
+        student: a TransformerLens model.
+        teacher: another; where either has no tokenizer, only the size of the vocabulary is compared.
+        examples: in the student's tokens.
+
+    Raises:
+        InputError: ids that stand for different tokens, or that one model does not have.
+    """
+    for name, model in (("student", student), ("teacher", teacher)):
+        check_ids(model, examples, name)
+    tokenizers = [getattr(model, "tokenizer", None) for model in (student, teacher)]
+    if None in tokenizers:
+        return
+    size = min(len(t) for t in tokenizers)  # ty: ignore[invalid-argument-type]
+    ours, theirs = (t.convert_ids_to_tokens(list(range(size))) for t in tokenizers)  # ty: ignore[unresolved-attribute]
+    different = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
+    if different:
+        first = ", ".join(f"{i} ({ours[i]!r} and {theirs[i]!r})" for i in different[:3])
+        raise InputError(
+            f"Student and teacher have different vocabularies: {len(different)} of the first {size} ids stand for "
+            f"different tokens, such as {first}. Take models of one family, or align='characters' to compare them by "
+            "the characters of the text."
+        )
+
+
+def check_ids(model: Any, examples: Sequence[Example], name: str) -> None:
+    """Refuse examples with ids that a model does not have."""
+    vocab = int(model.cfg.d_vocab)
+    for example in examples:
+        wrong = next((t for t in example.tokens if not 0 <= t < vocab), None)
+        if wrong is not None:
+            raise InputError(
+                f"Example {example.identifier!r} holds token id {wrong}, but the {name} knows the ids 0 to "
+                f"{vocab - 1}. The usual cause is a tokenizer of another model."
+            )
+
+
+def teacher_examples(
+    student: Any, teacher: Any, examples: Sequence[Example], align: str = "ids"
+) -> list[Example] | None:
+    """The examples in the teacher's tokens: None where they are the student's, as they must be with align="ids".
+
+    Args:
+        student: a TransformerLens model.
+        teacher: another.
+        examples: in the student's tokens.
+        align: "ids" refuses different vocabularies; "characters" tokenizes the text of every example again.
+
+    Raises:
+        InputError: an unknown way, different vocabularies with "ids", or examples without text with "characters".
+    """
+    if align not in ALIGNMENTS:
+        raise InputError(f"align={align!r} is unknown; {suggest(align, ALIGNMENTS)}")
+    if align == "ids":
+        check_shared(student, teacher, examples)
+        return None
+    check_ids(student, examples, "student")
+    tokenizer = tokenizer_of(teacher)
+    return [reword(example, tokenizer) for example in examples]
