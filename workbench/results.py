@@ -82,6 +82,18 @@ def save(dataset: xr.Dataset, path: str | Path) -> Path:
     return path
 
 
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text, whole or not at all, and return its path.
+
+    Args:
+        path: the file, whose missing folders are created. An existing file is replaced.
+        text: what to write.
+    """
+    path = Path(path)
+    _write(path, lambda file: file.write_text(text, encoding="utf-8"))
+    return path
+
+
 def load(path: str | Path) -> xr.Dataset:
     """Read a Dataset written by `save` fully into memory; the file is closed again.
 

@@ -1,3 +1,8 @@
+from .asking import Reply as Reply
+from .asking import ask as ask
+from .causal import causal_check as causal_check
+from .confounding import confounders as confounders
+from .confounding import counterfactuals as counterfactuals
 from .examples import Example as Example
 from .examples import Wording as Wording
 from .examples import as_record as as_record
@@ -6,12 +11,18 @@ from .examples import from_record as from_record
 from .pruning import Pruned as Pruned
 from .pruning import prune as prune
 from .pruning import spans as spans
+from .reading import read_examples as read_examples
+from .reading import write_examples as write_examples
 from .scores import SCORES as SCORES
 from .scores import Batch as Batch
 from .scores import Score as Score
 from .scores import score as score
+from .segments import split_responses as split_responses
+from .selection import Selection as Selection
+from .selection import select_examples as select_examples
 from .sensitivity import sensitivity as sensitivity
 from .thresholds import candidates as candidates
 from .thresholds import oriented as oriented
+from .verification import verify as verify
 from .wording import example as example
 from .wording import reword as reword

@@ -24,6 +24,7 @@ class Wording:
             (n, n) where it covers none, as tokens of the chat template do.
         shown: how many characters of the response belong to the context (response level), else 0.
         system: the system message, if there is one.
+        suffix: what the user's message has behind the instruction.
     """
 
     instruction: str
@@ -31,6 +32,7 @@ class Wording:
     offsets: tuple[tuple[int, int], ...]
     shown: int = 0
     system: str | None = None
+    suffix: str = ""
 
     def without(self, removed: set[int]) -> "Wording":
         """The text and the offsets when some context tokens are gone; a character goes with the last token on it."""
@@ -171,8 +173,9 @@ def from_record(record: dict) -> Example:
     for name in ("prompt", "response", "prunable"):
         fields[name] = tuple(fields[name])
     if fields.get("wording"):
-        offsets = tuple((int(a), int(b)) for a, b in fields["wording"]["offsets"])
-        fields["wording"] = Wording(**{**fields["wording"], "offsets": offsets})
+        words = dict(fields["wording"])
+        offsets = tuple((int(a), int(b)) for a, b in words.pop("offsets"))
+        fields["wording"] = Wording(offsets=offsets, **words)
     return Example(**fields)
 
 

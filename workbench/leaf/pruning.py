@@ -86,7 +86,7 @@ def prune(
             if len(group) == len(example.positions):
                 whole += 1
                 continue
-            made.append(_pruned(example, origin, group, retokenize))
+            made.append(pruned(example, origin, group, retokenize))
     if whole and not made:
         raise InputError(
             f"Pruning would delete everything that may be pruned in each of {whole} counterfactuals, so nothing of the "
@@ -95,7 +95,15 @@ def prune(
     return made
 
 
-def _pruned(example: Example, origin: int, group: tuple[int, ...], retokenize: Any) -> Pruned:
+def pruned(example: Example, origin: int, group: tuple[int, ...], retokenize: Any) -> Pruned:
+    """One counterfactual.
+
+    Args:
+        example: the original.
+        origin: its index.
+        group: positions to delete.
+        retokenize: as in `prune`.
+    """
     shorter = example.without(group)
     if retokenize is None:
         return Pruned(shorter, origin, group)

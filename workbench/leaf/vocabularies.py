@@ -28,11 +28,11 @@ def check_shared(student: Any, teacher: Any, examples: Sequence[Example]) -> Non
     """
     for name, model in (("student", student), ("teacher", teacher)):
         check_ids(model, examples, name)
-    tokenizers = [getattr(model, "tokenizer", None) for model in (student, teacher)]
+    tokenizers: list[Any] = [getattr(model, "tokenizer", None) for model in (student, teacher)]
     if None in tokenizers:
         return
-    size = min(len(t) for t in tokenizers)  # ty: ignore[invalid-argument-type]
-    ours, theirs = (t.convert_ids_to_tokens(list(range(size))) for t in tokenizers)  # ty: ignore[unresolved-attribute]
+    size = min(len(t) for t in tokenizers)
+    ours, theirs = (t.convert_ids_to_tokens(list(range(size))) for t in tokenizers)
     different = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
     if different:
         first = ", ".join(f"{i} ({ours[i]!r} and {theirs[i]!r})" for i in different[:3])

@@ -29,6 +29,7 @@ def example(
     answer: str | None = None,
     *,
     system: str | None = None,
+    suffix: str = "",
     cut_last: int = 0,
     identifier: str = "",
 ) -> Example:
@@ -40,6 +41,8 @@ def example(
         response: the gold response.
         answer: the gold final answer, such as "18"; None where the whole response must be met.
         system: a system message.
+        suffix: what the user's message has behind the instruction, such as a request to reason step by step; begin it
+            with a space or a new line. Its tokens may not be pruned.
         cut_last: so many of the instruction's last tokens may not be pruned either; the released code cuts 15, the
             length of the request that its data has at the end of every instruction.
         identifier: what tells the example from others.
@@ -48,7 +51,7 @@ def example(
         InputError: an empty instruction or response, a tokenizer that gives no character positions, a template that
             does not show the instruction as it is, or an answer that the response does not give.
     """
-    tokenizer = model if callable(getattr(model, "convert_ids_to_tokens", None)) else tokenizer_of(model)
+    tokenizer = _tokenizer(model)
     instruction, response = instruction.strip(), response.strip()
     where = f"Example {identifier!r}" if identifier else "An example"
     if not instruction or not response:
@@ -58,10 +61,11 @@ def example(
             f"{where}: the answer {answer!r} is not found in its response {response[-60:]!r}, so the gold response is "
             "not a right one. Correct the row, or leave it out."
         )
-    rendered, user = _rendered(tokenizer, instruction, system)
-    prompt, covered = _located(tokenizer, rendered, user)
-    offsets = tuple((a - user[0], b - user[0]) for a, b in covered)
-    wording = Wording(instruction, response, tuple(_clipped(s, len(instruction)) for s in offsets), system=system)
+    rendered, user = _rendered(tokenizer, instruction, suffix, system)
+    prompt, located = _located(tokenizer, rendered, user)
+    offsets = tuple((a - user[0], b - user[0]) for a, b in located)
+    covered = tuple(_clipped(s, len(instruction)) for s in offsets)
+    wording = Wording(instruction, response, covered, system=system, suffix=suffix)
     own = [i for i, span in enumerate(offsets) if _may_go(span, instruction)]
     kept = set(own[: len(own) - cut_last] if cut_last else own)
     return Example(
@@ -96,6 +100,7 @@ def reword(original: Example, model: Any) -> Example:
         words.response,
         None,
         system=words.system,
+        suffix=words.suffix,
         identifier=original.identifier,
     )
     anew = replace(anew, answer=original.answer)
@@ -103,21 +108,22 @@ def reword(original: Example, model: Any) -> Example:
     return show(anew, model, words.shown - cut) if words.shown > cut else anew
 
 
-def show(original: Example, model: Any, characters: int) -> Example:
+def show(original: Example, model: Any, characters: int, identifier: str | None = None) -> Example:
     """The example at response level: the first characters of its response are context, and only they may be pruned.
 
     Args:
         original: an example made from text, at instruction level.
         model: the model or tokenizer that it was made with.
         characters: so many characters of the response; a token that reaches beyond them belongs to the target.
+        identifier: of the new example; None keeps the original's.
+
+    Raises:
+        InputError: an example without text, or no response left to score.
     """
     words = original.wording
     if words is None:
         raise InputError(f"Example {original.identifier!r} has no text; set prefix= and prunable= by hand.")
-    tokenizer = model if callable(getattr(model, "convert_ids_to_tokens", None)) else tokenizer_of(model)
-    covered = [s for s in _offsets(tokenizer, _lead(tokenizer) + words.response)]
-    lead = len(_lead(tokenizer))
-    inside = [(max(a - lead, 0), b - lead) for a, b in covered if b - lead <= characters]
+    inside = [(a, b) for a, b in covered_response(model, words.response) if b <= characters]
     start = len(words.instruction)
     return replace(
         original,
@@ -126,7 +132,25 @@ def show(original: Example, model: Any, characters: int) -> Example:
         wording=replace(
             words, offsets=words.offsets + tuple((start + a, start + b) for a, b in inside), shown=characters
         ),
+        identifier=original.identifier if identifier is None else identifier,
     )
+
+
+def covered_response(model: Any, response: str) -> list[Span]:
+    """The characters of a response that each of its tokens covers; white space goes with the word behind it.
+
+    Args:
+        model: a model or tokenizer.
+        response: the gold response.
+    """
+    tokenizer = _tokenizer(model)
+    lead = len(_lead(tokenizer))
+    covered = _gapless(_offsets(tokenizer, _lead(tokenizer) + response), (lead, lead + len(response)))
+    return [(max(a - lead, 0), b - lead) for a, b in covered]
+
+
+def _tokenizer(model: Any) -> Any:
+    return model if callable(getattr(model, "convert_ids_to_tokens", None)) else tokenizer_of(model)
 
 
 def _may_go(span: Span, text: str) -> bool:
@@ -148,9 +172,9 @@ def _given(answer: str, response: str) -> bool:
 # Rendering.
 
 
-def _rendered(tokenizer: Any, instruction: str, system: str | None) -> tuple[str, Span]:
+def _rendered(tokenizer: Any, instruction: str, suffix: str, system: str | None) -> tuple[str, Span]:
     """The prompt as text, and where the instruction stands in it."""
-    text, other = (_render(tokenizer, words, system) for words in (instruction, PLACEHOLDER))
+    text, other = (_render(tokenizer, words + suffix, system) for words in (instruction, PLACEHOLDER))
     start = other.find(PLACEHOLDER)
     end = len(text) - (len(other) - start - 1)
     if start < 0 or text[start:end] != instruction:

@@ -1,0 +1,119 @@
+"""Does a model answer rightly? Greedy replies to examples, read by the matchers of the evaluation room.
+
+An example with an `answer` is right where the matcher reads that answer out of the reply. One without is right where
+the reply begins with the target's own tokens, which needs no tokenizer.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench.batching import BatchSize
+from workbench.errors import InputError, suggest
+from workbench.evaluation.answers import MATCHERS
+from workbench.evaluation.generation import generate
+from workbench.leaf.examples import Example
+
+NEW_TOKENS = 256
+"""Tokens of a reply in which an answer is looked for."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said: its tokens, the end token included, and the text without special tokens ("" for none)."""
+
+    tokens: tuple[int, ...]
+    text: str
+
+
+Match = str | Callable[[Reply, Example], bool]
+"""How a reply is judged: the name of a matcher (`workbench.evaluation.MATCHERS`), or a function of your own."""
+
+
+def ask(
+    model: Any,
+    examples: Sequence[Example],
+    *,
+    match: Match = "number",
+    max_new_tokens: int | None = None,
+    batch_size: BatchSize = "auto",
+    resume: str | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """A model's greedy replies to examples and whether they are right.
+
+    Args:
+        model: a model from `workbench.load`; hooks on it are active.
+        examples: in the model's tokens; at response level the reply goes on from the shown part of the response.
+        match: "letter", "number", "yes_no", "gsm8k_strict", "gsm8k_flexible" for examples with an answer; or a
+            function of the `Reply` and the example.
+        max_new_tokens: tokens a reply may have; by default 256, or the longest target where no example has an answer.
+        batch_size: prompts at a time.
+        resume: the netCDF file of the result, see `workbench.evaluation.generate`.
+        progress: show a bar.
+
+    Returns:
+        What `workbench.evaluation.generate` returns, with `correct(example)`.
+
+    Raises:
+        InputError: an unknown matcher, or one that reads no answer in an example's own.
+    """
+    judge = judge_of(match)
+    for example in examples:
+        if isinstance(match, str):
+            wanted(match, example)
+    longest = max(len(e.target) for e in examples)
+    limit = max_new_tokens or (longest if all(e.answer is None for e in examples) else NEW_TOKENS)
+    said = generate(
+        model,
+        [e.context for e in examples],
+        max_new_tokens=limit,
+        batch_size=batch_size,
+        resume=resume,
+        progress=progress,
+    )
+    rows = zip(said["tokens"].values, said["n_tokens"].values, said["reply"].values, strict=True)
+    replies = [Reply(tuple(int(t) for t in tokens[:n]), str(text)) for tokens, n, text in rows]
+    right = [bool(judge(reply, example)) for reply, example in zip(replies, examples, strict=True)]
+    return said.assign(correct=("example", np.array(right)))
+
+
+def judge_of(match: Match) -> Callable[[Reply, Example], bool]:
+    """The function behind a way of judging.
+
+    Raises:
+        InputError: an unknown matcher.
+    """
+    if not isinstance(match, str):
+        return match
+    if match not in MATCHERS:
+        raise InputError(f"match={match!r} names no way to read an answer; {suggest(match, MATCHERS)}")
+    read = MATCHERS[match]
+
+    def judge(reply: Reply, example: Example) -> bool:
+        if example.answer is None:
+            return reply.tokens[: len(example.target)] == example.target
+        return read(reply.text) == wanted(match, example)
+
+    return judge
+
+
+def wanted(match: str, example: Example) -> str | None:
+    """The example's answer in the matcher's form; None where the reply must be the target itself.
+
+    Raises:
+        InputError: the matcher reads no answer in it.
+    """
+    if example.answer is None:
+        return None
+    for form in (example.answer, f"#### {example.answer}"):
+        found = MATCHERS[match](form)
+        if found is not None:
+            return found
+    raise InputError(
+        f"Example {example.identifier!r}: match={match!r} finds no answer in its answer {example.answer!r}, so no "
+        f"reply could be right. Choose another matcher ({', '.join(MATCHERS)}) or give a function of reply and example."
+    )

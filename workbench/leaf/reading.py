@@ -1,0 +1,130 @@
+"""Examples from data: files in GSM8K's form, JSON lines, a column set of the Hub, or what was written before.
+
+A row is an instruction and a response, under one of the names that the common sets use; in GSM8K's form the answer is
+what stands behind "####". The marks of GSM8K's calculator (<<16-3=13>>) are taken out unless they are asked for. A row
+that holds token ids (`prompt` and `response`) is an example already, as `write_examples` writes it.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import InputError
+from workbench.evaluation.rows import Malformed, Row, make, read_rows
+from workbench.leaf.examples import Example, as_record, from_record
+from workbench.leaf.wording import example
+from workbench.results import write_text
+
+INSTRUCTIONS = ("instruction", "question", "problem", "prompt", "input")
+RESPONSES = ("response", "output", "solution", "answer", "completion")
+ANSWERS = ("final_answer", "prompt_answer", "target", "gold")
+"""Column names, the first that a row has; the second of the answers is that of the released code's data."""
+_MARKED = re.compile(r"####\s*(\S.*?)\s*$")
+_CALCULATOR = re.compile(r"<<[^<>]*>>")
+
+
+def read_examples(
+    model: Any,
+    source: str | Path | Iterable[dict[str, Any]],
+    *,
+    n: int | None = None,
+    split: str = "train",
+    system: str | None = None,
+    suffix: str = "",
+    cut_last: int = 0,
+    calculator: bool = False,
+    skip_malformed: bool = False,
+) -> list[Example]:
+    """Examples in a model's tokens.
+
+    Args:
+        model: the student, from `workbench.load`, or its tokenizer.
+        source: a .jsonl, .jsonl.gz, .json or .csv file; rows (dictionaries); or the id of a data set on the Hub, such
+            as "openai/gsm8k:main" with a configuration behind the colon.
+        n: the first so many rows.
+        split: of a data set on the Hub.
+        system: a system message.
+        suffix: a request behind every instruction, such as "Reason step by step."; its tokens are not pruned.
+        cut_last: so many of the last tokens of the user's message are not pruned.
+        calculator: keep the marks of GSM8K's calculator in responses.
+        skip_malformed: leave rows out that cannot be used.
+
+    Raises:
+        InputError: no such file or data set, no usable row, or a malformed one, by its place.
+    """
+    rows = _rows(source, split)
+    taken = list(islice(rows, n))
+
+    def maker(values: dict[str, Any]) -> Example:
+        if isinstance(values.get("prompt"), list):
+            return from_record(values)
+        instruction, response, answer = _fields(values)
+        response = response if calculator else _CALCULATOR.sub("", response)
+        return example(
+            model,
+            instruction,
+            response,
+            answer,
+            system=system,
+            suffix=suffix,
+            cut_last=cut_last,
+            identifier=str(values.get("id", values.get("identifier", ""))),
+        )
+
+    made = make(taken, maker, skip=skip_malformed)
+    if not made:
+        raise InputError(f"{source if isinstance(source, str | Path) else 'The list of rows'} holds no usable row.")
+    return [e if e.identifier else replace(e, identifier=str(i)) for i, e in enumerate(made)]
+
+
+def write_examples(examples: Sequence[Example], path: str | Path) -> Path:
+    """Write examples as JSON lines, whole or not at all; `read_examples` reads them as they were.
+
+    Args:
+        examples: what to write.
+        path: the file.
+    """
+    return write_text(path, "".join(json.dumps(as_record(e)) + "\n" for e in examples))
+
+
+def _fields(values: dict[str, Any]) -> tuple[str, str, str | None]:
+    """Instruction, response and final answer of a row."""
+    instruction = next((values[name] for name in INSTRUCTIONS if isinstance(values.get(name), str)), None)
+    response = next((values[name] for name in RESPONSES if isinstance(values.get(name), str)), None)
+    if instruction is None or response is None:
+        what, names = ("instruction", INSTRUCTIONS) if instruction is None else ("response", RESPONSES)
+        raise Malformed(f"it has no {what} under any of {', '.join(names)}; its columns are {', '.join(values)}.")
+    given = next((str(values[name]) for name in ANSWERS if values.get(name) not in (None, "")), None)
+    marked = _MARKED.search(response)
+    return instruction, response, given or (marked.group(1) if marked else None)
+
+
+def _rows(source: str | Path | Iterable[dict[str, Any]], split: str) -> Iterable[Row]:
+    if not isinstance(source, str | Path):
+        return [Row(f"row {i}", dict(row)) for i, row in enumerate(source)]
+    path = Path(source)
+    if path.is_file():
+        return read_rows(path)
+    if path.suffix in (".jsonl", ".json", ".csv", ".gz") or path.is_dir():
+        what = "is a folder; name the file in it" if path.is_dir() else "does not exist"
+        raise InputError(f"The file {path} {what}. Give a .jsonl, .json or .csv file of questions and answers.")
+    return _hub(str(source), split)
+
+
+def _hub(name: str, split: str) -> Iterable[Row]:
+    from datasets import load_dataset
+
+    repo, _, configuration = name.partition(":")
+    try:
+        loaded = load_dataset(repo, configuration or None, split=split)
+    except Exception as cause:  # the library raises many kinds: no such set, no connection, no such split
+        first = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        raise InputError(
+            f"No data {name!r}: it is no file here, and the Hub gave: {first} Check the spelling, the connection "
+            "(HF_HUB_OFFLINE is off?), and that the split exists."
+        ) from cause
+    return (Row(f"{repo}, {split}, row {i}", dict(values)) for i, values in enumerate(loaded))

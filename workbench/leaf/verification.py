@@ -1,0 +1,94 @@
+"""Does an answer turn right without a span? Both models answer the counterfactual; only then the span is confounding.
+
+The student answers first, the teacher only what the student gets right: the criterion wants both, in any order.
+Counterfactuals that occur more than once are answered once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench.batching import BatchSize
+from workbench.leaf.asking import Match
+from workbench.leaf.examples import Example
+from workbench.leaf.pruning import Pruned
+from workbench.leaf.selection import MODELS, in_turn
+from workbench.leaf.vocabularies import teacher_examples
+
+
+def verify(
+    student: Any,
+    teacher: Any,
+    pruned: Sequence[Pruned],
+    *,
+    match: Match = "number",
+    max_new_tokens: int | None = None,
+    align: str = "ids",
+    batch_size: BatchSize = "auto",
+    resume: str | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Let both models answer counterfactuals.
+
+    Args:
+        student: a model from `workbench.load`.
+        teacher: another.
+        pruned: from `workbench.leaf.prune`.
+        match: how a reply is judged, see `workbench.leaf.ask`.
+        max_new_tokens: tokens a reply may have.
+        align: "ids", or "characters" for models with different tokenizers.
+        batch_size: prompts at a time.
+        resume: a folder in which finished batches are kept.
+        progress: show a bar.
+
+    Returns:
+        Per span: `origin`, the index of its example; `start` and `stop`, its first and one behind its last position;
+        `removed` (span, position); `text_after`, the shorter instruction; `reply_after` and `correct_after` (model,
+        span; NaN where the teacher was not asked); `accepted`, whether both are right; `round_trip`, whether the
+        shorter text has the same tokens (NaN where ids were deleted).
+    """
+    distinct: dict[Example, int] = {}
+    which = [distinct.setdefault(p.example, len(distinct)) for p in pruned]
+    shorter = list(distinct)
+    if shorter:
+        other = teacher_examples(student, teacher, shorter, align)
+        said = in_turn(
+            student,
+            teacher,
+            shorter,
+            other,
+            [True] * len(shorter),
+            match=match,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            resume=resume,
+            progress=progress,
+        )
+        replies, correct = said["reply"].values[:, which], said["correct"].values[:, which]
+    else:
+        replies, correct = np.empty((2, 0), dtype=object), np.empty((2, 0))
+    return _records(pruned, replies, correct)
+
+
+def _records(pruned: Sequence[Pruned], replies: np.ndarray, correct: np.ndarray) -> xr.Dataset:
+    width = 1 + max((p.removed[-1] for p in pruned), default=0)
+    removed = np.zeros((len(pruned), width), dtype=bool)
+    for row, one in enumerate(pruned):
+        removed[row, list(one.removed)] = True
+    trip = [np.nan if p.round_trip is None else float(p.round_trip) for p in pruned]
+    return xr.Dataset(
+        {
+            "origin": ("span", np.array([p.origin for p in pruned], dtype=int)),
+            "start": ("span", np.array([p.removed[0] for p in pruned], dtype=int)),
+            "stop": ("span", np.array([p.removed[-1] + 1 for p in pruned], dtype=int)),
+            "removed": (("span", "position"), removed),
+            "text_after": ("span", np.array([p.example.text or "" for p in pruned], dtype=object)),
+            "reply_after": (("model", "span"), replies),
+            "correct_after": (("model", "span"), correct),
+            "accepted": ("span", (correct == 1).all(0)),
+            "round_trip": ("span", np.array(trip, dtype=float)),
+        },
+        coords={"model": list(MODELS)},
+    )
