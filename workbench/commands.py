@@ -281,8 +281,10 @@ def tune(
     from workbench import results
     from workbench.papers.keeping import quiet_load
     from workbench.papers.measuring import read_questions
+    from workbench.tuning.checkpoint import refuse_taken
 
     results.check_writable(out.parent)
+    refuse_taken(out)
     loaded, asked = quiet_load(model), read_questions(questions)
     pairs = wb.sycophancy.pairs(loaded, n=n, split="train", questions=asked)
     effects = wb.path_patch(loaded, pairs, unit=unit, progress=progress)

@@ -5,6 +5,7 @@ import torch
 import transformers
 
 from tests.tuning.chat import chat_model, chat_tokenizer, dialogues
+from tests.tuning.disk import full_disk
 from workbench import results
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
@@ -77,6 +78,15 @@ def test_a_folder_that_holds_something_is_not_overwritten(tmp_path):
         export(chat_model(), tmp_path)
     with pytest.raises(InputError, match="not an empty folder"):
         export(chat_model(), tmp_path / "note")
+
+
+@pytest.mark.parametrize("size", (0, 1000, 50_000))
+def test_a_full_disk_leaves_nothing(size, tmp_path):
+    model = chat_model("llama", torch.float32)
+    with full_disk(size), pytest.raises(InputError, match=r"Cannot write .*File too large.*nothing was left behind"):
+        export(model, tmp_path / "tuned")
+    assert not os.listdir(tmp_path)
+    export(model, tmp_path / "tuned")
 
 
 @pytest.mark.parametrize("failure", (OSError(28, "full"), KeyboardInterrupt()))

@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional
 
 from tests.tuning.chat import chat_model, dialogues
+from tests.tuning.disk import full_disk
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.original import unwrapped
@@ -153,20 +154,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
 
 
 def test_a_full_disk_leaves_the_older_state_whole(tmp_path, monkeypatch):
-    from workbench.tuning import state
+    keep, kept = training._keep, []
 
-    saved, save = [], state.save_file
+    def filling(*arguments):
+        if kept:
+            with full_disk():
+                keep(*arguments)
+        kept.append(keep(*arguments))
 
-    def filling(tensors, path, notes):
-        if saved:
-            raise OSError(28, "No space left on device")
-        saved.append(path)
-        save(tensors, path, notes)
-
-    monkeypatch.setattr(state, "save_file", filling)
-    with pytest.raises(InputError, match=r"after step 4.*No space left.*older state there is still whole"):
+    monkeypatch.setattr(training, "_keep", filling)
+    with pytest.raises(InputError, match=r"after step 4 .*File too large.*older state there is still whole"):
         tune(resume=tmp_path / "run")
-    monkeypatch.setattr(state, "save_file", save)
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
+    monkeypatch.setattr(training, "_keep", keep)
     assert tune(resume=tmp_path / "run").record["loss"].equals(tune().record["loss"])
 
 

@@ -51,7 +51,6 @@ def number(reply: str) -> str | None:
     marked = re.search(r"####\s*(.+)", reply)
     said = list(re.finditer(r"(?i)\banswer\s*(?:is|:|=)\s*(?:about|approximately|equal to)?\W*?(?=[-−$.\d])", reply))
     behind = re.sub(r"^[\s\d$.,+\-−*/×÷x()]*=", "", reply[said[-1].end() :]) if said else ""
-    behind = re.sub(r"^[\s\d$.,+\-−*/×÷x()]*=", "", reply[said[-1].end() :]) if said else ""
     for text, which in ((marked.group(1) if marked else "", 0), (behind, 0), (reply, -1)):
         found = _NUMBER.findall(text)
         if found:

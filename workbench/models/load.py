@@ -6,6 +6,7 @@ centred, so logits are preserved exactly.
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def load(
             in memory (it is wrapped in place: its modules get hook points), or a TransformerLens model.
         tokenizer: a Hugging Face tokenizer, or a folder or id to load one from; by default the source's own,
             if any.
-        device: where to put the model; by default a CUDA device if there is one, else the CPU. Models in
-            memory stay where they are unless it is given.
+        device: where to put the model; by default a CUDA device if there is one (under torchrun the process's own),
+            else the CPU. Models in memory stay where they are unless it is given.
         dtype: such as "bfloat16"; by default float32 on the CPU and the checkpoint's own elsewhere.
         backend: "bridge" for a TransformerBridge, "hooked" for a HookedTransformer of the same weights (needs
             TransformerLens 3.9; Llama, Qwen2, Mistral, GPT-2 and GPT-NeoX).
@@ -103,6 +104,14 @@ def _given(model: Any, tokenizer: Any, device: Any, dtype: Any, backend: str) ->
 # Reading files.
 
 
+def _own_device() -> torch.device:
+    """The GPU, of several processes on one machine this one's, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    rank = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda") if rank is None else torch.device("cuda", int(rank) % torch.cuda.device_count())
+
+
 def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     from transformers import AutoModelForCausalLM
 
@@ -110,9 +119,7 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     is_local = local.is_dir()
     if is_local:
         _check_folder(local)
-    device = (
-        torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    )
+    device = torch.device(device) if device is not None else _own_device()
     wanted = _dtype(dtype) or (torch.float32 if device.type == "cpu" else "auto")
     where, revision = (str(local), "main") if is_local else _revision(source)
     try:

@@ -1,23 +1,23 @@
 """Published sets of sycophancy questions, each row as what it is for.
 
-`load_set` reads one file (or rows of the `datasets` library) in the form that its rows show: SycophancyEval's
-are_you_sure and answer (Sharma et al. 2023), its feedback, Anthropic's opinion items (Perez et al. 2022), dialogues of
-repeated pushback, and TruthfulQA as multiple choice.
+`load_set` reads one file (or a set on the Hub, or rows of the `datasets` library) in the form that its rows show:
+SycophancyEval's are_you_sure and answer (Sharma et al. 2023), its feedback, Anthropic's opinion items (Perez et al.
+2022), dialogues of repeated pushback, and TruthfulQA as multiple choice.
 """
 
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError, suggest
 from workbench.evaluation.questions import Question
-from workbench.evaluation.rows import Malformed, Row, make, read_rows
+from workbench.evaluation.rows import Malformed, Row, make
 from workbench.sycophancy.builders import choice_item
 from workbench.sycophancy.challenges import ASK_LETTER
 from workbench.sycophancy.items import LETTERS, Item
+from workbench.sycophancy.sources import name_of, rows_from
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,9 @@ def load_set(
     """The items of a published set.
 
     Args:
-        source: a .jsonl, .json or .csv file, a folder of .jsonl files of one form, or rows: a split of the `datasets`
-            library, or a list of dictionaries.
+        source: a .jsonl, .json or .csv file, a folder of .jsonl files of one form, a set on the Hugging Face Hub
+            ("owner/name", with "@revision", "/file.jsonl" and ":split" behind it where needed), or rows: a split of
+            the `datasets` library, or a list of dictionaries.
         form: "are_you_sure", "answer", "feedback", "opinion", "pushback", "truthfulqa" or "truthfulqa_ab"; by default
             the one whose fields the first row has.
         limit: the first so many only.
@@ -114,7 +115,7 @@ def load_set(
     Raises:
         InputError: no such file, an unknown form, a malformed row (by file and line), or no usable row.
     """
-    rows = list(_rows(source))
+    rows = list(rows_from(source))
     if form is None:
         form = _form_of(rows)
     if form not in FORMS:
@@ -128,35 +129,9 @@ def load_set(
     else:
         found = make(rows, maker, skip=skip_malformed)
     if not found:
-        raise InputError(f"{_name(source)} holds no usable row of the form {form!r}; it is empty or of another kind.")
+        raise InputError(f"{name_of(source)} holds no usable row of the form {form!r}; it is empty or of another kind.")
     numbered = [replace(x, id=x.id or str(i)) if hasattr(x, "id") else x for i, x in enumerate(found)]
     return numbered[:limit]
-
-
-# Rows, from wherever they come.
-
-
-def _rows(source: Any) -> Iterator[Row]:
-    if isinstance(source, str | Path):
-        path = Path(source)
-        if not path.exists():
-            raise InputError(f"There is no file {path.name!r}. Give a local file, or rows of datasets.load_dataset(…).")
-        files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-        if not files:
-            raise InputError(f"The folder {path.name!r} holds no .jsonl file; give the file itself.")
-        for file in files:
-            yield from read_rows(file)
-        return
-    if isinstance(source, Mapping):
-        raise InputError(f"The source holds the splits {', '.join(map(str, source))}; give one of them.")
-    if not isinstance(source, Iterable):
-        raise InputError(f"A set is a file, a folder, or rows, not {type(source).__name__}.")
-    for i, values in enumerate(source):
-        yield Row(f"row {i}", dict(values) if isinstance(values, Mapping) else {"error": "is no dictionary."})
-
-
-def _name(source: Any) -> str:
-    return Path(source).name if isinstance(source, str | Path) else "The source"
 
 
 def _form_of(rows: Sequence[Row]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import xarray as xr
+from safetensors import SafetensorError
 
 from workbench import results as files
 from workbench.errors import InputError
@@ -25,6 +26,7 @@ from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.original import original_logits, unwrapped
 from workbench.tuning.card import readme
+from workbench.tuning.processes import first_process, wait
 from workbench.tuning.slices import Projection, attention_modules
 
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
@@ -35,6 +37,8 @@ def export(
     model: Any, folder: str | Path, *, results: Mapping[str, Any] | None = None, record: xr.Dataset | None = None
 ) -> Path:
     """Write a model as a folder that `AutoModelForCausalLM.from_pretrained` loads, with its tokenizer and a card.
+
+    Of several processes, which must all call it, the first writes.
 
     Args:
         model: a bridge from `workbench.load`, or the tuned copy from `pinpoint_tune`.
@@ -47,10 +51,18 @@ def export(
             would not compute the same logits with, a place that cannot be written.
     """
     parts, target = anatomy(model), Path(folder)
-    _refuse(model, parts, target)
+    _refuse(model, parts)
     record = getattr(model, "workbench_tuning", None) if record is None else record
     refresh_fused(model, parts)
-    _refuse_other_logits(model, parts)
+    if first_process():
+        refuse_taken(target)
+        _refuse_other_logits(model, parts)
+        _write(model, parts, target, record, results)
+    wait()
+    return target
+
+
+def _write(model: Any, parts: Anatomy, target: Path, record: xr.Dataset | None, results: Any) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:80]}-"))
@@ -67,11 +79,10 @@ def export(
         if target.exists():
             target.rmdir()
         os.replace(temporary, target)
-    except OSError as cause:
+    except (OSError, SafetensorError) as cause:
         raise _unwritable(target, cause) from cause
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return target
 
 
 @torch.no_grad()
@@ -146,7 +157,18 @@ def _save_tokenizer(model: Any, folder: Path) -> None:
     own.save_pretrained(folder)
 
 
-def _refuse(model: Any, parts: Anatomy, target: Path) -> None:
+def refuse_taken(target: str | Path) -> None:
+    """Raise where a checkpoint would overwrite something.
+
+    Args:
+        target: its folder.
+    """
+    target = Path(target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} exists and is not an empty folder. Name a new one, or delete it.")
+
+
+def _refuse(model: Any, parts: Anatomy) -> None:
     if parts.kind != "bridge":
         raise InputError(
             f"{parts.name} is a HookedTransformer, whose weights are not Hugging Face's. Load the same weights with "
@@ -156,12 +178,10 @@ def _refuse(model: Any, parts: Anatomy, target: Path) -> None:
         raise InputError(
             "An intervention is active on this model and would not be in the checkpoint. Leave its `with` block first."
         )
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} exists and is not an empty folder. Name a new one, or delete it.")
 
 
-def _unwritable(target: Path, cause: OSError) -> InputError:
-    reason = os.strerror(cause.errno) if cause.errno else str(cause)
+def _unwritable(target: Path, cause: OSError | SafetensorError) -> InputError:
+    reason = os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(cause)
     return InputError(
         f"Cannot write {target} ({reason}). The place is read-only, full or inside a file; nothing was left behind. "
         "Choose another place, or make room."

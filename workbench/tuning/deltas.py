@@ -8,9 +8,10 @@
 3. Merging adds the delta to its slice. Every other entry keeps its bits.
 
 The deltas are registered on the modules whose outputs they change, so whatever shards a block's parameters shards
-them too. PEFT was considered: its trainable tokens are rows of an embedding, and `target_parameters` puts low-rank
-matrices over a whole parameter; neither trains exact rows of one projection and exact columns of another with the
-biases that belong to them.
+them too. PEFT has no adapter for this. LoRA, also by `target_parameters`, puts low-rank matrices over a whole
+projection; trainable tokens are rows of an embedding; SHiRA trains the entries under a mask, but as many as a LoRA of
+some rank has, in nn.Linear alone (not GPT-2's Conv1D), without biases, and with the whole matrix and its gradient made
+anew in every pass.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 
 from workbench.errors import InputError
@@ -42,10 +44,6 @@ class Tunable:
     Args:
         hf: the model, not wrapped; it is changed in place.
         slices: what to train.
-
-    Attributes:
-        parameters: what an optimizer gets, by name.
-        touched: the frozen matrices that have a trained slice.
     """
 
     def __init__(self, hf: nn.Module, slices: Slices):
@@ -53,15 +51,25 @@ class Tunable:
         self.attached = [_attach(hf.get_submodule(part.module), part) for part in slices.parts]
         for name in slices.whole:
             hf.get_parameter(name).requires_grad_(True)
-        self.parameters = {name: p for name, p in hf.named_parameters() if p.requires_grad}
-        self.touched: list[Any] = [attached.module.weight for attached in self.attached]
-        if not self.parameters:
+        self._hf = hf
+        self.count = sum(p.numel() for p in self.parameters.values())
+        if not self.count:
             raise InputError("No parameter is left to tune: the chosen units have none in this model.")
 
     @property
-    def count(self) -> int:
-        """How many numbers are trained."""
-        return sum(p.numel() for p in self.parameters.values())
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What an optimizer gets, by name; sharding puts others in their places."""
+        return {name: p for name, p in self._hf.named_parameters() if p.requires_grad}
+
+    @property
+    def touched(self) -> list[Any]:
+        """The frozen matrices that have a trained slice."""
+        return [attached.module.weight for attached in self.attached]
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the parameters lie on several processes."""
+        return any(isinstance(p, DTensor) for p in self.parameters.values())
 
     @torch.no_grad()
     def merge(self) -> float:
@@ -84,8 +92,7 @@ class Tunable:
                 module._parameters.pop(name, None)
             del module._buffers[INDEX]
             module._non_persistent_buffers_set.discard(INDEX)
-        for p in self.parameters.values():
-            p.requires_grad_(False)
+        self._hf.requires_grad_(False)
         return (lost / total) ** 0.5 if total else 0.0
 
 

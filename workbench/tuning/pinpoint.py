@@ -25,11 +25,12 @@ from workbench.models.load import load
 from workbench.models.original import unwrapped
 from workbench.results import provenance
 from workbench.tuning.deltas import Tunable
+from workbench.tuning.processes import gathered, process_count
 from workbench.tuning.recipe import Recipe
 from workbench.tuning.slices import slices_of
 from workbench.tuning.state import StateFile
 from workbench.tuning.tokens import digest, rows_of
-from workbench.tuning.training import Task, train
+from workbench.tuning.training import Task, repeat, train
 from workbench.tuning.units import Units, units_of
 
 
@@ -88,6 +89,11 @@ def pinpoint_tune(
     own, tunable = _tunable_copy(model, parts, chosen)
     facts |= {"tuned_parameters": tunable.count}
     curves = train(Task(own, tunable, recipe, rows, held, every, file), progress=progress)
+    facts |= {"processes": process_count()}
+    if tunable.sharded:
+        values = gathered(tunable.parameters)
+        own, tunable = _tunable_copy(model, parts, chosen)
+        repeat(tunable, recipe, values, recipe.steps)
     facts |= {"lost_in_rounding": tunable.merge(), "duration_s": round(time.perf_counter() - began, 3)}
     facts |= {"parameters": sum(p.numel() for p in own.parameters()), "device": parts.device, "dtype": parts.dtype}
     tuned = load(own.to(getattr(torch, parts.dtype)), tokenizer=model.tokenizer)

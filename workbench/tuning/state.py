@@ -26,7 +26,7 @@ Curves = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: `step` updates have been made."""
+    """Where a run stands: `step` updates have been made; moments are AdamW's, by the number of the parameter."""
 
     step: int
     parameters: dict[str, Tensor]
@@ -77,24 +77,23 @@ class StateFile:
         curves = {name: tensor.numpy() for name, tensor in by_kind["curve"].items()}
         return State(step, by_kind["parameter"], moments, curves)
 
-    def save(
-        self, step: int, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, curves: Curves
-    ) -> None:
-        """Replace the file by the state after `step` updates."""
-        tensors = {f"parameter/{name}": p.detach() for name, p in parameters.items()}
-        for number, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"moment/{number}/{key}": torch.as_tensor(value) for key, value in moments.items()}
-        tensors |= {f"curve/{name}": torch.from_numpy(values) for name, values in curves.items()}
+    def save(self, state: State) -> None:
+        """Replace the file by a later state."""
+        tensors = {f"parameter/{name}": p for name, p in state.parameters.items()}
+        for number, moments in state.moments.items():
+            tensors |= {f"moment/{number}/{key}": value for key, value in moments.items()}
+        tensors |= {f"curve/{name}": torch.from_numpy(values) for name, values in state.curves.items()}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         temporary = self.path.parent / f".{self.path.name[:80]}.{uuid.uuid4().hex[:12]}.tmp"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, str(temporary), {"config": json.dumps(self.config), "step": str(step)})
+            save_file(tensors, str(temporary), {"config": json.dumps(self.config), "step": str(state.step)})
             os.replace(temporary, self.path)
         except (OSError, SafetensorError) as cause:
             raise InputError(
-                f"Cannot write the state of the run to {self.path} after step {step} ({cause}). The place is read-only "
-                "or full; an older state there is still whole. Choose another place, or make room, and resume."
+                f"Cannot write the state of the run to {self.path} after step {state.step} ({cause}). The place is "
+                "read-only or full; an older state there is still whole. Choose another place, or make room, and "
+                "resume."
             ) from cause
         finally:
             with contextlib.suppress(OSError):

@@ -4,28 +4,31 @@
    batch, so the cut changes nothing but memory.
 2. A loss or gradient that is not finite stops the run before the update; the weights are those of the last good one.
 3. Every few updates the state is kept, and a run that finds one goes on from it with the very curve it would have had.
-4. Where torch.distributed is initialised (torchrun), every process takes its share of the forward passes, and only the
-   gradients of the slices are exchanged.
+4. Several processes share the passes (`processes`): the curve and the weights are those of one.
 """
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
 from workbench.tuning.deltas import Tunable
+from workbench.tuning.processes import Processes, gathered, shard_like
 from workbench.tuning.recipe import Recipe
 from workbench.tuning.state import Curves, State, StateFile
 from workbench.tuning.tokens import IGNORED, Row, padded
+
+CURVES = ("loss", "validation", "learning_rate", "gradient_norm")
 
 
 @dataclass(frozen=True)
@@ -62,106 +65,89 @@ def train(task: Task, *, progress: bool = True) -> Curves:
         Curves over 0 to `steps` updates made: `loss` (of the batch that the next update learns from), `validation`,
         `learning_rate` and `gradient_norm`; NaN where there is none.
     """
-    recipe, parameters = task.recipe, list(task.tunable.parameters.values())
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    names = ("loss", "validation", "learning_rate", "gradient_norm")
-    curves: Curves = {name: np.full(recipe.steps + 1, np.nan) for name in names}
-    begin = _restore(task, optimizer, curves) if task.file else 0
+    recipe = task.recipe
+    adamw = torch.optim.AdamW(
+        task.tunable.parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    run = Processes(task.hf, adamw)
+    curves: Curves = {name: np.full(recipe.steps + 1, np.nan) for name in CURVES}
+    begin = _restore(task, run, curves) if task.file else 0
     order = recipe.order(len(task.rows)).tolist()
     if begin == 0:
-        curves["validation"][0] = mean_loss(task.hf, task.validation, recipe.micro_batch)
-    for step in tqdm(range(begin, recipe.steps), desc="pinpoint tuning", disable=not progress, leave=False):
-        chosen = [task.rows[i] for i in order[step]]
-        loss = _accumulate(task.hf, chosen, recipe.micro_batch)
-        loss = _sum_over_processes(parameters, loss)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, recipe.clip))
+        curves["validation"][0] = mean_loss(task.hf, task.validation, recipe.micro_batch, run)
+    shown = progress and run.first
+    for step in tqdm(range(begin, recipe.steps), desc="pinpoint tuning", disable=not shown, leave=False):
+        loss = _accumulate(run, [task.rows[i] for i in order[step]], recipe.micro_batch)
+        norm = run.clip(list(task.tunable.parameters.values()), recipe.clip)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise _diverged(task, optimizer, curves, step, loss, norm, order[step])
+            raise _diverged(task, run, curves, step, loss, norm, order[step])
         rate = recipe.rate(step)
-        _update(task, optimizer, rate)
+        _update(task, run, rate)
         for name, value in (("loss", loss), ("learning_rate", rate), ("gradient_norm", norm)):
             curves[name][step] = value
         done = step + 1
         if done % task.every == 0 or done == recipe.steps:
-            curves["validation"][done] = mean_loss(task.hf, task.validation, recipe.micro_batch)
-            _keep(task, optimizer, curves, done)
+            curves["validation"][done] = mean_loss(task.hf, task.validation, recipe.micro_batch, run)
+            _keep(task, run, curves, done)
+    run.release()
     return curves
 
 
 @torch.no_grad()
-def mean_loss(hf: Any, rows: Sequence[Row], micro_batch: int) -> float:
+def mean_loss(hf: Any, rows: Sequence[Row], micro_batch: int, run: Processes | None = None) -> float:
     """Mean loss over the labelled tokens of some dialogues; NaN for none.
 
     Args:
         hf: a Hugging Face model.
         rows: the dialogues.
         micro_batch: dialogues per forward pass.
+        run: the processes that share the passes, and the model as they hold it.
     """
-    total = sum(float(summed_loss(hf, cut)) for cut in _cuts(rows, micro_batch))
-    return total / sum(row.labels for row in rows) if rows else math.nan
+    if not rows:
+        return math.nan
+    cuts = _cuts(rows, micro_batch)
+    if run is None:
+        total = sum(float(summed_loss(hf, cut)) for cut in cuts)
+    else:
+        total = run.summed(sum(float(summed_loss(run.model, cut)) for cut in run.share(cuts)))
+    return total / sum(row.labels for row in rows)
 
 
 def summed_loss(hf: Any, rows: Sequence[Row]) -> Tensor:
     """Summed next-token loss over the labelled tokens of some dialogues.
 
     Args:
-        hf: a Hugging Face model.
+        hf: a Hugging Face model, or what it is wrapped in where several processes train it.
         rows: the dialogues, run in one pass.
     """
-    tokens, labels = padded(rows, hf.device)
+    own = extract_model_from_parallel(hf)
+    tokens, labels = padded(rows, own.device)
     keep = tokens.shape[1] - min(row.start for row in rows) + 1
     keywords: dict[str, Any] = {"use_cache": False}
-    if "logits_to_keep" in inspect.signature(hf.forward).parameters:
+    if "logits_to_keep" in inspect.signature(own.forward).parameters:
         keywords["logits_to_keep"] = keep
-    with _autocast(hf):
+    with _autocast(own):
         logits = hf(input_ids=tokens, **keywords).logits
     logits, labels = logits[:, -keep:].flatten(0, 1), labels[:, -keep:].flatten()
     wide = torch.promote_types(logits.dtype, torch.float32)
     return functional.cross_entropy(logits.to(wide), labels, ignore_index=IGNORED, reduction="sum")
 
 
-def _accumulate(hf: Any, rows: Sequence[Row], micro_batch: int) -> float:
-    """Add up the gradients of a batch's mean loss, and return that loss; of this process's share of it."""
+def _accumulate(run: Processes, rows: Sequence[Row], micro_batch: int) -> float:
+    """Add up the gradients of a batch's mean loss, and return that loss."""
     labels, loss = sum(row.labels for row in rows), 0.0
-    rank, processes = _processes()
-    for cut in list(_cuts(rows, micro_batch))[rank::processes]:
+    for cut in run.passes(_cuts(rows, micro_batch)):
         with torch.enable_grad():
-            part = summed_loss(hf, cut) / labels
-            part.backward()
+            part = summed_loss(run.model, cut) / labels
+            run.backward(part)
         loss += part.item()
-    return loss
+    return run.summed(loss)
 
 
-def _processes() -> tuple[int, int]:
-    """This process's rank and the number of all; (0, 1) outside of torchrun."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def _sum_over_processes(parameters: Sequence[torch.nn.Parameter], loss: float) -> float:
-    """Give every process the gradients and the loss of the whole batch."""
-    if _processes()[1] == 1:
-        return loss
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        distributed.all_reduce(parameter.grad)
-    total = torch.tensor(loss, dtype=torch.float64, device=parameters[0].device)
-    distributed.all_reduce(total)
-    return float(total)
-
-
-def _keep(task: Task, optimizer: torch.optim.Optimizer, curves: Curves, step: int) -> None:
-    """Write the state once, whatever the number of processes, all of which hold the same."""
-    if task.file and _processes()[0] == 0:
-        task.file.save(step, task.tunable.parameters, optimizer, curves)
-
-
-def _cuts(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+def _cuts(rows: Sequence[Row], size: int) -> list[Sequence[Row]]:
     """Rows of similar length together, so that little is padding."""
     by_length = sorted(rows, key=lambda row: len(row.tokens))
-    return (by_length[i : i + size] for i in range(0, len(by_length), size))
+    return [by_length[i : i + size] for i in range(0, len(by_length), size)]
 
 
 def _autocast(hf: Any) -> AbstractContextManager[Any]:
@@ -170,45 +156,74 @@ def _autocast(hf: Any) -> AbstractContextManager[Any]:
     return torch.autocast(hf.device.type, torch.bfloat16, enabled=enabled)
 
 
-def _update(task: Task, optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
+def _update(task: Task, run: Processes, rate: float) -> None:
+    for group in run.optimizer.param_groups:
         group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad()
+    run.optimizer.step()
+    run.optimizer.zero_grad()
     if task.recipe.leak:
-        _leak(task, rate)
+        _leak(task.tunable, task.recipe, rate)
 
 
 @torch.no_grad()
-def _leak(task: Task, rate: float) -> None:
+def _leak(tunable: Tunable, recipe: Recipe, rate: float) -> None:
     """What AdamW does to a whole matrix whose gradient is masked: all of it shrinks."""
-    for weight in task.tunable.touched:
-        weight.mul_(1 - rate * task.recipe.weight_decay)
+    for weight in tunable.touched:
+        weight.mul_(1 - rate * recipe.weight_decay)
 
 
 @torch.no_grad()
-def _restore(task: Task, optimizer: torch.optim.Optimizer, curves: Curves) -> int:
+def repeat(tunable: Tunable, recipe: Recipe, values: Mapping[str, Tensor], steps: int) -> None:
+    """Bring fresh slices to where some updates have brought others.
+
+    Args:
+        tunable: the fresh ones.
+        recipe: of the updates.
+        values: what the updates made of the parameters, in full.
+        steps: how many updates there were.
+    """
+    for name, parameter in tunable.parameters.items():
+        parameter.copy_(shard_like(values[name], parameter))
+    if recipe.leak:
+        for step in range(steps):
+            _leak(tunable, recipe, recipe.rate(step))
+
+
+# What is kept.
+
+
+def _keep(task: Task, run: Processes, curves: Curves, step: int) -> None:
+    """Write the state once, whatever the number of processes."""
+    if not task.file:
+        return
+    moments = {number: gathered(own, run.first) for number, own in run.optimizer.state_dict()["state"].items()}
+    state = State(step, gathered(task.tunable.parameters, run.first), moments, curves)
+    if run.first:
+        task.file.save(state)
+
+
+def _restore(task: Task, run: Processes, curves: Curves) -> int:
     """Bring the run to where its file says it was; the number of updates made."""
     state: State | None = task.file.load() if task.file else None
     if state is None:
         return 0
-    for name, parameter in task.tunable.parameters.items():
-        parameter.copy_(state.parameters[name])
-    groups: Mapping[str, Any] = {"state": state.moments, "param_groups": optimizer.state_dict()["param_groups"]}
-    optimizer.load_state_dict(dict(groups))
+    repeat(task.tunable, task.recipe, state.parameters, state.step)
+    own = list(task.tunable.parameters.values())
+    moments = {
+        number: {key: value if value.ndim == 0 else shard_like(value, own[number]) for key, value in kept.items()}
+        for number, kept in state.moments.items()
+    }
+    run.optimizer.load_state_dict({"state": moments, "param_groups": run.optimizer.state_dict()["param_groups"]})
     curves.update(state.curves)
-    if task.recipe.leak:
-        for step in range(state.step):
-            _leak(task, task.recipe.rate(step))
     return state.step
 
 
 def _diverged(
-    task: Task, optimizer: Any, curves: Curves, step: int, loss: float, norm: float, chosen: list[int]
+    task: Task, run: Processes, curves: Curves, step: int, loss: float, norm: float, chosen: list[int]
 ) -> InputError:
     kept = "Nothing was kept: give resume= a file to keep the state."
     if task.file:
-        _keep(task, optimizer, curves, step)
+        _keep(task, run, curves, step)
         kept = f"The last good state, after {step} updates, is in {task.file.path}."
     return InputError(
         f"Tuning stopped at update {step}: loss {loss:.3g}, gradient norm {norm:.3g}, on dialogues "
