@@ -60,9 +60,10 @@ def test_coordinates_add_up_to_the_whole(found):
     bars = plots.peak_coordinates(found).data
     total = np.sum([bar.y for bar in bars], axis=0)
     np.testing.assert_allclose(total, 1, atol=1e-9)
-    top = {bar.name: bar.y[0] for bar in bars}
-    assert top["coordinate 5"] == pytest.approx(160000 / 250001, rel=1e-6)
-    assert top["coordinate 3"] == pytest.approx(90000 / 250001, rel=1e-6)
+    top = {bar.text[0]: bar.y[0] for bar in bars}
+    assert top["5"] == pytest.approx(160000 / 250001, rel=1e-6)
+    assert top["3"] == pytest.approx(90000 / 250001, rel=1e-6)
+    assert [bar.name for bar in bars][:2] == ["largest coordinate", "second coordinate"]
 
 
 def test_a_map_is_the_pattern_below_the_diagonal():

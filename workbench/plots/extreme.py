@@ -10,12 +10,15 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.plots.heatmaps import layer_by_head
-from workbench.plots.house import AGAINST, DIVERGING, INK, RULE, SEQUENTIAL, SERIES, SOFT, TOWARDS, house
+from workbench.plots.house import AGAINST, DIVERGING, INK, PAPER, RULE, SEQUENTIAL, SERIES, SOFT, TOWARDS, house
 from workbench.plots.tokens import token_labels
 
 DROPPED = 0.01
 """Share of the smallest and of the largest value norms of a token that are left out, as in the paper."""
 MOST_TOKENS = 40
+RANKS = ("largest", "second", "third", "fourth", "fifth")
+READABLE = 0.06
+"""Share of a bar from which on its coordinate is written into it."""
 
 
 def sink_heatmap(
@@ -153,7 +156,8 @@ def peak_coordinates(found: xr.Dataset, *, sequence: int = 0, most: int = 5, tit
     Args:
         found: From `extreme_tokens`.
         sequence: Which text.
-        most: Coordinates with a colour of their own, those with the largest share anywhere; the rest is grey.
+        most: Coordinates with a colour of their own, those with the largest share anywhere, by rank; the rest is grey.
+            The numbers in the bars are the coordinates.
         title: Title above the figure.
     """
     one = found.isel(sequence=_sequence(found, sequence))
@@ -165,7 +169,7 @@ def peak_coordinates(found: xr.Dataset, *, sequence: int = 0, most: int = 5, tit
     left = np.ones(len(share))
     for index, c in enumerate(chosen):
         mine = np.where(coordinate == c, share, 0).sum(-1)
-        _stack(figure, layers, 1 - left, mine, f"coordinate {c}", SERIES[index])
+        _stack(figure, layers, 1 - left, mine, f"{RANKS[index]} coordinate", SERIES[index], c)
         left = left - mine
     _stack(figure, layers, 1 - left, left, "all others", RULE)
     house(figure, title=title, height=340)
@@ -183,7 +187,16 @@ def peak_coordinates(found: xr.Dataset, *, sequence: int = 0, most: int = 5, tit
     return figure
 
 
-def _stack(figure: go.Figure, layers: np.ndarray, base: np.ndarray, values: np.ndarray, name: str, colour: str) -> None:
+def _stack(
+    figure: go.Figure,
+    layers: np.ndarray,
+    base: np.ndarray,
+    values: np.ndarray,
+    name: str,
+    colour: str,
+    coordinate: int | None = None,
+) -> None:
+    detail = name if coordinate is None else f"coordinate {coordinate}"
     figure.add_bar(
         x=layers,
         y=values,
@@ -191,8 +204,13 @@ def _stack(figure: go.Figure, layers: np.ndarray, base: np.ndarray, values: np.n
         width=0.75,
         offset=-0.375,
         name=name,
+        text=[str(coordinate) if coordinate is not None and share > READABLE else "" for share in values],
+        textposition="inside",
+        insidetextanchor="middle",
+        textangle=0,
+        textfont={"color": PAPER, "size": 11},
         marker={"color": colour, "line": {"width": 0}},
-        hovertemplate=f"behind layer %{{x}}, {name}: %{{y:.1%}}<extra></extra>",
+        hovertemplate=f"behind layer %{{x}}, {detail}: %{{y:.1%}}<extra></extra>",
     )
 
 
