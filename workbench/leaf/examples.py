@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from workbench.errors import InputError
 
@@ -179,7 +180,7 @@ def from_record(record: dict) -> Example:
     return Example(**fields)
 
 
-def check_examples(examples: Sequence[Example]) -> list[Example]:
+def check_examples(examples: Any) -> list[Example]:
     """The examples as a list.
 
     Raises:

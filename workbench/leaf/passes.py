@@ -128,7 +128,7 @@ def gradient(
     bad = int((~torch.isfinite(wide).flatten(1).all(1)).nonzero()[0])
     raise InputError(
         f"The gradient of {parts.name} is NaN or infinite in row {bad} of a batch (its loss is "
-        f"{float(each[bad]):.3g}), so no token of it can be scored. "
+        f"{each.detach()[bad].item():.3g}), so no token of it can be scored. "
         f"The usual cause is {parts.dtype}: load the model with dtype='float32' or 'bfloat16'. "
         "A model that diverged in training gives it too."
     )
@@ -149,32 +149,41 @@ def frozen(model: Any) -> Generator[None]:
 
 def _last_stream(model: Any, parts: Anatomy, tokens: Tensor, turn: Turn | None) -> Float[Tensor, "row pos d_model"]:
     """The residual stream behind the last block."""
-    if kind_of(model) == "hooked" or has_hooks(model):
-        return _through_hooks(model, parts, tokens, turn)
     kept: list[Tensor] = []
-    with unwrapped(model) as hf, _fused(hf):
-        handles = [
-            inner_module(model.blocks[-1]).register_forward_hook(
-                lambda _module, _args, out: kept.append(out[0] if isinstance(out, tuple) else out)
-            )
-        ]
-        if turn is not None:
-            embedding = hf.get_input_embeddings()
-            handles.append(embedding.register_forward_hook(lambda _module, _args, out: turn(out)))
+    if kind_of(model) == "hooked" or has_hooks(model):
+        end = f"blocks.{parts.n_layers - 1}.hook_resid_post"
+        with _turning(model, turn), hooked(model, {end: kept.append}):
+            run(model, tokens)
+        return kept[0]
+    last = inner_module(model.blocks[-1])
+    with unwrapped(model) as hf, _turning(model, turn), _fused(hf):
+        handle = last.register_forward_hook(lambda _module, _args, out: kept.append(_stream(out)))
         try:
             hf.base_model(input_ids=tokens, use_cache=False)
         finally:
-            for handle in handles:
-                handle.remove()
+            handle.remove()
     return kept[0]
 
 
-def _through_hooks(model: Any, parts: Anatomy, tokens: Tensor, turn: Turn | None) -> Tensor:
-    kept: list[Tensor] = []
-    end = f"blocks.{parts.n_layers - 1}.hook_resid_post"
-    with hooked(model, ({} if turn is None else {"hook_embed": turn}) | {end: kept.append}):
-        run(model, tokens)
-    return kept[0]
+def _stream(out: Any) -> Tensor:
+    return out[0] if isinstance(out, tuple) else out
+
+
+@contextmanager
+def _turning(model: Any, turn: Turn | None) -> Generator[None]:
+    """Let the embeddings be turned: what the embedding matrix itself gives, before any multiplier or position."""
+    if turn is None:
+        yield
+    elif kind_of(model) == "hooked":
+        with hooked(model, {"hook_embed": turn}):
+            yield
+    else:
+        embedding = inner_module(model.original_model.get_input_embeddings())
+        handle = embedding.register_forward_hook(lambda _module, _args, out: turn(out))
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def spans(positions: Iterable[int]) -> list[tuple[int, ...]]:
 
 def prune(
     examples: Sequence[Example],
-    candidates: xr.DataArray | Sequence[Iterable[int]],
+    candidates: xr.DataArray | Sequence[Iterable[Any]],
     *,
     how: str = "span",
     retokenize: Any = None,
@@ -111,7 +111,7 @@ def pruned(example: Example, origin: int, group: tuple[int, ...], retokenize: An
     return Pruned(anew, origin, group, anew.tokens == shorter.tokens)
 
 
-def _positions(candidates: xr.DataArray | Sequence[Iterable[int]]) -> list[list[int]]:
+def _positions(candidates: xr.DataArray | Sequence[Iterable[Any]]) -> list[list[int]]:
     if not isinstance(candidates, xr.DataArray):
         return [sorted({int(p) for p in row}) for row in candidates]
     if candidates.ndim != 2:
