@@ -1,5 +1,7 @@
 """Span and collective pruning, by id and by text."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -29,8 +31,8 @@ def test_span_pruning_gives_one_sample_per_run_and_collective_one_in_all():
 def test_runs_cover_the_positions_and_never_touch(positions):
     runs = spans(positions)
     assert sorted(positions) == [p for run in runs for p in run]
-    assert all(b == a + 1 for run in runs for a, b in zip(run, run[1:], strict=False))
-    assert all(later[0] > earlier[-1] + 1 for earlier, later in zip(runs, runs[1:], strict=False))
+    assert all(b == a + 1 for run in runs for a, b in pairwise(run))
+    assert all(later[0] > earlier[-1] + 1 for earlier, later in pairwise(runs))
 
 
 def test_examples_without_candidates_give_nothing_and_origins_stay_right():

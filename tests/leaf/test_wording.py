@@ -10,10 +10,15 @@ from workbench.errors import InputError
 from workbench.leaf.wording import covered_response, example, reword, show
 
 TRIMMED = TEMPLATE.replace("m['content'] }} {% else", "m['content'] | trim }} {% else")
+LOUD = TEMPLATE.replace("m['content'] }} {% else", "m['content'] | upper }} {% else")
 WITH_SYSTEM = (
     "{{ bos_token }}{% for m in messages %}<user> {{ m['content'] }} {% endfor %}"
     "{% if add_generation_prompt %}<bot>{% endif %}"
 )
+
+
+def spoken(tokenizer, ids) -> str:
+    return " ".join(tokenizer.convert_ids_to_tokens(list(ids)))
 
 
 def pruned_words(tokenizer, made) -> str:
@@ -23,8 +28,8 @@ def pruned_words(tokenizer, made) -> str:
 def test_the_prompt_is_the_generation_prompt_with_one_bos_and_the_users_words_are_prunable():
     tokenizer = chat_tokenizer()
     made = example(tokenizer, "what is the answer", "two is right", "two")
-    assert tokenizer.convert_ids_to_tokens(list(made.prompt)) == "<s> <user> what is the answer <bot>".split()
-    assert tokenizer.convert_ids_to_tokens(list(made.response)) == "two is right </s>".split()
+    assert spoken(tokenizer, made.prompt) == "<s> <user> what is the answer <bot>"
+    assert spoken(tokenizer, made.response) == "two is right </s>"
     assert pruned_words(tokenizer, made) == "what is the answer"
     whole = tokenizer.apply_chat_template(
         [{"role": "user", "content": "what is the answer"}, {"role": "assistant", "content": "two is right"}],
@@ -36,7 +41,7 @@ def test_the_prompt_is_the_generation_prompt_with_one_bos_and_the_users_words_ar
 def test_words_that_the_system_message_shares_are_not_the_users():
     tokenizer = chat_tokenizer(WITH_SYSTEM)
     made = example(tokenizer, "is it right", "yes", system="is it right")
-    assert tokenizer.convert_ids_to_tokens(list(made.prompt)) == "<s> <user> is it right <user> is it right <bot>".split()
+    assert spoken(tokenizer, made.prompt) == "<s> <user> is it right <user> is it right <bot>"
     assert made.positions == (6, 7, 8)
 
 
@@ -49,7 +54,7 @@ def test_white_space_around_the_instruction_is_no_matter(template):
 def test_the_suffix_and_the_last_tokens_may_be_kept_out():
     tokenizer = chat_tokenizer()
     asked = example(tokenizer, "is it right", "yes", suffix=" sure")
-    assert tokenizer.convert_ids_to_tokens(list(asked.prompt)) == "<s> <user> is it right sure <bot>".split()
+    assert spoken(tokenizer, asked.prompt) == "<s> <user> is it right sure <bot>"
     assert pruned_words(tokenizer, asked) == "is it right"
     assert reword(asked, tokenizer) == asked
     assert pruned_words(tokenizer, example(tokenizer, "is it right sure", "yes", cut_last=2)) == "is it"
@@ -111,7 +116,9 @@ def test_what_cannot_be_used_is_refused():
     with pytest.raises(InputError, match="refuses the dialogue: no system role"):
         example(tokenizer, "what", "two", system="two")
     with pytest.raises(InputError, match="does not show the user's message as it is"):
-        example(chat_tokenizer(TEMPLATE.replace("m['content'] }} {% else", "m['content'] | upper }} {% else")), "is", "two")
+        example(
+            chat_tokenizer(TEMPLATE.replace("m['content'] }} {% else", "m['content'] | upper }} {% else")), "is", "two"
+        )
     with pytest.raises(InputError, match="this model has no tokenizer"):
         example(SimpleNamespace(tokenizer=None), "is", "two")
     slow = chat_tokenizer()

@@ -17,10 +17,10 @@ from .scores import SCORES as SCORES
 from .scores import Batch as Batch
 from .scores import Score as Score
 from .scores import score as score
+from .scoring import sensitivity as sensitivity
 from .segments import split_responses as split_responses
 from .selection import Selection as Selection
 from .selection import select_examples as select_examples
-from .sensitivity import sensitivity as sensitivity
 from .thresholds import candidates as candidates
 from .thresholds import oriented as oriented
 from .verification import verify as verify

@@ -1,7 +1,7 @@
 """Stage 1 of LeaF as a whole: the spans of a student's prompts that confound it, each proved by taking it out.
 
 1. Keep the examples that the student gets wrong and the teacher right (`selection.py`).
-2. Score every prunable token on the gold response (`sensitivity.py`).
+2. Score every prunable token on the gold response (`scoring.py`).
 3. Read the threshold: the candidates (`thresholds.py`).
 4. Prune, span by span or collectively (`pruning.py`).
 5. Let both models answer without the span; it is confounding where both are right (`verification.py`).
@@ -22,8 +22,8 @@ from workbench.leaf.asking import Match
 from workbench.leaf.examples import Example, check_examples, digest
 from workbench.leaf.pruning import Pruned, prune, pruned
 from workbench.leaf.scores import Score, scores_named
+from workbench.leaf.scoring import sensitivity
 from workbench.leaf.selection import Selection, select_examples
-from workbench.leaf.sensitivity import sensitivity
 from workbench.leaf.thresholds import candidates
 from workbench.leaf.verification import verify
 from workbench.models.anatomy import anatomy

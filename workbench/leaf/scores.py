@@ -129,7 +129,7 @@ SCORES: dict[str, Score] = {name: Score(name, side, compute, title) for name, si
 _own: dict[str, Score] = {}
 
 
-def score(name: str, *, confounding: Side, title: str = "") -> Callable[[Compute], Compute]:
+def score(name: str, *, confounding: str, title: str = "") -> Callable[[Compute], Compute]:
     """Register a score of your own; it can then be used by name wherever ours can.
 
         @wb.leaf.score("gradient_ratio", confounding="high")
@@ -150,7 +150,7 @@ def score(name: str, *, confounding: Side, title: str = "") -> Callable[[Compute
         raise InputError(f"confounding={confounding!r}: a score's confounding values are 'low' or 'high'.")
 
     def register(compute: Compute) -> Compute:
-        _own[name] = Score(name, confounding, compute, title or name)
+        _own[name] = Score(name, "low" if confounding == "low" else "high", compute, title or name)
         return compute
 
     return register

@@ -111,7 +111,7 @@ def said_text(model: Any, said: xr.Dataset) -> list[str]:
     if getattr(model, "tokenizer", None) is not None:
         return [str(reply) for reply in said["reply"].values]
     rows = zip(said["tokens"].values, said["n_tokens"].values, strict=True)
-    return ["".join(row) for row in words(model, [tokens[:n] for tokens, n in rows])]
+    return ["".join(row) for row in words(model, [tokens[:n].tolist() for tokens, n in rows])]
 
 
 def in_turn(

@@ -1,0 +1,286 @@
+"""Stage 1 as a whole, with answers by a known rule: both models need a clue, and the student falls into a trap."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from tests.leaf.made import examples, pair
+from tests.tiny import tiny
+from tests.tuning.chat import WORDS, chat_tokenizer
+from workbench.errors import InputError
+from workbench.leaf import asking
+from workbench.leaf.asking import Reply, ask
+from workbench.leaf.causal import causal_check
+from workbench.leaf.confounding import confounders, counterfactuals
+from workbench.leaf.examples import Example
+from workbench.leaf.pruning import Pruned, prune
+from workbench.leaf.scores import Score
+from workbench.leaf.scoring import sensitivity
+from workbench.leaf.selection import select_examples
+from workbench.leaf.verification import verify
+from workbench.leaf.wording import example
+from workbench.models.load import load
+
+TRAP, CLUE = 40, 41
+
+
+def nearness(batch):
+    """How far a token's id is from the trap's."""
+    tokens = [torch.tensor(e.context) for e in batch.examples]
+    return (torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True) - TRAP).abs().double()
+
+
+NEAR = Score("nearness", "low", nearness)
+
+
+def planted():
+    """Examples with a clue that both models need, two in three with a trap beside it that the student falls into."""
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(12):
+        body = rng.integers(50, 90, 8).tolist()
+        body[2] = CLUE
+        if i % 3:
+            body[5] = TRAP
+        made.append(Example((1, *body, 3), (7, 2), (False, *[True] * 8, False), identifier=str(i)))
+    return made
+
+
+@pytest.fixture
+def rules(monkeypatch):
+    """Replies by rule instead of by running a model; everything else is real."""
+    asked = []
+
+    def reply(model, those, **_given):
+        import xarray as xr
+
+        name = "student" if model is pair()[0] else "teacher"
+        asked.append((name, [e.context for e in those]))
+        right = [CLUE in e.context and (name == "teacher" or TRAP not in e.context) for e in those]
+        tokens = np.array([[7 if r else 8, 2] for r in right])
+        return xr.Dataset(
+            {
+                "tokens": (("example", "step"), tokens),
+                "n_tokens": ("example", [2] * len(those)),
+                "reply": ("example", np.array([""] * len(those), dtype=object)),
+                "correct": ("example", right),
+            }
+        )
+
+    monkeypatch.setattr("workbench.leaf.selection.ask", reply)
+    return asked
+
+
+@pytest.mark.usefixtures("rules")
+def test_examples_that_mislead_the_student_alone_are_kept_and_counted():
+    found = select_examples(*pair(), planted(), progress=False)
+    assert found.index == [i for i in range(12) if i % 3]
+    assert found.counts == {"examples": 12, "student_wrong": 8, "misled": 8}
+    teacher = found.answers["correct"].sel(model="teacher").values
+    assert np.isnan(teacher[::3]).all()
+
+
+def test_the_teacher_is_asked_only_what_the_student_decides(rules):
+    select_examples(*pair(), planted(), progress=False)
+    assert [(name, len(those)) for name, those in rules] == [("student", 12), ("teacher", 8)]
+    rules.clear()
+    some = planted()[1:2]
+    verify(*pair(), prune(some, [[2, 3, 6]]), progress=False)
+    assert [(name, len(those)) for name, those in rules] == [("student", 2), ("teacher", 1)]
+
+
+@pytest.mark.usefixtures("rules")
+def test_a_span_is_accepted_where_both_are_right_without_it():
+    some = planted()[1:2]
+    found = verify(*pair(), prune(some, [[3, 4, 6, 8]]), progress=False)
+    assert found["removed"].values.astype(int).tolist() == [
+        [0, 0, 0, 1, 1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 1],
+    ]
+    assert found["correct_after"].sel(model="student").values.tolist() == [0, 1, 0]
+    np.testing.assert_array_equal(found["correct_after"].sel(model="teacher").values, [np.nan, 1, np.nan])
+    assert found["accepted"].values.tolist() == [False, True, False]
+    assert (found["start"].values.tolist(), found["stop"].values.tolist()) == ([3, 6, 8], [5, 7, 9])
+
+
+def test_equal_counterfactuals_are_answered_once(rules):
+    some = planted()[1:2]
+    twice = prune(some, [[6]]) + prune(some, [[6]])
+    found = verify(*pair(), twice, progress=False)
+    assert [len(those) for _, those in rules] == [1, 1]
+    assert found["accepted"].values.tolist() == [True, True]
+
+
+def test_no_candidates_give_an_empty_result():
+    found = verify(*pair(), [], progress=False)
+    assert found.sizes["span"] == 0
+    assert not found["accepted"].values.any()
+
+
+@pytest.mark.usefixtures("rules")
+def test_the_whole_stage_and_its_counterfactuals(tmp_path):
+    some, file = planted(), str(tmp_path / "found.nc")
+    found = confounders(*pair(), some, score=NEAR, threshold=(0.1, 0.3), resume=file, progress=False)
+    assert found["example"].values.tolist() == [i for i in range(12) if i % 3]
+    assert found["candidate"].dims == ("threshold", "example", "position")
+    assert set(found["span_threshold"].values) == {0.1, 0.3}
+    for row in range(found.sizes["span"]):
+        one = found.isel(span=row)
+        removed = np.flatnonzero(one["removed"].values)
+        tokens = {some[int(one["origin"])].context[p] for p in removed}
+        assert bool(one["accepted"]) == (TRAP in tokens and CLUE not in tokens)
+    made = counterfactuals(some, found)
+    assert made
+    assert len(made) == len({(p.origin, p.removed) for p in made})
+    assert len({p.origin for p in made}) == found.attrs["n_rescued"] == 8
+    assert all(isinstance(p, Pruned) and TRAP not in p.example.context for p in made)
+    few = counterfactuals(some, found, threshold=0.1)
+    assert len(few) <= len(made) < len(counterfactuals(some, found, accepted=False))
+    assert found.attrs["n_misled"] == 8
+    assert confounders(*pair(), some, score=NEAR, threshold=(0.1, 0.3), resume=file, progress=False).identical(found)
+    with pytest.raises(InputError, match=r"another configuration \(threshold: \[0.1, 0.3\] there, \[0.3\] now\)"):
+        confounders(*pair(), some, score=NEAR, threshold=0.3, resume=file, progress=False)
+    with pytest.raises(InputError, match="of example 1, which these 1 examples do not have"):
+        counterfactuals(some[:1], found)
+
+
+@pytest.mark.usefixtures("rules")
+def test_what_a_score_ranks_first_is_taken_out():
+    selection = select_examples(*pair(), planted(), progress=False)
+    found = sensitivity(*pair(), selection.examples, scores=["occlusion", "random"], progress=False)
+    ranked = found["sensitivity"].values
+    ranked[0], ranked[1] = 0.0, 0.0
+    ranked[0, :, 6] = 1.0
+    ranked[1, :, 3] = 1.0
+    ranked[:, :, [0, 9]] = np.nan
+    checked = causal_check(*pair(), selection.examples, found, progress=False)
+    assert checked["removed"].sum("position").values.tolist() == [[1] * 8, [1] * 8]
+    assert checked["turned_share"].values.tolist() == [1.0, 0.0]
+    assert checked["accepted"].values.tolist() == [[True] * 8, [False] * 8]
+    assert checked["accepted_gain"].values.tolist() == [1.0, 0.0]
+    assert checked["accepted_low"].values[0] < 1.0
+
+
+def test_no_misled_example_is_refused_with_the_counts(monkeypatch):
+    teacher = pair()[1]
+    some = examples()
+    said = ask(teacher, some, match=lambda reply, example: True, progress=False)
+    gold = [
+        Example(e.prompt, tuple(int(t) for t in row[: len(e.response)]), e.prunable)
+        for e, row in zip(some, said["tokens"].values, strict=True)
+    ]
+    with pytest.raises(InputError, match="None of 3 examples misleads the student alone: the student answers all"):
+        select_examples(teacher, teacher, gold, progress=False)
+    with pytest.raises(InputError, match="of the 3 that the student gets wrong, the teacher gets none right"):
+        select_examples(pair()[0], pair()[0], gold, progress=False)
+    assert select_examples(pair()[0], teacher, gold, progress=False).counts["misled"] == 3
+
+
+# Answers.
+
+
+def chat_pair():
+    return tuple(load(tiny("llama", torch.float64, seed), tokenizer=chat_tokenizer()) for seed in (0, 7))
+
+
+def test_replies_are_greedy_and_judged_by_their_tokens_where_there_is_no_answer():
+    model, some = pair()[0], examples()
+    said = ask(model, some, progress=False)
+    for row, one in enumerate(some):
+        tokens = list(one.context)
+        for step in range(int(said["n_tokens"].values[row])):
+            with torch.no_grad():
+                tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
+            assert tokens[-1] == said["tokens"].values[row, step]
+        assert bool(said["correct"].values[row]) == (tuple(tokens[len(one.context) :]) == one.target)
+    assert said.sizes["step"] == 5
+
+
+def test_a_matcher_reads_the_answer_out_of_reply_and_gold():
+    some = [example(chat_tokenizer(), "what is it", "yes sure", "yes")]
+    judge = asking.judge_of("yes_no")
+    assert judge(Reply((), "The answer is yes."), Example(**{**vars(some[0]), "answer": "answer: yes"}))
+    assert not judge(Reply((), "No."), Example(**{**vars(some[0]), "answer": "answer: yes"}))
+    number = asking.judge_of("number")
+    gold = Example((1,), (2,), (True,), answer="1,200")
+    assert number(Reply((), "so #### 1200"), gold)
+    assert not number(Reply((), "so #### 120"), gold)
+    with pytest.raises(InputError, match="match='number' finds no answer in its answer 'two'"):
+        ask(chat_pair()[0], [example(chat_tokenizer(), "what", "two", "two", identifier="1")], progress=False)
+    with pytest.raises(InputError, match="match='numbers' names no way to read an answer; did you mean 'number'"):
+        ask(chat_pair()[0], some, match="numbers", progress=False)
+
+
+def test_a_function_may_judge():
+    student, _ = chat_pair()
+    some = [example(student, "what is the answer", w, w) for w in WORDS[:3]]
+    said = ask(student, some, match=lambda reply, one: one.answer == "three", max_new_tokens=3, progress=False)
+    assert said["correct"].values.tolist() == [False, True, False]
+
+
+def test_a_prompt_that_fills_the_context_is_refused():
+    long = Example((5,) * 128, (6,), (True,) * 128)
+    with pytest.raises(InputError, match="fills the model's context of 128"):
+        ask(pair()[0], [long], progress=False)
+
+
+def test_text_models_of_different_tokenizers_end_to_end():
+    from tests.leaf.test_vocabularies import letters_tokenizer
+
+    student = load(tiny("llama"), tokenizer=chat_tokenizer())
+    teacher = load(tiny("llama", seed=7), tokenizer=letters_tokenizer())
+    some = [example(student, "what is the answer two", w) for w in ("two", "no", "yes")]
+    found = confounders(
+        student,
+        teacher,
+        some,
+        align="characters",
+        match=lambda reply, one: len(one.context) > 20 or len(one.context) == 7,
+        max_new_tokens=2,
+        retokenize=True,
+        progress=False,
+    )
+    assert found.attrs["align"] == "characters"
+    assert found["round_trip"].values.all()
+    assert found["accepted"].values.all()
+    assert all(len(t.split()) == 4 for t in found["text_after"].values)
+    with pytest.raises(InputError, match="pass retokenize= the student"):
+        counterfactuals(some, found)
+    assert counterfactuals(some, found, retokenize=student)[0].round_trip
+
+
+def test_stages_that_were_finished_are_not_done_again(tmp_path, monkeypatch):
+    student, teacher = pair()
+    some, file = examples(), str(tmp_path / "found.nc")
+
+    def stops(*_args, **_given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.leaf.confounding.verify", stops)
+        selected = select_examples(student, teacher, some, match=judge_misled, progress=False)
+        with pytest.raises(KeyboardInterrupt):
+            confounders(student, teacher, some, match=judge_misled, resume=file, progress=False)
+    assert selected.index == [0, 1, 2]
+    monkeypatch.setattr("workbench.evaluation.generation._replies", stops)
+    monkeypatch.setattr("workbench.leaf.scoring._piece", stops)
+    with pytest.raises(KeyboardInterrupt):
+        confounders(student, teacher, some, match=judge_misled, resume=file, progress=False)
+    monkeypatch.undo()
+    found = confounders(student, teacher, some, match=judge_misled, resume=file, progress=False)
+    assert found.attrs["n_spans"] >= 3
+    assert not (tmp_path / "found.nc.parts").exists()
+
+
+@cache
+def first_words_of_the_teacher():
+    replies = ask(pair()[1], examples(), match=lambda reply, one: True, progress=False)
+    return frozenset(int(t) for t in replies["tokens"].values[:, 0])
+
+
+def judge_misled(reply, one):
+    """Right where a reply begins as one of the teacher's."""
+    return reply.tokens[0] in first_words_of_the_teacher()
