@@ -84,6 +84,10 @@ def house(
                 "x": 0,
                 "xref": "paper",
                 "xanchor": "left",
+                "yref": "container",
+                "y": 1,
+                "yanchor": "top",
+                "pad": {"t": 16},
                 "font": {"size": 15},
             }
         )

@@ -78,8 +78,6 @@ def remedy_effects(result: xr.Dataset, *, schemes: list[str] | None = None, titl
     figure.update_xaxes(range=[0, 1], col=2)
     figure.update_xaxes(type="log", dtick=1, col=3)
     figure.update_layout(margin={"l": 190, "t": top, "b": 46}, legend_y=1 + 34 / inner)
-    if title:
-        figure.update_layout(title_y=1 - 16 / figure.layout.height, title_yanchor="top")
     return figure
 
 
