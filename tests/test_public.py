@@ -9,7 +9,18 @@ import pytest
 
 import workbench as wb
 
-ROOMS = ("patching", "extreme", "bigram_backcopy", "dormant", "evaluation", "plots", "sycophancy", "tuning", "papers")
+ROOMS = (
+    "patching",
+    "extreme",
+    "bigram_backcopy",
+    "dormant",
+    "evaluation",
+    "leaf",
+    "plots",
+    "sycophancy",
+    "tuning",
+    "papers",
+)
 STUBS = {
     package: Path(wb.__file__).parent.joinpath(*package.split(".")[1:], "__init__.pyi")
     for package in ("workbench", *(f"workbench.{room}" for room in ROOMS))

@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 
 from workbench.commands import Model, Texts, dormant, eval_, extreme, patch, say, sycophancy, tune
 from workbench.errors import InputError
+from workbench.leaf_commands import LEAF, leaf
 
 BAD_INPUT = 2
 
@@ -27,6 +28,7 @@ def report(
     n: int = 100,
     seed: int = 0,
     questions: Path | None = None,
+    confounders: Path | None = None,
     progress: bool = True,
 ) -> None:
     """Write one HTML page that shows which KV groups make models give in to a wrong objection.
@@ -40,11 +42,13 @@ def report(
         seed: Seed of their draw.
         questions: For chat models that are no organism: a JSON file of multiple-choice questions, each with
             "question", "choices" and "answer" (an index).
+        confounders: A result of `workbench leaf find`, shown in a section of its own.
         progress: Show a bar.
     """
     import workbench as wb
 
-    say(f"The page is {wb.report(models, out, n=n, seed=seed, questions=questions, progress=progress)}")
+    page = wb.report(models, out, n=n, seed=seed, questions=questions, confounders=confounders, progress=progress)
+    say(f"The page is {page}")
 
 
 def figure(
@@ -164,8 +168,11 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "check": check,
     "tune": tune,
     "eval": eval_,
+    "leaf": leaf,
     "organism": organism,
 }
+GROUPS: dict[str, dict[str, Callable[..., Any]]] = {"leaf": LEAF}
+"""Commands that are followed by another word."""
 
 
 def _tell(line: str) -> None:
@@ -178,14 +185,16 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: The command line; None takes the program's own.
     """
+    words = list(sys.argv[1:] if args is None else args)
+    group = words.pop(0) if words[:1] and words[0] in GROUPS else ""
     usual = warnings.formatwarning
     warnings.formatwarning = _plainly  # ty: ignore[invalid-assignment]
     try:
         tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="workbench",
+            GROUPS.get(group, COMMANDS),
+            prog=f"workbench {group}".rstrip(),
             description="Which heads, KV groups and tokens of a model cause what it does.",
-            args=args,
+            args=words,
         )
     except InputError as error:
         sys.stderr.write(f"workbench: {error}\n")

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
+
 from workbench import results
 from workbench.errors import InputError
 from workbench.papers import sections
@@ -28,6 +30,7 @@ def report(
     n: int = 100,
     seed: int = 0,
     questions: Questions = None,
+    confounders: str | Path | xr.Dataset | None = None,
     progress: bool = True,
 ) -> Path:
     """Write one self-contained HTML page about giving in to wrong objections, and its Datasets beside it.
@@ -42,6 +45,8 @@ def report(
         seed: Seed of their draw.
         questions: For chat models that are no organism: multiple-choice questions as
             `{"question": str, "choices": [str, ...], "answer": index}`, or a JSON file of them.
+        confounders: A result of `workbench.leaf.confounders`, or its file: the page then shows the prompts that
+            confound one model and not the other.
         progress: Show a bar.
 
     Returns:
@@ -52,6 +57,7 @@ def report(
             intervals.
     """
     out = results.check_writable(out)
+    found = results.load(confounders) if isinstance(confounders, str | Path) else confounders
     sources = [models] if isinstance(models, str | Path) or not isinstance(models, Sequence) else list(models)
     if n < 2:
         raise InputError(f"n={n} dialogues give no interval; use at least 2, better 20 or more.")
@@ -60,6 +66,6 @@ def report(
         step("writing the page")
         made = f"Made by workbench from {n} dialogues per model (seed {seed})."
         names = " and ".join(one.name for one in measured)
-        body = sections.body(measured, made=made)
+        body = sections.body(measured, made=made, confounders=found)
         whole = page.document(TITLE, body, description=f"Path patching of {names}.")
         return write_text(out / "index.html", whole)

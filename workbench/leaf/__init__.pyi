@@ -24,5 +24,7 @@ from .selection import select_examples as select_examples
 from .thresholds import candidates as candidates
 from .thresholds import oriented as oriented
 from .verification import verify as verify
+from .word_problems import planted as planted
+from .word_problems import word_problems as word_problems
 from .wording import example as example
 from .wording import reword as reword

@@ -10,7 +10,7 @@ from html import escape
 
 import xarray as xr
 
-from workbench.papers import extremes, inactive_section, seeds, sentences, sycophancy
+from workbench.papers import confounders_section, extremes, inactive_section, seeds, sentences, sycophancy
 from workbench.papers.background import agreement, caveats, checks, heading, method
 from workbench.papers.measuring import Measured, clearest_example
 from workbench.plots import curves, heatmaps, page, strips, tokens
@@ -23,12 +23,13 @@ METRIC_LABELS = {
 }
 
 
-def body(measured: Sequence[Measured], *, made: str) -> str:
+def body(measured: Sequence[Measured], *, made: str, confounders: xr.Dataset | None = None) -> str:
     """The whole page between its body tags.
 
     Args:
         measured: One or more models with all their parts.
         made: How the page was made, one line for its foot.
+        confounders: A result of `workbench.leaf.confounders` for a section of its own.
     """
     metric = sentences.lead_metric([one.heads for one in measured])
     parts = {
@@ -41,6 +42,7 @@ def body(measured: Sequence[Measured], *, made: str) -> str:
         "Attention": attention(measured),
         "Extreme tokens": extremes.section(measured),
         "Inactive heads": inactive_section.section(measured),
+        "Confounding tokens": confounders_section.section(confounders),
         "Estimates": agreement(measured, metric),
         "Checks": checks(measured),
         "Method": method(measured, metric),

@@ -1,5 +1,6 @@
 from .compose import beside as beside
 from .compose import grid as grid
+from .confounders import confounders as confounders
 from .curves import agreement as agreement
 from .curves import compare_groups as compare_groups
 from .curves import head_vs_group as head_vs_group

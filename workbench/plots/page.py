@@ -12,23 +12,28 @@ from importlib.resources import files
 import plotly.graph_objects as go
 
 
-def document(title: str, body: str, *, description: str = "") -> str:
+def document(title: str, body: str, *, description: str = "", plots: bool = True) -> str:
     """A whole page around a body, with style, plotly.js and the script that draws the figures.
 
     Args:
         title: Title of the page.
         body: HTML of the page, made of the parts below.
         description: One sentence for the page's metadata.
+        plots: Whether the page has figures that need plotly.js.
     """
-    from plotly.offline import get_plotlyjs
-
+    script = _script() if plots else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<title>{escape(title)}</title>\n<meta name="description" content="{escape(description)}">\n'
-        f"<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n{body}\n"
-        f"<script>{get_plotlyjs()}</script>\n<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
+        f"<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n{body}\n{script}</body>\n</html>\n"
     )
+
+
+def _script() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return f"<script>{get_plotlyjs()}</script>\n<script>\n{_asset('page.js')}</script>\n"
 
 
 @cache

@@ -1,0 +1,103 @@
+"""`workbench leaf find` from files to files, on tiny random models and on two organisms."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny import tiny
+from tests.tuning.chat import chat_tokenizer
+from workbench import results
+from workbench.cli import main
+from workbench.errors import InputError
+from workbench.evaluation.answers import MATCHERS
+from workbench.leaf.reading import read_examples
+from workbench.leaf.word_problems import planted, word_problems
+from workbench.models.load import load
+from workbench.papers.confounders_section import section
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A student, a teacher, and a file in GSM8K's form."""
+    root = tmp_path_factory.mktemp("models")
+    for name, seed in (("student", 0), ("teacher", 7)):
+        tiny("llama", torch.float32, seed).save_pretrained(root / name)
+        chat_tokenizer().save_pretrained(root / name)
+    rows = [
+        {"question": f"what is the answer {w} is it {w}", "answer": f"it is {w}.\nthe answer is {w}\n#### {i}"}
+        for i, w in enumerate(("two", "three", "four", "no", "yes", "sure"))
+    ]
+    (root / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+@pytest.fixture
+def lenient(monkeypatch):
+    """Tiny random models are never right; a matcher that reads 0 or 1 out of anything makes them so at times."""
+
+    def read(text):
+        digits = text.removeprefix("#### ")
+        return str(int(digits) % 2 if digits.isdigit() else len(text) % 2)
+
+    monkeypatch.setitem(MATCHERS, "number", read)
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("level", ["instruction", "response"])
+def test_find_from_files_to_files(folders, tmp_path, capsys, level):
+    out = tmp_path / "found.nc"
+    words = ["leaf", "find", "--student", str(folders / "student"), "--teacher", str(folders / "teacher"), "--resume"]
+    words += ["--data", str(folders / "train.jsonl"), "--level", level, "--threshold", "0.1", "0.15", "--no-progress"]
+    assert main([*words, "--max-new-tokens", "6", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "candidate spans are proved" in said
+    found = results.load(out)
+    assert found.attrs["n_misled"] > 0
+    assert set(found["threshold"].values) == {0.1, 0.15}
+    assert found.attrs["student"] == "student"
+    page = (tmp_path / "found.html").read_text()
+    assert "most confounding" in page
+    assert "plotly" not in page.lower()
+    assert str(folders) not in page
+    if found.attrs["n_accepted"]:
+        assert read_examples(chat_tokenizer(), tmp_path / "found.counterfactuals.jsonl")
+    assert main([*words, "--max-new-tokens", "6", "--out", str(out)]) == 0
+    assert section(found).count("<section") == 1
+    assert section(None) == ""
+
+
+def test_bad_input_is_said_plainly(folders, tmp_path, capsys):
+    words = ["leaf", "find", "--student", str(folders / "student"), "--teacher", str(folders / "teacher")]
+    assert main([*words, "--out", str(tmp_path / "x.nc")]) == 2
+    assert "This model is no organism, so it was not taught these word problems" in capsys.readouterr().err
+    assert main([*words, "--data", "nowhere.jsonl", "--out", str(tmp_path / "x.nc")]) == 2
+    assert "nowhere.jsonl does not exist" in capsys.readouterr().err
+
+
+def test_help_names_the_group_and_its_commands(capsys):
+    for words, text in (
+        (["--help"], "leaf"),
+        (["leaf", "--help"], "find"),
+        (["leaf", "find", "--help"], "--threshold"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == 0
+        assert text in capsys.readouterr().out
+
+
+def test_word_problems_know_the_sentence_that_was_planted():
+    model = load("organism-gqa")
+    made = word_problems(model, 12, seed=3)
+    assert made == word_problems(model, 12, seed=3)
+    for one in made:
+        mask = planted(one).numpy()
+        assert not (mask & ~np.array(one.prunable)).any()
+        sentence = model.tokenizer.decode([t for t, inside in zip(one.context, mask, strict=True) if inside]).strip()
+        assert sentence in one.wording.instruction
+        assert sentence.split()[0] in ("The", "A", "It", "There")
+        assert any(word.isdigit() or word[:-1].isdigit() for word in sentence.split())
+    with pytest.raises(InputError, match="know what was planted"):
+        planted(read_examples(model, [{"prompt": [1], "response": [2], "prunable": [True]}])[0])
