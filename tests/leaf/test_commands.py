@@ -1,6 +1,8 @@
 """`workbench leaf find` from files to files, on tiny random models and on two organisms."""
 
 import json
+from itertools import product
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -26,8 +28,8 @@ def folders(tmp_path_factory):
         tiny("llama", torch.float32, seed).save_pretrained(root / name)
         chat_tokenizer().save_pretrained(root / name)
     rows = [
-        {"question": f"what is the answer {w} is it {w}", "answer": f"it is {w}.\nthe answer is {w}\n#### {i}"}
-        for i, w in enumerate(("two", "three", "four", "no", "yes", "sure"))
+        {"question": f"what is the answer {a} is it {b}", "answer": f"it is {a}.\nthe answer is {b}\n#### {i}"}
+        for i, (a, b) in enumerate(product(("two", "three", "four"), ("no", "yes", "sure", "sorry")))
     ]
     (root / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return root
@@ -39,7 +41,7 @@ def lenient(monkeypatch):
 
     def read(text):
         digits = text.removeprefix("#### ")
-        return str(int(digits) % 2 if digits.isdigit() else len(text) % 2)
+        return str(int(digits) % 2 if digits.isdigit() else crc32(text.encode()) % 2)
 
     monkeypatch.setitem(MATCHERS, "number", read)
 
