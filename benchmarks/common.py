@@ -26,15 +26,20 @@ LLAMA_3_8B = {
 }
 
 
-def random_model(shape: dict, device: str, dtype: torch.dtype):
-    """A loaded Llama of this shape with random weights."""
+def random_llama(shape: dict, device: str, dtype: torch.dtype):
+    """A Hugging Face Llama of this shape with random weights."""
     torch.manual_seed(0)
     with torch.device(device):
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         hf = LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=False))
         torch.set_default_dtype(before)
-    return wb.load(hf)
+    return hf
+
+
+def random_model(shape: dict, device: str, dtype: torch.dtype):
+    """The same, loaded."""
+    return wb.load(random_llama(shape, device, dtype))
 
 
 def seconds(work, repeats: int, device: str) -> tuple[float, object]:

@@ -96,7 +96,8 @@ def pinpoint_tune(
         repeat(tunable, recipe, values, recipe.steps)
     facts |= {"lost_in_rounding": tunable.merge(), "duration_s": round(time.perf_counter() - began, 3)}
     facts |= {"parameters": sum(p.numel() for p in own.parameters()), "device": parts.device, "dtype": parts.dtype}
-    tuned = load(own.to(getattr(torch, parts.dtype)), tokenizer=model.tokenizer)
+    own = own.to(next(model.parameters()).device, getattr(torch, parts.dtype))
+    tuned = load(own, tokenizer=model.tokenizer)
     columns = {name: ("step", values) for name, values in curves.items()}
     attrs = provenance(method="pinpoint_tune", **facts)
     record = xr.Dataset(columns, {"step": np.arange(recipe.steps + 1)}, attrs)
