@@ -1,7 +1,7 @@
 """Cost of LeaF's sensitivity and of its whole first stage; prints tables.
 
     python benchmarks/leaf_sensitivity.py                        # on the CPU: Llamas of 38 M parameters and 3 x as deep
-    python benchmarks/leaf_sensitivity.py --device cuda --stage  # shapes of Llama-3.2-1B and 3.1-8B, random bf16 weights
+    python benchmarks/leaf_sensitivity.py --device cuda --stage  # shapes of Llama-3.2-1B and 3.1-8B, random weights
 
 sensitivity: the time that the gradient difference of one batch takes, over that of one forward and one backward pass of
 each model on the same batch. The peers are the bare Hugging Face modules with fused attention and frozen parameters,
@@ -9,8 +9,8 @@ once with logits everywhere, as their own loss computes them, and once with logi
 passes with gradients of all parameters are given for comparison (on a GPU only where they fit). Norms are compared with
 those of the peer.
 
-stage: `confounders` on random prompts, by stage. Random models are never right, so a rule that depends on the reply says
-that the student is in half of its replies, and the teacher always.
+stage: `confounders` on random prompts, by stage. Random models are never right, so a rule that depends on the reply
+says that the student is in half of its replies, and the teacher always.
 """
 
 import argparse
