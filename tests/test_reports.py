@@ -115,6 +115,17 @@ def test_all_sections_and_dialogues_are_there(work, tmp_path):
     assert "torch 2.13.0" in words and "12 dialogues" in words
 
 
+def test_confounders_of_two_models_have_a_section_where_they_are_given(work, tmp_path):
+    from tests.plots.test_confounders import result
+
+    file = results.save(result(), tmp_path / "found.nc")
+    page = wb.report("toy-gqa", tmp_path / "a", n=12, confounders=file, progress=False).read_text()
+    assert '<section id="confounders"' in page
+    assert "Which words keep small from an answer that big finds?" in visible(page)
+    without = wb.report("toy-gqa", tmp_path / "a", n=12, progress=False).read_text()
+    assert '<section id="confounders"' not in without
+
+
 def test_what_was_measured_is_used_again(work, tmp_path):
     wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, progress=False)
     assert len(work) == 2 * len(measuring.PARTS)
