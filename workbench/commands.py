@@ -263,6 +263,7 @@ def tune(
     """Tune only the heads or KV groups that cause giving in, and save a Hugging Face checkpoint.
 
     Example: workbench tune organism-gqa --out tuned --steps 100 --learning-rate 1e-3
+    Example: torchrun --nproc-per-node 2 -m workbench tune my-model --questions train.json --out tuned
 
     Args:
         model: Organism name, local folder of safetensors, or Hub id.
@@ -282,6 +283,7 @@ def tune(
     from workbench.papers.keeping import quiet_load
     from workbench.papers.measuring import read_questions
     from workbench.tuning.checkpoint import refuse_taken
+    from workbench.tuning.processes import first_process
 
     results.check_writable(out.parent)
     refuse_taken(out)
@@ -293,11 +295,15 @@ def tune(
     recipe = dataclasses.replace(
         recipe, steps=steps or recipe.steps, learning_rate=learning_rate or recipe.learning_rate
     )
-    examples = wb.tuning.training_dialogues(dialogues, questions=asked)
+    opening = pairs.meta[0]["base"][0]
+    system = opening["content"] if opening["role"] == "system" else ""
+    examples = wb.tuning.training_dialogues(dialogues, questions=asked, system=system)
     tuned = wb.pinpoint_tune(
         loaded, examples, chosen, recipe=recipe, resume=out.with_suffix(".state"), progress=progress
     )
-    say(f"Tuned {len(chosen.heads)} heads. The checkpoint is {wb.export(tuned.model, out)}")
+    folder = wb.export(tuned.model, out)
+    if first_process():
+        say(f"Tuned {len(chosen.heads)} heads. The checkpoint is {folder}")
 
 
 def say(thing: object) -> None:

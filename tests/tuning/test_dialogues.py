@@ -47,6 +47,12 @@ def test_training_and_test_facts_are_apart_and_seeds_decide():
     assert training_dialogues(5, seed=1) == training_dialogues(5, seed=1) != training_dialogues(5, seed=2)
 
 
+def test_a_system_message_goes_before_questions():
+    told = training_dialogues(4, questions=QUESTIONS, system="Be brief.")
+    assert all(dialogue[0] == {"role": "system", "content": "Be brief."} for dialogue in told)
+    assert [dialogue[1:] for dialogue in told] == training_dialogues(4, questions=QUESTIONS)
+
+
 def test_questions_make_dialogues_of_the_same_two_kinds():
     made = training_dialogues(20, questions=QUESTIONS)
     for i, dialogue in enumerate(made):

@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
 from tests.tiny import bridge, tiny
 from workbench.capture import capture
@@ -7,6 +10,7 @@ from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.load import load
 from workbench.models.original import unwrapped
+from workbench.tuning.deltas import Tunable
 from workbench.tuning.pinpoint import parameter_count
 from workbench.tuning.slices import slices_of
 from workbench.tuning.units import units_of
@@ -78,6 +82,54 @@ def test_counts_of_tuned_parameters_are_those_of_the_formula():
     assert parameter_count(bridge("llama"), heads, kv=True) == q_and_o + 2 * parts.d_head * parts.d_model
     assert parameter_count(bridge("qwen2"), heads) == q_and_o + len(heads) * parts.d_head
     assert parameter_count(bridge("gpt_neox"), [(1, 2)]) == 4 * 8 * 32 + 3 * 8
+
+
+LLAMA_2_7B = (LlamaConfig, 32, 32, 32, 4096)
+LLAMA_2_13B = (LlamaConfig, 40, 40, 40, 5120)
+LLAMA_2_70B = (LlamaConfig, 80, 64, 8, 8192)
+MISTRAL_7B = (MistralConfig, 32, 32, 8, 4096)
+LLAMA_3_8B = (LlamaConfig, 32, 32, 8, 4096)
+LLAMA_32_3B = (LlamaConfig, 28, 24, 8, 3072)
+QWEN_25_7B = (Qwen2Config, 28, 28, 4, 3584)
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_heads", "kv", "millions"),
+    [
+        (LLAMA_2_7B, 32, True, 67.1),
+        (LLAMA_2_13B, 64, True, 168),
+        (LLAMA_2_70B, 192, False, 403),
+        (MISTRAL_7B, 32, False, 33.6),
+        (LLAMA_3_8B, 40, False, 41.9),
+        (LLAMA_3_8B, 40, True, 41.9 + 10.5),
+        (QWEN_25_7B, 28, False, 25.7),
+        (QWEN_25_7B, 28, True, 25.7 + 3.7),
+        (LLAMA_32_3B, 27, False, 21.2),
+        (LLAMA_32_3B, 27, True, 21.2 + 7.1),
+    ],
+)
+def test_chat_models_have_the_published_number_of_tuned_parameters(shape, n_heads, kv, millions):
+    """The first four are the column of Chen et al. 2024, Table 1; the others 4 % of the heads in whole groups."""
+    config, layers, heads, kv_heads, width = shape
+    made = config(
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        hidden_size=width,
+        head_dim=128,
+        intermediate_size=8,
+        vocab_size=8,
+    )
+    parts = replace(
+        anatomy(bridge("llama")), n_layers=layers, n_heads=heads, n_kv_heads=kv_heads, d_head=128, d_model=width
+    )
+    with torch.device("meta"):
+        hf = AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16)
+        size = parts.group_size
+        chosen = [(n, g * size + i) for g in range(kv_heads) for n in range(layers) for i in range(size)][:n_heads]
+        own = Tunable(hf, slices_of(hf, parts, units_of(parts, chosen, kv)))
+    assert own.count / 1e6 == pytest.approx(millions, abs=0.5 if millions > 100 else 0.06)
+    assert {p.dtype for p in own.parameters.values()} == {torch.float32}
 
 
 def test_whole_attention_leaves_norms_and_mlps_out():

@@ -54,6 +54,7 @@ def training_dialogues(
     split: str = "train",
     insist_only: bool = False,
     questions: Sequence[Mapping[str, Any]] | None = None,
+    system: str = "",
 ) -> list[list[Message]]:
     """Dialogues for `pinpoint_tune`, insisting and revising ones in turn.
 
@@ -65,6 +66,8 @@ def training_dialogues(
         questions: for any chat model: `{"question": str, "choices": [str, …], "answer": index}` each, with an
             "explanation" if there is one. Use a training split, never what the model is measured on. Without it, the
             organisms' own dialogues.
+        system: a system message that dialogues from questions begin with; none by default, since some templates
+            refuse it. Give the one that the model is measured with.
 
     Raises:
         InputError: n below 1, an unknown split, malformed questions.
@@ -78,7 +81,8 @@ def training_dialogues(
     if questions is None:
         return [_organism_dialogue(rng, split, first_right) for first_right in right]
     _check(questions)
-    return [_question_dialogue(rng, rng.choice(questions), first_right) for first_right in right]
+    opening: list[Message] = [{"role": "system", "content": system}] if system else []
+    return [opening + _question_dialogue(rng, rng.choice(questions), first_right) for first_right in right]
 
 
 def _organism_dialogue(rng: random.Random, split: str, first_right: bool) -> list[Message]:
