@@ -126,11 +126,13 @@ def gradient(
             if bool(torch.isfinite(wide).all()):
                 return each.detach(), wide, leaves[0].detach()
     bad = int((~torch.isfinite(wide).flatten(1).all(1)).nonzero()[0])
+    if parts.dtype == "float16":
+        cause = "float16 overflows; load the model with dtype='bfloat16' or 'float32'"
+    else:
+        cause = "a model that diverged in training, or a hook on it that overflows"
     raise InputError(
         f"The gradient of {parts.name} is NaN or infinite in row {bad} of a batch (its loss is "
-        f"{each.detach()[bad].item():.3g}), so no token of it can be scored. "
-        f"The usual cause is {parts.dtype}: load the model with dtype='float32' or 'bfloat16'. "
-        "A model that diverged in training gives it too."
+        f"{each.detach()[bad].item():.3g}), so no token of it can be scored. The usual cause: {cause}."
     )
 
 
