@@ -118,7 +118,7 @@ def dormant(
     """
     import workbench as wb
     from workbench import results
-    from workbench.papers.inactive_heads import questions_of
+    from workbench.papers.inactive_measures import questions_of
     from workbench.papers.keeping import Source
     from workbench.papers.orders import Order
 

@@ -77,8 +77,37 @@ def test_heads_are_born_and_die_over_training():
     assert found["births"].values.tolist()[1:] == [2, 2] and found["deaths"].values.tolist() == [0, 0, 2]
     np.testing.assert_array_equal(found["switches"], 2 * group + other)
     assert float(found["persistence"].isel(step=-1)) == 1
+    np.testing.assert_allclose(found["share_inactive"], found["frequency"].mean(["layer", "head"]))
+    last = head_scores(quiet(0.02, head=(2, 1)), texts, "AHON_LN", progress=False)
+    first = head_scores(quiet(1.0), texts, "AHON_LN", progress=False)
+    wanted = distances({"first": first, "last": last})["distance"].sel(first="first", second="last").item()
+    assert found["distance"].values[[0, -1]] == pytest.approx([wanted, 0])
     with pytest.raises(InputError, match=r"two checkpoints or more; got steps \[5\]"):
         over_training({5: quiet(1.0)}, texts)
+
+
+def test_a_training_that_was_stopped_goes_on(tmp_path):
+    texts, loaded = sequences((8,) * 6), []
+
+    def checkpoint(step, fails=False):
+        def load():
+            loaded.append(step)
+            if fails:
+                raise KeyboardInterrupt
+            return quiet(0.5 + step / 40)
+
+        return load
+
+    options = {"resume": tmp_path / "lives.nc", "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        over_training({0: checkpoint(0), 10: checkpoint(10, fails=True)}, texts, **options)
+    found = over_training({0: checkpoint(0), 10: checkpoint(10)}, texts, **options)
+    assert loaded == [0, 10, 10]
+    again = over_training({0: checkpoint(0), 10: checkpoint(10)}, texts, **options)
+    assert loaded == [0, 10, 10]
+    xr.testing.assert_equal(found, again)
+    with pytest.raises(InputError, match="another"):
+        over_training({0: checkpoint(0), 10: checkpoint(10)}, texts, "AWFT", **options)
 
 
 def test_distances_are_those_of_the_pooled_scores():

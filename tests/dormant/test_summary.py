@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.dormant import published, summarize
+from workbench.dormant import compare_curves, published, summarize
 from workbench.dormant.summary import auc, free_share
+from workbench.errors import InputError
 
 TABLE_2 = {  # largest share of heads within one point of the baseline, in %: AWFT, AHON_LN, Random
     "Llama-3.2-3B": (8.34, 8.05, 0.60),
@@ -123,3 +124,33 @@ def test_a_score_that_selects_nothing_has_no_rank():
     np.testing.assert_array_equal(found["rank"], [2, np.nan, 1])
     assert found["free_share"].sel(score="none").values.tolist() == [0, 0]
     assert found.attrs["common_range"] == pytest.approx(0.2)
+
+
+def answered(*rows):
+    """Curves of one score, right on some examples at each quantile."""
+    correct = np.array(rows, dtype=bool)[None]
+    return xr.Dataset(
+        {
+            "correct": (("score", "threshold", "example"), correct),
+            "baseline_correct": ("example", correct[0, 0]),
+            "share": (("score", "threshold"), [[0.0, 0.1]]),
+        },
+        coords={"score": ["AHON_LN"], "threshold": [0, 0.1]},
+    )
+
+
+def test_curves_are_compared_example_by_example():
+    first, second = answered([1, 1, 1, 0], [1, 1, 0, 0]), answered([1, 1, 1, 0], [0, 0, 0, 0])
+    second["share"] = second["share"] + 0.02
+    found = compare_curves(first, second)
+    np.testing.assert_allclose(found["change"].values, [[0, -0.5]])
+    np.testing.assert_allclose(found["share_change"].values, 0.02)
+    assert (found["change_low"] <= found["change"]).all() and (found["change"] <= found["change_high"]).all()
+    np.testing.assert_array_equal(compare_curves(first, first)["change_low"], 0)
+    with pytest.raises(InputError, match="4 and 4 examples that were not answered alike with nothing zeroed"):
+        compare_curves(first, answered([0, 1, 1, 0], [1, 1, 0, 0]))
+
+
+def test_the_gain_is_what_random_choice_does_not_give(paper):
+    free = paper["free_share"]
+    np.testing.assert_allclose(paper["gain"], free - free.sel(score="Random", drop=True))

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from tests.dormant.test_cutoffs import drawn
-from workbench.dormant import overlap, published, transfer
+from workbench.dormant import overlap, published
 from workbench.errors import InputError
 from workbench.plots import inactive
 
@@ -60,33 +60,11 @@ def test_maps_hold_frequencies_and_crosses_hold_differences():
     assert (list(crosses.x), list(crosses.y)) == ([2], [1])
 
 
-def test_training_shows_births_above_and_deaths_below():
-    found = xr.Dataset(
-        {
-            "share_dormant": ("step", [0.0, 0.2, 0.1]),
-            "persistence": ("step", [np.nan, 0.5, 1.0]),
-            "births": ("step", [0, 4, 1]),
-            "deaths": ("step", [0, 0, 3]),
-        },
-        coords={"step": [0, 10, 20]},
-    )
-    traces = {trace.name: trace for trace in inactive.training_curves(found).data}
-    assert list(traces["fell asleep"].y) == [4, 1] and list(traces["woke up"].y) == [0, -3]
-    np.testing.assert_allclose(traces["dormant"].y, [0, 20, 10])
-    np.testing.assert_allclose(traces["of these dormant at the end"].y[1:], [10, 10])
-
-
-def test_overlap_and_transfer_show_their_tables():
+def test_overlap_shows_its_table():
     scores = drawn(20)
     found = overlap(scores, 0.2)
     np.testing.assert_allclose(inactive.score_overlap(found).data[0].z, found["iou"])
     np.testing.assert_allclose(inactive.score_overlap(found, "precision").data[0].z, found["precision"])
-    moved = transfer({"a": scores, "b": scores * 0.5}, [0.2])
-    figure = inactive.threshold_transfer(moved)
-    dots = {trace.name: trace for trace in figure.data}
-    at = list(dots["fitted on a"].y).index("AHON")
-    wanted = 100 * moved["selected"].sel(fit="a", applied="b", score="AHON").item()
-    assert dots["fitted on a"].x[at] == pytest.approx(wanted)
 
 
 def test_what_was_not_measured_is_named():

@@ -16,6 +16,7 @@ from .definitions import Score as Score
 from .definitions import score as score
 from .paper import published as published
 from .scores import head_scores as head_scores
+from .summary import compare_curves as compare_curves
 from .summary import summarize as summarize
 from .tasks import choices as choices
 from .zeroing import Zeroed as Zeroed

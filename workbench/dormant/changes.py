@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from scipy import stats
 
+from workbench.checkpoints import measure_checkpoints
 from workbench.dormant.cutoffs import halves, inactive, thresholds
-from workbench.dormant.definitions import Score
+from workbench.dormant.definitions import Score, scores_named
 from workbench.dormant.scores import head_scores
 from workbench.errors import InputError
-from workbench.models.load import load
 from workbench.statistics import mean_differences, split_half_floor
 from workbench.texts import token_sequences
 
@@ -128,6 +127,10 @@ def over_training(
     tau: float | None = None,
     usually: float = USUALLY,
     max_tokens: int | None = None,
+    seed: int = 0,
+    resume: str | Path | None = None,
+    device: Any = None,
+    progress: bool = True,
 ) -> xr.Dataset:
     """Dormancy along training: how many heads sleep at each checkpoint, which fall asleep, which wake.
 
@@ -140,49 +143,62 @@ def over_training(
         tau: or the threshold itself.
         usually: a head is dormant where it is inactive on more than this share of the texts.
         max_tokens: texts are cut after so many tokens.
+        seed: of the halves behind the floor of the distances.
+        resume: a netCDF file: the scores of finished checkpoints are kept beside it, and a run that was stopped goes
+            on from them.
+        device: where to load.
+        progress: show a bar.
 
     Returns:
-        Per step `frequency(step, layer, head)`, `dormant`, `share_dormant`, `births` and `deaths` since the step
-        before, `persistence`: the share of its dormant heads that are dormant at the last step, and `switches(layer,
-        head)`: how often a head changed.
+        Per step `frequency(step, layer, head)`, its mean `share_inactive`, `dormant`, `share_dormant`, `births` and
+        `deaths` since the step before, `persistence`: the share of its dormant heads that are dormant at the last
+        step, `switches(layer, head)`: how often a head changed, and `distance`: how far the scores are from those of
+        the last step (Wasserstein), with the `floor` that two halves of the last step's texts differ by.
 
     Raises:
-        InputError: fewer than two checkpoints.
+        InputError: fewer than two checkpoints, or a resume file of another run.
     """
     steps = sorted(int(step) for step in checkpoints)
     if len(steps) < 2:
         raise InputError(f"What changes over training takes two checkpoints or more; got steps {steps}.")
-    rows = [
-        head_scores(_model(checkpoints[step]), texts, score, max_tokens=max_tokens, progress=False).isel(score=0)
-        for step in steps
-    ]
+    wanted = scores_named(score)[0]
+
+    def score_heads(model: Any, texts: Any) -> xr.Dataset:
+        found = head_scores(model, texts, wanted, max_tokens=max_tokens, progress=False)
+        return found.isel(score=0).to_dataset().assign_attrs(found.attrs)
+
+    score_heads.__qualname__ = f"head_scores {wanted.name} {max_tokens}"
+    found = measure_checkpoints(
+        checkpoints, texts, score_heads, method="over_training", resume=resume, device=device, progress=progress
+    )
+    scores = found["value"]
     if tau is None:
-        tau = thresholds(rows[-1].expand_dims("score"), [share])["tau"].item()
-    often = xr.concat([frequency(row, tau).drop_vars("length", errors="ignore") for row in rows], dim="step")
-    often = often.assign_coords(step=steps)
+        tau = thresholds(scores.isel(step=-1).expand_dims("score"), [share])["tau"].item()
+    facts = {"score": wanted.name, "tau": tau, "usually": usually, "fitted_on": f"step {steps[-1]}"}
+    final = scores.isel(step=-1)
+    distance = [_wasserstein(scores.isel(step=i), final) for i in range(len(steps))]
+    lives = _lives(frequency(scores, tau).drop_vars("length", errors="ignore"), usually)
+    lives = lives.assign(distance=("step", distance), floor=_wasserstein(*halves(final, seed)))
+    return lives.assign_attrs(found.attrs | facts)
+
+
+def _lives(often: xr.DataArray, usually: float) -> xr.Dataset:
+    """When heads sleep and wake, from their frequencies (step, layer, head)."""
     dormant = often > usually
     before = dormant.shift(step=1, fill_value=False)
     last = dormant.isel(step=-1, drop=True)
-    changed = dormant.astype(int).diff("step")
     return xr.Dataset(
         {
             "frequency": often,
+            "share_inactive": often.mean(["layer", "head"]),
             "dormant": dormant,
             "share_dormant": dormant.mean(["layer", "head"]),
             "births": (dormant & ~before).sum(["layer", "head"]),
             "deaths": (~dormant & before).sum(["layer", "head"]),
             "persistence": (dormant & last).sum(["layer", "head"]) / dormant.sum(["layer", "head"]),
-            "switches": abs(changed).sum("step"),
-        },
-        attrs=rows[-1].attrs
-        | {"score": str(rows[-1]["score"].item()), "tau": tau, "usually": usually, "fitted_on": f"step {steps[-1]}"},
+            "switches": abs(dormant.astype(int).diff("step")).sum("step"),
+        }
     )
-
-
-def _model(source: Any) -> Any:
-    if isinstance(source, str | Path):
-        return load(source)
-    return source if isinstance(source, torch.nn.Module) else source()
 
 
 def distances(groups: Mapping[str, xr.DataArray], *, seed: int = 0) -> xr.Dataset:

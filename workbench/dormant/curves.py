@@ -26,7 +26,7 @@ from workbench.dormant.cutoffs import QUANTILES, thresholds
 from workbench.dormant.definitions import Score, scores_named
 from workbench.dormant.passes import watching
 from workbench.dormant.scores import head_scores, labelled
-from workbench.dormant.summary import LOSSES, summarize
+from workbench.dormant.summary import LOSSES, RANDOM, summarize
 from workbench.dormant.tasks import Task, describe, task_of
 from workbench.dormant.zeroing import Zeroed, online, zero_heads
 from workbench.errors import InputError
@@ -35,7 +35,7 @@ from workbench.models.identity import fingerprint
 from workbench.results import Journal, provenance
 from workbench.statistics import mean_interval
 
-RANDOM, RANDOM_BY_LAYER = "Random", "Random_by_layer"
+RANDOM_BY_LAYER = "Random_by_layer"
 MATCHED = "AHON_LN"
 """The score whose share of each layer the second random baseline takes, where it is measured; else the first one."""
 

@@ -36,14 +36,19 @@ class Queries:
     """The attention of some consecutive queries of one layer.
 
     Attributes:
-        pattern: attention weights; keys are positions 0, 1, ….
+        weights: attention weights in the dtype in which the model had them; keys are positions 0, 1, ….
         start: position of the first query.
         first: position of each sequence's first real token.
     """
 
-    pattern: Float[Tensor, "batch head query key"]
+    weights: Float[Tensor, "batch head query key"]
     start: int
     first: Int[Tensor, " batch"]
+
+    @cached_property
+    def pattern(self) -> Float[Tensor, "batch head query key"]:
+        """The weights in float32 at least."""
+        return self.weights.to(wide(self.weights.dtype))
 
 
 PerQuery = Callable[[Queries], Float[Tensor, "batch head query"]]
@@ -120,9 +125,14 @@ class Layer:
         return per_token[torch.arange(len(position), device=position.device), position]
 
 
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """A dtype, and float32 for narrower ones."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def norm(vectors: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows"]:
     """L2 norms, in float32 at least."""
-    return torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.promote_types(vectors.dtype, torch.float32))
+    return torch.linalg.vector_norm(vectors, dim=-1, dtype=wide(vectors.dtype))
 
 
 def ratio(x: PerHead, over: Tensor) -> PerHead:
@@ -157,14 +167,14 @@ class Score:
 
 def first_token_weight(queries: Queries) -> Float[Tensor, "batch head query"]:
     """The attention of each query on the first token."""
-    n, heads, rows, _ = queries.pattern.shape
+    n, heads, rows, _ = queries.weights.shape
     where = queries.first.view(n, 1, 1, 1).expand(n, heads, rows, 1)
-    return queries.pattern.gather(-1, where).squeeze(-1)
+    return queries.weights.gather(-1, where).squeeze(-1)
 
 
 def entropy(queries: Queries) -> Float[Tensor, "batch head query"]:
-    """The entropy of each query's attention, in nats."""
-    return torch.special.entr(queries.pattern).sum(-1)
+    """The entropy of each query's attention, in nats; its terms are summed in float32 at least."""
+    return torch.special.entr(queries.weights).sum(-1, dtype=wide(queries.weights.dtype))
 
 
 BASES: dict[str, tuple[str, tuple[str, ...], PerQuery | None, Callable[[Layer], Tensor]]] = {

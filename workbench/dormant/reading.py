@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.dormant.definitions import Layer, PerQuery, Queries, Score
+from workbench.dormant.definitions import Layer, PerQuery, Queries, Score, wide
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.models.attention import Chunk
@@ -84,7 +84,8 @@ class Reader:
         counted = self._weight[:, None, start : start + pattern.shape[2]]
         sums = self._sums.setdefault(layer, {})
         for function in self.functions:
-            found = torch.where(counted, function(queries), 0).sum(-1)
+            found = function(queries)
+            found = torch.where(counted, found, 0).sum(-1, dtype=wide(found.dtype))
             sums[function] = sums[function] + found if function in sums else found
         self._seen[layer] = start + pattern.shape[2]
         self._finish(layer)

@@ -179,8 +179,7 @@ def online(
 
     def pattern(layer: int, activation: Tensor) -> None:
         if not passes.past:
-            wide = torch.promote_types(activation.dtype, torch.float32)
-            current(activation.transpose(1, 2)).pattern(layer, activation.to(wide))
+            current(activation.transpose(1, 2)).pattern(layer, activation)
 
     def values(layer: int, activation: Tensor) -> None:
         if not passes.past:

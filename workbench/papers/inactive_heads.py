@@ -4,126 +4,42 @@
 2. `auc-ranks` (figure 3): ranks of the scores by area, one's own models below the paper's fourteen.
 3. `frequency`: how often each head is inactive, layer by head.
 4. `domains`: the same on each kind of text, with the heads that differ.
-5. `training`: dormant heads over training; its models are folders of checkpoints.
+5. `training`: dormant heads over training, of the embedded models, a folder of checkpoints or a model on the Hub.
 6. `score-overlap`: do two scores select the same heads?
-7. `threshold-transfer`: what a threshold that was fitted on one kind of text selects on another.
+7. `threshold-transfer`: what a threshold selects on another kind of text or another task than it was fitted on, and
+   what accuracy is left under thresholds that were fitted on other questions.
+8. `distances`: how far one model's scores are from those of others: base and tuned, small and large, early and late.
 
 The paper is "Identifying and Evaluating Inactive Heads in Pretrained LLMs" (arXiv 2504.03889).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from scipy import stats
 
-from workbench import evaluation
-from workbench.dormant import (
-    ablation_curve,
-    by_domain,
-    frequency,
-    head_scores,
-    over_training,
-    overlap,
-    published,
-    summarize,
-    thresholds,
-    transfer,
-)
+from workbench.checkpoints import local_checkpoints
+from workbench.dormant import compare_curves, distances, frequency, overlap, published, summarize, thresholds, transfer
 from workbench.errors import InputError
-from workbench.extreme.dynamics import local_checkpoints
-from workbench.papers.keeping import Source, digest, kept
-from workbench.papers.measuring import read_questions
+from workbench.papers.inactive_measures import (
+    HELD_OUT_SCORES,
+    SCORE,
+    SHARE,
+    curves_of,
+    domain_frequencies,
+    held_out_curves,
+    lives_of,
+    question_scores,
+    scores_of,
+)
+from workbench.papers.keeping import Source
 from workbench.papers.model_figure import ModelFigure
 from workbench.papers.orders import Drawn, Order
-from workbench.papers.samples import SAMPLES
-from workbench.plots import compose, inactive
-from workbench.prompts import tokenizer_of
-from workbench.texts import token_sequences
+from workbench.plots import compose, dormancy, inactive
 
-SCORE = "AHON_LN"
-"""The score that leads the paper's ranking, by which heads are judged where one score is asked for."""
-SHARE = 0.1
-"""The share of heads that thresholds are fitted to select."""
-WINDOW = 64
-"""Tokens of a text that are looked at at a time, so that every kind of text gives windows of one length."""
-WINDOWS = 64
-"""Windows per kind of text, at most."""
-LETTERS = "ABCDEFGHIJ"
-
-
-# What is measured.
-
-
-def questions_of(source: Source, order: Order) -> list[evaluation.Question]:
-    """The order's questions with lettered choices, or an organism's own."""
-    given = read_questions(order.questions)
-    if given is None:
-        return evaluation.organism_questions(source.model, order.n, order.seed)
-    return [_lettered(item, i) for i, item in enumerate(given[: order.n])]
-
-
-def _lettered(item: Mapping[str, Any], i: int) -> evaluation.Question:
-    options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, item["choices"], strict=False))
-    letters = tuple(f" {letter}" for letter in LETTERS[: len(item["choices"])])
-    return evaluation.Question(f"{item['question'].strip()}\n{options}\nAnswer:", letters, int(item["answer"]), str(i))
-
-
-def curves_of(source: Source, order: Order) -> xr.Dataset:
-    """The accuracy curves of all scores; a run that was stopped goes on."""
-    order.step(f"{source.name}: accuracy curves")
-    questions = questions_of(source, order)
-    made_from = digest((sorted(source.identity.items()), questions))
-    path = order.folder / source.name / f"inactive_curves_{made_from}.nc"
-    return ablation_curve(source.model, questions, seed=order.seed, resume=path, progress=False)
-
-
-def windows_of(model: Any, texts: Sequence[Any]) -> list[list[int]]:
-    """Windows of one length from texts, each with the BOS that the tokenizer puts before a text."""
-    whole = token_sequences(model, list(texts))
-    begin = getattr(getattr(model, "tokenizer", None), "bos_token_id", None)
-    found = []
-    for ids in whole:
-        head = ids[:1] if ids[0] == begin else []
-        body = ids[len(head) :]
-        size = WINDOW - len(head)
-        found += [head + body[i : i + size] for i in range(0, len(body) - size + 1, size)]
-    return found[:WINDOWS]
-
-
-def domains_of(source: Source, order: Order) -> dict[str, list[list[int]]]:
-    """Windows of the order's texts by kind; the package's samples where none are given.
-
-    Raises:
-        InputError: a kind of text without four windows.
-    """
-    tokenizer_of(source.model)
-    found = {name: windows_of(source.model, texts) for name, texts in (order.texts or SAMPLES).items()}
-    short = [f"{name} ({len(some)})" for name, some in found.items() if len(some) < 4]
-    if short:
-        raise InputError(
-            f"Each kind of text must give four windows of {WINDOW} tokens or more; too few from {', '.join(short)}. "
-            "Give more or longer texts."
-        )
-    return found
-
-
-def scores_of(source: Source, order: Order) -> xr.DataArray:
-    """All scores on all windows, with each window's kind of text."""
-    order.step(f"{source.name}: head scores")
-    domains = domains_of(source, order)
-    windows = [ids for some in domains.values() for ids in some]
-    kinds = [name for name, some in domains.items() for _ in some]
-
-    def measure() -> xr.Dataset:
-        scores = head_scores(source.model, windows, progress=False).assign_coords(domain=("sequence", kinds))
-        return scores.to_dataset().assign_attrs(scores.attrs)
-
-    found = kept(order.folder / source.name / "head_scores.nc", source, {"texts": digest(windows)}, measure)
-    return found["value"].assign_attrs(found.attrs)
-
-
-# The figures.
+EMBEDDED = ("organism-gqa", "organism-mha", "organism-mqa")
 
 
 def accuracy_curves(sources: Sequence[Source], order: Order) -> Drawn:
@@ -145,40 +61,57 @@ def _leading(found: Sequence[xr.Dataset]) -> list[str]:
 
 def curve_line(curves: xr.Dataset) -> str:
     """How many heads the model can lose, in one sentence."""
-    free = curves["free_share"].sel(loss=0.01)
     scores = [s for s in curves["score"].values.tolist() if not s.startswith("Random")]
+    free = curves["free_share"].sel(loss=0.01)
     best = max(scores, key=lambda s: float(free.sel(score=s)))
-    low, high = (float(curves[f"free_share_{end}"].sel(loss=0.01, score=best)) for end in ("low", "high"))
+
+    def told(name: str, loss: float = 0.01, measure: str = "free_share") -> str:
+        values = curves.sel(score=name, loss=loss)
+        middle, low, high = (100 * float(values[f"{measure}{end}"]) for end in ("", "_low", "_high"))
+        return f"{middle:.1f}% ({low:.1f} to {high:.1f})"
+
+    others = ", ".join(f"{inactive.label(name)} {told(name)}" for name in (SCORE, "AWFT", "Random") if name != best)
     return (
-        f"{float(free.sel(score=best)):.1%} of the heads (95% interval {low:.1%} to {high:.1%}), chosen by "
-        f"{inactive.label(best)}, can go within one point of {float(curves['baseline']):.1%} accuracy on "
-        f"{curves.sizes['example']} questions; AHON (LN) allows {float(free.sel(score=SCORE)):.1%}, AWFT "
-        f"{float(free.sel(score='AWFT')):.1%}, random choice {float(free.sel(score='Random')):.1%}."
+        f"chosen by {inactive.label(best)}, {told(best)} of the heads can go within one point of "
+        f"{float(curves['baseline']):.1%} accuracy on {curves.sizes['example']} questions, {told(best, 0.005)} within "
+        f"half a point; {others}. That is {told(best, measure='gain')} of the heads more than at random, on the same "
+        "questions (95% intervals over questions)."
     )
 
 
 def auc_ranks(sources: Sequence[Source], order: Order) -> Drawn:
     """Ranks of the fourteen curves in the paper's models and one's own."""
     paper = published()
-    ranks = [_ranks(paper.sel(model=m), paper).expand_dims(model=[m]) for m in paper["model"].values]
-    for source in sources:
-        ranks.append(_ranks(curves_of(source, order), paper).expand_dims(model=[source.name]))
-    table = xr.concat(ranks, dim="model")
+    theirs = {str(m): _ranks(paper.sel(model=m), paper) for m in paper["model"].values}
+    own = {source.name: _ranks(curves_of(source, order), paper) for source in sources}
     order.step("drawing")
-    own = [source.name for source in sources]
-    figure = inactive.auc_ranks(table, own=own, title="Rank of the scores by area under the accuracy curve")
-    mean = table.sel(model=[m for m in table["model"].values if m not in own]).mean("model")
+    table = xr.concat([one["rank"] for one in (theirs | own).values()], dim="model")
+    table = table.assign_coords(model=[*theirs, *own])
+    figure = inactive.auc_ranks(table, own=list(own), title="Rank of the scores by area under the accuracy curve")
+    mean = table.sel(model=list(theirs)).mean("model")
     lines = [f"Of the paper's models AHON (LN) has the mean rank {float(mean.sel(score=SCORE)):.2f}."]
-    for name in own:
-        one = table.sel(model=name)
-        first = str(one["score"].values[int(np.nanargmin(one.values))])
-        lines.append(f"In {name} {inactive.label(first)} ranks first, AHON (LN) {float(one.sel(score=SCORE)):g}.")
+    lines += [ranks_line(name, one, mean) for name, one in own.items()]
     return Drawn(figure, " ".join(lines))
 
 
-def _ranks(curves: xr.Dataset, paper: xr.Dataset) -> xr.DataArray:
-    """Ranks among the fourteen curves that the paper has."""
-    return summarize(curves[["share", "accuracy", "baseline"]].sel(score=paper["score"].values))["rank"]
+def ranks_line(name: str, ranks: xr.Dataset, paper: xr.DataArray) -> str:
+    """Which score ranks first, where the paper's first one is, and whether the order is the paper's."""
+    one = ranks["rank"]
+    first = str(one["score"].values[int(np.nanargmin(one.values))])
+    between = [float(ranks[f"rank_{end}"].sel(score=SCORE)) for end in ("low", "high") if f"rank_{end}" in ranks]
+    interval = f" (95% interval {between[0]:g} to {between[1]:g})" if between else ""
+    both = one.notnull()
+    alike = stats.spearmanr(one.where(both, drop=True), paper.where(both, drop=True)).statistic
+    return (
+        f"In {name} {inactive.label(first)} ranks first, AHON (LN) {float(one.sel(score=SCORE)):g}{interval}; its "
+        f"order of the scores correlates with the paper's mean ranks by {float(alike):.2f} (Spearman)."
+    )
+
+
+def _ranks(curves: xr.Dataset, paper: xr.Dataset) -> xr.Dataset:
+    """Ranks among the fourteen curves that the paper has, with intervals where there are examples."""
+    kept = [name for name in ("share", "accuracy", "baseline", "correct", "baseline_correct") if name in curves]
+    return summarize(curves[kept].sel(score=paper["score"].values))
 
 
 def frequency_maps(sources: Sequence[Source], order: Order) -> Drawn:
@@ -202,16 +135,7 @@ def domain_maps(sources: Sequence[Source], order: Order) -> Drawn:
     """Frequencies by kind of text, a row per model."""
     rows, names, lines = [], [], []
     for source in sources:
-        order.step(f"{source.name}: kinds of text")
-        domains = domains_of(source, order)
-        found = kept(
-            order.folder / source.name / "inactive_domains.nc",
-            source,
-            {"texts": digest(domains), "score": SCORE, "share": SHARE, "seed": order.seed},
-            lambda source=source, domains=domains: by_domain(
-                source.model, domains, SCORE, share=SHARE, seed=order.seed, progress=False
-            ),
-        )
+        found = domain_frequencies(source, order)
         rows.append(found)
         names.append(source.name)
         lines.append(f"{source.name}: {domain_line(found)}")
@@ -237,29 +161,35 @@ def domain_line(found: xr.Dataset) -> str:
 
 
 def training(sources: Sequence[Source], order: Order) -> Drawn:
-    """Dormant heads over training; the models are folders of checkpoints."""
-    panels, lines = [], []
-    for source in sources:
-        order.step(f"{source.name}: checkpoints")
-        checkpoints = local_checkpoints(str(source.source))
-        last = Source(checkpoints[max(checkpoints)])
-        texts = [ids for some in domains_of(last, order).values() for ids in some]
-        found = kept(
-            order.folder / source.name / "inactive_training.nc",
-            last,
-            {"texts": digest(texts), "steps": sorted(checkpoints), "score": SCORE, "share": SHARE},
-            lambda checkpoints=checkpoints, texts=texts: over_training(checkpoints, texts, SCORE, share=SHARE),
-        )
-        panels.append(inactive.training_curves(found, title=f"Dormant heads over training: {source.name}"))
-        first, end = (float(found["share_dormant"].isel(step=i)) for i in (0, -1))
-        lines.append(
-            f"{source.name}: dormant heads go from {first:.1%} at step {int(found['step'][0])} to {end:.1%} at step "
-            f"{int(found['step'][-1])}; {float((found['switches'] > 1).mean()):.1%} of all heads switch more than once."
-        )
+    """Dormant heads over training, a row per run."""
+    found = [lives_of(source, order) for source in sources]
     order.step("drawing")
-    if len(panels) > 1:
-        raise InputError("inactive-heads/training draws one run of training; name one folder of checkpoints.")
-    return Drawn(panels[0], " ".join(lines))
+    names = [source.name for source in sources]
+    titles = [[f"{name}: dormant heads", "heads that fell asleep and woke", "distance from the end"] for name in names]
+    figure = compose.grid([dormancy.training_panels(one) for one in found], titles, title="Dormant heads over training")
+    return Drawn(figure, " ".join(f"{name}: {lives_line(one)}" for name, one in zip(names, found, strict=True)))
+
+
+def lives_line(found: xr.Dataset) -> str:
+    """When heads fell asleep, and whether it lasted, in one sentence."""
+    share, inactive_share, steps = found["share_dormant"], found["share_inactive"].values, found["step"].values
+    half = int(steps[int((inactive_share >= inactive_share[-1] / 2).argmax())])
+    n = found.sizes["layer"] * found.sizes["head"]
+    ever = int(found["dormant"].any("step").sum())
+    near = found["distance"].values[:-1] <= 2 * float(found["floor"])
+    close = int(near[::-1].cumprod().sum())
+    like = (
+        f"the scores are within twice the noise of their last distribution from step {int(steps[-1 - close]):,} on"
+        if close
+        else "the scores move until the end"
+    )
+    often = float(found.attrs["usually"])
+    return (
+        f"of all heads and texts {inactive_share[0]:.1%} are below the threshold at step {int(steps[0])} and "
+        f"{inactive_share[-1]:.1%} at step {int(steps[-1]):,}, half of that by step {half:,}; "
+        f"{round(float(share[-1]) * n)} of {n} heads end up dormant (inactive on more than {often:.0%} of the texts), "
+        f"{ever} ever were, and {int((found['switches'] > 1).sum())} switched more than once; {like}."
+    )
 
 
 def score_overlap(sources: Sequence[Source], order: Order) -> Drawn:
@@ -283,28 +213,131 @@ def score_overlap(sources: Sequence[Source], order: Order) -> Drawn:
 
 
 def threshold_transfer(sources: Sequence[Source], order: Order) -> Drawn:
-    """Shares that thresholds select on other kinds of text, a column per model."""
-    found = []
+    """Shares that thresholds select elsewhere, and accuracy under thresholds of other questions; a row per model."""
+    rows, titles, lines = [], [], []
     for source in sources:
-        scores = scores_of(source, order)
-        kinds = dict.fromkeys(scores["domain"].values.tolist())
-        found.append(transfer({kind: scores.isel(sequence=np.flatnonzero(scores["domain"] == kind)) for kind in kinds}))
+        texts = moved(scores_of(source, order), "domain")
+        tasks = moved(question_scores(source, order), "task")
+        own, held_out = held_out_curves(source, order)
+        panels = {"kinds of text": texts, "tasks": tasks}
+        rows.append(
+            [
+                dormancy.threshold_transfer(texts),
+                dormancy.threshold_transfer(tasks, palette=dormancy.PALETTE[4:]),
+                dormancy.accuracy_changes(carried(own, held_out)),
+            ]
+        )
+        named = [f"thresholds carried between {name}" for name in panels] + ["thresholds of other questions"]
+        titles.append([f"{source.name}: {named[0]}", *named[1:]])
+        lines.append(
+            f"{source.name}: "
+            + "".join(f"between {name} {transfer_line(one)} " for name, one in panels.items())
+            + held_out_line(own, held_out)
+        )
+    order.step("drawing")
+    title = f"Thresholds that select {SHARE:.0%} of the heads where they were fitted, applied elsewhere"
+    return Drawn(compose.grid(rows, titles, title=title, gap=0.12), " ".join(lines))
+
+
+def moved(scores: xr.DataArray, kind: str) -> xr.Dataset:
+    """`transfer` between all kinds of sequences, with what half of each kind selects on its other half (`held_out`)."""
+    groups = {
+        str(name): scores.isel(sequence=np.flatnonzero(scores[kind] == name))
+        for name in dict.fromkeys(scores[kind].values.tolist())
+    }
+    halves = [thresholds(one, [SHARE], held_out=True)["selected"] for one in groups.values()]
+    return transfer(groups, [SHARE]).assign(held_out=xr.concat(halves, "fit").assign_coords(fit=list(groups)))
+
+
+def transfer_line(found: xr.Dataset) -> str:
+    """Which score's thresholds move least and most, in one sentence."""
+    off = 100 * abs(found["selected"].isel(threshold=0) - SHARE).max(["fit", "applied"])
+    half = 100 * float(abs(found["held_out"] - SHARE).max())
+    least, most = (str(off["score"].values[i]) for i in (off.values.argmin(), off.values.argmax()))
+    return (
+        f"{inactive.label(least)} moves least (at most {float(off.min()):.1f} points from {SHARE:.0%}) and "
+        f"{inactive.label(most)} most ({float(off.max()):.1f} points), where two halves of one kind differ by at most "
+        f"{half:.1f} points;"
+    )
+
+
+def carried(own: xr.Dataset, held_out: xr.Dataset) -> xr.Dataset:
+    """The change of accuracy under thresholds of other questions, without quantile 0, where nothing is zeroed."""
+    return compare_curves(own, held_out).sel(score=list(HELD_OUT_SCORES)).isel(threshold=slice(1, None))
+
+
+def held_out_line(own: xr.Dataset, held_out: xr.Dataset) -> str:
+    """How much accuracy changes under thresholds of other questions, in one sentence."""
+    change = carried(own, held_out)
+    parts = []
+    for name in HELD_OUT_SCORES:
+        one = change.sel(score=name)
+        worst = one.isel(threshold=int(abs(one["change"].values).argmax()))
+        low, high = (100 * float(worst[end]) for end in ("change_low", "change_high"))
+        parts.append(f"{inactive.label(name)} {100 * float(worst['change']):+.1f} ({low:+.1f} to {high:+.1f})")
+    return (
+        f"thresholds of the other half of the questions change accuracy by at most, in points with a 95% interval: "
+        f"{', '.join(parts)}, on {own.sizes['example']} questions."
+    )
+
+
+def score_distances(sources: Sequence[Source], order: Order) -> Drawn:
+    """Distributions of one score in every model, and distances from the first model for all that compare."""
+    sources = unfolded(sources)
+    groups = {source.name: comparable(scores_of(source, order)) for source in sources}
+    found = distances(groups, seed=order.seed)
     order.step("drawing")
     figure = compose.beside(
-        [inactive.threshold_transfer(one) for one in found],
-        [source.name for source in sources],
-        title=f"Thresholds that select {SHARE:.0%} of the heads on one kind of text, applied to another",
+        [
+            dormancy.score_distributions({name: one.sel(score=SCORE) for name, one in groups.items()}, share=SHARE),
+            dormancy.score_distances(found),
+        ],
+        [f"how {inactive.label(SCORE)} is distributed", f"distance from {sources[0].name}"],
+        title="Are the heads' scores distributed alike?",
         gap=0.16,
     )
-    lines = []
-    for source, one in zip(sources, found, strict=True):
-        off = abs(one["selected"].isel(threshold=0) - SHARE).max(["fit", "applied"])
-        least, most = (str(off["score"].values[i]) for i in (off.values.argmin(), off.values.argmax()))
-        lines.append(
-            f"{source.name}: {inactive.label(least)} moves least (at most {100 * float(off.min()):.1f} points from "
-            f"{SHARE:.0%}), {inactive.label(most)} most ({100 * float(off.max()):.1f} points)."
+    return Drawn(figure, distances_line(found))
+
+
+def unfolded(sources: Sequence[Source]) -> list[Source]:
+    """Models, and in place of a folder of checkpoints its last, first and middle one.
+
+    Raises:
+        InputError: fewer than two models.
+    """
+    found = []
+    for source in sources:
+        folder = Path(str(source.source)) if source.named else None
+        if folder is None or not folder.is_dir() or (folder / "config.json").is_file():
+            found.append(source)
+            continue
+        checkpoints = local_checkpoints(folder)
+        steps = list(checkpoints)
+        found += [Source(checkpoints[step]) for step in dict.fromkeys((steps[-1], steps[0], steps[len(steps) // 2]))]
+    if len(found) < 2:
+        raise InputError("inactive-heads/distances compares models: name two or more, or a folder of checkpoints.")
+    return found
+
+
+def comparable(scores: xr.DataArray) -> xr.DataArray:
+    """The normalised scores, which do not depend on a model's width."""
+    return scores.sel(score=[name for name in scores["score"].values.tolist() if "_" in name])
+
+
+def distances_line(found: xr.Dataset) -> str:
+    """How far the other models are from the first, in one sentence."""
+    first, *others = found["first"].values.tolist()
+    parts = []
+    for name in others:
+        distance = found["distance"].sel(first=first, second=name)
+        noise = found["floor"].sel(first=[first, name]).max("first")
+        times = float((distance / noise).sel(score=SCORE))
+        parts.append(
+            f"{name} is {float(distance.sel(score=SCORE)):.3f} from {first} in {inactive.label(SCORE)}, {times:.1f} "
+            f"times what two halves of one's texts differ by; beyond that noise lie {int((distance > noise).sum())} of "
+            f"{distance.size} scores"
         )
-    return Drawn(figure, " ".join(lines))
+    return f"{'; '.join(parts)}."
 
 
 RECIPES = (
@@ -312,7 +345,8 @@ RECIPES = (
     ModelFigure("inactive-heads/auc-ranks", "Ranks of the scores", auc_ranks),
     ModelFigure("inactive-heads/frequency", "How often each head is inactive", frequency_maps),
     ModelFigure("inactive-heads/domains", "Inactive heads by kind of text", domain_maps),
-    ModelFigure("inactive-heads/training", "Dormant heads over training", training),
+    ModelFigure("inactive-heads/training", "Dormant heads over training", training, EMBEDDED[:2]),
     ModelFigure("inactive-heads/score-overlap", "Overlap of the scores", score_overlap),
-    ModelFigure("inactive-heads/threshold-transfer", "Thresholds on other texts", threshold_transfer),
+    ModelFigure("inactive-heads/threshold-transfer", "Thresholds carried elsewhere", threshold_transfer, pieces=3),
+    ModelFigure("inactive-heads/distances", "Distances between distributions of scores", score_distances, EMBEDDED),
 )

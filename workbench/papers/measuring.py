@@ -188,7 +188,7 @@ class _Subject(Source):
 
     @cached_property
     def asked(self) -> Sequence[Any]:
-        from workbench.papers.inactive_heads import questions_of
+        from workbench.papers.inactive_measures import questions_of
         from workbench.papers.orders import Order
 
         order = Order(Path(), n=INACTIVE_QUESTIONS, seed=self.seed, questions=self.questions)

@@ -16,10 +16,11 @@ class ModelFigure:
     title: str
     draw: Callable[[Sequence[Source], Order], Drawn]
     models: tuple[str, ...] = ("organism-gqa", "organism-mha")
+    pieces: int = 1
 
     def steps(self, order: Order) -> int:
-        """A step per model, and one for drawing."""
-        return len(order.models) + 1
+        """The pieces of work on each model, and one for drawing."""
+        return self.pieces * len(order.models) + 1
 
     def make(self, order: Order) -> Drawn:
         """Measure each model and draw."""

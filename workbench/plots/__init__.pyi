@@ -8,6 +8,11 @@ from .curves import layer_sums as layer_sums
 from .domains import waking_heatmap as waking_heatmap
 from .domains import waking_maps as waking_maps
 from .domains import waking_scatter as waking_scatter
+from .dormancy import accuracy_changes as accuracy_changes
+from .dormancy import score_distances as score_distances
+from .dormancy import score_distributions as score_distributions
+from .dormancy import threshold_transfer as threshold_transfer
+from .dormancy import training_curves as training_curves
 from .dynamics import training_panels as training_panels
 from .export import plotted_numbers as plotted_numbers
 from .export import save_figure as save_figure
@@ -23,8 +28,6 @@ from .inactive import accuracy_curves as accuracy_curves
 from .inactive import auc_ranks as auc_ranks
 from .inactive import frequency_map as frequency_map
 from .inactive import score_overlap as score_overlap
-from .inactive import threshold_transfer as threshold_transfer
-from .inactive import training_curves as training_curves
 from .remedies import remedy_effects as remedy_effects
 from .remedies import remedy_table as remedy_table
 from .strips import behaviour as behaviour

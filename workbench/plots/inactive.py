@@ -1,4 +1,4 @@
-"""Inactive heads in pictures: accuracy curves, ranks of the scores, frequencies, training, overlaps and thresholds.
+"""Inactive heads in pictures: accuracy curves, ranks of the scores, frequencies and overlaps.
 
 A score keeps its colour in all of them; random baselines are dark and dotted.
 """
@@ -8,12 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
-from plotly.subplots import make_subplots
 
 from workbench.errors import InputError
 from workbench.plots.compose import beside
 from workbench.plots.heatmaps import layer_by_head
-from workbench.plots.house import ACCENT, AGAINST, INK, RULE, SEQUENTIAL, SOFT, TOWARDS, house
+from workbench.plots.house import ACCENT, AGAINST, INK, SEQUENTIAL, SOFT, TOWARDS, house
 
 COLOURS = {
     "AHON": TOWARDS,
@@ -79,7 +78,7 @@ def accuracy_curves(
             line={
                 "color": COLOURS.get(base, SOFT),
                 "width": 1.8,
-                "dash": _dash(name),
+                "dash": dash(name),
             },
             marker={"size": 6},
             hovertemplate=f"<b>{label(name)}</b><br>%{{x:.1f}}% of heads zeroed<br>accuracy %{{y:.1f}}%<extra></extra>",
@@ -94,7 +93,7 @@ def accuracy_curves(
     return figure
 
 
-def _dash(score: str) -> str:
+def dash(score: str) -> str:
     """Solid for normalised scores, dashed for raw ones, dotted for random choice."""
     if score == "Random_by_layer":
         return "dashdot"
@@ -198,36 +197,6 @@ def domain_cells(found: xr.Dataset) -> list[go.Figure]:
     return maps
 
 
-def training_curves(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
-    """Share of dormant heads over training, with what was born and what died since the step before.
-
-    Args:
-        found: from `dormant.over_training`.
-        title: Title above the figure.
-    """
-    steps = [str(s) for s in found["step"].values]
-    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.12, subplot_titles=["dormant heads", "changes"])
-    figure.add_scatter(
-        x=steps, y=100 * found["share_dormant"].values, name="dormant", line={"color": TOWARDS}, row=1, col=1
-    )
-    figure.add_scatter(
-        x=steps,
-        y=100 * found["persistence"].values * found["share_dormant"].values,
-        name="of these dormant at the end",
-        line={"color": ACCENT, "dash": "dot"},
-        row=1,
-        col=1,
-    )
-    figure.add_bar(x=steps[1:], y=found["births"].values[1:], name="fell asleep", marker_color=TOWARDS, row=1, col=2)
-    figure.add_bar(x=steps[1:], y=-found["deaths"].values[1:], name="woke up", marker_color=AGAINST, row=1, col=2)
-    house(figure, title=title, height=380)
-    figure.update_layout(barmode="relative", bargap=0.35, margin_t=118 if title else 84, legend_y=1.12)
-    figure.update_xaxes(title_text="Training step", type="category", showgrid=False)
-    figure.update_yaxes(title_text="Heads (%)", rangemode="tozero", row=1, col=1)
-    figure.update_yaxes(title_text="Heads", zeroline=True, zerolinecolor=SOFT, row=1, col=2)
-    return figure
-
-
 def score_overlap(found: xr.Dataset, measure: str = "iou", *, title: str | None = None) -> go.Figure:
     """How far two scores select the same heads, for all pairs.
 
@@ -262,51 +231,4 @@ def score_overlap(found: xr.Dataset, measure: str = "iou", *, title: str | None 
     figure.update_xaxes(showgrid=False, side="top", tickangle=-40)
     figure.update_yaxes(showgrid=False, autorange="reversed")
     figure.update_layout(margin={"t": 140 if title else 104, "l": 90})
-    return figure
-
-
-def threshold_transfer(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
-    """What share of heads a threshold selects elsewhere, a row per score and a dot per pair of texts.
-
-    Args:
-        found: from `dormant.transfer`, one threshold.
-        title: Title above the figure.
-    """
-    one = found.isel(threshold=0)
-    asked = float(one["threshold"])
-    names = [str(n) for n in one["fit"].values]
-    figure = go.Figure()
-    scores = [str(s) for s in one["score"].values]
-    spread = {s: one["selected"].sel(score=s) for s in scores}
-    order = sorted(scores, key=lambda s: float(abs(spread[s] - asked).max()))
-    figure.add_scatter(
-        x=[x for s in order for x in (100 * float(spread[s].min()), 100 * float(spread[s].max()), None)],
-        y=[y for s in order for y in (label(s), label(s), None)],
-        mode="lines",
-        line={"color": RULE, "width": 3},
-        hoverinfo="skip",
-        showlegend=False,
-        name="span",
-    )
-    palette = (TOWARDS, AGAINST, ACCENT, "#5b7f4b", "#7a5195", SOFT)
-    for i, name in enumerate(names):
-        others = [b for b in names if b != name]
-        figure.add_scatter(
-            x=[100 * float(spread[s].sel(fit=name, applied=b)) for s in order for b in others],
-            y=[label(s) for s in order for _ in others],
-            customdata=[[b] for _ in order for b in others],
-            meta={"customdata": ["applied"]},
-            name=f"fitted on {name}",
-            mode="markers",
-            marker={"size": 8, "color": palette[i % len(palette)], "line": {"color": "white", "width": 1}},
-            hovertemplate=f"<b>%{{y}}</b>, fitted on {name}, applied to %{{customdata[0]}}<br>"
-            "%{x:.1f}%<extra></extra>",
-        )
-    figure.add_vline(100 * asked, line={"color": SOFT, "width": 1, "dash": "dot"})
-    house(figure, title=title, height=int(150 + 24 * len(order)))
-    figure.update_layout(margin={"t": 84 if title else 56, "l": 90})
-    figure.update_xaxes(
-        title_text=f"Heads selected elsewhere (%) by a threshold for {100 * asked:g}%", rangemode="tozero"
-    )
-    figure.update_yaxes(showgrid=False, autorange="reversed", tickfont_color=INK)
     return figure
