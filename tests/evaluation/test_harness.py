@@ -9,6 +9,7 @@ import torch
 from tests.evaluation.files import write_benchmarks
 from tests.models.test_hooked import hooked_model, needs_hooked
 from tests.tiny import bridge
+from workbench.dormant import ablation_curve, harnessed, zero_heads
 from workbench.errors import InputError
 from workbench.evaluation import harness
 from workbench.evaluation.generation import generate
@@ -24,6 +25,13 @@ needs_harness = pytest.mark.skipif(lm_eval is None, reason="lm-evaluation-harnes
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
 )
+
+
+@pytest.fixture(autouse=True)
+def no_survey_of_the_machine(monkeypatch):
+    """The harness asks pip and others about the machine after every run, for seconds."""
+    if lm_eval is not None:
+        monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +134,29 @@ def test_a_run_gives_the_same_accuracy_with_and_without_hooks(organism, folder):
         assert float(theirs["value"].sel(task="own_law", metric="acc")) == pytest.approx(mine.attrs["accuracy"])
         assert int(theirs["n_examples"][0]) == 6 and theirs.attrs["hooks_active"] == bool(hooks)
         assert np.isfinite(theirs["stderr"].sel(metric="acc")).all()
+
+
+@needs_harness
+def test_answers_are_those_of_local_scoring(organism, folder):
+    mine = score_choices(organism, load_task("mmlu_law", folder, 2), progress=False)["correct"].values
+    theirs = harness.harness_answers(organism, "own_law", n_shots=2, include=folder / "own")
+    np.testing.assert_array_equal(theirs, mine)
+    with pytest.raises(InputError, match=r"'accuracy' does not say of each question.*these tasks have acc, acc_norm"):
+        harness.harness_answers(organism, "own_law", "accuracy", include=folder / "own")
+
+
+@needs_harness
+def test_heads_are_zeroed_while_the_harness_runs(organism, folder):
+    tau = 0.9
+    task = harnessed("own_law", n_shots=2, include=folder / "own")
+    with zero_heads(organism, score="AHON_LN", tau=tau) as zeroed:
+        theirs = task(organism)
+    with zero_heads(organism, score="AHON_LN", tau=tau) as by_us:
+        mine = score_choices(organism, load_task("mmlu_law", folder, 2), progress=False)["correct"].values
+    np.testing.assert_array_equal(theirs, mine)
+    assert zeroed.share == pytest.approx(by_us.share) and 0.2 < zeroed.share < 0.8
+    found = ablation_curve(organism, task, "AHON_LN", [0.2], progress=False)
+    assert found.sizes["example"] == 6 and float(found["share"].sel(score="AHON_LN", threshold=0.2)) > 0.05
 
 
 @needs_harness

@@ -60,10 +60,10 @@ def test_texts_are_read_from_files(tmp_path):
 
     (tmp_path / "a.txt").write_text("One.\nTwo.\n\nThree.\n")
     with lzma.open(tmp_path / "b.jsonl.xz", "wt") as file:
-        file.write('{"text": "x = 1"}\n')
+        file.write('{"text": "x\u2028= 1"}\n')
     assert read_texts([f"prose={tmp_path / 'a.txt'}", str(tmp_path / "b.jsonl.xz")]) == {
         "prose": ["One.\nTwo.", "Three."],
-        "b": ["x = 1"],
+        "b": ["x\u2028= 1"],
     }
 
 

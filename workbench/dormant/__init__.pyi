@@ -19,6 +19,7 @@ from .scores import head_scores as head_scores
 from .summary import compare_curves as compare_curves
 from .summary import summarize as summarize
 from .tasks import choices as choices
+from .tasks import harnessed as harnessed
 from .zeroing import Zeroed as Zeroed
 from .zeroing import zero_heads as zero_heads
 from .zeroing import zero_heads_cached as zero_heads_cached

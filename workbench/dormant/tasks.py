@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.evaluation import Question, score_choices
+from workbench.evaluation import Question, harness_answers, score_choices
 
 Task = Callable[[Any], Any]
 """A function of the model that gives True or False per example."""
@@ -28,6 +28,22 @@ def choices(questions: Sequence[Question], **options: Any) -> Task:
     return run
 
 
+def harnessed(tasks: str | Sequence[str], metric: str = "acc", **options: Any) -> Task:
+    """Tasks of lm-evaluation-harness (extra `eval`) as a task.
+
+    Args:
+        tasks: the harness's own names, such as "winogrande" or "mmlu".
+        metric: that says whether an answer was right, such as "acc" or "exact_match (strict-match)".
+        **options: for `evaluation.harness_answers`, such as `n_shots=5`.
+    """
+
+    def run(model: Any) -> Any:
+        return harness_answers(model, tasks, metric, **options)
+
+    run.__name__ = f"harness {tasks} {metric} {sorted(options.items())}"
+    return run
+
+
 def task_of(task: Any) -> Task:
     """A task as a function of the model.
 
@@ -40,8 +56,8 @@ def task_of(task: Any) -> Task:
         return choices(task)
     raise InputError(
         f"There is no task {str(task)[:60]!r}. Give questions, such as workbench.evaluation.load_task('mmlu', folder) "
-        "or workbench.evaluation.organism_questions(model), or a function of the model that gives True or False per "
-        "example."
+        "or workbench.evaluation.organism_questions(model), or workbench.dormant.harnessed('winogrande'), or a "
+        "function of the model that gives True or False per example."
     )
 
 

@@ -2,6 +2,7 @@ from .answers import MATCHERS as MATCHERS
 from .code import pass_at_k as pass_at_k
 from .code import score_programs as score_programs
 from .generation import generate as generate
+from .harness import harness_answers as harness_answers
 from .harness import harness_model as harness_model
 from .harness import run_harness as run_harness
 from .local import interval as interval

@@ -60,26 +60,8 @@ def run_harness(
         InputError: the extra is not installed, an unknown task, one that runs programs, or a HookedTransformer.
     """
     began = time.perf_counter()
-    names = [tasks] if isinstance(tasks, str) else list(tasks)
-    _refuse(names)
-    wrapped = harness_model(model, batch_size)
-    manager = _manager("" if include is None else str(include))
-    _refuse_unknown(names, manager)
     hooks = has_hooks(model)
-    found = import_module("lm_eval.evaluator").simple_evaluate(
-        wrapped,
-        tasks=names,
-        num_fewshot=n_shots,
-        limit=limit,
-        apply_chat_template=chat,
-        fewshot_as_multiturn=chat,
-        task_manager=manager,
-        log_samples=False,
-        random_seed=None,
-        numpy_random_seed=None,
-        torch_random_seed=None,
-        fewshot_random_seed=seed,
-    )
+    found = _run(model, tasks, n_shots, limit, seed, batch_size, chat, include)
     parts = anatomy(model)
     facts = provenance(
         method="lm-evaluation-harness",
@@ -95,7 +77,81 @@ def run_harness(
         device=parts.device,
         duration_s=round(time.perf_counter() - began, 3),
     )
-    return _dataset(dict(found or {}), facts)
+    return _dataset(found, facts)
+
+
+def harness_answers(
+    model: Any,
+    tasks: str | Sequence[str],
+    metric: str = "acc",
+    *,
+    n_shots: int | None = None,
+    limit: int | None = None,
+    seed: int = HARNESS_SEED,
+    batch_size: int | None = None,
+    chat: bool = False,
+    include: str | Path | None = None,
+) -> np.ndarray:
+    """Whether each question of the harness's tasks was answered rightly, in the harness's order.
+
+    Args:
+        model: as for `run_harness`, like all that is not named here.
+        tasks: names of tasks that have the metric, or of groups of such tasks.
+        metric: as `run_harness` calls it, such as "acc" or "exact_match (strict-match)"; 0 or 1 for each question.
+        n_shots: worked examples.
+        limit: the first so many questions of each (sub)task.
+        seed: of the draw of examples.
+        batch_size: requests at a time.
+        chat: put prompts into the chat template.
+        include: a folder of your own task files.
+
+    Raises:
+        InputError: a metric that the tasks don't have, or that is not 0 or 1 for each question; else as `run_harness`.
+    """
+    found = _run(model, tasks, n_shots, limit, seed, batch_size, chat, include, samples=True)
+    rows = [row for some in found["samples"].values() for row in sorted(some, key=lambda row: row["doc_id"])]
+    labels = [_label(f"{name},{row.get('filter', 'none')}") for row in rows for name in row.get("metrics", ())]
+    values = [row[name] for row in rows for name in row["metrics"] if _label(f"{name},{row['filter']}") == metric]
+    if not values or not all(isinstance(v, int | float | np.number) and v in (0, 1) for v in values):
+        raise InputError(
+            f"{metric!r} does not say of each question whether it was answered rightly; these tasks have "
+            f"{', '.join(dict.fromkeys(labels))}."
+        )
+    return np.array(values, dtype=bool)
+
+
+def _run(
+    model: Any,
+    tasks: str | Sequence[str],
+    n_shots: int | None,
+    limit: int | None,
+    seed: int,
+    batch_size: int | None,
+    chat: bool,
+    include: str | Path | None,
+    samples: bool = False,
+) -> dict[str, Any]:
+    """What the harness returns, with every question's result if `samples`."""
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    _refuse(names)
+    wrapped = harness_model(model, batch_size)
+    manager = _manager("" if include is None else str(include))
+    _refuse_unknown(names, manager)
+    found = import_module("lm_eval.evaluator").simple_evaluate(
+        wrapped,
+        tasks=names,
+        num_fewshot=n_shots,
+        limit=limit,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,
+        task_manager=manager,
+        log_samples=samples,
+        random_seed=None,
+        numpy_random_seed=None,
+        torch_random_seed=None,
+        fewshot_random_seed=seed,
+    )
+    return dict(found or {})
 
 
 def harness_model(model: Any, batch_size: int | None = None) -> Any:

@@ -140,12 +140,13 @@ def domain_maps(sources: Sequence[Source], order: Order) -> Drawn:
         names.append(source.name)
         lines.append(f"{source.name}: {domain_line(found)}")
     order.step("drawing")
-    title = f"Share of texts on which a head is inactive, by kind of text ({inactive.label(SCORE)})"
+    first = str(rows[0]["domain"].values[0])
+    title = f"Share of texts on which a head is inactive ({inactive.label(SCORE)}); crosses differ from {first}"
     if len(rows) == 1:
         return Drawn(inactive.domain_maps(rows[0], title=title), lines[0])
     cells = [inactive.domain_cells(found) for found in rows]
     titles = [[f"{name}: {kind}" for kind in found["domain"].values] for name, found in zip(names, rows, strict=True)]
-    return Drawn(compose.grid(cells, titles, title=title), " ".join(lines))
+    return Drawn(compose.grid(cells, titles, title=title, gap=0.06), " ".join(lines))
 
 
 def domain_line(found: xr.Dataset) -> str:
@@ -165,8 +166,11 @@ def training(sources: Sequence[Source], order: Order) -> Drawn:
     found = [lives_of(source, order) for source in sources]
     order.step("drawing")
     names = [source.name for source in sources]
-    titles = [[f"{name}: dormant heads", "heads that fell asleep and woke", "distance from the end"] for name in names]
-    figure = compose.grid([dormancy.training_panels(one) for one in found], titles, title="Dormant heads over training")
+    told = [dormancy.training_titles(one) for one in found]
+    titles = told if len(found) == 1 else [[f"{name}, {t}" for t in row] for name, row in zip(names, told, strict=True)]
+    panels = [dormancy.training_panels(one) for one in found]
+    title = f"Dormant heads over training: {', '.join(names)}"
+    figure = compose.grid(panels, titles, title=title).update_layout(barmode="relative")
     return Drawn(figure, " ".join(f"{name}: {lives_line(one)}" for name, one in zip(names, found, strict=True)))
 
 
@@ -197,7 +201,7 @@ def score_overlap(sources: Sequence[Source], order: Order) -> Drawn:
     found = [overlap(scores_of(source, order), SHARE) for source in sources]
     order.step("drawing")
     figure = compose.beside(
-        [inactive.score_overlap(one) for one in found],
+        [inactive.score_overlap(one, numbers=len(found) == 1) for one in found],
         [source.name for source in sources],
         title=f"Overlap of the heads that two scores select ({SHARE:.0%} each; intersection over union)",
         gap=0.16,
@@ -345,7 +349,7 @@ RECIPES = (
     ModelFigure("inactive-heads/auc-ranks", "Ranks of the scores", auc_ranks),
     ModelFigure("inactive-heads/frequency", "How often each head is inactive", frequency_maps),
     ModelFigure("inactive-heads/domains", "Inactive heads by kind of text", domain_maps),
-    ModelFigure("inactive-heads/training", "Dormant heads over training", training, EMBEDDED[:2]),
+    ModelFigure("inactive-heads/training", "Dormant heads over training", training, EMBEDDED[:1]),
     ModelFigure("inactive-heads/score-overlap", "Overlap of the scores", score_overlap),
     ModelFigure("inactive-heads/threshold-transfer", "Thresholds carried elsewhere", threshold_transfer, pieces=3),
     ModelFigure("inactive-heads/distances", "Distances between distributions of scores", score_distances, EMBEDDED),

@@ -96,7 +96,7 @@ def _read(path: Path) -> list[str]:
         found = [text.strip("\n") for text in raw.split("\n\n") if text.strip()]
     else:
         try:
-            found = [json.loads(line)["text"] for line in raw.splitlines() if line.strip()]
+            found = [json.loads(line)["text"] for line in raw.split("\n") if line.strip()]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f'{str(path)!r}: each line must be a JSON object with a "text" ({error!r}).') from error
     if not found:

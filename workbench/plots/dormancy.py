@@ -7,7 +7,6 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.plots.compose import beside
-from workbench.plots.dynamics import short_step
 from workbench.plots.house import ACCENT, AGAINST, INK, RULE, SERIES, SOFT, TOWARDS, house
 from workbench.plots.inactive import COLOURS, dash, label
 
@@ -23,8 +22,17 @@ def training_curves(found: xr.Dataset, *, title: str | None = None) -> go.Figure
         found: from `dormant.over_training`.
         title: Title above the figure.
     """
-    names = ["dormant heads", "heads that fell asleep and woke", "distance from the end"]
-    return beside(training_panels(found), names, title=title)
+    return beside(training_panels(found), training_titles(found), title=title).update_layout(barmode="relative")
+
+
+def training_titles(found: xr.Dataset) -> list[str]:
+    """What the panels of `training_curves` show.
+
+    Args:
+        found: from `dormant.over_training`.
+    """
+    often = f"dormant: inactive on > {float(found.attrs['usually']):.0%} of the texts"
+    return [often, "changes since the checkpoint before", "distance of the scores from the last"]
 
 
 def training_panels(found: xr.Dataset) -> list[go.Figure]:
@@ -33,39 +41,34 @@ def training_panels(found: xr.Dataset) -> list[go.Figure]:
     Args:
         found: from `dormant.over_training`.
     """
-    steps = [short_step(int(step)) for step in found["step"].values]
-    share = 100 * found["share_dormant"]
-    lasting = (share * found["persistence"]).fillna(0)
+    steps = [f"{int(step):,}" for step in found["step"].values]
+    lasting = (found["share_dormant"] * found["persistence"]).fillna(0)
     asleep, change, distance = go.Figure(), go.Figure(), go.Figure()
-    line = {"mode": "lines+markers", "marker": {"size": 5}}
-    asleep.add_scatter(
-        x=steps,
-        y=100 * found["share_inactive"].values,
-        name="inactive: of all heads and texts",
-        line={"color": SOFT},
-        **line,
+    lines = (
+        (asleep, "share of heads and texts inactive", 100 * found["share_inactive"], SOFT, "solid"),
+        (asleep, "dormant heads", 100 * found["share_dormant"], TOWARDS, "solid"),
+        (asleep, "of these dormant at the end", 100 * lasting, ACCENT, "dot"),
+        (distance, "distance", found["distance"], AGAINST, "solid"),
     )
-    usually = f"dormant: inactive on more than {float(found.attrs['usually']):.0%} of the texts"
-    asleep.add_scatter(x=steps, y=share.values, name=usually, line={"color": TOWARDS}, **line)
-    asleep.add_scatter(
-        x=steps,
-        y=lasting.values,
-        name="of these dormant at the end",
-        line={"color": ACCENT, "dash": "dot"},
-        **line,
-    )
+    for figure, name, values, colour, style in lines:
+        figure.add_scatter(
+            x=steps,
+            y=values.values,
+            name=name,
+            mode="lines+markers",
+            line={"color": colour, "dash": style},
+            marker={"size": 5},
+            showlegend=figure is asleep,
+        )
     change.add_bar(x=steps[1:], y=found["births"].values[1:], name="fell asleep", marker_color=TOWARDS)
     change.add_bar(x=steps[1:], y=-found["deaths"].values[1:], name="woke up", marker_color=AGAINST)
-    distance.add_scatter(
-        x=steps, y=found["distance"].values, name="distance (Wasserstein)", line={"color": AGAINST}, **line
-    )
     distance.add_hline(float(found["floor"]), line={"color": SOFT, "width": 1, "dash": "dot"})
-    titles = ("Heads (%)", "Heads", "Distance")
+    titles = ("Share (%)", "Heads", "Distance (Wasserstein)")
     for figure, text in zip((asleep, change, distance), titles, strict=True):
         house(figure, height=340)
         figure.update_layout(barmode="relative", bargap=0.35)
         figure.update_xaxes(title_text="Training step", type="category", showgrid=False)
-        figure.update_xaxes(tickmode="array", tickvals=steps[:: -(-len(steps) // 7)])
+        figure.update_xaxes(tickmode="array", tickvals=steps[:: -(-len(steps) // 6)])
         figure.update_yaxes(title_text=text, rangemode="tozero")
     change.update_yaxes(zeroline=True, zerolinecolor=SOFT)
     return [asleep, change, distance]

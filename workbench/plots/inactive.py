@@ -197,12 +197,15 @@ def domain_cells(found: xr.Dataset) -> list[go.Figure]:
     return maps
 
 
-def score_overlap(found: xr.Dataset, measure: str = "iou", *, title: str | None = None) -> go.Figure:
+def score_overlap(
+    found: xr.Dataset, measure: str = "iou", *, numbers: bool = True, title: str | None = None
+) -> go.Figure:
     """How far two scores select the same heads, for all pairs.
 
     Args:
         found: from `dormant.overlap`.
         measure: "iou" or "precision" (of the score in the row).
+        numbers: write them into the cells, for which a single map has room; else a colour bar tells them.
         title: Title above the figure.
     """
     if measure not in ("iou", "precision"):
@@ -215,20 +218,21 @@ def score_overlap(found: xr.Dataset, measure: str = "iou", *, title: str | None 
             x=names,
             y=names,
             text=[[f"{v:.2f}".lstrip("0") if np.isfinite(v) else "" for v in row] for row in values],
-            texttemplate="%{text}",
+            texttemplate="%{text}" if numbers else None,
             textfont={"size": 10},
             colorscale=SEQUENTIAL,
             zmin=0,
             zmax=1,
             xgap=1,
             ygap=1,
-            showscale=False,
+            showscale=not numbers,
+            colorbar={"thickness": 12, "outlinewidth": 0},
             hovertemplate=f"%{{y}} and %{{x}}<br>{measure} %{{z:.3f}}<extra></extra>",
             name=measure,
         )
     )
     house(figure, title=title, height=int(170 + 26 * len(names)))
-    figure.update_xaxes(showgrid=False, side="top", tickangle=-40)
+    figure.update_xaxes(showgrid=False, side="top", tickangle=-40, tickmode="array", tickvals=names)
     figure.update_yaxes(showgrid=False, autorange="reversed")
     figure.update_layout(margin={"t": 140 if title else 104, "l": 90})
     return figure
