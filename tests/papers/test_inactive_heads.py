@@ -19,6 +19,11 @@ from workbench.papers.orders import Order
 RECIPES = {recipe.name.split("/")[1]: recipe for recipe in inactive_heads.RECIPES}
 
 
+@pytest.fixture(autouse=True)
+def few_windows(monkeypatch):
+    monkeypatch.setattr(inactive_measures, "WINDOWS", 4)
+
+
 def drawn(name, folder, models=("organism-gqa",), **options):
     steps = []
     order = Order(folder, models, step=steps.append, **options)
