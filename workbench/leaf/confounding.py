@@ -84,27 +84,19 @@ def confounders(
     began = time.perf_counter()
     examples = check_examples(examples)
     wanted = scores_named(score)[0]
-    shape = {
-        "threshold": [float(t) for t in np.atleast_1d(threshold)],
+    thresholds = [float(t) for t in np.atleast_1d(threshold)]
+    facts = {
+        **_identity(student, teacher, examples, selection),
+        "score": wanted.name,
+        "threshold": thresholds,
         "reading": reading,
         "how": how,
         "retokenize": retokenize,
-    }
-    facts = {
-        "method": "leaf confounders",
-        "student": anatomy(student).name,
-        "teacher": anatomy(teacher).name,
-        "student_weights": fingerprint(student),
-        "teacher_weights": fingerprint(teacher),
-        "examples": digest(examples),
-        "score": wanted.name,
-        **shape,
         "match": match if isinstance(match, str) else getattr(match, "__qualname__", "a function"),
         "max_new_tokens": max_new_tokens or "default",
         "align": align,
         "steps": steps,
         "seed": seed,
-        **({} if selection is None else {"selected": digest(selection.examples)}),
     }
     journal = None if resume is None else Journal(resume, facts)
     if journal is not None and journal.result is not None:
@@ -131,7 +123,7 @@ def confounders(
         resume=_inside(at, "sensitivity.nc"),
         progress=progress,
     )
-    chosen = candidates(found, threshold=shape["threshold"], reading=reading)
+    chosen = candidates(found, threshold=thresholds, reading=reading)
     anew = student if retokenize else None
     shorter = [prune(selection.examples, one, how=how, retokenize=anew) for one in chosen]
     proved = verify(student, teacher, list(chain.from_iterable(shorter)), resume=_inside(at, "after"), **asking)
@@ -139,6 +131,22 @@ def confounders(
     seconds = round(time.perf_counter() - began, 3)
     result = result.assign_attrs(provenance(**facts, **_counts(result, selection), duration_s=seconds))
     return result if journal is None else journal.finish(result)
+
+
+def _identity(
+    student: Any, teacher: Any, examples: Sequence[Example], selection: Selection | None
+) -> dict[str, str | list[str]]:
+    """Which models and examples a result belongs to."""
+    known = {} if selection is None else {"selected": digest(selection.examples)}
+    return {
+        "method": "leaf confounders",
+        "student": anatomy(student).name,
+        "teacher": anatomy(teacher).name,
+        "student_weights": fingerprint(student),
+        "teacher_weights": fingerprint(teacher),
+        "examples": digest(examples),
+        **known,
+    }
 
 
 def counterfactuals(
