@@ -1,3 +1,4 @@
+from .causal import causal_check as causal_check
 from .compose import beside as beside
 from .compose import grid as grid
 from .confounders import confounders as confounders
