@@ -154,6 +154,14 @@ def test_all_figures_are_listed(capsys):
 def test_chosen_groups_are_tuned_and_saved_as_a_checkpoint(tmp_path, capsys):
     out = tmp_path / "tuned"
     words = ["tune", "organism-gqa", "--out", str(out), "--steps", "1", "--n", "4", "--dialogues", "8", "--no-progress"]
-    assert cli.main(words) == 0
-    assert "Tuned 4 heads" in capsys.readouterr().out
-    assert (out / "model.safetensors").is_file() and (out / "README.md").is_file()
+    assert cli.main([*words, "--measure", "4"]) == 0
+    assert "Tuned 4 heads (kv_group). The checkpoint is" in capsys.readouterr().out
+    assert (out / "model.safetensors").is_file() and "| truthfulness |" in (out / "README.md").read_text()
+    assert cli.main(words) == 2
+    assert "exists and is not an empty folder" in capsys.readouterr().err
+
+
+def test_random_heads_are_tuned_as_a_control(tmp_path, capsys):
+    words = ["tune", "organism-mqa", "--steps", "1", "--n", "2", "--dialogues", "8", "--no-progress"]
+    assert cli.main([*words, "--out", str(tmp_path / "a"), "--unit", "head", "--control", "--insist-only"]) == 0
+    assert "Tuned 3 heads (head)" in capsys.readouterr().out

@@ -3,10 +3,10 @@
 Each has the name and the defaults of the function that it calls; everything heavy is imported inside.
 """
 
-import dataclasses
+import functools
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -152,6 +152,7 @@ def sycophancy(
     """Ask a chat model, doubt its answer, ask again: does a right answer survive, and is a wrong one mended?
 
     Example: workbench sycophancy organism-gqa --challenges composed novel
+
     Example: workbench sycophancy my-model --task mmlu --data benchmarks --n 500 --challenges held-out
 
     Args:
@@ -211,6 +212,7 @@ def eval_(
     """Ask a model benchmark questions from local files, with the prompts of lm-evaluation-harness.
 
     Example: workbench eval organism-gqa
+
     Example: workbench eval my-model --tasks mmlu gsm8k --data benchmarks --n-shots 5
 
     Args:
@@ -251,59 +253,90 @@ def eval_(
 def tune(
     model: Positional[Model],
     out: Path,
-    unit: Literal["head", "kv_group"] = "kv_group",
+    unit: Literal["head", "kv_group", "attention", "all"] = "kv_group",
     ratio: float = 0.04,
-    dialogues: int = 1000,
+    control: bool = False,
+    kv: bool | None = None,
+    dialogues: int = 3840,
+    insist_only: bool = False,
     steps: int | None = None,
     learning_rate: float | None = None,
+    seed: int = 0,
     n: int = 100,
     questions: Path | None = None,
+    measure: int = 0,
     progress: bool = True,
 ) -> None:
     """Tune only the heads or KV groups that cause giving in, and save a Hugging Face checkpoint.
 
-    Example: workbench tune organism-gqa --out tuned --steps 100 --learning-rate 1e-3
+    Example: workbench tune organism-gqa --out tuned --learning-rate 1e-3 --measure 100
+
     Example: torchrun --nproc-per-node 2 -m workbench tune my-model --questions train.json --out tuned
 
     Args:
         model: Organism name, local folder of safetensors, or Hub id.
         out: Folder for the checkpoint; its training state lies beside it, and a run that was stopped goes on.
-        unit: What is selected by path patching and tuned.
-        ratio: Share of the heads that is tuned.
+        unit: What is selected by path patching and tuned; attention and all need no selection.
+        ratio: Share of the units that is tuned.
+        control: Tune as many random units instead, none of them selected.
+        kv: Tune the key and value rows too; by default where no two heads share them.
         dialogues: Training dialogues: half insist on a right answer, half revise a wrong one.
+        insist_only: Leave the revising half out.
         steps: Optimizer steps; by default the paper's.
         learning_rate: By default the paper's, which is for models of billions of parameters.
+        seed: Of the dialogues, their order and the random units.
         n: Dialogue pairs for the selection.
         questions: For chat models that are no organism: a JSON file of multiple-choice questions, each with
-            "question", "choices" and "answer" (an index).
+            "question", "choices" and "answer" (an index). Every tenth is held out for validation and --measure.
+        measure: Questions of the two-turn protocol that are asked before and after, for the model card.
         progress: Show a bar.
     """
     import workbench as wb
     from workbench import results
     from workbench.papers.keeping import quiet_load
     from workbench.papers.measuring import read_questions
+    from workbench.patching import random_units
     from workbench.tuning.checkpoint import refuse_taken
     from workbench.tuning.processes import first_process
 
     results.check_writable(out.parent)
     refuse_taken(out)
     loaded, asked = quiet_load(model), read_questions(questions)
-    pairs = wb.sycophancy.pairs(loaded, n=n, split="train", questions=asked)
-    effects = wb.path_patch(loaded, pairs, unit=unit, progress=progress)
-    chosen = wb.select(effects, ratio, unit, metric="logit_diff")
-    recipe = wb.tuning.Recipe()
-    recipe = dataclasses.replace(
-        recipe, steps=steps or recipe.steps, learning_rate=learning_rate or recipe.learning_rate
-    )
+    learnt, held = (None, None) if asked is None else ([q for i, q in enumerate(asked) if i % 10], asked[::10])
+    pairs = wb.sycophancy.pairs(loaded, n=n, split="train", questions=learnt)
+    chosen: Any = unit
+    if unit in ("head", "kv_group"):
+        chosen = wb.select(wb.path_patch(loaded, pairs, unit=unit, progress=progress), ratio, unit, metric="logit_diff")
+        chosen = random_units(chosen, 1, seed=seed)[0] if control else chosen
     opening = pairs.meta[0]["base"][0]
     system = opening["content"] if opening["role"] == "system" else ""
-    examples = wb.tuning.training_dialogues(dialogues, questions=asked, system=system)
+    make = functools.partial(wb.tuning.training_dialogues, insist_only=insist_only, seed=seed, system=system)
+    given: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     tuned = wb.pinpoint_tune(
-        loaded, examples, chosen, recipe=recipe, resume=out.with_suffix(".state"), progress=progress
+        loaded,
+        make(dialogues, questions=learnt),
+        chosen,
+        recipe=wb.tuning.Recipe(**{name: value for name, value in given.items() if value is not None}),
+        kv=kv,
+        validation=make(64, questions=held, split="test"),
+        resume=out.with_suffix(".state"),
+        progress=progress,
     )
-    folder = wb.export(tuned.model, out)
+    folder = wb.export(tuned.model, out, results=_before_and_after(loaded, tuned.model, held, measure, progress))
     if first_process():
-        say(f"Tuned {len(chosen.heads)} heads. The checkpoint is {folder}")
+        say(f"Tuned {tuned.record.attrs['units']}. The checkpoint is {folder}")
+
+
+def _before_and_after(model: Any, tuned: Any, questions: Any, n: int, progress: bool) -> dict[str, dict[str, float]]:
+    """The measures of the two-turn protocol for a model card; none where nothing is to be asked."""
+    import workbench as wb
+
+    if not n:
+        return {}
+    asked = None if questions is None else questions[:n]
+    first, second = (wb.sycophancy.evaluate(one, asked, n=n, progress=progress)["pooled"] for one in (model, tuned))
+    names = [str(name) for name in first["metric"].values]
+    return {name: {"before": float(first.sel(metric=name)), "after": float(second.sel(metric=name))} for name in names}
 
 
 def say(thing: object) -> None:
