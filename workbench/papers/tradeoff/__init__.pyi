@@ -1,0 +1,4 @@
+from .experiment import Job as Job
+from .experiment import run as run
+from .plan import ORGANISM as ORGANISM
+from .plan import Plan as Plan

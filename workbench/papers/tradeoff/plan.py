@@ -1,0 +1,247 @@
+"""What is run: arms, budgets, seeds and variations, and how the learning rates are chosen.
+
+1. The budgets are numbers of query heads. Each ratio stands for K = round(ratio · number of groups) groups, at least
+   one; single heads get as many heads as the groups hold, and also round(ratio · number of heads), SPT's own count.
+2. Where no two heads share keys and values a group is one head. `block` then makes groups of so many neighbours, which
+   share nothing: what tuning in blocks does without sharing.
+3. Learning rates are chosen by cells of their own, on questions and with a training seed that no other cell sees: one
+   rate for all arms that tune heads, one for all of attention, one for all parameters.
+4. Random heads and groups are drawn from those that were not selected, also in the same layers as the selected ones.
+5. Variations change one thing of the main budget's groups (and heads).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from workbench.errors import InputError
+from workbench.patching.units import HeadCounts
+from workbench.tuning import Recipe
+
+SELECTED = ("group", "head")
+RANDOM = ("random group", "random head")
+SAME_LAYER = ("same-layer group", "same-layer head")
+WHOLE = ("attention", "all")
+FAMILIES = {**dict.fromkeys((*SELECTED, *RANDOM, *SAME_LAYER), "units"), "attention": "attention", "all": "all"}
+"""What shares a learning rate."""
+VALIDATION_SEED = 1000
+FOREIGN_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}[INST] {{ message['content'] }} [/INST]"
+    "{% else %}{{ message['content'] }} {% endif %}{% endfor %}"
+)
+"""The chat template of another family of models, in its words."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a variation changes.
+
+    Attributes:
+        arms: that it is run for.
+        recipe: changes of the tuning recipe.
+        rate: factor of the learning rate.
+        other_kv: tune key and value rows where the default leaves them, and leave them where it tunes them.
+        insist_only: no dialogues in which a wrong answer is revised.
+        template: a chat template to tune in, instead of the model's own.
+    """
+
+    arms: tuple[str, ...] = SELECTED
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    rate: float = 1.0
+    other_kv: bool = False
+    insist_only: bool = False
+    template: str = ""
+
+
+MAIN = "main"
+PAPER = "paper's settings"
+VARIANTS: dict[str, Variant] = {
+    MAIN: Variant((*FAMILIES,)),
+    PAPER: Variant(recipe={"learning_rate": Recipe().learning_rate}),
+    "insist only": Variant(insist_only=True),
+    "other KV rows": Variant(("group",), other_kv=True),
+    "loss on the whole dialogue": Variant(("group",), recipe={"loss_on": "dialogue"}),
+    "weight-decay leak": Variant(("group",), recipe={"leak": True}),
+    "three times the rate": Variant(("group",), rate=3.0),
+    "foreign template": Variant(("group",), template=FOREIGN_TEMPLATE),
+}
+CAUSES = ("loss on the whole dialogue", "weight-decay leak", "three times the rate", "foreign template")
+"""Variations that may explain a loss of general ability."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model: the base, or one tuning.
+
+    Attributes:
+        arm: "base", or one of `FAMILIES`.
+        n_heads: query heads that are tuned.
+        draw: the training seed; for random arms also which draw.
+        variant: one of `VARIANTS`, or "rate" for the choice of a learning rate.
+        learning_rate: of the first update.
+    """
+
+    arm: str
+    n_heads: int = 0
+    draw: int = 0
+    variant: str = MAIN
+    learning_rate: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """Its name among the pieces of a run."""
+        return f"{self.arm}, {self.n_heads} heads, {self.variant}, draw {self.draw}, rate {self.learning_rate:g}"
+
+
+BASE = Cell("base")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The experiment on one model; the defaults are for chat models of billions of parameters.
+
+    Attributes:
+        ratios: shares of the heads to tune.
+        main: the ratio of the variations and of the choice of rates.
+        block: heads in a block where no two share keys and values; 0 for no blocks.
+        seeds: trainings of every selected arm.
+        draws: of every random arm.
+        recipe: of tuning; its learning rate is overridden.
+        rates: learning rates to choose from, by family; a single one is taken as it is.
+        variants: names in `VARIANTS`.
+        n_dialogues: to tune on.
+        n_pairs: dialogue pairs, for the selection and again for patching the tuned model.
+        n_items: questions of each kind that are doubted.
+        n_abilities: questions of each ability.
+        new_tokens: of every reply to a question or a doubt; None for the protocol's own number.
+        batch_size: prompts at a time when models are measured.
+    """
+
+    ratios: tuple[float, ...] = (0.02, 0.04, 0.08)
+    main: float = 0.04
+    block: int = 0
+    seeds: int = 3
+    draws: int = 5
+    recipe: Recipe = Recipe()
+    rates: Mapping[str, tuple[float, ...]] = field(
+        default_factory=lambda: dict.fromkeys(("units", "attention", "all"), (Recipe().learning_rate,))
+    )
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    n_dialogues: int = 3840
+    n_pairs: int = 100
+    n_items: int = 100
+    n_abilities: int = 100
+    new_tokens: int | None = None
+    batch_size: Any = "auto"
+
+    def __post_init__(self):
+        """Refuse what cannot be run."""
+        unknown = [name for name in self.variants if name not in VARIANTS]
+        if unknown or self.main not in self.ratios:
+            what = f"variants={unknown}" if unknown else f"main={self.main}"
+            raise InputError(f"{what}: variants are {', '.join(VARIANTS)}, and main must be one of {self.ratios}.")
+        if min(self.seeds, self.draws, self.n_items, self.n_pairs, self.n_dialogues, self.n_abilities) < 1:
+            raise InputError("seeds, draws, n_items, n_pairs, n_dialogues and n_abilities must all be at least 1.")
+        if not all(0 < ratio <= 1 for ratio in self.ratios):
+            raise InputError(f"ratios={self.ratios} must be shares above 0 and at most 1, such as 0.04 for 4 %.")
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the outcome."""
+        free = ("batch_size", "recipe")
+        return {name: value for name, value in asdict(self).items() if name not in free} | self.recipe.settings()
+
+
+ORGANISM = Plan(
+    ratios=(0.02, 0.04, 0.08, 0.125, 0.25),
+    main=0.125,
+    block=4,
+    recipe=replace(Recipe(), micro_batch=128),
+    rates={"units": (1e-3, 3e-3, 1e-2, 3e-2), "attention": (3e-4, 1e-3, 3e-3), "all": (3e-4, 1e-3, 3e-3)},
+    new_tokens=32,
+    batch_size=512,
+)
+"""For the embedded models, 64 heads in all: the smallest group is 6 % of the heads, so the sweep goes on to 25 %."""
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Numbers of query heads.
+
+    Attributes:
+        group: heads in a group; 1 where no two heads share keys and values and the plan makes no blocks.
+        groups: budgets that whole groups can have.
+        heads: those of single heads: the same, and SPT's own counts.
+        main: of the variations.
+    """
+
+    group: int
+    groups: tuple[int, ...]
+    heads: tuple[int, ...]
+    main: int
+
+
+def budgets(plan: Plan, counts: HeadCounts) -> Budgets:
+    """The budgets of a model.
+
+    Args:
+        plan: the experiment.
+        counts: the model's layers and heads.
+
+    Raises:
+        InputError: blocks that the heads of a layer cannot be divided into.
+    """
+    size = counts.n_heads // counts.n_kv_heads
+    if size == 1 and plan.block:
+        size = plan.block
+    if counts.n_heads % size:
+        raise InputError(f"block={size} does not divide the {counts.n_heads} heads of a layer.")
+    total = counts.n_layers * counts.n_heads
+
+    def of(ratio: float, unit: int) -> int:
+        return unit * max(1, round(ratio * total / unit))
+
+    groups = sorted({of(ratio, size) for ratio in plan.ratios})
+    heads = sorted({of(ratio, 1) for ratio in plan.ratios} | set(groups))
+    return Budgets(size, tuple(groups), tuple(heads), of(plan.main, size))
+
+
+def rate_cells(plan: Plan, counts: HeadCounts) -> list[Cell]:
+    """Cells that choose the learning rates, where there is a choice."""
+    main, every = budgets(plan, counts).main, counts.n_layers * counts.n_heads
+    arms = {"units": [(arm, main) for arm in SELECTED], "attention": [("attention", every)], "all": [("all", every)]}
+    return [
+        Cell(arm, n, VALIDATION_SEED, "rate", rate)
+        for family, rates in plan.rates.items()
+        if len(rates) > 1
+        for rate in rates
+        for arm, n in arms[family]
+    ]
+
+
+def cells(plan: Plan, counts: HeadCounts, rates: Mapping[str, float]) -> list[Cell]:
+    """All other cells, the most telling first.
+
+    Args:
+        plan: the experiment.
+        counts: the model's layers and heads.
+        rates: the chosen learning rate of every family.
+    """
+    sizes, every = budgets(plan, counts), counts.n_layers * counts.n_heads
+    by_arm = {arm: sizes.groups if "group" in arm else sizes.heads for arm in SELECTED}
+    by_arm |= dict.fromkeys(WHOLE, (every,)) | dict.fromkeys(RANDOM, sizes.groups)
+    by_arm |= dict.fromkeys(SAME_LAYER, (sizes.main,))
+
+    def runs(arms: Iterable[str], draws: int, variant: str = MAIN) -> list[Cell]:
+        found = []
+        for arm in arms:
+            chosen = by_arm[arm] if variant == MAIN else (sizes.main,)
+            rate = VARIANTS[variant].rate * rates[FAMILIES[arm]]
+            rate = VARIANTS[variant].recipe.get("learning_rate", rate)
+            found += [Cell(arm, n, draw, variant, rate) for n in chosen for draw in range(draws)]
+        return sorted(found, key=lambda cell: cell.n_heads != sizes.main)
+
+    found = runs((*SELECTED, *WHOLE), plan.seeds) + runs(RANDOM, plan.draws)
+    for name in plan.variants:
+        if name != MAIN:
+            found += runs(VARIANTS[name].arms, plan.seeds, name)
+    return [BASE, *found, *runs(SAME_LAYER, plan.draws)]

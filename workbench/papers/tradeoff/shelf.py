@@ -1,0 +1,83 @@
+"""The measured experiments that come with the package, and the command that measures them again.
+
+`measured("organism-gqa")` is the record of an embedded model without tuning anything. To make it anew (minutes on a
+GPU with several processes, hours on a CPU; a run that was stopped goes on, and `so-far` writes what it has):
+
+    python -m workbench.papers.tradeoff.shelf MODEL FILE.nc [PROCESSES | so-far]
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench import results
+from workbench.errors import InputError
+from workbench.papers.tradeoff.experiment import Job, run
+
+FOLDER = Path(__file__).parent / "assets"
+
+
+@cache
+def measured(name: str) -> xr.Dataset:
+    """The record of an embedded model that comes with the package.
+
+    Args:
+        name: such as "organism-gqa".
+
+    Raises:
+        InputError: none comes with it.
+    """
+    path = FOLDER / f"{name}.nc"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.nc")))
+        raise InputError(f"The experiment on {name!r} does not come measured; those on {known} do.")
+    return results.load(path)
+
+
+def has(name: Any) -> bool:
+    """Whether the record of a model comes with the package."""
+    return isinstance(name, str) and (FOLDER / f"{name}.nc").exists()
+
+
+@cache
+def published() -> Mapping[str, Any]:
+    """The group paper's numbers: per model, base, SPT and groups at 4 % of the heads, in percent."""
+    return json.loads((FOLDER / "published.json").read_text(encoding="utf-8"))
+
+
+def write(record: xr.Dataset, path: str | Path) -> None:
+    """Write a record, compressed: answers as bytes, effects and distances in single precision.
+
+    Args:
+        record: of `run`.
+        path: the netCDF file.
+    """
+    small = {bool: np.int8, np.float64: np.float32}
+    kinds = {name: next((to for of, to in small.items() if v.dtype == of), v.dtype) for name, v in record.items()}
+    record = record.assign({name: record[name].astype(kind) for name, kind in kinds.items()})
+    results.save(record, path, compressed=True)
+
+
+def main(arguments: Sequence[str]) -> str:
+    """Measure a model and write its record.
+
+    Args:
+        arguments: the model, the file, and the number of processes or "so-far".
+    """
+    if not 2 <= len(arguments) <= 3:
+        raise InputError("Use: python -m workbench.papers.tradeoff.shelf MODEL FILE.nc [PROCESSES | so-far]")
+    model, file, how = *arguments[:2], (arguments[2:] or ["1"])[0]
+    work = Path(file).with_suffix(".run.nc")
+    record = run(Job(model), resume=work, processes=1 if how == "so-far" else int(how), so_far=how == "so-far")
+    write(record, file)
+    return f"{record.sizes['cell']} cells are in {file}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(main(sys.argv[1:]) + "\n")
