@@ -63,12 +63,13 @@ def check_writable(folder: str | Path) -> Path:
     return folder
 
 
-def save(dataset: xr.Dataset, path: str | Path) -> Path:
+def save(dataset: xr.Dataset, path: str | Path, *, compressed: bool = False) -> Path:
     """Write a Dataset as netCDF, whole or not at all, and return its path.
 
     Args:
         dataset: the result; attributes that netCDF cannot hold are turned into text.
         path: the file, whose missing folders are created. An existing file is replaced.
+        compressed: smaller and slower; nothing is lost.
     """
     path = Path(path)
     clean = dataset.copy()
@@ -77,7 +78,8 @@ def save(dataset: xr.Dataset, path: str | Path) -> Path:
         variable.attrs = _netcdf_attrs(variable.attrs)
         variable.encoding = {}
     checked = [str(n) for n, v in clean.variables.items() if v.ndim and v.size and v.dtype.kind in "fiub"]
-    encoding = {name: {"fletcher32": True} for name in checked}
+    packed = {"zlib": True, "complevel": 9, "shuffle": True} if compressed else {}
+    encoding = {name: {"fletcher32": True, **packed} for name in checked}
     _write(path, lambda file: clean.to_netcdf(file, engine="h5netcdf", encoding=encoding))
     return path
 
