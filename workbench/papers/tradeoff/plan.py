@@ -7,7 +7,7 @@
 3. Learning rates are chosen by cells of their own, on questions and with a training seed that no other cell sees: one
    rate for all arms that tune heads, one for all of attention, one for all parameters.
 4. Random heads and groups are drawn from those that were not selected, also in the same layers as the selected ones.
-5. Variations change one thing of the main budget's groups (and heads).
+5. Variations change one thing of the main budget's groups.
 """
 
 from collections.abc import Iterable, Mapping
@@ -45,7 +45,7 @@ class Variant:
         template: a chat template to tune in, instead of the model's own.
     """
 
-    arms: tuple[str, ...] = SELECTED
+    arms: tuple[str, ...] = ("group",)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     rate: float = 1.0
     other_kv: bool = False
@@ -57,13 +57,13 @@ MAIN = "main"
 PAPER = "paper's settings"
 VARIANTS: dict[str, Variant] = {
     MAIN: Variant((*FAMILIES,)),
-    PAPER: Variant(recipe={"learning_rate": Recipe().learning_rate}),
     "insist only": Variant(insist_only=True),
-    "other KV rows": Variant(("group",), other_kv=True),
-    "loss on the whole dialogue": Variant(("group",), recipe={"loss_on": "dialogue"}),
-    "weight-decay leak": Variant(("group",), recipe={"leak": True}),
-    "three times the rate": Variant(("group",), rate=3.0),
-    "foreign template": Variant(("group",), template=FOREIGN_TEMPLATE),
+    "loss on the whole dialogue": Variant(recipe={"loss_on": "dialogue"}),
+    "weight-decay leak": Variant(recipe={"leak": True}),
+    "three times the rate": Variant(rate=3.0),
+    "foreign template": Variant(template=FOREIGN_TEMPLATE),
+    PAPER: Variant(recipe={"learning_rate": Recipe().learning_rate}),
+    "other KV rows": Variant(other_kv=True),
 }
 CAUSES = ("loss on the whole dialogue", "weight-decay leak", "three times the rate", "foreign template")
 """Variations that may explain a loss of general ability."""
@@ -240,8 +240,10 @@ def cells(plan: Plan, counts: HeadCounts, rates: Mapping[str, float]) -> list[Ce
             found += [Cell(arm, n, draw, variant, rate) for n in chosen for draw in range(draws)]
         return sorted(found, key=lambda cell: cell.n_heads != sizes.main)
 
-    found = runs((*SELECTED, *WHOLE), plan.seeds) + runs(RANDOM, plan.draws)
+    drawn = runs(RANDOM, plan.draws)
+    found = runs((*SELECTED, *WHOLE), plan.seeds) + [cell for cell in drawn if cell.n_heads == sizes.main]
     for name in plan.variants:
         if name != MAIN:
             found += runs(VARIANTS[name].arms, plan.seeds, name)
-    return [BASE, *found, *runs(SAME_LAYER, plan.draws)]
+    found += runs(SAME_LAYER, plan.draws)
+    return [BASE, *found, *(cell for cell in drawn if cell.n_heads != sizes.main)]
