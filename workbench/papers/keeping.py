@@ -50,14 +50,14 @@ class Source:
         }
 
 
-def quiet_load(source: Any) -> Any:
+def quiet_load(source: Any, dtype: str | None = None) -> Any:
     """`load` without Transformers' own progress bars, which would tear ours apart."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        return wb.load(source)
+        return wb.load(source, dtype=dtype)
     finally:
         if shown:
             logging.enable_progress_bar()

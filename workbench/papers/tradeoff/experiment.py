@@ -7,6 +7,7 @@
 3. Finished cells become one Dataset over `cell`.
 """
 
+import json
 import multiprocessing
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ class Job:
         tasks: as in `material_of`.
         folder: as in `material_of`.
         run_code: as in `material_of`.
+        dtype: to load the model in; by default float32 on a CPU and the checkpoint's own elsewhere.
     """
 
     source: Any
@@ -51,10 +53,11 @@ class Job:
     tasks: tuple[str, ...] = ()
     folder: str | Path | None = None
     run_code: bool = False
+    dtype: str | None = None
 
     def bench(self) -> Bench:
         """The loaded model with its material."""
-        model = quiet_load(self.source) if isinstance(self.source, str | Path) else self.source
+        model = quiet_load(self.source, self.dtype) if isinstance(self.source, str | Path) else self.source
         plan = self.plan or (ORGANISM if self.questions is None and is_organism(model) else Plan())
         return Bench(model, plan, material_of(model, plan, self.questions, self.tasks, self.folder, self.run_code))
 
@@ -120,7 +123,7 @@ def run(
         work(wanted, "tuning and measuring", pool)
     wanted = [cell for cell in wanted if cell.key in found]
     result = assemble(bench, {cell: found[cell.key] for cell in wanted}, {cell: found[cell.key] for cell in trials})
-    result = result.assign_attrs(provenance(**facts, device=parts.device, dtype=parts.dtype, rates=rates))
+    result = result.assign_attrs(provenance(**facts, device=parts.device, dtype=parts.dtype, rates=json.dumps(rates)))
     return result if journal is None or so_far else journal.finish(result)
 
 
@@ -196,7 +199,7 @@ def assemble(bench: Bench, found: Mapping[Cell, xr.Dataset], trials: Mapping[Cel
         main_heads=bench.sizes.main,
         n_heads_in_all=bench.counts.n_layers * bench.counts.n_heads,
         parameters=sum(p.numel() for p in bench.model.parameters()),
-        rate_trials={str(i): score for i, score in enumerate(scores)},
+        rate_trials=json.dumps(scores),
     )
 
 

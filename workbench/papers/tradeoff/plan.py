@@ -7,7 +7,7 @@
 3. Learning rates are chosen by cells of their own, on questions and with a training seed that no other cell sees: one
    rate for all arms that tune heads, one for all of attention, one for all parameters.
 4. Random heads and groups are drawn from those that were not selected, also in the same layers as the selected ones.
-5. Variations change one thing of the main budget's groups.
+5. Variations change one thing of the main budget's groups (and heads).
 """
 
 from collections.abc import Iterable, Mapping
@@ -57,15 +57,15 @@ MAIN = "main"
 PAPER = "paper's settings"
 VARIANTS: dict[str, Variant] = {
     MAIN: Variant((*FAMILIES,)),
+    "a tenth of the rate": Variant(SELECTED, rate=0.1),
     "insist only": Variant(insist_only=True),
     "loss on the whole dialogue": Variant(recipe={"loss_on": "dialogue"}),
     "weight-decay leak": Variant(recipe={"leak": True}),
-    "three times the rate": Variant(rate=3.0),
     "foreign template": Variant(template=FOREIGN_TEMPLATE),
     PAPER: Variant(recipe={"learning_rate": Recipe().learning_rate}),
     "other KV rows": Variant(other_kv=True),
 }
-CAUSES = ("loss on the whole dialogue", "weight-decay leak", "three times the rate", "foreign template")
+CAUSES = ("loss on the whole dialogue", "weight-decay leak", "a tenth of the rate", "foreign template")
 """Variations that may explain a loss of general ability."""
 
 

@@ -21,6 +21,8 @@ from workbench.errors import InputError
 from workbench.papers.tradeoff.experiment import Job, run
 
 FOLDER = Path(__file__).parent / "assets"
+DTYPE = "bfloat16"
+"""What the papers tune in, and what the embedded models' weights are stored in."""
 
 
 @cache
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str]) -> str:
         raise InputError("Use: python -m workbench.papers.tradeoff.shelf MODEL FILE.nc [PROCESSES | so-far]")
     model, file, how = *arguments[:2], (arguments[2:] or ["1"])[0]
     work = Path(file).with_suffix(".run.nc")
-    record = run(Job(model), resume=work, processes=1 if how == "so-far" else int(how), so_far=how == "so-far")
+    record = run(Job(model, dtype=DTYPE), resume=work, processes=1 if how == "so-far" else int(how), so_far=how == "so-far")
     write(record, file)
     return f"{record.sizes['cell']} cells are in {file}"
 
