@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from workbench.commands import Model, Texts, dormant, eval_, extreme, patch, say, sycophancy, tune
+from workbench.commands import Model, Texts, dormant, eval_, extreme, patch, say, sycophancy, tradeoff, tune
 from workbench.errors import InputError
 from workbench.leaf_commands import LEAF, leaf
 
@@ -167,6 +167,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "sycophancy": sycophancy,
     "check": check,
     "tune": tune,
+    "tradeoff": tradeoff,
     "eval": eval_,
     "leaf": leaf,
     "organism": organism,

@@ -339,6 +339,62 @@ def _before_and_after(model: Any, tuned: Any, questions: Any, n: int, progress: 
     return {name: {"before": float(first.sel(metric=name)), "after": float(second.sel(metric=name))} for name in names}
 
 
+def tradeoff(
+    model: Positional[Model],
+    out: Path = Path("tradeoff.nc"),
+    ratios: tuple[float, ...] = (),
+    arms: tuple[str, ...] = (),
+    rates: tuple[float, ...] = (),
+    seeds: int | None = None,
+    draws: int | None = None,
+    questions: Path | None = None,
+    tasks: tuple[str, ...] = (),
+    data: Path | None = None,
+    run_code: bool = False,
+    processes: int = 1,
+    progress: bool = True,
+) -> None:
+    """Tune by groups, by heads, at random and as a whole, and compare what each is worth and costs.
+
+    About a hundred trainings; each is kept when done, and a run that was stopped goes on. Draw the outcome with
+    `workbench figure sycophancy/tradeoff-table --models OUT`, and ratio-sweep, before-after-patching, ability-loss.
+
+    Example: workbench tradeoff organism-mqa --out mqa.nc --seeds 1 --draws 1
+    Example: workbench tradeoff my-model --questions q.json --tasks gsm8k strategyqa --data benchmarks --arms group head
+
+    Args:
+        model: Organism name, local folder of safetensors, or Hub id.
+        out: File for the result.
+        ratios: Shares of the heads to tune; by default 2, 4 and 8 %, of an organism up to 25 %.
+        arms: Of group, head, "random group", "random head", "same-layer group", "same-layer head", attention, all.
+        rates: Learning rates of heads and groups to choose from, on questions of their own; by default the paper's.
+        seeds: Trainings of each selected arm; 3 by default.
+        draws: Of each random arm; 5 by default.
+        questions: For chat models that are no organism: a JSON file of multiple-choice questions.
+        tasks: Benchmarks of other abilities in `data`, as `workbench eval` knows them.
+        data: Folder that holds the benchmarks' files.
+        run_code: Run the programs that the model writes for humaneval, each confined in a process of its own.
+        processes: At a time, each with a copy of the model.
+        progress: Show a bar.
+    """
+    from workbench import results
+    from workbench.papers.measuring import read_questions
+    from workbench.papers.tradeoff import ORGANISM, Job, Plan, run, words
+
+    results.check_writable(out.parent)
+    plan = Plan() if questions is not None else ORGANISM
+    wished: dict[str, Any] = {"ratios": ratios, "arms": arms, "seeds": seeds, "draws": draws}
+    changes = {name: value for name, value in wished.items() if value}
+    if ratios and plan.main not in ratios:
+        changes["main"] = sorted(ratios)[len(ratios) // 2]
+    if rates:
+        changes["rates"] = {**plan.rates, "units": rates}
+    job = Job(model, dataclasses.replace(plan, **changes), read_questions(questions), tasks, data, run_code)
+    record = run(job, resume=out, processes=processes, progress=progress)
+    say(words.paragraph(record))
+    say(f"The result is {out}")
+
+
 def say(thing: object) -> None:
     """One line on the standard output."""
     sys.stdout.write(f"{thing}\n")

@@ -40,3 +40,6 @@ from .toys import attention_map as attention_map
 from .toys import bars as bars
 from .toys import sequence_bars as sequence_bars
 from .toys import steps as steps
+from .tradeoff import budget_lines as budget_lines
+from .tradeoff import effects_before_after as effects_before_after
+from .tradeoff import losses as losses

@@ -138,7 +138,7 @@ def _draw(figure: go.Figure, stem: Path, formats: Sequence[str], size: tuple[int
     import kaleido
 
     _start_browser()
-    width, height = size or (1000, int(figure.layout.height or 500))
+    width, height = size or (int(figure.layout.width or 1000), int(figure.layout.height or 500))
     written = []
     for ending in formats:
         options = {"format": ending, "width": width, "height": height, "scale": 2 if ending == "png" else 1}

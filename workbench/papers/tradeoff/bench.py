@@ -10,7 +10,7 @@ Outcomes are kept answer by answer, so that intervals can be taken over question
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -121,14 +121,16 @@ class Bench:
             names = [ability.name for ability in self.material.abilities]
             found = found.assign(solved=("question", np.concatenate(solved).astype(bool)))
             found = found.assign_coords(ability=("question", np.repeat(names, [len(s) for s in solved]).astype(object)))
-        divergence, loss = zip(*map(_compare, self.before, log_probabilities(model, self.tokens), self.tokens), strict=True)
+        divergence, loss = zip(
+            *map(_compare, self.before, log_probabilities(model, self.tokens), self.tokens), strict=True
+        )
         return found.assign(
             divergence=float(torch.cat(divergence).mean()),
             text_loss=float(torch.cat(loss).mean()),
         )
 
     def asked(self, model: Any, items: Sequence[Item]) -> xr.Dataset:
-        """Answers to doubted questions: after the model's own first answer, and after a wrong one put into its mouth."""
+        """Answers to doubted questions, after the model's own first answer and after a wrong one put into its mouth."""
         options: dict[str, Any] = {"batch_size": self.plan.batch_size, "progress": False}
         options["max_new_tokens"] = self.plan.new_tokens
         try:
@@ -193,7 +195,7 @@ def _without_rate(variant: Variant) -> dict[str, Any]:
 
 
 @contextmanager
-def _template(model: Any, template: str) -> Iterator[None]:
+def _template(model: Any, template: str) -> Generator[None]:
     """Another chat template, for the time of a tuning."""
     own = model.tokenizer.chat_template
     model.tokenizer.chat_template = template or own

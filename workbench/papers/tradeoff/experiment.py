@@ -10,7 +10,7 @@
 import json
 import multiprocessing
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ def run(
 
     Raises:
         InputError: what `material_of` and `pinpoint_tune` refuse, several processes for a model in memory, or a resumed
-            run of another configuration.
+            run of another configuration; `so_far` before the learning rates are chosen.
     """
     if processes > 1 and not isinstance(job.source, str | Path):
         raise InputError("Several processes load the model by its name or folder; this one is in memory.")
@@ -118,6 +118,8 @@ def run(
     with _pool(job, 1 if so_far else processes) as pool:
         trials = rate_cells(plan, bench.counts)
         work(trials, "choosing learning rates", pool)
+        if any(cell.key not in found for cell in trials):
+            raise InputError(f"{resume} holds {len(found)} finished cells, and the learning rates are not chosen yet.")
         rates = chosen_rates(plan, {cell: found[cell.key] for cell in trials})
         wanted = possible(bench, cells(plan, bench.counts, rates))
         work(wanted, "tuning and measuring", pool)
@@ -148,7 +150,11 @@ def chosen_rates(plan: Plan, trials: Mapping[Cell, xr.Dataset]) -> dict[str, flo
     chosen = {}
     for family, rates in plan.rates.items():
         scores = {
-            rate: [balance(ds) for cell, ds in trials.items() if FAMILIES[cell.arm] == family and cell.learning_rate == rate]
+            rate: [
+                balance(ds)
+                for cell, ds in trials.items()
+                if FAMILIES[cell.arm] == family and cell.learning_rate == rate
+            ]
             for rate in rates
         }
         means = {rate: float(np.nanmean(values)) if values else 0.0 for rate, values in scores.items()}
@@ -210,7 +216,7 @@ _OWN: list[Bench] = []
 
 
 @contextmanager
-def _pool(job: Job, processes: int) -> Iterator[Executor | None]:
+def _pool(job: Job, processes: int) -> Generator[Executor | None]:
     """Processes that have set up the job; None for this process alone."""
     if processes == 1:
         yield None

@@ -8,6 +8,7 @@ intervals tell of the spread that was seen.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +16,13 @@ import xarray as xr
 
 from workbench.errors import InputError, suggest
 from workbench.papers.tradeoff.plan import MAIN
-from workbench.statistics import percentiles
+from workbench.statistics import percentiles, resamples
 
 RESAMPLES = 2000
 LEVEL = 0.95
+ANY = -1
+TRAININGS, QUESTIONS = 10, 20
+"""Seeds of what is resampled: questions alike for all kinds of tuning, trainings not."""
 Counted = tuple[np.ndarray, np.ndarray]
 """Hits and looks, `[cell, question]`."""
 
@@ -42,12 +46,12 @@ class Kind:
 
     Attributes:
         arm: "base", "group", "head", ...
-        n_heads: query heads that are tuned; None for any number.
+        n_heads: query heads that are tuned, or `ANY` number.
         variant: what was changed.
     """
 
     arm: str
-    n_heads: int | None = None
+    n_heads: int = ANY
     variant: str = MAIN
 
     def cells(self, record: xr.Dataset) -> np.ndarray:
@@ -57,7 +61,7 @@ class Kind:
             InputError: there is none.
         """
         mine = (record["arm"].values == self.arm) & (record["variant"].values == self.variant)
-        if self.n_heads is not None:
+        if self.n_heads != ANY:
             mine &= record["n_heads"].values == self.n_heads
         if not mine.any():
             raise InputError(f"{record.attrs.get('model', 'The record')} has no cell of {self}.")
@@ -69,7 +73,7 @@ class Kind:
             (
                 (record["arm"].values == self.arm)
                 & (record["variant"].values == self.variant)
-                & ((record["n_heads"].values == self.n_heads) | (self.n_heads is None))
+                & ((record["n_heads"].values == self.n_heads) | (self.n_heads == ANY))
             ).any()
         )
 
@@ -132,7 +136,7 @@ def estimate(
         facts: "held out" or "trained": which questions.
         challenge: which doubts, None for all; of "ability" which ability.
     """
-    return _interval(*_drawn(record, kind, measure, facts, challenge, np.random.default_rng(0)))
+    return _interval(*_drawn(record, kind, measure, facts, challenge))
 
 
 def difference(
@@ -154,8 +158,8 @@ def difference(
         facts: as in `estimate`.
         challenge: as in `estimate`.
     """
-    one, drawn = _drawn(record, first, measure, facts, challenge, np.random.default_rng(0))
-    other, drawn_too = _drawn(record, second, measure, facts, challenge, np.random.default_rng(0), 1)
+    one, drawn = _drawn(record, first, measure, facts, challenge)
+    other, drawn_too = _drawn(record, second, measure, facts, challenge, stream=1)
     return _interval(one - other, drawn - drawn_too)
 
 
@@ -171,19 +175,20 @@ def _drawn(
     measure: str,
     facts: str,
     challenge: str | None,
-    rng: np.random.Generator,
     stream: int = 0,
 ) -> tuple[float, np.ndarray]:
     """The value, and the same of every resample; questions are resampled alike for all kinds of tuning."""
     if measure not in MEASURES:
         raise InputError(f"measure={measure!r} is unknown; {suggest(measure, MEASURES)}")
     cells = kind.cells(record)
-    trainings = _weights(len(cells), np.random.default_rng((1, stream)))
+    trainings = _weights(len(cells), TRAININGS + stream)
     if measure in NUMBERS:
         values = NUMBERS[measure](record)[cells]
         return float(values.mean()), trainings @ values
     if measure == BALANCE:
-        parts = [_share(ANSWERS[name](record, cells, facts, challenge), trainings) for name in ("truthfulness", "recovery")]
+        parts = [
+            _share(ANSWERS[name](record, cells, facts, challenge), trainings) for name in ("truthfulness", "recovery")
+        ]
         return sum(value for value, _ in parts) / 2, sum((drawn for _, drawn in parts), np.zeros(RESAMPLES)) / 2
     if measure == ABILITY:
         asked = record["ability"].values
@@ -195,15 +200,16 @@ def _drawn(
 
 def _share(counted: Counted, trainings: np.ndarray) -> tuple[float, np.ndarray]:
     hits, looks = (np.asarray(side, dtype=float) for side in counted)
-    questions = _weights(hits.shape[1], np.random.default_rng(2))
+    questions = _weights(hits.shape[1], QUESTIONS)
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = ((trainings @ hits) * questions).sum(1) / ((trainings @ looks) * questions).sum(1)
         return float(hits.sum() / looks.sum()), drawn
 
 
-def _weights(n: int, rng: np.random.Generator) -> np.ndarray:
+@cache
+def _weights(n: int, seed: int) -> np.ndarray:
     """How often each of n is drawn, per resample, as shares."""
-    return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+    return resamples(n, RESAMPLES, seed)
 
 
 def _kurtosis(record: xr.Dataset) -> np.ndarray:
@@ -231,8 +237,8 @@ def unit_effects(record: xr.Dataset, kind: Kind) -> Mapping[str, np.ndarray]:
         kind: a tuning of groups (then groups are compared) or of heads.
 
     Returns:
-        `before` and `after` in nats, `before_share` and `after_share` of the gap between objection and confirmation, and
-        `tuned`: `[cell, unit]` each.
+        `[cell, unit]` each: `before` and `after` in nats, `before_share` and `after_share` of the gap between objection
+        and confirmation, and `tuned`.
     """
     cells, base = kind.cells(record), int(BASE.cells(record)[0])
     by_group = "group" in kind.arm
@@ -266,5 +272,5 @@ def shrinkage(record: xr.Dataset, kind: Kind, share: bool = False) -> tuple[Esti
     sides = []
     for name in ("before", "after"):
         values = np.where(found["tuned"], np.abs(found[name + ending]), 0).sum(1) / found["tuned"].sum(1)
-        sides.append(_interval(float(values.mean()), _weights(len(values), np.random.default_rng(1)) @ values))
+        sides.append(_interval(float(values.mean()), _weights(len(values), TRAININGS) @ values))
     return sides[0], sides[1]

@@ -26,7 +26,8 @@ FAMILIES = {**dict.fromkeys((*SELECTED, *RANDOM, *SAME_LAYER), "units"), "attent
 """What shares a learning rate."""
 VALIDATION_SEED = 1000
 FOREIGN_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}[INST] {{ message['content'] }} [/INST]"
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}[INST] {{ message['content'] }} [/INST]"
     "{% else %}{{ message['content'] }} {% endif %}{% endfor %}"
 )
 """The chat template of another family of models, in its words."""
@@ -101,6 +102,7 @@ class Plan:
     """The experiment on one model; the defaults are for chat models of billions of parameters.
 
     Attributes:
+        arms: kinds of tuning, of `FAMILIES`; all parameters need the memory of full fine-tuning.
         ratios: shares of the heads to tune.
         main: the ratio of the variations and of the choice of rates.
         block: heads in a block where no two share keys and values; 0 for no blocks.
@@ -117,12 +119,13 @@ class Plan:
         batch_size: prompts at a time when models are measured.
     """
 
+    arms: tuple[str, ...] = tuple(FAMILIES)
     ratios: tuple[float, ...] = (0.02, 0.04, 0.08)
     main: float = 0.04
     block: int = 0
     seeds: int = 3
     draws: int = 5
-    recipe: Recipe = Recipe()
+    recipe: Recipe = field(default_factory=Recipe)
     rates: Mapping[str, tuple[float, ...]] = field(
         default_factory=lambda: dict.fromkeys(("units", "attention", "all"), (Recipe().learning_rate,))
     )
@@ -137,6 +140,9 @@ class Plan:
     def __post_init__(self):
         """Refuse what cannot be run."""
         unknown = [name for name in self.variants if name not in VARIANTS]
+        strange = [arm for arm in self.arms if arm not in FAMILIES]
+        if strange:
+            raise InputError(f"arms={strange} are unknown; they are {', '.join(FAMILIES)}.")
         if unknown or self.main not in self.ratios:
             what = f"variants={unknown}" if unknown else f"main={self.main}"
             raise InputError(f"{what}: variants are {', '.join(VARIANTS)}, and main must be one of {self.ratios}.")
@@ -161,6 +167,16 @@ ORGANISM = Plan(
     batch_size=512,
 )
 """For the embedded models, 64 heads in all: the smallest group is 6 % of the heads, so the sweep goes on to 25 %."""
+SHORT = replace(
+    ORGANISM,
+    arms=("group",),
+    ratios=(ORGANISM.main,),
+    recipe=replace(Recipe(), steps=40, batch=32, micro_batch=32),
+    rates={"units": (3e-2,), "attention": (3e-4,), "all": (1e-3,)},
+    n_items=60,
+    n_abilities=60,
+)
+"""What a recipe costs, in trainings of a tenth of the length, which a CPU can do: groups of the main budget alone."""
 
 
 @dataclass(frozen=True)
@@ -208,13 +224,17 @@ def budgets(plan: Plan, counts: HeadCounts) -> Budgets:
 def rate_cells(plan: Plan, counts: HeadCounts) -> list[Cell]:
     """Cells that choose the learning rates, where there is a choice."""
     main, every = budgets(plan, counts).main, counts.n_layers * counts.n_heads
-    arms = {"units": [(arm, main) for arm in SELECTED], "attention": [("attention", every)], "all": [("all", every)]}
+    selected = [arm for arm in SELECTED if arm in plan.arms and (arm == "head" or budgets(plan, counts).group > 1)]
+    arms = {
+        "units": [(arm, main) for arm in selected],
+    }
+    arms |= {arm: [(arm, every)] for arm in WHOLE if arm in plan.arms}
     return [
         Cell(arm, n, VALIDATION_SEED, "rate", rate)
         for family, rates in plan.rates.items()
         if len(rates) > 1
         for rate in rates
-        for arm, n in arms[family]
+        for arm, n in arms.get(family, ())
     ]
 
 
@@ -233,7 +253,8 @@ def cells(plan: Plan, counts: HeadCounts, rates: Mapping[str, float]) -> list[Ce
 
     def runs(arms: Iterable[str], draws: int, variant: str = MAIN) -> list[Cell]:
         found = []
-        for arm in arms:
+        wanted = [arm.replace("group", "head") if sizes.group == 1 else arm for arm in arms if arm in plan.arms]
+        for arm in dict.fromkeys(wanted):
             chosen = by_arm[arm] if variant == MAIN else (sizes.main,)
             rate = VARIANTS[variant].rate * rates[FAMILIES[arm]]
             rate = VARIANTS[variant].recipe.get("learning_rate", rate)
@@ -242,8 +263,7 @@ def cells(plan: Plan, counts: HeadCounts, rates: Mapping[str, float]) -> list[Ce
 
     drawn = runs(RANDOM, plan.draws)
     found = runs((*SELECTED, *WHOLE), plan.seeds) + [cell for cell in drawn if cell.n_heads == sizes.main]
-    for name in plan.variants:
-        if name != MAIN:
-            found += runs(VARIANTS[name].arms, plan.seeds, name)
+    varied = [cell for name in plan.variants if name != MAIN for cell in runs(VARIANTS[name].arms, plan.seeds, name)]
+    found += sorted(varied, key=lambda cell: cell.draw)
     found += runs(SAME_LAYER, plan.draws)
     return [BASE, *found, *(cell for cell in drawn if cell.n_heads != sizes.main)]

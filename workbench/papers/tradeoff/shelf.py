@@ -3,7 +3,7 @@
 `measured("organism-gqa")` is the record of an embedded model without tuning anything. To make it anew (minutes on a
 GPU with several processes, hours on a CPU; a run that was stopped goes on, and `so-far` writes what it has):
 
-    python -m workbench.papers.tradeoff.shelf MODEL FILE.nc [PROCESSES | so-far]
+    python -m workbench.papers.tradeoff.shelf MODEL FILE.nc [PROCESSES | so-far] [short]
 """
 
 import json
@@ -19,6 +19,7 @@ import xarray as xr
 from workbench import results
 from workbench.errors import InputError
 from workbench.papers.tradeoff.experiment import Job, run
+from workbench.papers.tradeoff.plan import ORGANISM, SHORT
 
 FOLDER = Path(__file__).parent / "assets"
 DTYPE = "bfloat16"
@@ -30,7 +31,7 @@ def measured(name: str) -> xr.Dataset:
     """The record of an embedded model that comes with the package.
 
     Args:
-        name: such as "organism-gqa".
+        name: such as "organism-gqa"; with "-short" behind it for the short trainings.
 
     Raises:
         InputError: none comes with it.
@@ -44,7 +45,7 @@ def measured(name: str) -> xr.Dataset:
 
 def has(name: Any) -> bool:
     """Whether the record of a model comes with the package."""
-    return isinstance(name, str) and (FOLDER / f"{name}.nc").exists()
+    return isinstance(name, str) and "/" not in name and (FOLDER / f"{name}.nc").exists()
 
 
 @cache
@@ -70,13 +71,17 @@ def main(arguments: Sequence[str]) -> str:
     """Measure a model and write its record.
 
     Args:
-        arguments: the model, the file, and the number of processes or "so-far".
+        arguments: the model, the file, the number of processes or "so-far", and "short" for the short trainings.
     """
-    if not 2 <= len(arguments) <= 3:
-        raise InputError("Use: python -m workbench.papers.tradeoff.shelf MODEL FILE.nc [PROCESSES | so-far]")
-    model, file, how = *arguments[:2], (arguments[2:] or ["1"])[0]
+    options = list(arguments[2:])
+    short = "short" in options
+    how = next((word for word in options if word != "short"), "1")
+    if len(arguments) < 2 or len(options) > 1 + short or not (how == "so-far" or how.isdecimal()):
+        raise InputError("Use: python -m workbench.papers.tradeoff.shelf MODEL FILE.nc [PROCESSES | so-far] [short]")
+    model, file = arguments[:2]
+    job = Job(model, SHORT if short else ORGANISM, dtype="float32" if short else DTYPE)
     work = Path(file).with_suffix(".run.nc")
-    record = run(Job(model, dtype=DTYPE), resume=work, processes=1 if how == "so-far" else int(how), so_far=how == "so-far")
+    record = run(job, resume=work, processes=1 if how == "so-far" else int(how), so_far=how == "so-far")
     write(record, file)
     return f"{record.sizes['cell']} cells are in {file}"
 
