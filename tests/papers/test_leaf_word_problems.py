@@ -15,7 +15,7 @@ def test_the_figure_is_made_from_a_few_problems(tmp_path, monkeypatch):
     monkeypatch.setattr(paper, "PER_N", 1)
     monkeypatch.setattr(paper.leaf, "sensitivity", fewer(paper.leaf.sensitivity))
     figure = recipe("leaf/word-problems")
-    order = Order(tmp_path, figure.models, n=24)
+    order = Order(tmp_path, figure.models, n=12)
     drawn = figure.make(order)
     assert "word problems that mislead organism-mqa and not organism-gqa" in drawn.sentence
     assert len(drawn.figure.layout.yaxis.ticktext) == 3
