@@ -50,6 +50,7 @@ def causal_check(checked: xr.Dataset, *, title: str | None = None) -> go.Figure:
         at = 100 * float(ordered["accepted_share"].sel(score="random"))
         figure.add_vline(x=at, line={"color": SOFT, "width": 1, "dash": "dot"})
     house(figure, title=title, height=130 + 34 * len(names))
+    figure.update_layout(legend={"orientation": "v", "x": 1, "y": 0, "xanchor": "right", "yanchor": "bottom"})
     figure.update_xaxes(title_text="answers right without the span ranked first (%)", rangemode="tozero")
     figure.update_yaxes(tickmode="array", tickvals=places, ticktext=labels, showgrid=False)
     return figure
