@@ -319,7 +319,7 @@ def tune(
         recipe=wb.tuning.Recipe(**{name: value for name, value in given.items() if value is not None}),
         kv=kv,
         validation=make(64, questions=held, split="test"),
-        resume=out.with_suffix(".state"),
+        resume=out.parent / f"{out.name}.state",
         progress=progress,
     )
     folder = wb.export(tuned.model, out, results=_before_and_after(loaded, tuned.model, held, measure, progress))
