@@ -1,12 +1,13 @@
-"""The toy models: speed against TransformerLens's own classes, acceptance values and published numbers.
+"""The toy models' speed: training against TransformerLens's own classes, sampling, and full size on a GPU.
 
-    python benchmarks/backcopy.py speed --threads 2     # small setting S, both in one run, turn by turn
-    python benchmarks/backcopy.py full                  # full size on a GPU: ms per step, share of the ceiling
-    python benchmarks/backcopy.py accept                # acceptance values of the measured runs, three seeds each
-    python benchmarks/backcopy.py published             # full-size runs beside the published numbers
+    python benchmarks/backcopy.py speed --threads 2        # small setting S on a CPU, turn by turn with its peer
+    python benchmarks/backcopy.py speed --device cuda      # the same on a GPU
+    python benchmarks/backcopy.py sampling --threads 2     # tokens drawn per second (also with --device cuda)
+    python benchmarks/backcopy.py full                     # the paper's size on a GPU: ms per step, share of the ceiling
 
-`speed` takes a HookedTransformer where TransformerLens 3.9 is installed, else the native TransformerBridge of 4.x. Its
-plain loop draws its sequences step by step from the same task and steps torch's AdamW.
+The peer is a HookedTransformer where TransformerLens 3.9 is installed, else the native TransformerBridge of 4.x. Its
+plain loop draws its sequences step by step from the same task and steps torch's AdamW. Each loop takes its turn in
+every round, the median counts.
 """
 
 import argparse
@@ -14,30 +15,21 @@ import statistics
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from common import print_table, seconds
 
 from workbench import bigram_backcopy as toys
-from workbench.bigram_backcopy import published, training
-from workbench.bigram_backcopy.records import copying_layer
+from workbench.bigram_backcopy import training
 
 TASK = toys.Task()
+Loop = Callable[[int], None]
 
 
-def table(head: list[str], rows: list[list[str]]) -> None:
-    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-
-
-# Speed
-
-
-def peer() -> tuple[str, torch.nn.Module]:
+def peer(device: str) -> tuple[str, torch.nn.Module]:
     """A one-layer model of setting S in TransformerLens's own classes."""
     sizes = {"n_layers": 1, "d_model": 64, "d_head": 64, "n_heads": 1, "d_mlp": 256, "d_vocab": TASK.d_vocab}
-    common = sizes | {"n_ctx": 64, "act_fn": "relu", "normalization_type": "LN", "seed": 0, "device": "cpu"}
+    common = sizes | {"n_ctx": 64, "act_fn": "relu", "normalization_type": "LN", "seed": 0, "device": device}
     try:
         from transformer_lens import HookedTransformer, HookedTransformerConfig
 
@@ -47,17 +39,17 @@ def peer() -> tuple[str, torch.nn.Module]:
         from transformer_lens.model_bridge.sources.native import boot
 
         config = TransformerBridgeConfig(**common, architecture="TransformerLensNative")
-        return "native TransformerBridge", boot(config)
+        return "native TransformerBridge", boot(config).to(device)
 
 
-def plain_loop() -> tuple[str, Callable[[int], None]]:
-    name, model = peer()
+def plain_loop(device: str) -> tuple[str, Loop]:
+    name, model = peer(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.99), weight_decay=1e-4)
     place = iter(range(10**9))
 
     def steps(n: int) -> None:
         for _ in range(n):
-            tokens = TASK.sample(32, 65, seed=next(place))
+            tokens = TASK.sample(32, 65, seed=next(place), device=device)
             loss = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
             optimizer.zero_grad()
             loss.backward()
@@ -66,203 +58,124 @@ def plain_loop() -> tuple[str, Callable[[int], None]]:
     return name, steps
 
 
-def our_loop(precision: str, seeds: tuple[int, ...], device: str = "cpu", **sizes) -> Callable[[int], None]:
+def our_loop(precision: str, seeds: int = 1, device: str = "cpu", **sizes) -> Loop:
     shape = sizes.pop("shape", toys.architecture("1xTF"))
     batch, length, compiled = sizes.get("batch", 32), sizes.get("length", 64), sizes.get("compiled", False)
     plan = training._plan(
-        TASK, shape, "adamw", 3e-3, 10**9, batch, length, seeds, 128, precision, compiled, torch.device(device)
+        *(TASK, shape, "adamw", 3e-3, 10**9, batch, length, tuple(range(seeds)), 128, precision, compiled, device)
     )
     run = training._Run(plan)
     return lambda n: run.advance(run.step + n)
 
 
+def operations(shape: toys.Architecture, tokens: int, length: int) -> float:
+    """Multiplications and additions of one step: three products of the forward pass's size."""
+    weights = shape.n_layers * (4 * shape.d_model**2 + 2 * shape.d_model * shape.d_mlp) + shape.d_model * TASK.d_vocab
+    return 6 * tokens * (weights + shape.n_layers * 2 * length * shape.d_model)
+
+
+def ceiling(device: str, dtype: torch.dtype, size: int) -> float:
+    """Operations per second of one large dense product."""
+    one = torch.randn(size, size, device=device).to(dtype)
+    return 2 * size**3 / seconds(lambda: one @ one, 5, device)[0]
+
+
 def speed(arguments: argparse.Namespace) -> None:
+    device = arguments.device
     torch.set_num_threads(arguments.threads)
-    name, theirs = plain_loop()
-    loops = {
-        name: theirs,
-        "workbench, float32": our_loop("float32", (0,)),
-        "workbench, bfloat16": our_loop("bfloat16", (0,)),
-        "workbench, bfloat16, 3 seeds (per seed)": our_loop("bfloat16", (0, 1, 2)),
-    }
-    times: dict[str, list[float]] = {loop: [] for loop in loops}
+    crowd = 4 if device == "cpu" else 32
+    name, theirs = plain_loop(device)
+    loops = {(name, 1): theirs}
+    for precision in ("float32", "bfloat16"):
+        for seeds in (1, crowd):
+            loops[f"workbench, {precision}", seeds] = our_loop(precision, seeds, device)
+    times: dict[tuple[str, int], list[float]] = {loop: [] for loop in loops}
     for turn in range(arguments.repeats + 1):
         for loop, steps in loops.items():
-            start = time.perf_counter()
-            steps(arguments.steps)
+            taken, _ = seconds(lambda run=steps: run(arguments.steps), 0, device)
             if turn:
-                times[loop].append((time.perf_counter() - start) / arguments.steps / (3 if "3 seeds" in loop else 1))
-    base = statistics.median(times[name])
+                times[loop].append(taken / arguments.steps / loop[1])
+    base = statistics.median(times[name, 1])
+    work = operations(toys.architecture("1xTF"), 2048, 64)
+    top = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    most = {name: ceiling(device, dtype, 2048 if device == "cpu" else 8192) for name, dtype in top.items()}
     rows = []
-    for loop, values in times.items():
+    for (loop, seeds), values in times.items():
         middle = statistics.median(values)
-        spread = f"{1e3 * min(values):.1f} to {1e3 * max(values):.1f}"
-        rows.append([loop, f"{1e3 * middle:.1f}", spread, f"{2048 / middle / 1e3:.0f}k", f"{base / middle:.1f}x"])
-    print(f"torch {torch.__version__}, {arguments.threads} thread(s), median of {arguments.repeats} turns")
-    table(["training loop", "ms per step", "range", "tokens per second", "ratio"], rows)
+        spread = f"{1e3 * min(values):.2f} to {1e3 * max(values):.2f}"
+        share = work / middle / most["bfloat16" if "bfloat16" in loop else "float32"]
+        label = loop if seeds == 1 else f"{loop}, {seeds} seeds in one run, per seed"
+        rate = f"{2048 / middle / 1e3:,.0f}k"
+        rows.append((label, f"{1e3 * middle:.2f}", spread, rate, f"{share:.0%}", f"{base / middle:.1f}x"))
+    print(f"{where(arguments)}; median of {arguments.repeats} turns of {arguments.steps} steps")
+    print_table(("training loop", "ms per step", "range", "tokens per second", "of the ceiling", "ratio"), rows)
+    if device == "cpu":
+        to_acceptance()
+
+
+def to_acceptance() -> None:
+    """Setting S to the acceptance values, measurements included."""
+    for precision in ("float32", "bfloat16"):
+        start = time.perf_counter()
+        last = toys.train(TASK, "1xTF", precision=precision, device="cpu", progress=False).record.isel(step=-1, seed=0)
+        taken, one = time.perf_counter() - start, last.isel(layer=0, head=0)
+        print(
+            f"1,200 steps in {precision} with all measurements: {taken:.1f} s; backcopy {float(last['backcopy']):.4f}, "
+            f"bigram excess {float(last['bigram_excess']):.3f}, accuracy {float(last['accuracy']):.3f}, sink "
+            f"{float(one['sink']):.2f}, value norm {float(one['value_bos'] / one['value_others']):.2f} of the others', "
+            f"sink logit {float(one['sink_logit']):.1f}"
+        )
+
+
+def sampling(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
+    rows = []
+    for batch, length in ((2048, 64), (16384, 64), (512, 256), (32768, 256)):
+        if arguments.device == "cpu" and batch * length > 2**20:
+            continue
+        taken, _ = seconds(
+            lambda b=batch, n=length: TASK.sample(b, n, device=arguments.device), arguments.repeats, arguments.device
+        )
+        rows.append((f"{batch:,} x {length}", f"{1e3 * taken:.2f}", f"{batch * length / taken / 1e6:,.1f} M"))
+    print(where(arguments))
+    print_table(("sequences x tokens", "ms", "tokens per second"), rows)
 
 
 def full(arguments: argparse.Namespace) -> None:
-    for name, precision in (("1xTF", "bfloat16"), ("3xTF", "tf32"), ("3xTF", "bfloat16")):
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; {arguments.steps} steps after 20")
+    rows, tokens = [], 512 * 256
+    for name, precision in (("1xTF", "bfloat16"), ("3xTF", "bfloat16"), ("1xTF", "tf32"), ("3xTF", "tf32")):
         shape = toys.architecture(name, d_model=256, n_ctx=256)
-        steps = our_loop(precision, (0,), "cuda", shape=shape, batch=512, length=256, compiled=True)
+        steps = our_loop(precision, 1, "cuda", shape=shape, batch=512, length=256, compiled=True)
         steps(20)
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        steps(200)
-        torch.cuda.synchronize()
-        middle = (time.perf_counter() - start) / 200
-        tokens = 512 * 256
-        weights = shape.n_layers * 12 * 256**2 + 256 * TASK.d_vocab
-        flops = 6 * tokens * (weights + shape.n_layers * 2 * 256 * 256)
-        rate = f"{tokens / middle:.3g} tokens/s, {flops / middle / 1e12:.0f} TFLOP/s"
-        print(f"{name} {precision}: {1e3 * middle:.2f} ms, {rate}")
+        taken = seconds(lambda run=steps: run(arguments.steps), 0, "cuda")[0] / arguments.steps
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        torch.set_float32_matmul_precision("high")
+        share = operations(shape, tokens, 256) / taken / ceiling("cuda", dtype, 8192)
+        torch.set_float32_matmul_precision("highest")
+        minutes = f"{1e4 * taken / 60:.1f} min"
+        rows.append((name, precision, f"{1e3 * taken:.2f}", f"{tokens / taken / 1e6:.1f} M", f"{share:.0%}", minutes))
+    print_table(("model", "products", "ms per step", "tokens per second", "of the ceiling", "10,000 steps"), rows)
 
 
-# Acceptance: the runs that come with the package.
-
-
-def accept(arguments: argparse.Namespace) -> None:
-    rows = []
-
-    def check(code: str, what: str, values: np.ndarray, right: np.ndarray, bound: str) -> None:
-        shown = ", ".join(f"{v:.3g}" for v in np.atleast_1d(values))
-        good = np.atleast_1d(right)
-        rows.append([code, what, shown, bound, "holds" if good.all() else f"fails in {(~good).sum()} of {good.size}"])
-
-    def at(name: str, step: int | None = None):
-        record = toys.measured(name).record
-        last = record.isel(step=-1) if step is None else record.sel(step=step, method="nearest")
-        return last, copying_layer(record)
-
-    for code, name in (("G3-G6", "one-layer"), ("G19", "five-triggers"), ("G20", "synthetic")):
-        last, _ = at(name, 1200 if name == "one-layer" else None)
-        where = f"{name}, step {int(last['step'])}"
-        one = last.isel(layer=0, head=0)
-        check(code, f"{where}: backcopy", v := last["backcopy"].values, v < 0.05, "< 0.05")
-        check(code, f"{where}: accuracy", v := last["accuracy"].values, v > 0.98, "> 0.98")
-        check(code, f"{where}: bigram excess", v := last["bigram_excess"].values, v < 0.06, "< 0.06")
-        check(code, f"{where}: sink", v := one["sink"].values, v > 0.6, "> 0.6")
-        check(code, f"{where}: sink at triggers", v := one["sink_at_trigger"].values, v < 0.02, "< 0.02")
-        check(code, f"{where}: previous token at triggers", v := one["previous"].values, v > 0.85, "> 0.85")
-        check(code, f"{where}: drain", v := (one["value_bos"] / one["value_others"]).values, v < 0.4, "< 0.4")
-        check(code, f"{where}: sink logit", v := one["sink_logit"].values, v > 5, "> 5")
-    cuts = toys.measured("one-layer").interventions
-    bare = cuts.sel(intervention="no attention 0")
-    check("G7", "no attention: bigram excess", v := bare["bigram_excess"].values, v < 0.06, "< 0.06")
-    check("G7", "no attention: backcopy", v := bare["backcopy"].values, v > 3, "> 3")
-    dumb = cuts.sel(intervention="no MLP 0")
-    check("G7", "no MLP: bigram excess", v := dumb["bigram_excess"].values, v > 1, "> 1")
-    record = toys.measured("one-layer-sgd").record
-    last, first = record.isel(step=-1), record.isel(step=0)
-    check("G8", "SGD: sink", v := last["sink"].values.ravel(), v > 0.6, "> 0.6")
-    grown = (last["residual_bos"] / first["residual_bos"]).values.ravel()
-    check("G8", "SGD: residual norm over its start", grown, abs(grown - 1) < 0.2, "0.8 to 1.2")
-    last, _ = at("one-layer-relu")
-    check("G9", "ReLU: sink", v := last["sink"].values.ravel(), v < 0.05, "< 0.05")
-    check("G9", "ReLU: backcopy", v := last["backcopy"].values, v < 0.05, "< 0.05")
-    record = toys.measured("mlp-layer-mlp").record
-    ratio = (record["residual_bos"] / record["residual_others"]).isel(layer=0)
-    half = ratio.sel(step=1500, method="nearest").values
-    check("G10", "MLP+TF+MLP: peak ratio, step 1500", half, half > 2, "> 2")
-    check("G10", "MLP+TF+MLP: peak ratio, end", v := ratio.isel(step=-1).values, v > half, "growing")
-    record = toys.measured("mlp-layer-mlp-sgd").record
-    grown = (record["residual_bos"].isel(step=-1, layer=0) / record["residual_bos"].isel(step=0, layer=0)).values
-    check("G11", "MLP+TF+MLP, SGD: residual over its start", grown, grown < 1.3, "< 1.3")
-    check("G11", "MLP+TF+MLP, SGD: sink", v := record["sink"].isel(step=-1, layer=1).values.ravel(), v > 0.6, "> 0.6")
-    record = toys.measured("three-layer-sgd").record
-    grown = (record["residual_bos"].isel(step=-1, layer=0) / record["residual_bos"].isel(step=0, layer=0)).values
-    check("G13", "3xTF, SGD: residual over its start", grown, grown < 1.4, "< 1.4")
-    for name in ("three-layer", "two-layer", "two-layer-mlp", "mlp-layer-mlp", "attention-layer-mlp"):
-        last, _ = at(name)
-        ratio = (last["residual_bos"] / last["residual_others"]).isel(layer=0).values
-        flat = name == "attention-layer-mlp"
-        code, bound = ("G14", "< 1.4") if flat else ("G12, G14", "> 2")
-        check(code, f"{name}: peak ratio behind layer 0", ratio, ratio < 1.4 if flat else ratio > 2, bound)
-    cuts = toys.measured("mlp-layer-mlp").interventions.isel(layer=1, head=0)
-    gone, whole = cuts.sel(intervention="no layer 0"), cuts.sel(intervention="none")
-    rise = (gone["value_bos"] / whole["value_bos"]).values
-    check("G15", "MLP+TF+MLP without layer 0: value norm, times", rise, rise > 3, "> 3")
-    fall = (gone["sink_logit"] / whole["sink_logit"]).values
-    check("G15", "MLP+TF+MLP without layer 0: sink logit, times", fall, fall < 1, "< 1")
-    last, _ = at("markov")
-    check("G16", "no triggers: sink", v := last["sink"].values.ravel(), v < 0.3, "< 0.3")
-    last, _ = at("no-bos")
-    check("G17", "no BOS: attention on the first token", v := last["sink"].values.ravel(), v < 0.2, "< 0.2")
-    got = toys.measured("no-bos").record["attention_to"].isel(layer=0, head=0)
-    check("G17", "no BOS: on triggers", v := got.sel(token=[" ", "e", "t"]).sum("token").values, v > 0.5, "> 0.5")
-    last, _ = at("skip")
-    check("G18", "skip: sink", v := last["sink"].values.ravel(), v > 0.6, "> 0.6")
-    table(["", "what (seeds 0, 1, 2)", "measured", "bound", "verdict"], rows)
-
-
-# Published numbers
-
-
-def verdict(ours: np.ndarray, told: float) -> str:
-    """Within 25 % of the published number: the mean of the seeds, or their range around it."""
-    ours = np.atleast_1d(ours)
-    near = abs(ours.mean() - told) <= 0.25 * abs(told)
-    return "agrees" if near else "within seeds" if ours.min() <= told <= ours.max() else "differs"
-
-
-def compare(what: str, step: int, ours: np.ndarray, told: float) -> list[str]:
-    shown = ", ".join(f"{v:.3g}" for v in np.atleast_1d(ours))
-    return [what, f"{step:,}", shown, f"{told:g}", verdict(ours, told)]
-
-
-def published_table(arguments: argparse.Namespace) -> None:
-    record = toys.measured("one-layer", "paper").record
-    long = toys.measured("one-layer-long", "paper").record
-    rows = []
-    for name in ("backcopy", "sink", "value_bos", "residual_bos", "sink_logit"):
-        for step, told in zip(published.ONE_LAYER["step"], published.ONE_LAYER[name], strict=True):
-            source = record if step <= 10_000 else long
-            if step in source["step"].values:
-                rows.append(compare(f"one layer: {name}", int(step), source[name].sel(step=step).values.ravel(), told))
-    for name, values in published.RESIDUAL.items():
-        if name == "step":
-            continue
-        source = toys.measured(name, "paper").record["residual_bos"].isel(layer=0)
-        for step, told in zip(published.RESIDUAL["step"], values, strict=True):
-            rows.append(compare(f"{name}: residual norm, layer 0", int(step), source.sel(step=step).values, told))
-    for name, told in published.STRUCTURES.items():
-        if name == "two-layer":
-            continue
-        last = toys.measured(name, "paper").record.isel(step=-1, layer=0)
-        gap = (last["residual_bos"] - last["residual_others"]).values
-        rows.append(compare(f"{name}: peak over the others, layer 0", 10_000, gap, told))
-    cuts = toys.measured("two-layer-mlp", "paper").interventions
-    for place, cut in enumerate(("none", "no layer 0")):
-        one = cuts.sel(intervention=cut)
-        ours = {
-            "residual": (one["residual_bos"] - one["residual_others"]).isel(layer=0).values,
-            "sink_logit": one["sink_logit"].isel(layer=1).values.ravel(),
-            "value_bos": one["value_bos"].isel(layer=1).values.ravel(),
-        }
-        for name, value in ours.items():
-            what = f"two-layer-mlp, {cut}: {name}"
-            rows.append(compare(what, 10_000, value, published.WITHOUT_LAYER_0[name][place]))
-    cuts = toys.measured("one-layer-long", "paper").interventions
-    for cut, (backcopy, bigram) in published.INTERVENTIONS.items():
-        one = cuts.sel(intervention=cut)
-        rows.append(compare(f"one layer, {cut}: backcopy", 100_000, one["backcopy"].values, backcopy))
-        rows.append(compare(f"one layer, {cut}: bigram excess", 100_000, one["bigram_excess"].values, bigram))
-    table(["what", "step", "ours (one number per seed)", "published", "verdict"], rows)
-    counts = {word: sum(row[-1] == word for row in rows) for word in ("agrees", "within seeds", "differs")}
-    print("\n" + ", ".join(f"{word}: {n}" for word, n in counts.items()))
+def where(arguments: argparse.Namespace) -> str:
+    if arguments.device == "cuda":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "CPU")
+    return f"{model}, {arguments.threads} thread(s), torch {torch.__version__}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, work in (("speed", speed), ("full", full), ("accept", accept), ("published", published_table)):
+    for name, work, steps in (("speed", speed, 40), ("sampling", sampling, 0), ("full", full, 200)):
         command = commands.add_parser(name)
         command.set_defaults(work=work)
-        if name == "speed":
-            command.add_argument("--threads", type=int, default=2)
-            command.add_argument("--steps", type=int, default=40)
-            command.add_argument("--repeats", type=int, default=5)
+        command.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+        command.add_argument("--threads", type=int, default=2)
+        command.add_argument("--steps", type=int, default=steps)
+        command.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     arguments.work(arguments)
 

@@ -43,22 +43,26 @@ class Experiment:
     steps: int = 3000
     paper_lr: float | None = None
 
-    def run(self, scale: Scale = "small", seeds: Sequence[int] = (0, 1, 2), **changes: Any) -> Trained:
+    def run(
+        self, scale: Scale = "small", seeds: Sequence[int] = (0, 1, 2), start: str = "here", **changes: Any
+    ) -> Trained:
         """Train it.
 
         Args:
             scale: "small" or "paper".
             seeds: one model each.
+            start: "here", or "authors" for weights as the authors draw them (with their vocabulary, which has an
+                unused delimiter).
             changes: arguments of `train` to change.
         """
-        task = Task(**self.task)
+        task = Task(**({"delimiters": 1} if start == "authors" else {}) | self.task)
         sgd = 0.03 if self.optimizer == "sgd" else None
         if scale == "small":
             length = 64 if self.structure == "1xTF" else 32
-            shape = architecture(self.structure, attention=self.attention, n_ctx=length)
+            shape = architecture(self.structure, attention=self.attention, n_ctx=length, start=start)
             chosen: dict[str, Any] = {"length": length, "steps": self.steps, "lr": sgd}
         else:
-            shape = architecture(self.structure, attention=self.attention, d_model=256, n_ctx=256)
+            shape = architecture(self.structure, attention=self.attention, d_model=256, n_ctx=256, start=start)
             chosen = PAPER | {"measured_at": PAPER_STEPS, "lr": self.paper_lr or sgd or PAPER["lr"]}
         arguments: dict[str, Any] = {"optimizer": self.optimizer, "seeds": seeds} | chosen | changes
         return train(task, shape, **arguments)

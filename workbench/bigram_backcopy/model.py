@@ -82,7 +82,35 @@ class Toy(HookedRootModule):
         self.blocks = nn.ModuleList(Block(a, layer, generator) for layer in range(a.n_layers))
         self.ln_final = Norm(a)
         self.unembed = Unembed(d_vocab, a, generator)
+        if a.start == "authors":
+            self._draw_as_the_authors(torch.Generator().manual_seed(seed))
         self.setup()
+
+    @torch.no_grad()
+    def _draw_as_the_authors(self, generator: torch.Generator) -> None:
+        """The same laws in the order of torch's defaults: embeddings, each layer's maps (output by input), unembedding.
+
+        A layer without attention draws its four maps all the same, one without MLP does not draw any.
+        """
+        a = self.architecture
+        for table in (self.embed.W_E, self.pos_embed.W_pos):
+            table.normal_(generator=generator).mul_(a.embedding_std)
+
+        def drawn(rows: int, columns: int) -> Tensor:
+            bound = 1 / math.sqrt(columns)
+            return torch.empty(rows, columns).uniform_(-bound, bound, generator=generator).T
+
+        blocks: Any = self.blocks
+        for layer, block in enumerate(blocks):
+            heads = [drawn(a.d_model, a.d_model) for _ in range(4)]
+            if a.has(layer, "attn"):
+                for weight, value in zip((block.attn.W_Q, block.attn.W_K, block.attn.W_V), heads, strict=False):
+                    weight.copy_(value.reshape(a.d_model, a.n_heads, a.d_head).transpose(0, 1))
+                block.attn.W_O.copy_(heads[3].reshape(a.n_heads, a.d_head, a.d_model))
+            if a.has(layer, "mlp"):
+                block.mlp.W_in.copy_(drawn(a.d_mlp, a.d_model))
+                block.mlp.W_out.copy_(drawn(a.d_model, a.d_mlp))
+        self.unembed.W_U.copy_(drawn(self.cfg.d_vocab, a.d_model))
 
     def forward(
         self,

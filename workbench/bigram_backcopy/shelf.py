@@ -4,6 +4,9 @@
 the experiments side by side. To make them anew (minutes per experiment; the full size needs a GPU):
 
     python -m workbench.bigram_backcopy.shelf small|paper FILE.nc [NAME ...]
+
+Experiments that FILE.nc holds already are skipped, and each one is written as soon as it is done; a stopped one goes
+on from the state file beside it.
 """
 
 import json
@@ -19,20 +22,45 @@ import xarray as xr
 
 from workbench import results
 from workbench.bigram_backcopy.experiments import EXPERIMENTS, PAPER_STEPS, Scale, experiment
+from workbench.bigram_backcopy.published import SEED
 from workbench.bigram_backcopy.removal import interventions, look_at
 from workbench.errors import InputError, suggest
 
 FOLDER = Path(__file__).parent / "assets"
 LINE = ("<s>", "v", " ", "v", "n", "a", "u", " ", "u", "h")
 """The sequence whose attention map the paper shows."""
-VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "one-layer-long": (
-        "one-layer",
-        {"steps": 100_000, "seeds": (0,), "measured_at": (*PAPER_STEPS, *range(15_000, 100_001, 5000))},
-    ),
-    "one-layer-tf32": ("one-layer", {"precision": "tf32", "seeds": (1,)}),
+_AUTHORS = {"start": "authors", "seeds": (SEED,)}
+_LATE = tuple(range(15_000, 100_001, 5000))
+VARIATIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "paper": {
+        "one-layer-long": ("one-layer", {"steps": 100_000, "seeds": (0,), "measured_at": (*PAPER_STEPS, *_LATE)}),
+        "one-layer-tf32": ("one-layer", {"precision": "tf32", "seeds": (1,)}),
+        "one-layer-spread": ("one-layer", {"steps": 1000, "seeds": tuple(range(3, 11))}),
+        "one-layer-authors": (
+            "one-layer",
+            _AUTHORS | {"steps": 30_000, "measured_at": (*PAPER_STEPS, *_LATE)},
+        ),
+        **{
+            f"{name}-authors": (name, _AUTHORS)
+            for name in (
+                *("three-layer", "attention-layer-mlp", "two-layer", "two-layer-mlp", "mlp-layer-mlp"),
+                *("three-layer-sgd", "three-layer-relu"),
+            )
+        },
+    },
+    "small": {
+        **{
+            f"one-layer-late-{precision}": ("one-layer", {"steps": 60_000, "precision": precision})
+            for precision in ("float32", "bfloat16")
+        },
+        **{
+            f"{name}-longer": (name, {"steps": 12_000, "seeds": tuple(range(8))})
+            for name in ("mlp-layer-mlp", "two-layer", "synthetic")
+        },
+    },
 }
-"""Runs of full size besides those in `EXPERIMENTS`: ten times as long, and with more precise products."""
+"""Runs besides those in `EXPERIMENTS`, by size: ten times as long, with other products, more seeds, or from the weights
+with which the published runs began."""
 _CUT, _LINE = "without ", "line "
 
 
@@ -67,6 +95,11 @@ def measured(name: str, scale: str = "small") -> Measured:
     names = shelf["experiment"].values.tolist()
     if name not in names:
         raise InputError(f"The experiment {name!r} does not come measured at {scale!r} size; {suggest(name, names)}")
+    return _one(shelf, name)
+
+
+def _one(shelf: xr.Dataset, name: str) -> Measured:
+    """One of the experiments that `gather` put side by side."""
     one = shelf.sel(experiment=name, drop=True).drop_attrs()
     attrs = json.loads(shelf.attrs["experiments"])[name]
     record = one[[v for v in one.data_vars if not str(v).startswith((_CUT, _LINE))]]
@@ -115,7 +148,7 @@ def run(name: str, scale: Scale, **changes: Any) -> Measured:
         scale: "small" or "paper".
         changes: arguments of `train` to change.
     """
-    base, varied = VARIATIONS.get(name, (name, {}))
+    base, varied = VARIATIONS[scale].get(name, (name, {}))
     full = {"precision": "bfloat16", "compile": True, "evaluate": 256} if scale == "paper" else {}
     arguments: dict[str, Any] = full | varied | changes
     trained = experiment(base).run(scale, **arguments)
@@ -125,18 +158,20 @@ def run(name: str, scale: Scale, **changes: Any) -> Measured:
 
 
 def write(shelf: xr.Dataset, path: str | Path) -> None:
-    """Write experiments side by side, compressed.
+    """Write experiments side by side, compressed, whole or not at all.
 
     Args:
         shelf: of `gather`.
         path: the netCDF file.
     """
     encoding = {str(v): {"zlib": True, "complevel": 9, "shuffle": True} for v in shelf.data_vars}
-    shelf.to_netcdf(path, engine="h5netcdf", encoding=encoding)
+    fresh = Path(path).with_suffix(".tmp")
+    shelf.to_netcdf(fresh, engine="h5netcdf", encoding=encoding)
+    fresh.replace(path)
 
 
 def main(arguments: list[str]) -> str:
-    """Measure experiments and write them side by side.
+    """Measure experiments that a file does not hold yet, and write all of them side by side.
 
     Args:
         arguments: the size, the file, and names; without names every experiment of that size.
@@ -144,9 +179,19 @@ def main(arguments: list[str]) -> str:
     if len(arguments) < 2 or arguments[0] not in ("small", "paper"):
         raise InputError("Use: python -m workbench.bigram_backcopy.shelf small|paper FILE.nc [NAME ...]")
     scale: Scale = "paper" if arguments[0] == "paper" else "small"
-    names = arguments[2:] or [*EXPERIMENTS, *(VARIATIONS if scale == "paper" else ())]
-    write(gather({name: run(name, scale) for name in names}), arguments[1])
-    return f"{len(names)} experiments are in {arguments[1]}"
+    path = Path(arguments[1])
+    names = arguments[2:] or [*EXPERIMENTS, *VARIATIONS[scale]]
+    for name in names:
+        experiment(VARIATIONS[scale].get(name, (name, {}))[0])
+    kept = results.load(path) if path.exists() else None
+    found = {} if kept is None else {name: _one(kept, name) for name in kept["experiment"].values.tolist()}
+    for name in names:
+        if name not in found:
+            state = path.with_name(f"{path.stem}-{name}.state")
+            found[name] = run(name, scale, resume=state)
+            write(gather(found), path)
+            state.unlink(missing_ok=True)
+    return f"{len(names)} experiments are in {path}"
 
 
 def _named(one: xr.Dataset, prefix: str) -> xr.Dataset:

@@ -59,6 +59,18 @@ def unstack(weights: Weights, seed: int, into: Toy) -> Toy:
     return into
 
 
+def used(name: str, architecture: Architecture) -> bool:
+    """Whether weights take part in the forward pass: the norm in front of an absent part does not.
+
+    Args:
+        name: of stacked weights.
+        architecture: what they belong to.
+    """
+    parts = name.split(".")
+    absent = {"ln1": "attn", "ln2": "mlp"}
+    return parts[0] != "blocks" or parts[2] not in absent or architecture.has(int(parts[1]), absent[parts[2]])
+
+
 def logits(
     weights: Weights, tokens: Int[Tensor, "seed batch pos"], architecture: Architecture, dtype: torch.dtype
 ) -> Float[Tensor, "rows vocab"]:
@@ -71,20 +83,26 @@ def logits(
         dtype: what products are computed in; the stream, norms and losses stay in float32.
     """
     seeds, batch, length = tokens.shape
-    embed = weights["embed.W_E"]
-    shift = torch.arange(seeds, device=tokens.device)[:, None, None] * embed.shape[1]
-    x = F.embedding(tokens + shift, embed.flatten(0, 1)) + weights["pos_embed.W_pos"][:, None, :length]
-    x = x.view(seeds, batch * length, -1)
-    masks = _masks(length, architecture, x.device, dtype)
+    x = embedded(weights, tokens)
+    hidden = masks(length, architecture, x.device, dtype)
     for layer in range(architecture.n_layers):
         if architecture.has(layer, "attn"):
             qkv = _normed(weights, f"blocks.{layer}.ln1", x, f"blocks.{layer}.attn.qkv", architecture.norm, dtype)
-            z = _attend(qkv.view(seeds * batch, length, -1), architecture, masks)
-            x = _add(x, z.reshape(seeds, batch * length, -1), weights[f"blocks.{layer}.attn.W_O"])
+            z = _attend(qkv.view(seeds * batch, length, -1), architecture, hidden)
+            x = added(x, z.reshape(seeds, batch * length, -1), weights[f"blocks.{layer}.attn.W_O"])
         if architecture.has(layer, "mlp"):
             pre = _normed(weights, f"blocks.{layer}.ln2", x, f"blocks.{layer}.mlp.W_in", architecture.norm, dtype)
-            x = _add(x, pre.relu_(), weights[f"blocks.{layer}.mlp.W_out"])
+            x = added(x, pre.relu_(), weights[f"blocks.{layer}.mlp.W_out"])
     return _normed(weights, "ln_final", x, "unembed.W_U", architecture.norm, dtype).flatten(0, 1).float()
+
+
+def embedded(weights: Weights, tokens: Tensor) -> Tensor:
+    """The stream in front of the first block, `[seed, batch * pos, d_model]`."""
+    seeds, _, length = tokens.shape
+    embed = weights["embed.W_E"]
+    shift = torch.arange(seeds, device=tokens.device)[:, None, None] * embed.shape[1]
+    x = F.embedding(tokens + shift, embed.flatten(0, 1)) + weights["pos_embed.W_pos"][:, None, :length]
+    return x.view(seeds, -1, embed.shape[-1])
 
 
 def _normed(weights: Weights, norm: str, x: Tensor, linear: str, active: bool, dtype: torch.dtype) -> Tensor:
@@ -97,26 +115,39 @@ def _normed(weights: Weights, norm: str, x: Tensor, linear: str, active: bool, d
     return torch.bmm(x.to(dtype), weights[linear].to(dtype))
 
 
-def _add(x: Tensor, branch: Tensor, matrix: Tensor) -> Tensor:
+def added(x: Tensor, branch: Tensor, matrix: Tensor) -> Tensor:
+    """The stream plus what a part adds to it."""
     if branch.dtype == x.dtype:
         return torch.baddbmm(x, branch, matrix)
     return x + torch.bmm(branch, matrix.to(branch.dtype))
 
 
-def _attend(qkv: Tensor, a: Architecture, masks: tuple[Tensor, Tensor | None]) -> Tensor:
-    """Attention within `[row, pos, 3 * d_model]`; heads move to the rows where there are several."""
-    rows, length, _ = qkv.shape
-    q, k, v = qkv.split(a.d_model, -1)
-    if a.n_heads > 1:
-        q, k, v = (t.view(rows, length, a.n_heads, -1).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
-    hidden, shares = masks
-    scores = torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=1 / math.sqrt(a.d_head))
-    pattern = scores.softmax(-1) if shares is None else scores.relu() * shares
-    z = torch.bmm(pattern, v)
-    return z if a.n_heads == 1 else z.view(rows, a.n_heads, length, -1).transpose(1, 2).flatten(2)
+def _attend(qkv: Tensor, a: Architecture, hidden: tuple[Tensor, Tensor | None]) -> Tensor:
+    """Attention within `[row, pos, 3 * d_model]`."""
+    q, k, v = (heads(part, a) for part in qkv.split(a.d_model, -1))
+    return joined(torch.bmm(pattern(q, k, a, hidden), v), a)
 
 
-def _masks(length: int, a: Architecture, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+def pattern(q: Tensor, k: Tensor, a: Architecture, hidden: tuple[Tensor, Tensor | None]) -> Tensor:
+    """Attention weights `[row, query, key]`."""
+    scores = torch.baddbmm(hidden[0], q, k.transpose(1, 2), alpha=1 / math.sqrt(a.d_head))
+    return scores.softmax(-1) if hidden[1] is None else scores.relu() * hidden[1]
+
+
+def heads(part: Tensor, a: Architecture) -> Tensor:
+    """`[row, pos, d_model]` with each head as a row of its own."""
+    rows, length, _ = part.shape
+    return part if a.n_heads == 1 else part.view(rows, length, a.n_heads, -1).transpose(1, 2).flatten(0, 1)
+
+
+def joined(part: Tensor, a: Architecture) -> Tensor:
+    """The inverse of `heads`."""
+    if a.n_heads == 1:
+        return part
+    return part.view(-1, a.n_heads, *part.shape[1:]).transpose(1, 2).flatten(2)
+
+
+def masks(length: int, a: Architecture, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     """What is added to scores, and for ReLU attention each query's share 1 / visible keys."""
     hidden = torch.full((length, length), -torch.inf, device=device, dtype=dtype).triu(1)
     if a.attention == "softmax":

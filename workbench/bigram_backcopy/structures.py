@@ -12,6 +12,7 @@ from workbench.errors import InputError, suggest
 
 Attention = Literal["softmax", "relu"]
 BlockName = Literal["tf", "attn", "mlp"]
+Start = Literal["here", "authors"]
 
 STRUCTURES: dict[str, tuple[BlockName, ...]] = {
     "1xTF": ("tf",),
@@ -39,6 +40,8 @@ class Architecture:
         norm: whether there are layer norms; without, the stream is read as it is.
         embedding_std: standard deviation of embeddings at the start. The paper's is 1; 0.1, as small as
             TransformerLens's default, delays the sink.
+        start: how a seed becomes weights: "here", or "authors" for the order in which the authors' code draws the
+            same laws, so that with `published.SEED` and its vocabulary training begins with their very weights.
     """
 
     name: str = "1xTF"
@@ -50,6 +53,7 @@ class Architecture:
     n_ctx: int = 64
     norm: bool = True
     embedding_std: float = 1.0
+    start: str = "here"
 
     def __post_init__(self) -> None:
         """Refuse shapes that cannot be built."""
@@ -58,6 +62,8 @@ class Architecture:
             raise InputError(f"blocks={self.blocks}: a model is a list of blocks, each 'tf', 'attn' or 'mlp'.")
         if self.attention not in get_args(Attention):
             raise InputError(f"attention={self.attention!r}; {suggest(self.attention, get_args(Attention))}")
+        if self.start not in get_args(Start):
+            raise InputError(f"start={self.start!r}; {suggest(self.start, get_args(Start))}")
         if self.d_model % self.n_heads:
             raise InputError(f"d_model={self.d_model} cannot be shared by {self.n_heads} heads; it must be divisible.")
 

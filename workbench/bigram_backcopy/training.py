@@ -9,8 +9,7 @@
 """
 
 import math
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -18,13 +17,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
 from workbench import results
 from workbench.bigram_backcopy import stacked, state
+from workbench.bigram_backcopy.engine import Engine
 from workbench.bigram_backcopy.measures import LOSSES, PER_HEAD, PER_LAYER, PER_TOKEN, measure
 from workbench.bigram_backcopy.model import Toy
 from workbench.bigram_backcopy.structures import Architecture, architecture
@@ -92,11 +91,6 @@ class _Plan:
             "evaluate": self.evaluate,
             "precision": self.precision,
         }
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What the factors of products are cast to."""
-        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
     @property
     def ahead(self) -> int:
@@ -225,9 +219,8 @@ class _Run:
     def __init__(self, plan: _Plan):
         self.plan = plan
         fresh = [Toy(plan.architecture, plan.task.d_vocab, seed) for seed in plan.seeds]
-        self.weights = {name: value.to(plan.device).requires_grad_() for name, value in stacked.stack(fresh).items()}
+        self.engine = Engine(fresh, plan.optimizer, plan.lr, plan.precision, plan.compiled, plan.device)
         self.reader = fresh[0].to(plan.device)
-        self.optimizer = _optimizer(plan, list(self.weights.values()))
         self.step = 0
         self.seconds = 0.0
         self.rows: dict[int, dict[str, np.ndarray]] = {}
@@ -235,7 +228,6 @@ class _Run:
         self.mean_loss = math.nan
         self.guess = math.log(plan.task.d_vocab)
         self.fixed = plan.task.sample(plan.evaluate, plan.length, seed=EVALUATION_SEED, device="cpu").to(plan.device)
-        self.losses = torch.compile(_losses) if plan.compiled else _losses
         self._chunk: tuple[int, Tensor] | None = None
 
     def advance(self, until: int) -> int:
@@ -245,23 +237,14 @@ class _Run:
             DivergedError: the loss is not finite any more.
         """
         began, first = perf_counter(), self.step
-        with _tf32(self.plan.precision == "tf32"):
-            self._train(until)
-        self._check()
-        self.seconds += perf_counter() - began
-        return self.step - first
-
-    def _train(self, until: int) -> None:
         while self.step < until:
-            tokens = self._tokens(self.step)
-            losses = self.losses(self.weights, tokens, self.plan.architecture, self.plan.dtype)
-            self.optimizer.zero_grad(set_to_none=True)
-            losses.sum().backward()
-            self.optimizer.step()
-            self.since.append(losses.detach())
+            self.since.append(self.engine.step(self._tokens(self.step)))
             self.step += 1
             if len(self.since) >= 200:
                 self._check()
+        self._check()
+        self.seconds += perf_counter() - began
+        return self.step - first
 
     def _check(self) -> None:
         """Stop at the first step whose loss is not finite or far beyond guessing."""
@@ -307,7 +290,7 @@ class _Run:
         """The models of the seeds, each written into the given one or into a new one."""
         for place, seed in enumerate(self.plan.seeds):
             target = into or Toy(self.plan.architecture, self.plan.task.d_vocab, seed).to(self.plan.device)
-            yield stacked.unstack(self.weights, place, target)
+            yield stacked.unstack(self.engine.weights, place, target)
 
     def record(self) -> xr.Dataset:
         """All rows as a Dataset."""
@@ -344,11 +327,12 @@ class _Run:
 
     def keep(self, path: Path) -> None:
         """Write the state file."""
-        state.write(path, self.plan.settings, self.step, self.seconds, self.weights, self.optimizer, self.rows)
+        engine = self.engine
+        state.write(path, self.plan.settings, self.step, self.seconds, engine.weights, engine.optimizer, self.rows)
 
     def restore(self, path: Path) -> None:
         """Go on from a state file."""
-        kept = state.read(path, self.plan.settings, self.weights, self.optimizer)
+        kept = state.read(path, self.plan.settings, self.engine.weights, self.engine.optimizer)
         if kept.step > self.plan.steps:
             raise InputError(
                 f"{path} has already reached step {kept.step}, beyond steps={self.plan.steps}. Ask for at least as "
@@ -357,28 +341,3 @@ class _Run:
         self.step, self.seconds, self.rows = kept.step, kept.seconds, kept.rows
         self.rows = {step: row for step, row in self.rows.items() if step < self.step}
         self.look()
-
-
-@contextmanager
-def _tf32(wanted: bool) -> Generator[None]:
-    """Let the GPU's float32 products use 10-bit mantissas, for the length of a block."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if wanted else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def _losses(weights: stacked.Weights, tokens: Tensor, shape: Architecture, dtype: torch.dtype) -> Tensor:
-    """Mean cross-entropy per seed."""
-    seeds = tokens.shape[0]
-    logits = stacked.logits(weights, tokens[..., :-1], shape, dtype)
-    losses = F.cross_entropy(logits, tokens[..., 1:].flatten(), reduction="none")
-    return losses.view(seeds, -1).mean(1)
-
-
-def _optimizer(plan: _Plan, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    if plan.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=plan.lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    return torch.optim.SGD(parameters, lr=plan.lr, momentum=0.9, weight_decay=1e-4, fused=True)

@@ -1,0 +1,127 @@
+"""Weights of several models and how they move one step: all of them as one vector, so that one kernel updates them.
+
+Gradients are written out by hand (`gradients`); on a GPU the whole of it is recorded as one graph. In large runs,
+where kernels take longer than their launches, torch.compile fuses more of the forward and backward pass instead.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from workbench.bigram_backcopy import stacked
+from workbench.bigram_backcopy.gradients import gradients
+from workbench.bigram_backcopy.model import Toy
+from workbench.bigram_backcopy.structures import Architecture
+
+
+class Engine:
+    """Models of one architecture in training.
+
+    Args:
+        models: one per seed; they are copied.
+        optimizer: "adamw" or "sgd".
+        lr: learning rate.
+        precision: "float32", "tf32" or "bfloat16", of the factors in products.
+        compiled: whether torch.compile makes the forward and backward pass.
+        device: where to train.
+
+    Attributes:
+        weights: stacked weights, all that the models have; those that are trained are views of one vector.
+        optimizer: torch's, on that vector.
+    """
+
+    def __init__(
+        self, models: Sequence[Toy], optimizer: str, lr: float, precision: str, compiled: bool, device: torch.device
+    ):
+        self.architecture = models[0].architecture
+        self.precision = precision
+        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        every = {name: value.to(device) for name, value in stacked.stack(models).items()}
+        self.shapes = {name: every[name].shape for name in every if stacked.used(name, self.architecture)}
+        self.vector = nn.Parameter(torch.cat([every[name].flatten() for name in self.shapes]))
+        self.vector.grad = torch.zeros_like(self.vector)
+        self.weights = every | self._parts(self.vector.detach())
+        self.optimizer = _optimizer(optimizer, self.vector, lr)
+        self.compiled = torch.compile(self._losses) if compiled else None
+        self.recorded: Callable[[Tensor], Tensor] | None = None
+
+    def step(self, tokens: Int[Tensor, "seed batch pos"]) -> Float[Tensor, " seed"]:
+        """Take one step, and return the loss of each seed in front of it.
+
+        Args:
+            tokens: this step's sequences; the last token of each is only predicted.
+        """
+        with _tf32(self.precision == "tf32"):
+            losses = self._backward(tokens)
+        self.optimizer.step()
+        return losses
+
+    def _backward(self, tokens: Tensor) -> Tensor:
+        """Losses; the vector's gradient is filled."""
+        if self.compiled is not None:
+            self.vector.grad = None
+            losses = self.compiled(self.vector, tokens)
+            losses.sum().backward()
+            return losses.detach()
+        if not tokens.is_cuda:
+            return self._by_hand(tokens)
+        if self.recorded is None:
+            self.recorded = _record(self._by_hand, tokens)
+        return self.recorded(tokens).clone()
+
+    def _by_hand(self, tokens: Tensor) -> Tensor:
+        found = gradients(self.weights, tokens, self.architecture, self.dtype)
+        torch.cat([found.gradients[name].flatten() for name in self.shapes], out=self.vector.grad)
+        return found.losses
+
+    def _losses(self, vector: Tensor, tokens: Tensor) -> Tensor:
+        """Mean cross-entropy per seed, for autograd."""
+        logits = stacked.logits(self._parts(vector), tokens[..., :-1], self.architecture, self.dtype)
+        losses = F.cross_entropy(logits, tokens[..., 1:].flatten(), reduction="none")
+        return losses.view(tokens.shape[0], -1).mean(1)
+
+    def _parts(self, vector: Tensor) -> stacked.Weights:
+        parts = vector.split([shape.numel() for shape in self.shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+
+def _optimizer(name: str, vector: Tensor, lr: float) -> torch.optim.Optimizer:
+    if name == "adamw":
+        return torch.optim.AdamW([vector], lr=lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    return torch.optim.SGD([vector], lr=lr, momentum=0.9, weight_decay=1e-4, fused=True)
+
+
+def _record(work: Callable[[Tensor], Tensor], tokens: Tensor) -> Callable[[Tensor], Tensor]:
+    """Work on a GPU as one graph of kernels; what it returns is overwritten by the next call."""
+    place = tokens.clone()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            work(place)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = work(place)
+
+    def replay(fresh: Tensor) -> Tensor:
+        place.copy_(fresh)
+        graph.replay()
+        return found
+
+    return replay
+
+
+@contextmanager
+def _tf32(wanted: bool) -> Iterator[None]:
+    """Let the GPU's float32 products use 10-bit mantissas, for the length of a block."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if wanted else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
