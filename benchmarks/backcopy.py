@@ -3,7 +3,7 @@
     python benchmarks/backcopy.py speed --threads 2        # small setting S on a CPU, turn by turn with its peer
     python benchmarks/backcopy.py speed --device cuda      # the same on a GPU
     python benchmarks/backcopy.py sampling --threads 2     # tokens drawn per second (also with --device cuda)
-    python benchmarks/backcopy.py full                     # the paper's size on a GPU: ms per step, share of the ceiling
+    python benchmarks/backcopy.py full                     # paper size on a GPU: ms per step, share of the ceiling
 
 The peer is a HookedTransformer where TransformerLens 3.9 is installed, else the native TransformerBridge of 4.x. Its
 plain loop draws its sequences step by step from the same task and steps torch's AdamW. Each loop takes its turn in

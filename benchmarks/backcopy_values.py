@@ -1,7 +1,7 @@
 """The toy models' values: acceptance bounds, what became of the seeds that miss them, and the published numbers.
 
     python benchmarks/backcopy_values.py accept       # acceptance values, three seeds each
-    python benchmarks/backcopy_values.py longer       # bounds that one seed of three misses: eight seeds, three times as long
+    python benchmarks/backcopy_values.py longer       # what one seed of three misses: eight seeds, three times as long
     python benchmarks/backcopy_values.py published    # full-size runs beside the published numbers
 
 All read the measured runs that come with the package; `python -m workbench.bigram_backcopy.shelf` makes them anew.

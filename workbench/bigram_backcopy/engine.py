@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from workbench.bigram_backcopy import stacked
 from workbench.bigram_backcopy.gradients import gradients
 from workbench.bigram_backcopy.model import Toy
-from workbench.bigram_backcopy.structures import Architecture
 
 
 class Engine:
