@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.bigram_backcopy import STRUCTURES, Task, Toy, architecture, stacked
+from workbench.bigram_backcopy import STRUCTURES, Task, Toy, architecture, measure, published, stacked
 from workbench.bigram_backcopy.structures import Architecture
 from workbench.capture import capture
 from workbench.errors import InputError
@@ -142,3 +142,44 @@ def test_path_patching_runs_on_it():
 def test_shapes_that_cannot_be_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_the_authors_seed_gives_the_weights_of_torchs_default_layers():
+    """Their model is torch's default layers in this order, drawn after `manual_seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(42)
+        tables = [torch.nn.Embedding(67, 16), torch.nn.Embedding(12, 16)]
+        maps = [
+            torch.nn.Linear(*sizes, bias=False) for _ in range(2) for sizes in [(16, 16)] * 4 + [(16, 64), (64, 16)]
+        ]
+        out = torch.nn.Linear(16, 67, bias=False)
+    model = Toy(architecture("2xTF", d_model=16, n_ctx=12, start="authors"), 67, published.SEED)
+    assert torch.equal(model.embed.W_E, tables[0].weight)
+    assert torch.equal(model.pos_embed.W_pos, tables[1].weight)
+    assert torch.equal(model.unembed.W_U, out.weight.T)
+    for block, mine in zip(model.blocks, (maps[:6], maps[6:]), strict=True):
+        ours = [
+            block.attn.W_Q[0],
+            block.attn.W_K[0],
+            block.attn.W_V[0],
+            block.attn.W_O[0],
+            block.mlp.W_in,
+            block.mlp.W_out,
+        ]
+        assert all(torch.equal(a, b.weight.T) for a, b in zip(ours, mine, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("structure", "attention", "name"), [("3xTF", "softmax", "three-layer"), ("3xTF", "relu", "three-layer-relu")]
+)
+def test_the_published_runs_begin_with_these_weights(structure, attention, name):
+    """Numbers at step 0 hang on every weight of layer 0; they agree to the published digits."""
+    task = Task(delimiters=1)
+    model = Toy(
+        architecture(structure, attention=attention, d_model=256, n_ctx=256, start="authors"), 67, published.SEED
+    )
+    found = measure(model, task, task.sample(16, 256, seed=5))
+    assert round(float(found["residual_bos"][0]), 1) == pytest.approx(published.RESIDUAL[name][0], abs=0.051)
+    if attention == "softmax":
+        assert float(found["value_bos"][0, 0]) == pytest.approx(published.ONE_LAYER["value_bos"][0], abs=0.005)
+        assert float(found["sink_logit"][0, 0]) == pytest.approx(published.ONE_LAYER["sink_logit"][0], abs=0.02)

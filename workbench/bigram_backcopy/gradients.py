@@ -63,7 +63,7 @@ def _gradients(weights: Weights, tokens: Tensor, a: Architecture, dtype: torch.d
             backs.append(back)
     y, norm_back = _normed(weights, "ln_final", x, a.norm)
     y = y.to(dtype)
-    logits = torch.bmm(y, cast["unembed.W_U"]).float()
+    logits = torch.bmm(y, cast["unembed.W_U"]).to(x.dtype)
 
     shares = logits.log_softmax(-1)
     losses = -shares.gather(-1, targets).squeeze(-1).mean(1)
@@ -71,8 +71,8 @@ def _gradients(weights: Weights, tokens: Tensor, a: Architecture, dtype: torch.d
     wrong = wrong.div_(batch * length).to(dtype)
 
     found: Weights = {}
-    found["unembed.W_U"] = torch.bmm(y.transpose(1, 2), wrong).float()
-    d = norm_back(torch.bmm(wrong, cast["unembed.W_U"].transpose(1, 2)).float(), found)
+    found["unembed.W_U"] = torch.bmm(y.transpose(1, 2), wrong).to(x.dtype)
+    d = norm_back(torch.bmm(wrong, cast["unembed.W_U"].transpose(1, 2)).to(x.dtype), found)
     for back in reversed(backs):
         d = back(d, found)
     which = d.new_zeros(*inputs.shape, weights["embed.W_E"].shape[1]).scatter_(-1, inputs[..., None], 1.0)
@@ -109,11 +109,11 @@ def _mlp(weights: Weights, cast: Weights, block: str, x: Tensor, a: Architecture
 
     def back(d: Tensor, found: Weights) -> Tensor:
         low = d.to(hidden.dtype)
-        found[out] = torch.bmm(hidden.transpose(1, 2), low).float()
+        found[out] = torch.bmm(hidden.transpose(1, 2), low).to(x.dtype)
         inner = torch.bmm(low, cast[out].transpose(1, 2))
         inner = torch.ops.aten.threshold_backward.grad_input(inner, hidden, 0, grad_input=inner)
-        found[into] = torch.bmm(y.transpose(1, 2), inner).float()
-        return norm_back(torch.bmm(inner, cast[into].transpose(1, 2)).float(), found).add_(d)
+        found[into] = torch.bmm(y.transpose(1, 2), inner).to(x.dtype)
+        return norm_back(torch.bmm(inner, cast[into].transpose(1, 2)).to(x.dtype), found).add_(d)
 
     return stacked.added(x, hidden, cast[out]), back
 
@@ -137,7 +137,7 @@ def _attention(
 
     def back(d: Tensor, found: Weights) -> Tensor:
         low = d.to(z.dtype)
-        found[out] = torch.bmm(z.transpose(1, 2), low).float()
+        found[out] = torch.bmm(z.transpose(1, 2), low).to(x.dtype)
         dz = stacked.heads(torch.bmm(low, cast[out].transpose(1, 2)).view(*size, -1), a)
         dp = torch.bmm(dz, v.transpose(1, 2))
         if masks[1] is None:
@@ -147,7 +147,7 @@ def _attention(
         ds = ds.mul_(a.d_head**-0.5)
         parts = torch.bmm(ds, k), torch.bmm(ds.transpose(1, 2), q), torch.bmm(pattern.transpose(1, 2), dz)
         inner = torch.cat([stacked.joined(part, a) for part in parts], -1).view(*x.shape[:2], -1)
-        found[into] = torch.bmm(y.transpose(1, 2), inner).float()
-        return norm_back(torch.bmm(inner, cast[into].transpose(1, 2)).float(), found).add_(d)
+        found[into] = torch.bmm(y.transpose(1, 2), inner).to(x.dtype)
+        return norm_back(torch.bmm(inner, cast[into].transpose(1, 2)).to(x.dtype), found).add_(d)
 
     return stacked.added(x, z, cast[out]), back
