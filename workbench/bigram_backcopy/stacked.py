@@ -152,7 +152,8 @@ def masks(length: int, a: Architecture, device: torch.device, dtype: torch.dtype
     hidden = torch.full((length, length), -torch.inf, device=device, dtype=dtype).triu(1)
     if a.attention == "softmax":
         return hidden, None
-    return hidden, (1 / torch.arange(1, length + 1, device=device))[:, None].to(dtype)
+    visible = torch.arange(1, length + 1, device=device, dtype=torch.float64)[:, None]
+    return hidden, (1 / visible).to(dtype)
 
 
 def _to_stacked(model: Toy) -> Weights:
