@@ -73,9 +73,19 @@ class Engine:
         return self.recorded(tokens).clone()
 
     def _by_hand(self, tokens: Tensor) -> Tensor:
-        found = gradients(self.weights, tokens, self.architecture, self.dtype)
-        torch.cat([found.gradients[name].flatten() for name in self.shapes], out=self.vector.grad)
-        return found.losses
+        """All seeds at once on a GPU; one after the other on a CPU, whose caches hold one seed and not many."""
+        seeds = tokens.shape[0]
+        groups = [slice(0, seeds)] if tokens.is_cuda else [slice(i, i + 1) for i in range(seeds)]
+        assert self.vector.grad is not None
+        into = self._parts(self.vector.grad)
+        losses = []
+        for group in groups:
+            weights = {name: value[group] for name, value in self.weights.items()}
+            found = gradients(weights, tokens[group], self.architecture, self.dtype)
+            for name, gradient in found.gradients.items():
+                into[name][group].copy_(gradient)
+            losses.append(found.losses)
+        return torch.cat(losses)
 
     def _losses(self, vector: Tensor, tokens: Tensor) -> Tensor:
         """Mean cross-entropy per seed, for autograd."""

@@ -133,19 +133,20 @@ def _attention(
     qkv = torch.bmm(y, cast[into]).view(*size, -1)
     q, k, v = (stacked.heads(part, a) for part in qkv.split(a.d_model, -1))
     pattern = stacked.pattern(q, k, a, masks)
-    z = stacked.joined(torch.bmm(pattern, v), a).reshape(*x.shape)
+    low_pattern = pattern.to(v.dtype)
+    z = stacked.joined(torch.bmm(low_pattern, v), a).reshape(*x.shape)
 
     def back(d: Tensor, found: Weights) -> Tensor:
         low = d.to(z.dtype)
         found[out] = torch.bmm(z.transpose(1, 2), low).to(x.dtype)
         dz = stacked.heads(torch.bmm(low, cast[out].transpose(1, 2)).view(*size, -1), a)
-        dp = torch.bmm(dz, v.transpose(1, 2))
+        dp = torch.bmm(dz, v.transpose(1, 2)).to(pattern.dtype)
         if masks[1] is None:
             ds = torch.ops.aten._softmax_backward_data(dp, pattern, -1, pattern.dtype)
         else:
             ds = (dp * masks[1]).masked_fill_(pattern <= 0, 0)
-        ds = ds.mul_(a.d_head**-0.5)
-        parts = torch.bmm(ds, k), torch.bmm(ds.transpose(1, 2), q), torch.bmm(pattern.transpose(1, 2), dz)
+        ds = ds.mul_(a.d_head**-0.5).to(q.dtype)
+        parts = torch.bmm(ds, k), torch.bmm(ds.transpose(1, 2), q), torch.bmm(low_pattern.transpose(1, 2), dz)
         inner = torch.cat([stacked.joined(part, a) for part in parts], -1).view(*x.shape[:2], -1)
         found[into] = torch.bmm(y.transpose(1, 2), inner).to(x.dtype)
         return norm_back(torch.bmm(inner, cast[into].transpose(1, 2)).to(x.dtype), found).add_(d)

@@ -80,7 +80,7 @@ def logits(
         weights: stacked weights.
         tokens: sequences per seed.
         architecture: what the weights belong to.
-        dtype: what products are computed in; the stream, norms and losses stay in float32.
+        dtype: what products are computed in; the stream, norms, softmax and losses stay in float32.
     """
     seeds, batch, length = tokens.shape
     x = embedded(weights, tokens)
@@ -125,12 +125,13 @@ def added(x: Tensor, branch: Tensor, matrix: Tensor) -> Tensor:
 def _attend(qkv: Tensor, a: Architecture, hidden: tuple[Tensor, Tensor | None]) -> Tensor:
     """Attention within `[row, pos, 3 * d_model]`."""
     q, k, v = (heads(part, a) for part in qkv.split(a.d_model, -1))
-    return joined(torch.bmm(pattern(q, k, a, hidden), v), a)
+    return joined(torch.bmm(pattern(q, k, a, hidden).to(v.dtype), v), a)
 
 
 def pattern(q: Tensor, k: Tensor, a: Architecture, hidden: tuple[Tensor, Tensor | None]) -> Tensor:
-    """Attention weights `[row, query, key]`."""
+    """Attention weights `[row, query, key]`, never narrower than float32: rounded ones do not add up to 1."""
     scores = torch.baddbmm(hidden[0], q, k.transpose(1, 2), alpha=1 / math.sqrt(a.d_head))
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     return scores.softmax(-1) if hidden[1] is None else scores.relu() * hidden[1]
 
 
@@ -153,7 +154,7 @@ def masks(length: int, a: Architecture, device: torch.device, dtype: torch.dtype
     if a.attention == "softmax":
         return hidden, None
     visible = torch.arange(1, length + 1, device=device, dtype=torch.float64)[:, None]
-    return hidden, (1 / visible).to(dtype)
+    return hidden, (1 / visible).to(torch.promote_types(dtype, torch.float32))
 
 
 def _to_stacked(model: Toy) -> Weights:
