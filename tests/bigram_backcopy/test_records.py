@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.bigram_backcopy import EXPERIMENTS, dynamics, measured
+from workbench import results
+from workbench.bigram_backcopy import EXPERIMENTS, dynamics, measured, published, shelf
 from workbench.bigram_backcopy.records import copying_layer
 from workbench.bigram_backcopy.shelf import gather, main
 from workbench.errors import InputError
@@ -98,3 +99,39 @@ def test_sinks_and_drains_in_the_measured_runs(name):
     assert (at["previous"] > 0.85).all()
     assert np.median(at["sink"]) > 0.6
     assert (at["value_bos"] < 0.4 * at["value_others"]).all()
+
+
+def test_the_command_writes_each_experiment_and_skips_what_it_holds(tmp_path, monkeypatch):
+    brief = {"steps": 4, "batch": 2, "evaluate": 4, "seeds": (0,), "progress": False}
+    monkeypatch.setitem(shelf.VARIATIONS, "small", {"a": ("one-layer", brief), "b": ("two-layer", brief)})
+    file = tmp_path / "shelf.nc"
+    main(["small", str(file), "a"])
+    before = shelf._one(results.load(file), "a")
+    monkeypatch.setitem(shelf.VARIATIONS["small"], "a", ("one-layer", brief | {"lr": 1e9}))
+    main(["small", str(file), "a", "b"])
+    after = results.load(file)
+    assert after["experiment"].values.tolist() == ["a", "b"]
+    assert before.record["backcopy"].equals(shelf._one(after, "a").record["backcopy"])
+    assert [path.name for path in tmp_path.iterdir()] == ["shelf.nc"]
+    with pytest.raises(InputError, match="There is no experiment 'c'"):
+        main(["small", str(file), "c"])
+
+
+def test_from_the_authors_weights_the_sink_is_as_large_as_published():
+    """The same seeds elsewhere, the same measure: only the first weights differ (0.38 to 0.66 from ours)."""
+    record = measured("one-layer-authors", "paper").record.isel(seed=0, layer=0, head=0)
+    for step, told in zip(published.ONE_LAYER["step"], published.ONE_LAYER["sink"], strict=True):
+        if 500 <= step <= 10_000:
+            assert float(record["sink"].sel(step=step)) == pytest.approx(told, abs=0.04)
+    last = measured("attention-layer-mlp-authors", "paper").record.isel(step=-1, layer=0)
+    gap = float((last["residual_bos"] - last["residual_others"]).squeeze())
+    assert gap == pytest.approx(published.STRUCTURES["attention-layer-mlp"], abs=0.6)
+    other = measured("attention-layer-mlp", "paper").record.isel(step=-1, layer=0)
+    assert float((other["residual_bos"] - other["residual_others"]).squeeze()) > 50
+
+
+def test_every_seed_of_the_longer_runs_passes_in_the_end():
+    record = measured("mlp-layer-mlp-longer").record
+    ratio = (record["residual_bos"] / record["residual_others"]).isel(layer=0)
+    assert (ratio.sel(step=slice(2800, None)) > 2).all()
+    assert (measured("synthetic-longer").record["sink"].isel(step=-1) > 0.9).all()

@@ -55,7 +55,8 @@ class Experiment:
                 unused delimiter).
             changes: arguments of `train` to change.
         """
-        task = Task(**({"delimiters": 1} if start == "authors" else {}) | self.task)
+        unused: dict[str, Any] = {"delimiters": 1} if start == "authors" else {}
+        task = Task(**unused | self.task)
         sgd = 0.03 if self.optimizer == "sgd" else None
         if scale == "small":
             length = 64 if self.structure == "1xTF" else 32

@@ -40,6 +40,7 @@ VARIATIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
             "one-layer",
             _AUTHORS | {"steps": 30_000, "measured_at": (*PAPER_STEPS, *_LATE)},
         ),
+        "one-layer-authors-tf32": ("one-layer", _AUTHORS | {"precision": "tf32"}),
         **{
             f"{name}-authors": (name, _AUTHORS)
             for name in (

@@ -66,9 +66,10 @@ def used(name: str, architecture: Architecture) -> bool:
         name: of stacked weights.
         architecture: what they belong to.
     """
-    parts = name.split(".")
-    absent = {"ln1": "attn", "ln2": "mlp"}
-    return parts[0] != "blocks" or parts[2] not in absent or architecture.has(int(parts[1]), absent[parts[2]])
+    place, _, rest = name.removeprefix("blocks.").partition(".")
+    if rest.startswith("ln1"):
+        return architecture.has(int(place), "attn")
+    return not rest.startswith("ln2") or architecture.has(int(place), "mlp")
 
 
 def logits(

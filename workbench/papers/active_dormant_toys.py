@@ -24,10 +24,12 @@ from workbench.bigram_backcopy.shelf import LINE
 from workbench.papers.orders import Drawn, Order
 from workbench.plots import compose
 from workbench.plots import toys as plots
-from workbench.plots.house import ACCENT, SOFT
+from workbench.plots.house import SERIES, SOFT
 
 TRIGGERS = 0.2555
 """Share of positions that hold a trigger, in sequences of 256 tokens."""
+SAME_UNTIL = 10_000
+"""Until when the run from the authors' first weights is drawn; its sink logit leaves the published one after 3,000."""
 SINK = 0.3
 """Attention from which a head has a sink, as in `extreme.Thresholds`."""
 NAMES = {
@@ -77,19 +79,21 @@ def one_layer() -> Drawn:
         loss: {named[cut]: published.INTERVENTIONS[cut][place] for cut in named}
         for place, loss in ((1, "bigram, over the oracle"), (0, "backcopy"))
     }
-    figure = compose.beside(
-        [
-            plots.attention_map(line["pattern"].isel(layer=0, head=0).values, LINE),
-            plots.sequence_bars(
-                line["value_norm"].isel(layer=0, head=0).values.tolist(), LINE, triggers, label="Value norm"
-            ),
-            plots.bars(losses, reference=told, label="Loss (nats)"),
-        ],
-        ["Attention (to the token across)", "Value norms (triggers red)", "Loss without a part"],
-        title="One layer after 100,000 steps",
-        gap=0.08,
-    )
     values = line["value_norm"].isel(layer=0, head=0)
+    norms = plots.sequence_bars(
+        values.values.tolist(), LINE, triggers, label="Value norm", reference=published.VALUE_NORMS
+    )
+    figure = compose.grid(
+        [
+            [plots.attention_map(line["pattern"].isel(layer=0, head=0).values, LINE), norms],
+            [plots.bars(losses, reference=told, label="Loss (nats)"), _normalised()],
+        ],
+        [
+            ["Attention (to the token across)", "Value norms (triggers red)"],
+            ["Loss without a part", "Over training: share of the largest value, three seeds"],
+        ],
+        title="One layer after 100,000 steps, and how it came there",
+    )
     others = float(values[1:].mean())
     sentence = (
         f"The value of <s> has norm {float(values[0]):.2f}, that of the other tokens {others:.1f} on average; without "
@@ -100,10 +104,24 @@ def one_layer() -> Drawn:
     return Drawn(figure, sentence)
 
 
+def _normalised() -> go.Figure:
+    """The paper's five curves, each divided by its largest value."""
+    shares = toys.dynamics(toys.measured("one-layer", "paper").record)["normalised"]
+    names = {
+        "bigram_excess": "bigram, over the oracle",
+        "backcopy": "backcopy",
+        "sink": "attention on &lt;s&gt;",
+        "value_bos": "value norm of &lt;s&gt;",
+        "sink_logit": "sink logit",
+    }
+    return plots.steps({label: shares.sel(curve=name, drop=True) for name, label in names.items()})
+
+
 def dynamics() -> Drawn:
     """Three seeds of 10,000 steps, and the long run, beside the published curve."""
     record = toys.measured("one-layer", "paper").record
     long = toys.measured("one-layer-long", "paper").record
+    same = toys.measured("one-layer-authors", "paper").record.sel(step=slice(0, SAME_UNTIL))
     panels, titles = [], []
     wanted = (
         ("backcopy", "Backcopy loss (nats)", True),
@@ -114,7 +132,8 @@ def dynamics() -> Drawn:
         ("bigram_excess", "Bigram loss over the oracle", True),
     )
     for name, title, log in wanted:
-        curves = {"three seeds": _only(record[name]), "long run": _only(long[name])}
+        runs = {"three seeds": record, "long run": long, "from the authors' first weights": same}
+        curves = {label: _only(run[name]) for label, run in runs.items()}
         told = published.ONE_LAYER.get(name)
         reference = {"three seeds": (published.ONE_LAYER["step"], told)} if told else None
         panels.append(plots.steps(curves, reference=reference, log_y=log))
@@ -130,7 +149,8 @@ def dynamics() -> Drawn:
     return Drawn(
         figure,
         f"{order[0].upper()}{order[1:]}. Attention on <s> ends between {final.min():.2f} and {final.max():.2f} over "
-        "three seeds (published 0.81): triggers and the line break, which are never copied, take the rest.",
+        "three seeds, since triggers and the line break, which are never copied, take the rest; from the authors' "
+        f"first weights it ends at {float(same['sink'].isel(step=-1).squeeze()):.2f} (published 0.81).",
     )
 
 
@@ -167,7 +187,7 @@ def optimizer_and_attention() -> Drawn:
 
 def architectures() -> Drawn:
     """Peak by structure at both sizes, and what is left of sink, drain and peak without layer 0."""
-    ours: dict[str, dict[str, list[float]]] = {"full size": {}, "small": {}}
+    ours: dict[str, dict[str, list[float]]] = {"full size": {}, "full size, the authors' weights": {}, "small": {}}
     for name in published.STRUCTURES:
         for scale, label in (("paper", "full size"), ("small", "small")):
             if name == "two-layer" and scale == "paper":
@@ -176,6 +196,9 @@ def architectures() -> Drawn:
             ours[label][NAMES[name].replace("AdamW", "3xTF")] = (
                 last["residual_bos"] - last["residual_others"]
             ).values.tolist()
+    same = toys.measured("attention-layer-mlp-authors", "paper").record.isel(step=-1, layer=0)
+    from_same = (same["residual_bos"] - same["residual_others"]).values.tolist()
+    ours["full size, the authors' weights"]["Attn+TF+MLP"] = from_same
     told = {"full size": {NAMES[n].replace("AdamW", "3xTF"): v for n, v in published.STRUCTURES.items()}}
     cuts = toys.measured("two-layer-mlp", "paper").interventions.isel(seed=0)
     gap = (cuts["residual_bos"] - cuts["residual_others"]).isel(layer=0)
@@ -193,7 +216,7 @@ def architectures() -> Drawn:
     figure = compose.grid(
         [
             [plots.bars(ours, reference=told, label="Norm of &lt;s&gt; over the others")],
-            [plots.bars(left, reference=known, colours=(ACCENT, SOFT))],
+            [plots.bars(left, reference=known, colours=(SERIES[3], SOFT))],
         ],
         [["Residual peak behind layer 0, by structure"], ["2xTF+MLP, full and without layer 0"]],
         title="Which layers make the peak, and what hangs on it",
@@ -204,7 +227,8 @@ def architectures() -> Drawn:
         f"Without layer 0 the peak of 2xTF+MLP falls from {float(gap.sel(intervention='none')):.0f} to "
         f"{float(gap.sel(intervention='no layer 0')):.1f}, and the value norm of <s> rises from "
         f"{left['full']['value norm, layer 1'][0]:.2f} to {left['without layer 0']['value norm, layer 1'][0]:.1f}. "
-        f"Attn+TF+MLP, published without a peak (-1.4), has one of {missing:.0f} in our run of full size.",
+        f"Attn+TF+MLP, published without a peak (-1.4), has none from the authors' first weights ({from_same[0]:.1f}) "
+        f"and one of {missing:.0f} from other weights.",
     )
 
 

@@ -69,9 +69,11 @@ def grid(
     first = figures[0][0]
     legend = len(seen) > 1 and any(figure.layout.showlegend is not False for row in figures for figure in row)
     top = 62 + (34 if title else 0) + (30 if legend else 0)
+    if title:
+        whole.update_layout(title={"y": 1 - 22 / whole.layout.height, "yref": "container", "yanchor": "top"})
     whole.update_layout(
         showlegend=legend,
-        legend_y=1.0 + 44 / sum(heights),
+        legend_y=1.0 + 36 / (whole.layout.height - top - whole.layout.margin.b),
         bargap=first.layout.bargap,
         margin={"t": top, "r": 64 if bars else 18},
     )
@@ -89,7 +91,8 @@ def _add_cell(whole: go.Figure, figure: go.Figure, row: int, column: int, seen: 
         if copy.name and copy.type != "heatmap":
             copy.showlegend = copy.showlegend is not False and copy.name not in seen
             copy.legendgroup = copy.name
-            seen.add(copy.name)
+            if copy.showlegend:
+                seen.add(copy.name)
         whole.add_trace(copy, row=row, col=column)
     for source, target in ((figure.layout.xaxis, cell.xaxis), (figure.layout.yaxis, cell.yaxis)):
         values = source.to_plotly_json()

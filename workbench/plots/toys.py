@@ -120,7 +120,7 @@ def bars(
             name="one seed",
             mode="markers",
             marker={"size": 6, "color": "white", "line": {"color": INK, "width": 1.2}},
-            showlegend=bool(dots) and place == 0,
+            showlegend=bool(dots) and not any(trace.name == "one seed" and trace.showlegend for trace in figure.data),
         )
         told = {group: v for group, v in (reference or {}).get(name, {}).items() if group in groups}
         if told:
@@ -142,7 +142,14 @@ def bars(
     return figure
 
 
-def sequence_bars(values: Sequence[float], tokens: Sequence[str], marked: Sequence[bool], *, label: str) -> go.Figure:
+def sequence_bars(
+    values: Sequence[float],
+    tokens: Sequence[str],
+    marked: Sequence[bool],
+    *,
+    label: str,
+    reference: Sequence[float] = (),
+) -> go.Figure:
     """One bar per token of a sequence, the marked ones in another colour.
 
     Args:
@@ -150,6 +157,7 @@ def sequence_bars(values: Sequence[float], tokens: Sequence[str], marked: Sequen
         tokens: Their texts.
         marked: Which ones stand out.
         label: Title of the y axis.
+        reference: A published number per token.
     """
     where = list(range(len(tokens)))
     figure = go.Figure(
@@ -162,6 +170,9 @@ def sequence_bars(values: Sequence[float], tokens: Sequence[str], marked: Sequen
             hovertemplate="%{y:.3g}<extra></extra>",
         )
     )
+    if reference:
+        marker = REFERENCE | {"color": INK}
+        figure.add_scatter(x=where, y=list(reference), name="published", mode="markers", marker=marker)
     house(figure, height=360)
     figure.update_xaxes(tickmode="array", tickvals=where, ticktext=_shown(tokens), showgrid=False)
     figure.update_yaxes(title_text=label)
