@@ -4,7 +4,7 @@ Gradients are written out by hand (`gradients`); on a GPU the whole of it is rec
 where kernels take longer than their launches, torch.compile fuses more of the forward and backward pass instead.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -126,7 +126,7 @@ def _record(work: Callable[[Tensor], Tensor], tokens: Tensor) -> Callable[[Tenso
 
 
 @contextmanager
-def _tf32(wanted: bool) -> Iterator[None]:
+def _tf32(wanted: bool) -> Generator[None]:
     """Let the GPU's float32 products use 10-bit mantissas, for the length of a block."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if wanted else "highest")
