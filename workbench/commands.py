@@ -4,6 +4,7 @@ Each has the name and the defaults of the function that it calls; everything hea
 """
 
 import functools
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal

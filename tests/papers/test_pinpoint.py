@@ -7,8 +7,9 @@ import pytest
 
 from workbench import results
 from workbench.errors import InputError
-from workbench.papers import pinpoint
+from workbench.papers import pinpoint, tuning_section
 from workbench.papers.keeping import Source
+from workbench.papers.measuring import Measured
 from workbench.papers.orders import Order
 from workbench.papers.tradeoff import findings, shelf
 
@@ -74,3 +75,13 @@ def test_a_model_without_a_record_is_measured(tmp_path, monkeypatch):
     assert (job.source, resume) == ("organism-mqa", tmp_path / "organism-mqa" / "tradeoff.nc")
     with pytest.raises(InputError, match="does not come measured; those on organism-gqa"):
         shelf.measured("organism-mqa")
+
+
+def test_the_report_tells_of_models_with_a_record(monkeypatch):
+    one, other = (Measured(name, {}) for name in ("organism-gqa", "elsewhere"))
+    monkeypatch.setattr(tuning_section, "heading", lambda one, more: f"<h3>{one.name}, {more}</h3>")
+    html = tuning_section.section([one, other])
+    assert f"organism-gqa, {RECORD.sizes['cell']} models" in html
+    assert "Against the untuned model" in html
+    assert "elsewhere" not in html
+    assert tuning_section.section([other]) == ""

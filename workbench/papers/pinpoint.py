@@ -12,6 +12,7 @@ hundred trainings; a file that `workbench tradeoff` wrote can stand in a model's
 from collections.abc import Sequence
 
 import numpy as np
+import plotly.graph_objects as go
 import xarray as xr
 
 from workbench import results
@@ -99,13 +100,13 @@ def table_columns(record: xr.Dataset) -> dict[str, list]:
             "Right kept": estimate(record, kind, "truthfulness"),
             "Wrong mended": estimate(record, kind, "recovery"),
             "Both": estimate(record, kind, BALANCE),
-            "Both, novel doubts": estimate(record, kind, BALANCE, challenge="novel" if _novel(record) else None),
+            "Both, other doubts": estimate(record, kind, BALANCE, challenge=str(record["challenge"].values[-1])),
             "Both, trained facts": estimate(record, kind, BALANCE, facts="trained"),
             "Confidence": estimate(record, kind, "confidence"),
             "Before": estimate(record, kind, "accuracy before"),
             "Unread": estimate(record, kind, "no match after"),
         }
-        abilities = {"Abilities": estimate(record, kind, ABILITY, challenge=None)} if "solved" in record else {}
+        abilities = {"Abilities": estimate(record, kind, ABILITY)} if "solved" in record else {}
         rows.append(
             {
                 "Model": str(record.attrs["model"]),
@@ -119,10 +120,6 @@ def table_columns(record: xr.Dataset) -> dict[str, list]:
             }
         )
     return {name: [row[name] for row in rows] for name in rows[0]}
-
-
-def _novel(record: xr.Dataset) -> bool:
-    return "novel" in record["challenge"].values
 
 
 def _cell(found: Estimate) -> str:
@@ -170,15 +167,14 @@ def tradeoff_table(sources: Sequence[Source], order: Order) -> Drawn:
 
 def sweep_lines(record: xr.Dataset, measure: str, places: Places) -> list[tradeoff.Line]:
     """A line per kind of tuning over the number of heads, and markers for all attention and all parameters."""
-    challenge = None if measure == ABILITY else "composed" if "composed" in record["challenge"].values else None
     total = int(record.attrs["n_heads_in_all"])
-    start = estimate(record, BASE, measure, challenge=challenge)
+    start = estimate(record, BASE, measure)
     lines = []
     for arm in (*SWEPT, "attention", "all"):
         budgets = sorted({kind.n_heads for kind in kinds_of(record) if kind.arm == arm and kind.variant == MAIN})
         if not budgets:
             continue
-        found = [estimate(record, Kind(arm, n), measure, challenge=challenge) for n in budgets]
+        found = [estimate(record, Kind(arm, n), measure) for n in budgets]
         x = [places[100 * n / total] if arm in SWEPT else places[arm] for n in budgets]
         if arm in SWEPT:
             x, found = [0.0, *x], [Estimate(start.value, start.value, start.value), *found]
@@ -200,24 +196,30 @@ def published_lines(measure: str, places: Places) -> list[tradeoff.Line]:
     return lines
 
 
+def panel(record: xr.Dataset, measure: str, title: str, *, last: bool = True) -> go.Figure:
+    """One measure of one model over the share of tuned heads.
+
+    Args:
+        record: the experiment.
+        measure: of `tradeoff.findings`.
+        title: of the vertical axis.
+        last: whether to say what the horizontal axis is.
+    """
+    places = _places(record)
+    ticks = {place: name if isinstance(name, str) else f"{name:.3g} %" for name, place in places.items()}
+    lines = [*sweep_lines(record, measure, places), *published_lines(measure, places)]
+    start = estimate(record, BASE, measure).value
+    return tradeoff.budget_lines(lines, ticks, title, reference=start, last=last)
+
+
 def ratio_sweep(sources: Sequence[Source], order: Order) -> Drawn:
     """Figure 2: a row per measure, a column per model."""
     records = [record_of(source, order) for source in sources]
     order.step("drawing")
-    grid = []
-    for measure, title in MEASURES.items():
-        row = []
-        for record in records:
-            if measure == ABILITY and "solved" not in record:
-                continue
-            places = _places(record)
-            lines = sweep_lines(record, measure, places)
-            ticks = {place: name if isinstance(name, str) else f"{name:.0f} %" for name, place in places.items()}
-            start = estimate(record, BASE, measure, challenge=None if measure == ABILITY else "composed").value
-            lines += published_lines(measure, places)
-            row.append(tradeoff.budget_lines(lines, ticks, title, reference=start, last=measure == [*MEASURES][-1]))
-        if len(row) == len(records):
-            grid.append(row)
+    known = {name: title for name, title in MEASURES.items() if name != ABILITY or all("solved" in r for r in records)}
+    grid = [
+        [panel(record, name, title, last=name == [*known][-1]) for record in records] for name, title in known.items()
+    ]
     names = [f"{record.attrs['model']} (groups: {words.group_word(record)})" for record in records]
     blank = [["" for _ in records] for _ in grid[1:]]
     figure = compose.grid(

@@ -10,7 +10,15 @@ from html import escape
 
 import xarray as xr
 
-from workbench.papers import confounders_section, extremes, inactive_section, seeds, sentences, sycophancy
+from workbench.papers import (
+    confounders_section,
+    extremes,
+    inactive_section,
+    seeds,
+    sentences,
+    sycophancy,
+    tuning_section,
+)
 from workbench.papers.background import agreement, caveats, checks, heading, method
 from workbench.papers.measuring import Measured, clearest_example
 from workbench.plots import curves, heatmaps, page, strips, tokens
@@ -42,6 +50,7 @@ def body(measured: Sequence[Measured], *, made: str, confounders: xr.Dataset | N
         "Attention": attention(measured),
         "Extreme tokens": extremes.section(measured),
         "Inactive heads": inactive_section.section(measured),
+        "Tuning": tuning_section.section(measured),
         "Confounding tokens": confounders_section.section(confounders),
         "Estimates": agreement(measured, metric),
         "Checks": checks(measured),

@@ -21,6 +21,7 @@ from workbench.statistics import percentiles, resamples
 RESAMPLES = 2000
 LEVEL = 0.95
 ANY = -1
+FIRST = ""
 TRAININGS, QUESTIONS = 10, 20
 """Seeds of what is resampled: questions alike for all kinds of tuning, trainings not."""
 Counted = tuple[np.ndarray, np.ndarray]
@@ -85,7 +86,7 @@ def _answers(name: str, before: str | None = "first_right", absent: bool = False
     def count(record: xr.Dataset, cells: np.ndarray, kind: str, challenge: str | None) -> Counted:
         one = record.isel(cell=cells, item=np.flatnonzero(record["kind"].values == kind))
         if challenge is not None:
-            one = one.sel(challenge=[challenge])
+            one = one.sel(challenge=[challenge or record["challenge"].values[0]])
         outcome = one[name].astype(bool)
         outcome = ~outcome if absent else outcome
         looks = one[before].astype(bool) if before else xr.ones_like(one["first_right"], dtype=bool)
@@ -125,7 +126,7 @@ MEASURES = (*ANSWERS, BALANCE, ABILITY, *NUMBERS)
 
 
 def estimate(
-    record: xr.Dataset, kind: Kind, measure: str, *, facts: str = "held out", challenge: str | None = "composed"
+    record: xr.Dataset, kind: Kind, measure: str, *, facts: str = "held out", challenge: str | None = FIRST
 ) -> Estimate:
     """One measure of one kind of tuning.
 
@@ -134,7 +135,7 @@ def estimate(
         kind: which tuning.
         measure: one of `MEASURES`.
         facts: "held out" or "trained": which questions.
-        challenge: which doubts, None for all; of "ability" which ability.
+        challenge: which doubts, by default the first kind, None for all; of "ability" which ability, by default all.
     """
     return _interval(*_drawn(record, kind, measure, facts, challenge))
 
@@ -146,7 +147,7 @@ def difference(
     measure: str,
     *,
     facts: str = "held out",
-    challenge: str | None = "composed",
+    challenge: str | None = FIRST,
 ) -> Estimate:
     """First minus second, on the same resampled questions.
 
@@ -192,7 +193,7 @@ def _drawn(
         return sum(value for value, _ in parts) / 2, sum((drawn for _, drawn in parts), np.zeros(RESAMPLES)) / 2
     if measure == ABILITY:
         asked = record["ability"].values
-        mine = slice(None) if challenge is None else asked == challenge
+        mine = asked == challenge if challenge else slice(None)
         solved = record["solved"].isel(cell=cells).values[:, mine].astype(int)
         return _share((solved, np.ones_like(solved)), trainings)
     return _share(ANSWERS[measure](record, cells, facts, challenge), trainings)

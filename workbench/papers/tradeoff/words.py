@@ -145,7 +145,7 @@ def price(record: xr.Dataset) -> str:
     parts = []
     for kind in (main_kind(record), main_kind(record, "head"), Kind("attention"), Kind("all")):
         if kind.within(record):
-            lost = difference(record, kind, BASE, ABILITY, challenge=None)
+            lost = difference(record, kind, BASE, ABILITY)
             moved = estimate(record, kind, "divergence")
             share = estimate(record, kind, "tuned parameters").value / float(record.attrs["parameters"])
             parts.append(
@@ -180,10 +180,10 @@ def causes(record: xr.Dataset) -> str:
     for name in (*CAUSES, PAPER):
         kind = main_kind(record, "group", name)
         if kind.within(record):
-            found = difference(record, kind, main, ABILITY, challenge=None)
+            found = difference(record, kind, main, ABILITY)
             word = verdict(found, "saves", "costs", "changes nothing for certain:")
             parts.append(f"{name} {word} {points(found)}")
-    lost = difference(record, main, BASE, ABILITY, challenge=None)
+    lost = difference(record, main, BASE, ABILITY)
     return f"Tuning {label(record, main)} costs {points(lost)} of the other abilities. " + (
         f"Against that, {'; '.join(parts)}." if parts else ""
     )
@@ -203,8 +203,13 @@ def upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def sayings(record: xr.Dataset) -> list[str]:
+    """What the record says about each hypothesis that it can speak of."""
+    return [upper(line) for line in (find(record) for find in LINES) if line]
+
+
 def paragraph(record: xr.Dataset) -> str:
     """What the record says about all hypotheses."""
-    said = [upper(line) for line in (find(record) for find in LINES) if line]
+    said = sayings(record)
     n = int(np.sum(record["variant"].values == MAIN))
     return f"{record.attrs['model']} ({n} models, {record.attrs['dtype']}). " + " ".join(said)
