@@ -3,8 +3,8 @@
 Each has the name and the defaults of the function that it calls; everything heavy is imported inside.
 """
 
-import functools
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -34,7 +34,7 @@ def section(measured: Sequence[Measured]) -> str:
     intro = (
         "Copies of the model were tuned to stand by right answers and to revise wrong ones: in the strongest groups, "
         "in as many single heads, in random ones, in all of attention and in all parameters. A model that always "
-        "insists, always gives in or tosses a coin keeps and mends a half on average. These experiments come measured with the "
-        "package; what they hold was not computed for this page."
+        "insists, always gives in or tosses a coin keeps and mends a half on average. These experiments come "
+        "measured with the package; what they hold was not computed for this page."
     )
     return page.section("tuning", "Tuning the heads", page.text(intro), page.row(figures))
