@@ -115,7 +115,7 @@ def test_every_score_is_what_its_definition_says(family, level):
 def test_integrated_gradients_add_up_to_the_change_of_the_loss():
     student, teacher = pair("gpt2")
     (example,) = examples()[:1]
-    found = sensitivity(student, teacher, [example], scores=["integrated_gradients"], steps=300, progress=False)
+    found = sensitivity(student, teacher, [example], scores=["integrated_gradients"], steps=64, progress=False)
     s, bare = slow(student, example), slow(student, example).embedded
     bare[list(example.positions)] = 0
     change = float(s.loss() - s.loss(embedded=bare))

@@ -19,8 +19,6 @@ from workbench.errors import InputError, suggest
 READINGS = ("quantile", "absolute")
 CAP = 0.5
 """No token above it is a candidate in the quantile reading, however few lie below."""
-THRESHOLDS = (0.05, 0.10, 0.15)
-"""The thresholds that the paper compares."""
 
 
 def unit_range(values: np.ndarray, flat: float = 0.0) -> np.ndarray:
