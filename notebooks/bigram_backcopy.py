@@ -77,14 +77,28 @@ print(cuts[["backcopy", "bigram_excess"]].isel(seed=0).to_dataframe())
 # %% [markdown]
 # ## 4. Change one thing
 #
-# ReLU attention may be empty. **Predict:** is there a sink? Then try `optimizer="sgd"`, `toys.Task(triggers=5)` or
-# `toys.Task(kind="markov")`, a language without triggers.
+# ReLU attention may be empty. **Predict**, as a number between 0 and 1: how much attention does `<s>` get from queries that
+# are no trigger? Then run, change a line, predict again: `"sgd"` for the optimizer, `"softmax"` for the attention, 5 or
+# `["e", "t"]` for the triggers.
 
 # %%
-relu = toys.architecture("1xTF", attention="relu", d_model=48, n_ctx=32)
-other = toys.train(task, relu, seeds=(0,), **(settings | {"steps": 500}))
-print(f"sink with ReLU attention: {float(other.record['sink'].isel(step=-1).max()):.3f}")
-assert float(other.record["sink"].isel(step=-1).max()) < 0.1
+optimizer = "adamw"
+attention = "relu"
+triggers = 3
+prediction = 0.5
+
+# %%
+changed_task = toys.Task(triggers=triggers)
+changed = toys.architecture("1xTF", attention=attention, d_model=48, n_ctx=32)
+other = toys.train(changed_task, changed, optimizer=optimizer, seeds=(0,), **(settings | {"steps": 500}))
+last = other.record.isel(step=-1, seed=0, layer=0, head=0)
+found = {name: round(float(last[name]), 3) for name in ("backcopy", "sink", "value_bos", "value_others")}
+print(f"predicted {prediction}, found {found['sink']}: {found}")
+if (optimizer, attention, triggers) == ("adamw", "relu", 3):
+    assert found["sink"] < 0.1
+
+# %% [markdown]
+# A language without triggers, `toys.Task(kind="markov")`, has nothing to switch off. What do you predict there?
 
 # %% [markdown]
 # ## 5. The paper's size
@@ -96,6 +110,16 @@ assert float(other.record["sink"].isel(step=-1).max()) < 0.1
 names = {"AdamW": "three-layer", "SGD": "three-layer-sgd", "ReLU attention": "three-layer-relu"}
 curves = {label: toys.measured(name, "paper").record["residual_bos"].isel(layer=0) for label, name in names.items()}
 wb.plot.steps(curves, label="Residual norm of &lt;s&gt; behind layer 0")
+
+# %% [markdown]
+# One seed is one draw. In the published run `<s>` gets 0.81 of the attention. **Predict:** what do other first weights give?
+# The last curve begins with the very weights of the published run.
+
+# %%
+sinks = toys.measured("one-layer", "paper").record["sink"].isel(layer=0, head=0)
+curves = {f"seed {seed}": sinks.sel(seed=seed, drop=True) for seed in sinks["seed"].values}
+same = toys.measured("one-layer-authors", "paper").record["sink"].isel(layer=0, head=0, seed=0, drop=True)
+wb.plot.steps(curves | {"the authors' weights": same.sel(step=slice(0, 10_000))}, label="Attention on &lt;s&gt;")
 
 # %% [markdown]
 # ## 6. The theory
