@@ -282,10 +282,11 @@ def ability_loss(sources: Sequence[Source], order: Order) -> Drawn:
         for variant in (MAIN, *CAUSES, PAPER, "insist only"):
             kind = words.main_kind(record, "group", variant)
             if kind.within(record):
-                rows["as chosen" if variant == MAIN else variant] = _losses(record, kind)
+                name = "as chosen" if variant == MAIN else words.variant_word(record, variant)
+                rows[f"{name} ({len(kind.cells(record))})"] = _losses(record, kind)
         whole = [Kind(arm) for arm in ("attention", "all") if Kind(arm).within(record)]
-        rows |= {words.label(record, kind): _losses(record, kind) for kind in whole}
-        figures.append(tradeoff.losses(rows, x_title="points against the untuned model"))
+        rows |= {f"{words.label(record, kind)} ({len(kind.cells(record))})": _losses(record, kind) for kind in whole}
+        figures.append(tradeoff.losses(rows, x_title="points against the untuned model (runs in brackets)"))
     titles = [f"{r.attrs['model']}, {words.group_word(r)}, {r.attrs['main_heads']} heads in all" for r in records]
     figure = compose.beside(figures, titles, title="What costs other abilities?", gap=0.2)
     return Drawn(figure, " ".join(f"{r.attrs['model']}: {words.causes(r)}" for r in records))

@@ -182,7 +182,7 @@ def causes(record: xr.Dataset) -> str:
         if kind.within(record):
             found = difference(record, kind, main, ABILITY)
             word = verdict(found, "saves", "costs", "changes nothing for certain:")
-            parts.append(f"{name} {word} {points(found)}")
+            parts.append(f"{name} {word} {points(found)} in {len(kind.cells(record))} runs")
     lost = difference(record, main, BASE, ABILITY)
     return f"Tuning {label(record, main)} costs {points(lost)} of the other abilities. " + (
         f"Against that, {'; '.join(parts)}." if parts else ""
