@@ -39,7 +39,7 @@ class Processes:
 
     def __init__(self, hf: Any, optimizer: torch.optim.Optimizer):
         once = GradientAccumulationPlugin(num_steps=1)
-        self.accelerator = Accelerator(device_placement=False, gradient_accumulation_plugin=once)
+        self.accelerator = Accelerator(device_placement=False, gradient_accumulation_plugin=once, cpu=_on_cpu())
         if self.accelerator.distributed_type == DistributedType.FSDP and not self.accelerator.is_fsdp2:
             raise InputError(
                 "Tuning is sharded by FSDP's second version, which keeps every parameter as a tensor of its own. "
@@ -89,17 +89,26 @@ class Processes:
 
 def process_count() -> int:
     """How many processes work together."""
-    return int(PartialState().num_processes)
+    return int(_state().num_processes)
 
 
 def first_process() -> bool:
     """Whether this is the only process or the first of several."""
-    return bool(PartialState().is_main_process)
+    return bool(_state().is_main_process)
 
 
 def wait() -> None:
     """Go on when all processes are here."""
-    PartialState().wait_for_everyone()
+    _state().wait_for_everyone()
+
+
+def _state() -> PartialState:
+    return PartialState(cpu=_on_cpu())
+
+
+def _on_cpu() -> bool:
+    """Where there is no accelerator; unless it is told, accelerate then takes every process for the only one."""
+    return not torch.accelerator.is_available()
 
 
 def whole(tensor: Tensor) -> Tensor:
