@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from tests.tuning.several import RUNS, tune, weights
@@ -19,8 +20,17 @@ TOLERANCE = {torch.float64: 1e-9, torch.bfloat16: 2e-2}
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """The folder that two processes, as torchrun starts them, have written."""
-    folder = tmp_path_factory.mktemp("pair")
+    """The folder that two processes, as torchrun starts them, have written; once for all workers of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pair"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            _run_two(folder)
+    return folder
+
+
+def _run_two(folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -31,9 +41,8 @@ def pair(tmp_path_factory):
         subprocess.Popen(command, env=shared | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True)
         for rank in "01"
     ]
-    errors = [process.communicate(timeout=240)[1] for process in running]
+    errors = [process.communicate(timeout=600)[1] for process in running]
     assert [process.returncode for process in running] == [0, 0], "\n".join(errors)
-    return folder
 
 
 @pytest.mark.parametrize("run", ["ddp-llama", "ddp-leak", *(f"fsdp-{name}" for name in RUNS)])
