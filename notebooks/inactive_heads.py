@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -24,7 +26,9 @@ import numpy as np
 import torch
 
 import workbench as wb
-from workbench import dormant, evaluation
+from workbench import dormant, evaluation, results
+from workbench.models import organisms
+from workbench.papers.samples import SAMPLES
 
 model = wb.load("organism-gqa")
 shape = wb.anatomy(model)
@@ -139,12 +143,40 @@ mine = wb.head_scores(model, texts, ["AHON_LN", "LOUDEST_LN"], progress=False)
 print(dormant.overlap(mine, 0.1)["iou"].round(2).values)
 
 # %% [markdown]
+# ## 6. When do heads fall asleep?
+#
+# The model's training was repeated with its weights kept at 25 steps. Under the threshold that selects a tenth of all
+# (text, head) at the end, nothing sleeps at first: heads become quiet late, one after the other, and few wake up again.
+
+# %%
+lives = results.load(organisms.ASSETS / "organism-gqa" / "dormancy.nc")
+print(lives["share_inactive"].sel(step=[0, 58, 441, 1216, 3356]).round(3).values)
+assert float(lives["share_inactive"].sel(step=58)) < 0.01
+wb.plot.training_curves(lives, title="Dormant heads over the training of organism-gqa")
+
+# %% [markdown]
+# ## 7. Is a threshold good for other texts?
+#
+# Fitted on half of the texts of one kind, a threshold selects its tenth on the other half too; on another kind it may not.
+
+# %%
+kinds = {
+    name: wb.head_scores(model, list(some), ["AWFT", "AHON_LN"], max_tokens=48, progress=False)
+    for name, some in SAMPLES.items()
+}
+print(dormant.transfer(kinds)["selected"].isel(threshold=0).round(2).sel(score="AHON_LN").to_pandas())
+print(dormant.distances(kinds)["distance"].sel(score="AHON_LN").round(3).to_pandas())
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Draw `ablation_curve` for `"LOUDEST_LN"` beside AHON_LN, with 200 questions. Do the intervals of `free_share` overlap?
 # 2. Repeat with `organism-mqa`. Why is every FTVVN_LN exactly 1 there?
 # 3. `dormant.by_domain(model, {"prose": …, "code": …})`: which heads wake up for code?
-# 4. Fit thresholds on other texts with `ablation_curve(..., fit=texts)`. Does the realised share stay near the quantile?
+# 4. Fit thresholds on one half of the questions, `ablation_curve(model, questions[1::2], fit=questions[::2])`, and compare
+#    with `fit=None` by `dormant.compare_curves`. Does accuracy change by more than its interval?
+# 5. `workbench organism train --kv-heads 2 --small --keep 12 --out RUN`, then `workbench figure inactive-heads/training
+#    --models RUN-checkpoints`: when do the heads of a smaller model fall asleep?
 #
 # Check for exercise 2: the mean over one KV head is that head's own norm.
 

@@ -55,7 +55,9 @@ def curves():
     )
     free = xr.DataArray([[0.2, 0.2], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]], dims=("score", "loss"))
     free = free.assign_coords(score=scores, loss=[0.005, 0.01])
-    return table.assign(free_share=free, free_share_low=free, free_share_high=free)
+    gain = free - free.sel(score="Random")
+    measures = {"free_share": free, "gain": gain.drop_vars("score").assign_coords(score=scores)}
+    return table.assign({f"{name}{end}": values for name, values in measures.items() for end in ("", "_low", "_high")})
 
 
 def model(name="toy-gqa", planted=None, n_kv_heads=2, interaction=1.0, seed=0, n_examples=12, **attrs):

@@ -85,7 +85,7 @@ def auc_ranks(sources: Sequence[Source], order: Order) -> Drawn:
     theirs = {str(m): _ranks(paper.sel(model=m), paper) for m in paper["model"].values}
     own = {source.name: _ranks(curves_of(source, order), paper) for source in sources}
     order.step("drawing")
-    table = xr.concat([one["rank"] for one in (theirs | own).values()], dim="model")
+    table = xr.concat([one["rank"].drop_vars("model", errors="ignore") for one in (theirs | own).values()], dim="model")
     table = table.assign_coords(model=[*theirs, *own])
     figure = inactive.auc_ranks(table, own=list(own), title="Rank of the scores by area under the accuracy curve")
     mean = table.sel(model=list(theirs)).mean("model")
@@ -240,7 +240,9 @@ def threshold_transfer(sources: Sequence[Source], order: Order) -> Drawn:
         )
     order.step("drawing")
     title = f"Thresholds that select {SHARE:.0%} of the heads where they were fitted, applied elsewhere"
-    return Drawn(compose.grid(rows, titles, title=title, gap=0.12), " ".join(lines))
+    figure = compose.grid(rows, titles, title=title, gap=0.12)
+    figure.update_layout(margin={"t": 96, "b": 150}, legend={"y": -90 / figure.layout.height, "yanchor": "top"})
+    return Drawn(figure, " ".join(lines))
 
 
 def moved(scores: xr.DataArray, kind: str) -> xr.Dataset:

@@ -118,7 +118,7 @@ def threshold_transfer(found: xr.Dataset, *, palette: Sequence[str] = PALETTE, t
         figure.add_scatter(
             x=[float(halves.sel(score=s, fit=kind)) for s in order for kind in kinds],
             y=[label(s) for s in order for _ in kinds],
-            name="fitted on half of a kind, applied to its other half",
+            name="fitted on one half of a kind, applied to the other",
             mode="markers",
             marker={"size": 6, "symbol": "diamond-open", "color": INK},
             hovertemplate="<b>%{y}</b>, other half<br>%{x:.1f}%<extra></extra>",
@@ -155,7 +155,7 @@ def accuracy_changes(found: xr.Dataset, *, title: str | None = None) -> go.Figur
         )
     figure.add_hline(0, line={"color": SOFT, "width": 1})
     house(figure, title=title, height=420)
-    figure.update_xaxes(title_text="Share of heads that the threshold was fitted for (%)", showgrid=False)
+    figure.update_xaxes(title_text="Share asked for (%)", showgrid=False)
     figure.update_yaxes(title_text="Change of accuracy (points)")
     return figure
 
