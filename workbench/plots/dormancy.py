@@ -68,7 +68,7 @@ def training_panels(found: xr.Dataset) -> list[go.Figure]:
         house(figure, height=340)
         figure.update_layout(barmode="relative", bargap=0.35)
         figure.update_xaxes(title_text="Training step", type="category", showgrid=False)
-        figure.update_xaxes(tickmode="array", tickvals=steps[:: -(-len(steps) // 6)])
+        figure.update_xaxes(tickmode="array", tickvals=steps[::-1][:: -(-len(steps) // 6)])
         figure.update_yaxes(title_text=text, rangemode="tozero")
     change.update_yaxes(zeroline=True, zerolinecolor=SOFT)
     return [asleep, change, distance]
