@@ -2,14 +2,17 @@
 
     python benchmarks/backcopy_values.py accept       # acceptance values, three seeds each
     python benchmarks/backcopy_values.py longer       # what one seed of three misses: eight seeds, three times as long
+    python benchmarks/backcopy_values.py rounding     # what bfloat16 does to the gradient of the unembedding
     python benchmarks/backcopy_values.py published    # full-size runs beside the published numbers
 
-All read the measured runs that come with the package; `python -m workbench.bigram_backcopy.shelf` makes them anew.
+`rounding` trains a small model; the others read the measured runs that come with the package, which
+`python -m workbench.bigram_backcopy.shelf` makes anew.
 """
 
 import argparse
 
 import numpy as np
+import torch
 import xarray as xr
 from common import print_table as table
 
@@ -144,6 +147,37 @@ def longer(arguments: argparse.Namespace) -> None:
     table(("products", "step", "sink (seeds 0, 1, 2)", "sink logit", "value norm", "residual norm"), rows)
 
 
+# Why the unembedding is not computed in bfloat16.
+
+
+def rounding(arguments: argparse.Namespace) -> None:
+    """The gradient of an unembedding in bfloat16, against float32, on a trained model and six batches."""
+    task = toys.Task()
+    model = toys.train(task, "1xTF", steps=2500, measured_at=(2500,), device="cpu", progress=False).models[0]
+    found: dict[str, list[torch.Tensor]] = {"float32": [], "bfloat16": []}
+    for seed in range(6):
+        tokens = task.sample(256, 65, seed=20_000 + seed)
+        with torch.no_grad():
+            y = model.ln_final(model(tokens[:, :-1], stop_at_layer=1)).flatten(0, 1)
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+            low = y.to(dtype)
+            wrong = (low @ model.unembed.W_U.detach().to(dtype)).float().softmax(-1)
+            wrong[torch.arange(len(y)), tokens[:, 1:].flatten()] -= 1
+            found[name].append((low.T @ (wrong / len(y)).to(dtype)).float())
+    errors = [(rounded - exact).flatten() for rounded, exact in zip(found["bfloat16"], found["float32"], strict=True)]
+    cosines = [float(torch.cosine_similarity(errors[i], errors[j], dim=0)) for i in range(6) for j in range(i)]
+    sums = {name: float(torch.stack(parts).mean(0).sum(-1).norm()) for name, parts in found.items()}
+    rows = [
+        ("length of the gradient, mean of six batches", f"{float(torch.stack(found['float32']).mean(0).norm()):.1e}"),
+        ("error of one batch", f"{np.mean([float(e.norm()) for e in errors]):.1e}"),
+        ("error of the mean of six batches", f"{float(torch.stack(errors).mean(0).norm()):.1e}"),
+        ("cosine between the errors of two batches", f"{np.mean(cosines):.2f}"),
+        ("length of its sum over the vocabulary", f"{sums['bfloat16']:.1e}"),
+        ("the same in float32", f"{sums['float32']:.1e}"),
+    ]
+    table(("gradient of an unembedding in bfloat16", "setting S, step 2,500"), rows)
+
+
 # Published numbers
 
 
@@ -237,7 +271,9 @@ def first(values: np.ndarray | None) -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, work in (("accept", accept), ("longer", longer), ("published", published_table)):
+    for name, work in (
+        *(("accept", accept), ("longer", longer), ("rounding", rounding), ("published", published_table)),
+    ):
         commands.add_parser(name).set_defaults(work=work)
     arguments = parser.parse_args()
     arguments.work(arguments)

@@ -41,7 +41,7 @@ def gradients(
         weights: stacked weights.
         tokens: sequences per seed; the last token of each is only predicted.
         architecture: what the weights belong to.
-        dtype: what products are computed in.
+        dtype: what products are computed in, as in `stacked.logits`.
     """
     with torch.no_grad():
         return _gradients(weights, tokens, architecture, dtype)
@@ -62,17 +62,17 @@ def _gradients(weights: Weights, tokens: Tensor, a: Architecture, dtype: torch.d
             x, back = _mlp(weights, cast, f"blocks.{layer}", x, a)
             backs.append(back)
     y, norm_back = _normed(weights, "ln_final", x, a.norm)
-    y = y.to(dtype)
-    logits = torch.bmm(y, cast["unembed.W_U"]).to(x.dtype)
+    unembed = weights["unembed.W_U"]
+    logits = torch.bmm(y, unembed)
 
     shares = logits.log_softmax(-1)
     losses = -shares.gather(-1, targets).squeeze(-1).mean(1)
     wrong = shares.exp_().scatter_add_(-1, targets, shares.new_full((), -1.0).expand(targets.shape))
-    wrong = wrong.div_(batch * length).to(dtype)
+    wrong = wrong.div_(batch * length)
 
     found: Weights = {}
-    found["unembed.W_U"] = torch.bmm(y.transpose(1, 2), wrong).to(x.dtype)
-    d = norm_back(torch.bmm(wrong, cast["unembed.W_U"].transpose(1, 2)).to(x.dtype), found)
+    found["unembed.W_U"] = torch.bmm(y.transpose(1, 2), wrong)
+    d = norm_back(torch.bmm(wrong, unembed.transpose(1, 2)), found)
     for back in reversed(backs):
         d = back(d, found)
     which = d.new_zeros(*inputs.shape, weights["embed.W_E"].shape[1]).scatter_(-1, inputs[..., None], 1.0)

@@ -81,7 +81,8 @@ def logits(
         weights: stacked weights.
         tokens: sequences per seed.
         architecture: what the weights belong to.
-        dtype: what products are computed in; the stream, norms, softmax and losses stay in float32.
+        dtype: what products are computed in; the stream, norms, softmax, unembedding and losses stay in float32 (the
+            gradients of logits add up to zero, and rounded ones do not: the same way at every occurrence of a token).
     """
     seeds, batch, length = tokens.shape
     x = embedded(weights, tokens)
@@ -94,7 +95,8 @@ def logits(
         if architecture.has(layer, "mlp"):
             pre = _normed(weights, f"blocks.{layer}.ln2", x, f"blocks.{layer}.mlp.W_in", architecture.norm, dtype)
             x = added(x, pre.relu_(), weights[f"blocks.{layer}.mlp.W_out"])
-    return _normed(weights, "ln_final", x, "unembed.W_U", architecture.norm, dtype).flatten(0, 1).float()
+    wide = torch.promote_types(dtype, torch.float32)
+    return _normed(weights, "ln_final", x, "unembed.W_U", architecture.norm, wide).flatten(0, 1)
 
 
 def embedded(weights: Weights, tokens: Tensor) -> Tensor:

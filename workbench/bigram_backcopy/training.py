@@ -130,8 +130,8 @@ def train(
         seeds: one model each.
         measured_at: steps at which to measure; None takes about forty, log-spaced, with the first and the last.
         evaluate: how many fixed sequences to measure on.
-        precision: of the factors in matrix products ("tf32" is a GPU's 10-bit mantissa); weights, stream, norms
-            softmax and losses are float32 in any case.
+        precision: of the factors in matrix products ("tf32" is a GPU's 10-bit mantissa); weights, stream, norms,
+            softmax, unembedding and losses are float32 in any case.
         compile: let torch.compile fuse the forward and backward pass (worth its minute in large runs).
         device: where to train; None takes a GPU if there is one.
         resume: a file to which the state is written at each measurement, and from which the same call goes on.

@@ -29,7 +29,7 @@ from workbench.plots.house import SERIES, SOFT
 TRIGGERS = 0.2555
 """Share of positions that hold a trigger, in sequences of 256 tokens."""
 SAME_UNTIL = 10_000
-"""Until when the run from the authors' first weights is drawn; its sink logit leaves the published one after 3,000."""
+"""Until when the run from the authors' first weights is drawn; rounding drives its sink logit off after 3,000 steps."""
 SINK = 0.3
 """Attention from which a head has a sink, as in `extreme.Thresholds`."""
 NAMES = {
