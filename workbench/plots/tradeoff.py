@@ -155,7 +155,7 @@ def losses(rows: Mapping[str, Mapping[str, tuple[float, float, float]]], *, x_ti
     measures = list(dict.fromkeys(name for row in rows.values() for name in row))
     colours = (TOWARDS, AGAINST, ACCENT, INK)
     for i, measure in enumerate(measures):
-        shift = 0.28 * (i - (len(measures) - 1) / 2)
+        shift = 0.19 * (i - (len(measures) - 1) / 2)
         found = [(place, rows[cause][measure]) for place, cause in enumerate(causes) if measure in rows[cause]]
         value = np.array([numbers[0] for _, numbers in found])
         figure.add_scatter(

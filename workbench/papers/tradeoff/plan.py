@@ -173,8 +173,10 @@ SHORT = replace(
     ratios=(ORGANISM.main,),
     recipe=replace(Recipe(), steps=40, batch=32, micro_batch=32),
     rates={"units": (3e-2,), "attention": (3e-4,), "all": (1e-3,)},
-    n_items=60,
-    n_abilities=60,
+    n_dialogues=1280,
+    n_pairs=20,
+    n_items=10,
+    n_abilities=40,
 )
 """What a recipe costs, in trainings of a tenth of the length, which a CPU can do: groups of the main budget alone."""
 
