@@ -23,9 +23,9 @@ from tqdm.auto import tqdm
 
 from workbench.errors import InputError
 from workbench.tuning.deltas import Tunable
-from workbench.tuning.processes import Processes, gathered, shard_like
+from workbench.processes import Processes, gathered, shard_like
 from workbench.tuning.recipe import Recipe
-from workbench.tuning.state import Curves, State, StateFile
+from workbench.run_state import Curves, State, StateFile
 from workbench.tuning.tokens import IGNORED, Row, padded
 
 CURVES = ("loss", "validation", "learning_rate", "gradient_norm")
@@ -109,7 +109,7 @@ def mean_loss(hf: Any, rows: Sequence[Row], micro_batch: int, run: Processes | N
     if run is None:
         total = sum(float(summed_loss(hf, cut)) for cut in cuts)
     else:
-        total = run.summed(sum(float(summed_loss(run.model, cut)) for cut in run.share(cuts)))
+        total = run.summed(sum(float(summed_loss(run.model, cut)) for cut in run.share(cuts, _idle(rows))))
     return total / sum(row.labels for row in rows)
 
 
@@ -136,7 +136,7 @@ def summed_loss(hf: Any, rows: Sequence[Row]) -> Tensor:
 def _accumulate(run: Processes, rows: Sequence[Row], micro_batch: int) -> float:
     """Add up the gradients of a batch's mean loss, and return that loss."""
     labels, loss = sum(row.labels for row in rows), 0.0
-    for cut in run.passes(_cuts(rows, micro_batch)):
+    for cut in run.passes(_cuts(rows, micro_batch), _idle(rows)):
         with torch.enable_grad():
             part = summed_loss(run.model, cut) / labels
             run.backward(part)
@@ -148,6 +148,11 @@ def _cuts(rows: Sequence[Row], size: int) -> list[Sequence[Row]]:
     """Rows of similar length together, so that little is padding."""
     by_length = sorted(rows, key=lambda row: len(row.tokens))
     return [by_length[i : i + size] for i in range(0, len(by_length), size)]
+
+
+def _idle(rows: Sequence[Row]) -> Sequence[Row]:
+    """A pass without labels, for a process that has none left."""
+    return [Row(rows[0].tokens[:1], 1)]
 
 
 def _autocast(hf: Any) -> AbstractContextManager[Any]:

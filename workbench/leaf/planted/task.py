@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from workbench.errors import InputError
+from workbench.leaf.examples import Example
 
 MODULUS = 7
 WORDS = (*map(str, range(MODULUS)), "A", "B", "C", "H", "G", "J", "x", "y", "z", "=", "<s>", "</s>")
@@ -151,6 +152,25 @@ def _packed(
     tokens = np.take_along_axis(loose, order, 1)[:, : length.max()]
     marks = np.take_along_axis(marks, order, 1)[:, : length.max()]
     return np.where(tokens == _NOTHING, EOS, tokens), marks, (counts[0], counts[1], length)
+
+
+def examples(drawn: Problems) -> list[Example]:
+    """Problems as examples of LeaF: right is who repeats the response.
+
+    In a prompt all words but `<s>` and `=` may be pruned; where there is a prefix, only that.
+
+    Args:
+        drawn: the problems.
+    """
+    made = []
+    for i, tokens in enumerate(drawn.tokens):
+        prompt, prefix = int(drawn.prompt[i]), int(drawn.prefix[i])
+        ids = tuple(int(token) for token in tokens[: drawn.length[i]])
+        words = [prefix == 0 and token not in (BOS, EQUALS) for token in ids[:prompt]]
+        made.append(
+            Example(ids[:prompt], ids[prompt:], (*words, *[True] * prefix), prefix=prefix, identifier=str(i))
+        )
+    return made
 
 
 def text(tokens: Any) -> str:

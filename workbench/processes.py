@@ -11,7 +11,7 @@ Precision is not left to accelerate, which fixes one for all models of a session
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from workbench.errors import InputError
-from workbench.tuning.tokens import Row
+
+Cut = TypeVar("Cut")
 
 
 class Processes:
@@ -42,26 +43,27 @@ class Processes:
         self.accelerator = Accelerator(device_placement=False, gradient_accumulation_plugin=once, cpu=_on_cpu())
         if self.accelerator.distributed_type == DistributedType.FSDP and not self.accelerator.is_fsdp2:
             raise InputError(
-                "Tuning is sharded by FSDP's second version, which keeps every parameter as a tensor of its own. "
+                "Training is sharded by FSDP's second version, which keeps every parameter as a tensor of its own. "
                 "Launch with --fsdp_version 2."
             )
         self.count, self.first = self.accelerator.num_processes, self.accelerator.is_main_process
         self.model, self.optimizer = self.accelerator.prepare(hf, optimizer, device_placement=[self.count > 1, False])
         self._hf = hf
 
-    def share(self, cuts: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
+    def share(self, cuts: Sequence[Cut], idle: Cut) -> list[Cut]:
         """This process's forward passes, as many as every other's.
 
         Args:
-            cuts: the rows of each pass of all processes.
+            cuts: what each pass of all processes reads.
+            idle: what an empty pass reads; it adds nothing to the loss.
         """
         passes = -(-len(cuts) // self.count)
         own = list(cuts[self.accelerator.process_index :: self.count])
-        return own + [[Row(cuts[0][0].tokens[:1], 1)]] * (passes - len(own))
+        return own + [idle] * (passes - len(own))
 
-    def passes(self, cuts: Sequence[Sequence[Row]]) -> Iterator[Sequence[Row]]:
+    def passes(self, cuts: Sequence[Cut], idle: Cut) -> Iterator[Cut]:
         """The same, one after the other; what is done behind the last alone exchanges gradients."""
-        own = self.share(cuts)
+        own = self.share(cuts, idle)
         for cut in own[:-1]:
             with self.accelerator.no_sync(self.model):
                 yield cut

@@ -1,4 +1,4 @@
-"""A tuning run on disk: one safetensors file that is either whole or absent, from which it goes on after a kill.
+"""A training run on disk: one safetensors file that is either whole or absent, from which it goes on after a kill.
 
 It holds the trained parameters, AdamW's moments, the curves so far and the configuration, and nothing of the frozen
 model. Another configuration is refused with the differences named.
@@ -40,16 +40,17 @@ class StateFile:
     Args:
         path: such as "tuning.safetensors".
         config: everything that the run depends on.
+        what: the kind of run, for messages.
 
     Raises:
         InputError: the file belongs to another run, or is no such file.
     """
 
-    def __init__(self, path: str | Path, config: Mapping[str, Any]):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, config: Mapping[str, Any], what: str = "tuning"):
+        self.path, self.what = Path(path), what
         self.config = json.loads(json.dumps(dict(config), default=str, sort_keys=True))
         if self.path.is_dir():
-            raise InputError(f"resume={self.path} is a folder; give a file in it, such as {self.path / 'tuning'}.")
+            raise InputError(f"resume={self.path} is a folder; give a file in it, such as {self.path / what}.")
 
     def load(self) -> State | None:
         """The state, None where there is no file yet."""
@@ -62,8 +63,8 @@ class StateFile:
             stored, step = json.loads(notes["config"]), int(notes["step"])
         except (SafetensorError, OSError, KeyError, ValueError) as cause:
             raise InputError(
-                f"{self.path} exists and holds no state of a tuning run ({type(cause).__name__}). Choose another file, "
-                "or delete it."
+                f"{self.path} exists and holds no state of a {self.what} run ({type(cause).__name__}). Choose another "
+                "file, or delete it."
             ) from cause
         self._refuse_other(stored)
         by_kind: dict[str, dict[str, Tensor]] = {"parameter": {}, "moment": {}, "curve": {}}
@@ -107,6 +108,6 @@ class StateFile:
         ]
         if differing:
             raise InputError(
-                f"{self.path} belongs to a tuning run with another configuration ({'; '.join(differing)}). Resume with "
-                "the same one, choose another file, or delete it."
+                f"{self.path} belongs to a {self.what} run with another configuration ({'; '.join(differing)}). Resume "
+                "with the same one, choose another file, or delete it."
             )

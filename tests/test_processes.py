@@ -13,7 +13,7 @@ from tests.tuning.several import RUNS, tune, weights
 from workbench import results
 from workbench.errors import InputError
 from workbench.tuning import processes
-from workbench.tuning.processes import Processes, shard_like, whole
+from workbench.processes import Processes, shard_like, whole
 
 TOLERANCE = {torch.float64: 1e-9, torch.bfloat16: 2e-2}
 

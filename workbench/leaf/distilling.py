@@ -1,0 +1,381 @@
+"""Stage 2 of LeaF: a student learns its teacher's next-token distributions on originals and counterfactuals.
+
+1. The student's Hugging Face model is copied, in float32 at least; the given student stays as it is.
+2. Every update takes a batch of lessons (`lessons.py`). Its loss is the forward KL, teacher to student, on the target
+   tokens: each is predicted by the logits before it, so the first counts and nothing behind the last does.
+3. A batch is cut into passes of rows of similar length, whose losses are divided by the whole batch's weights: the cut
+   changes nothing, and a smaller last batch is averaged over what it holds.
+4. The teacher reads in the loop or once beforehand (`teaching.py`).
+5. Every few updates the state is kept, and a run that finds one goes on with the very curve it would have had.
+
+The released code differs where it is wrong: its mask is one position late, a teacher's probability of zero drops the
+position, and weights and AdamW are pure bf16.
+"""
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench.errors import InputError
+from workbench.evaluation.local import context_length
+from workbench.leaf.examples import Example, digest
+from workbench.leaf.lessons import Lesson, Mix, Plan, Share, lessons_of
+from workbench.leaf.teaching import FromDisk, InTheLoop, cached, scored_logits
+from workbench.leaf.vocabularies import check_shared
+from workbench.models.anatomy import anatomy
+from workbench.models.attention import has_hooks
+from workbench.models.identity import fingerprint
+from workbench.models.load import load
+from workbench.models.original import unwrapped
+from workbench.results import provenance
+from workbench.run_state import Curves, StateFile
+
+Reduction = Literal["token", "example"]
+
+
+class Distilled(NamedTuple):
+    """A distilled copy of the student and its record over `step`: `loss`, `learning_rate` and `gradient_norm`."""
+
+    model: Any
+    record: xr.Dataset
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a run besides models, lessons and their order.
+
+    Attributes:
+        learning_rate: the highest; it is reached after `warm_up` updates and falls to zero along a cosine.
+        warm_up: updates until then.
+        weight_decay: of AdamW.
+        clip: the gradient's norm is cut to this; infinity cuts nothing.
+        temperature: T of both distributions.
+        reduction: "token" averages over all target tokens of a batch, so long responses count more; "example" over
+            each example's tokens first.
+    """
+
+    learning_rate: float = 1e-5
+    warm_up: int = 5
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    temperature: float = 1.0
+    reduction: Reduction = "token"
+
+    def __post_init__(self):
+        if not (self.learning_rate > 0 and self.temperature > 0 and self.clip > 0 and self.weight_decay >= 0):
+            raise InputError(
+                f"learning_rate={self.learning_rate}, temperature={self.temperature} and clip={self.clip} must be "
+                f"positive and weight_decay={self.weight_decay} not negative."
+            )
+        if self.reduction not in ("token", "example"):
+            raise InputError(f"reduction={self.reduction!r} is unknown; it is 'token' or 'example'.")
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of the update after `step` others."""
+        rising = min(1.0, (step + 1) / (self.warm_up + 1))
+        return self.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def distill(
+    student: Any,
+    teacher: Any,
+    examples: Sequence[Any],
+    counterfactuals: Sequence[Any] | None = None,
+    *,
+    mix: Mix = "concat",
+    temperature: float = 1.0,
+    reduction: Reduction = "token",
+    top_k: int | None = None,
+    cache: Any = None,
+    steps: int | None = None,
+    epochs: float = 3,
+    learning_rate: float = 1e-5,
+    warm_up: int = 5,
+    weight_decay: float = 0.0,
+    clip: float = 1.0,
+    batch_size: int = 32,
+    micro_batch: int = 8,
+    seed: int = 0,
+    every: int = 100,
+    resume: Any = None,
+    progress: bool = True,
+) -> Distilled:
+    """Distil a copy of the student on originals and counterfactuals (arXiv 2506.07851, stage 2).
+
+    Without counterfactuals this is plain distillation. What is given as counterfactuals makes the difference: pruned
+    prompts (`workbench.leaf.counterfactuals`), those of a baseline (`workbench.leaf.baselines`), or lessons in which
+    student and teacher read different prompts (`workbench.leaf.crossed`, `workbench.leaf.transplanted`). Under
+    `accelerate launch` every process takes its share of each batch.
+
+    Args:
+        student: a bridge from `workbench.load`.
+        teacher: a bridge that reads the same token ids.
+        examples: `Example`s, or `Lesson`s.
+        counterfactuals: `Pruned`, `Example`s or `Lesson`s.
+        mix: "concat", or lambda, the weight of the originals' loss; the counterfactuals' is 1 - lambda.
+        temperature: both distributions' T; the loss is multiplied by its square.
+        reduction: "token" or "example", see `Settings`.
+        top_k: keep the teacher's k likeliest tokens of each position on disk, read once before the first update; the
+            remaining mass counts as one more outcome. None runs the teacher in the loop.
+        cache: the folder for that.
+        steps: updates; None makes `epochs`.
+        epochs: passes over originals and counterfactuals (with a lambda, over the originals).
+        learning_rate: the highest.
+        warm_up: updates until it is reached; then it falls to zero along a cosine.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient.
+        batch_size: lessons per update.
+        micro_batch: lessons per pass.
+        seed: of the order.
+        every: updates between two states on disk.
+        resume: a file that keeps the run's state, so that the same call goes on after a kill.
+        progress: show bars.
+
+    Returns:
+        The copy, in the student's dtype, and the record.
+
+    Raises:
+        InputError: nothing to learn from, vocabularies that differ, a prompt longer than a context, two BOS tokens, an
+            active intervention, top-k without a folder, or a loss that is not finite.
+    """
+    began = time.perf_counter()
+    settings = Settings(learning_rate, warm_up, weight_decay, clip, temperature, reduction)
+    originals, others = lessons_of(examples), lessons_of(counterfactuals or (), "counterfactuals")
+    plan = Plan(originals, others, mix=mix, batch=batch_size, steps=steps, epochs=epochs, seed=seed)
+    _refuse(student, teacher, plan.lessons, top_k, cache, micro_batch, every)
+    parts, vocabulary = anatomy(student), min(int(student.cfg.d_vocab), int(teacher.cfg.d_vocab))
+    facts = {
+        "method": "leaf distill",
+        "student": parts.name,
+        "teacher": anatomy(teacher).name,
+        "student_weights": fingerprint(student),
+        "teacher_weights": fingerprint(teacher),
+        "originals": len(originals),
+        "counterfactuals": len(others),
+        "lessons": _digest(plan.lessons),
+        "mix": mix,
+        "top_k": top_k or "all",
+        "steps": plan.steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        **asdict(settings),
+    }
+    own = _trainable(student, parts.dtype)
+    with unwrapped(teacher) as hf, _fused(hf):
+        said: Any = InTheLoop(hf, vocabulary, temperature)
+        if top_k is not None:
+            read = [lesson.teacher for lesson in plan.lessons]
+            said = cached(
+                hf,
+                read,
+                cache,
+                identity=str(facts["teacher_weights"]),
+                k=top_k,
+                vocabulary=vocabulary,
+                temperature=temperature,
+                micro_batch=micro_batch,
+                progress=progress,
+            )
+        file = StateFile(resume, facts, "distillation") if resume is not None else None
+        run = _Run(own, said, plan, settings, vocabulary, micro_batch, every, file)
+        curves = run.train(progress)
+    facts |= {"device": parts.device, "dtype": parts.dtype, "duration_s": round(time.perf_counter() - began, 3)}
+    made = load(
+        own.requires_grad_(False).to(getattr(torch, parts.dtype)), tokenizer=getattr(student, "tokenizer", None)
+    )
+    object.__setattr__(made, "workbench_name", f"{parts.name}, distilled")
+    columns = {name: ("step", values) for name, values in curves.items()}
+    return Distilled(made, xr.Dataset(columns, {"step": np.arange(1, plan.steps + 1)}, provenance(**facts)))
+
+
+class _Run:
+    """One run: the loop and what it needs."""
+
+    def __init__(
+        self,
+        own: Any,
+        said: InTheLoop | FromDisk,
+        plan: Plan,
+        settings: Settings,
+        vocabulary: int,
+        micro_batch: int,
+        every: int,
+        file: StateFile | None,
+    ):
+        from accelerate import Accelerator
+
+        self.own, self.said, self.plan, self.settings = own, said, plan, settings
+        self.vocabulary, self.micro_batch, self.every, self.file = vocabulary, micro_batch, every, file
+        self.accelerator = Accelerator(device_placement=False)
+        adam = torch.optim.AdamW(own.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+        self.model, self.optimizer = self.accelerator.prepare(own, adam)
+        self.parameters = dict(own.named_parameters())
+
+    def train(self, progress: bool) -> Curves:
+        """Make all updates that are left."""
+        steps = self.plan.steps
+        curves: Curves = {name: np.full(steps, np.nan) for name in ("loss", "learning_rate", "gradient_norm")}
+        begin = self._restore(curves)
+        for step in tqdm(range(begin, steps), desc="distillation", disable=not progress, leave=False):
+            rate = self.settings.rate(step, steps)
+            loss = self._accumulate(self.plan[step])
+            norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), self.settings.clip))
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                self._keep(curves, step)
+                raise self._diverged(step, loss, norm)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            curves["loss"][step], curves["learning_rate"][step], curves["gradient_norm"][step] = loss, rate, norm
+            if (step + 1) % self.every == 0 or step + 1 == steps:
+                self._keep(curves, step + 1)
+        return curves
+
+    def _accumulate(self, shares: list[Share]) -> float:
+        """Add up the gradients of a batch's loss, and return that loss."""
+        weighed = [pair for share in shares for pair in weights(share, self.settings.reduction)]
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        weighed.sort(key=lambda pair: len(pair[0].student.tokens))
+        filled = weighed + [(weighed[0][0], 0.0)] * (-len(weighed) % processes)
+        mine = filled[rank::processes]
+        cuts = [mine[i : i + self.micro_batch] for i in range(0, len(mine), self.micro_batch)]
+        total = torch.zeros((), dtype=torch.float64)
+        for number, cut in enumerate(cuts):
+            last = number == len(cuts) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model), torch.enable_grad():
+                loss = self._loss(cut)
+                self.accelerator.backward(loss * processes)
+            total += loss.detach().double().cpu()
+        if processes > 1:
+            total = self.accelerator.reduce(total.to(self.accelerator.device), "sum")
+        return float(total)
+
+    def _loss(self, cut: list[tuple[Lesson, float]]) -> Tensor:
+        reading = [lesson.student for lesson, _ in cut]
+        logits = scored_logits(self.model, reading, self.vocabulary)
+        apart = self.said.divergence([lesson.teacher for lesson, _ in cut], logits)
+        each = torch.tensor([weight for _, weight in cut], dtype=apart.dtype, device=apart.device)
+        counts = torch.tensor([lesson.scored for lesson, _ in cut], device=apart.device)
+        return (each.repeat_interleave(counts) * apart).sum()
+
+    def _restore(self, curves: Curves) -> int:
+        state = self.file.load() if self.file else None
+        if state is None:
+            return 0
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state.parameters[name])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state.moments, "param_groups": groups})
+        curves.update(state.curves)
+        return state.step
+
+    def _keep(self, curves: Curves, step: int) -> None:
+        if self.file and self.accelerator.is_main_process:
+            self.file.save(step, self.parameters, self.optimizer, curves)
+
+    def _diverged(self, step: int, loss: float, norm: float) -> InputError:
+        kept = f"The last good state is in {self.file.path}. " if self.file else ""
+        return InputError(
+            f"Distillation stopped at update {step}: loss {loss:.3g}, gradient norm {norm:.3g}. {kept}Give a smaller "
+            "learning_rate, or models in a wider dtype than float16."
+        )
+
+
+def weights(share: Share, reduction: Reduction) -> list[tuple[Lesson, float]]:
+    """What each scored token of a lesson counts in the batch's loss.
+
+    Args:
+        share: lessons whose losses are averaged.
+        reduction: "token" or "example".
+
+    Raises:
+        InputError: lessons that all have weight 0.
+    """
+    sizes = [lesson.scored if reduction == "token" else 1 for lesson in share.lessons]
+    whole = sum(lesson.weight * size for lesson, size in zip(share.lessons, sizes, strict=True))
+    if not whole:
+        raise InputError("All lessons of a batch have weight 0, so there is nothing to learn from.")
+    per_token = [1.0 if reduction == "token" else 1 / lesson.scored for lesson in share.lessons]
+    return [
+        (lesson, share.share * lesson.weight * one / whole)
+        for lesson, one in zip(share.lessons, per_token, strict=True)
+    ]
+
+
+def _trainable(student: Any, dtype: str) -> Any:
+    """The student's Hugging Face model once more, in float32 at least, all of it trainable."""
+    with unwrapped(student) as hf:
+        own = copy.deepcopy(hf)
+    own = own.to(torch.promote_types(getattr(torch, dtype), torch.float32))
+    if getattr(own.config.get_text_config(), "attn_logit_softcapping", None) is None and own._supports_sdpa:
+        own.set_attn_implementation("sdpa")
+    return own.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def _fused(hf: Any):
+    """A teacher with fused attention, where its architecture computes the same with it."""
+    before = hf.config._attn_implementation
+    capped = getattr(hf.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    if not capped and getattr(hf, "_supports_sdpa", False):
+        hf.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        hf.set_attn_implementation(before)
+
+
+def _digest(lessons: Sequence[Lesson]) -> str:
+    sides: list[Callable[[Lesson], Example]] = [lambda one: one.student, lambda one: one.teacher]
+    parts = [digest([side(lesson) for lesson in lessons])[:12] for side in sides]
+    return "-".join([*parts, format(hash(tuple(lesson.weight for lesson in lessons)) % 2**32, "x")])
+
+
+def _refuse(
+    student: Any, teacher: Any, lessons: Sequence[Lesson], top_k: int | None, cache: Any, micro_batch: int, every: int
+) -> None:
+    for name, model in (("student", student), ("teacher", teacher)):
+        if anatomy(model).kind != "bridge":
+            raise InputError(
+                f"The {name} is a HookedTransformer, and distillation works on the Hugging Face model behind a "
+                "TransformerBridge. Load the same weights with backend='bridge'."
+            )
+        if has_hooks(model):
+            raise InputError(
+                f"An intervention is active on the {name} and would not be distilled. Leave its `with` block first."
+            )
+    if top_k is not None and cache is None:
+        raise InputError(f"top_k={top_k} keeps the teacher's logits on disk; give cache= a folder for them.")
+    if micro_batch < 1 or every < 1:
+        raise InputError(f"micro_batch={micro_batch} and every={every} must be at least 1.")
+    read = {"student": [one.student for one in lessons], "teacher": [one.teacher for one in lessons]}
+    check_shared(student, teacher, [*read["student"], *read["teacher"]])
+    for name, model in (("student", student), ("teacher", teacher)):
+        _refuse_rows(name, model, read[name])
+
+
+def _refuse_rows(name: str, model: Any, examples: Sequence[Example]) -> None:
+    limit, bos = context_length(model), model.original_model.config.bos_token_id
+    for example in examples:
+        if limit is not None and len(example.tokens) > limit:
+            raise InputError(
+                f"Example {example.identifier!r} has {len(example.tokens)} tokens, more than the {name}'s context of "
+                f"{limit}; cut, it would lose its response. Leave long examples out."
+            )
+        if bos is not None and example.tokens[:2] == (bos, bos):
+            raise InputError(
+                f"Example {example.identifier!r} begins with BOS twice: a chat template wrote one and the tokenizer "
+                "another. Make examples with workbench.leaf.example, which adds one only."
+            )
