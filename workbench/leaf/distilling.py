@@ -67,8 +67,8 @@ class Settings:
     learning_rate: float = 1e-5
     warm_up: int = 5
     weight_decay: float = 0.0
-    clip: float = 1.0
-    temperature: float = 1.0
+    clip: float | int = 1.0
+    temperature: float | int = 1.0
     reduction: Reduction = "token"
 
     def __post_init__(self):
@@ -93,16 +93,16 @@ def distill(
     counterfactuals: Sequence[Any] | None = None,
     *,
     mix: Mix = "concat",
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     reduction: Reduction = "token",
     top_k: int | None = None,
     cache: Any = None,
     steps: int | None = None,
-    epochs: float = 3,
+    epochs: float | int = 3,
     learning_rate: float = 1e-5,
     warm_up: int = 5,
     weight_decay: float = 0.0,
-    clip: float = 1.0,
+    clip: float | int = 1.0,
     batch_size: int = 32,
     micro_batch: int = 8,
     seed: int = 0,

@@ -23,7 +23,7 @@ class TopK(NamedTuple):
     rest: Float[Tensor, " scored"]
 
 
-def log_probabilities(logits: Float[Tensor, "scored vocab"], temperature: float) -> Float[Tensor, "scored vocab"]:
+def log_probabilities(logits: Float[Tensor, "scored vocab"], temperature: float | int) -> Float[Tensor, "scored vocab"]:
     """Log-softmax at a temperature, in float32 at least."""
     return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature, -1)
 

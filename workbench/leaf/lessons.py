@@ -11,7 +11,7 @@ lambda   every batch has the part lambda of originals and the rest of counterfac
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -19,7 +19,7 @@ from workbench.errors import InputError
 from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
 
-Mix = float | Literal["concat"]
+Mix = float | int | str
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Lesson:
 
     student: Example
     teacher: Example
-    weight: float = 1.0
+    weight: float | int = 1.0
 
     def __post_init__(self):
         if self.student.target != self.teacher.target:
@@ -110,7 +110,7 @@ class Plan:
         mix: Mix = "concat",
         batch: int = 32,
         steps: int | None = None,
-        epochs: float = 3,
+        epochs: float | int = 3,
         seed: int = 0,
     ):
         _refuse(originals, counterfactuals, mix, batch, steps, epochs)
@@ -152,7 +152,7 @@ def _refuse(
     mix: Mix,
     batch: int,
     steps: int | None,
-    epochs: float,
+    epochs: float | int,
 ) -> None:
     if batch < 1 or (steps is not None and steps < 1) or not epochs > 0:
         raise InputError(f"batch_size={batch}, steps={steps} and epochs={epochs} must be at least 1 (epochs above 0).")

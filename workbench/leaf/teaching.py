@@ -77,7 +77,7 @@ class InTheLoop:
         temperature: T.
     """
 
-    def __init__(self, hf: Any, vocabulary: int, temperature: float):
+    def __init__(self, hf: Any, vocabulary: int, temperature: float | int):
         self.hf, self.vocabulary, self.temperature = hf, vocabulary, temperature
 
     def divergence(
@@ -102,7 +102,7 @@ class FromDisk:
         temperature: T that it was written at.
     """
 
-    def __init__(self, file: Path, temperature: float):
+    def __init__(self, file: Path, temperature: float | int):
         self.path, self.temperature = file, temperature
         self._file = safe_open(str(file), "pt")
         offsets = json.loads((self._file.metadata() or {})["offsets"])
@@ -140,7 +140,7 @@ def cached(
     identity: str,
     k: int,
     vocabulary: int,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     micro_batch: int = 8,
     progress: bool = True,
 ) -> FromDisk:
@@ -172,7 +172,13 @@ def cached(
 
 
 def _said(
-    hf: Any, examples: list[Example], k: int, vocabulary: int, temperature: float, micro_batch: int, progress: bool
+    hf: Any,
+    examples: list[Example],
+    k: int,
+    vocabulary: int,
+    temperature: float | int,
+    micro_batch: int,
+    progress: bool,
 ) -> Iterator[TopK]:
     starts = tqdm(range(0, len(examples), micro_batch), desc="the teacher reads", disable=not progress, leave=False)
     for start in starts:

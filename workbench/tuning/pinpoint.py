@@ -24,11 +24,11 @@ from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import unwrapped
 from workbench.results import provenance
+from workbench.run_state import StateFile
 from workbench.tuning.deltas import Tunable
 from workbench.processes import gathered, process_count
 from workbench.tuning.recipe import Recipe
 from workbench.tuning.slices import slices_of
-from workbench.run_state import StateFile
 from workbench.tuning.tokens import digest, rows_of
 from workbench.tuning.training import Task, repeat, train
 from workbench.tuning.units import Units, units_of

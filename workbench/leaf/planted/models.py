@@ -4,15 +4,20 @@ They are plain Hugging Face models with a tokenizer of whole words, so `workbenc
 workbench runs on them as on any other.
 """
 
+import os
+import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
 from workbench.errors import InputError
 from workbench.leaf.planted.task import BOS, EOS, WORDS, Problems, problems
+from workbench.results import check_writable
 
 TEACHER = {"hidden_size": 48, "intermediate_size": 128}
 STUDENT = {"hidden_size": 32, "intermediate_size": 88}
@@ -39,7 +44,7 @@ class Schooling:
     distracted: float = 0.75
     sister: float = 0.0
     batch: int = 128
-    learning_rate: float = 3e-3
+    learning_rate: float = 5e-3
     shape: dict[str, int] = field(default_factory=lambda: dict(STUDENT))
 
     def rate(self, step: int) -> float:
@@ -148,6 +153,32 @@ def right(model: Any, drawn: Problems, batch: int = 1024) -> Tensor:
         asked = (place >= torch.from_numpy(some.begin)[:, None]) & (place < torch.from_numpy(some.length)[:, None])
         found.append(((said == tokens[:, 1:]) | ~asked).all(-1))
     return torch.cat(found)
+
+
+def write(model: Any, path: str | Path) -> None:
+    """Write a model's weights, whole or not at all.
+
+    Args:
+        model: a Hugging Face model.
+        path: the safetensors file.
+    """
+    path = Path(path)
+    check_writable(path.parent)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, str(temporary))
+    os.replace(temporary, path)
+
+
+def read(path: str | Path, shape: dict[str, int]) -> Any:
+    """A model from its weights, in evaluation mode.
+
+    Args:
+        path: the safetensors file.
+        shape: its sizes.
+    """
+    model = untrained(shape)
+    model.load_state_dict(load_file(str(path)))
+    return model.eval().requires_grad_(False)
 
 
 def tokenizer() -> Any:

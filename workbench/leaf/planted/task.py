@@ -167,9 +167,7 @@ def examples(drawn: Problems) -> list[Example]:
         prompt, prefix = int(drawn.prompt[i]), int(drawn.prefix[i])
         ids = tuple(int(token) for token in tokens[: drawn.length[i]])
         words = [prefix == 0 and token not in (BOS, EQUALS) for token in ids[:prompt]]
-        made.append(
-            Example(ids[:prompt], ids[prompt:], (*words, *[True] * prefix), prefix=prefix, identifier=str(i))
-        )
+        made.append(Example(ids[:prompt], ids[prompt:], (*words, *[True] * prefix), prefix=prefix, identifier=str(i)))
     return made
 
 

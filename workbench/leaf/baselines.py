@@ -1,0 +1,193 @@
+"""Is it the confounders? What else could be done with as many lessons and as many updates.
+
+1. `matched` prunes as many tokens as the paper's score selects, but those that another score names (random,
+   perplexity), or those that are known to be planted (an oracle), and verifies them alike.
+2. `upweighted` copies misled originals unpruned, as many as there are counterfactuals (`workbench.leaf.hardest`
+   finds without labels what else could be up-weighted).
+3. `compare` distils one student with every arm, on the same originals, with the same number of updates and of lessons
+   in each, over several seeds, and measures each model.
+4. `paired` gives the differences to one arm within seeds, with their t-intervals.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from workbench.errors import InputError, suggest
+from workbench.leaf.distilling import distill
+from workbench.leaf.examples import Example
+from workbench.leaf.lessons import Mix
+from workbench.leaf.pruning import Pruned, prune
+from workbench.leaf.thresholds import candidates
+from workbench.leaf.verification import verify
+from workbench.results import Journal, provenance
+
+
+class Arm(NamedTuple):
+    """One way to distil: what is given as counterfactuals, and how it is mixed with the originals."""
+
+    counterfactuals: Sequence[Any] = ()
+    mix: Mix = "concat"
+
+
+def matched(
+    examples: Sequence[Example],
+    found: xr.Dataset,
+    score: str | Sequence[Iterable[int]],
+    *,
+    like: str = "gradient_difference",
+    threshold: float = 0.10,
+    how: str = "span",
+) -> list[Pruned]:
+    """Counterfactuals by another score, of as many tokens per example as `like` selects.
+
+    Args:
+        examples: the misled examples.
+        found: their `sensitivity`, with both scores.
+        score: its name; or the positions of each example that an oracle knows.
+        like: the score whose numbers are matched.
+        threshold: of `like`.
+        how: "span" or "collective".
+    """
+    if not isinstance(score, str):
+        return prune(examples, score, how=how)
+    ours = candidates(found, like, threshold=threshold)
+    return prune(examples, ours if score == like else candidates(found, score, like=ours), how=how)
+
+
+def verified(student: Any, teacher: Any, pruned: Sequence[Pruned], **asking: Any) -> tuple[list[Pruned], xr.Dataset]:
+    """The counterfactuals that both models answer rightly, and the record of all.
+
+    Args:
+        student: a model.
+        teacher: another.
+        pruned: from `matched` or `prune`.
+        asking: further arguments of `workbench.leaf.verify`.
+    """
+    proved = verify(student, teacher, pruned, **asking)
+    return [one for one, right in zip(pruned, proved["accepted"].values, strict=True) if right], proved
+
+
+def upweighted(misled: Sequence[Example], n: int, seed: int = 0) -> list[Example]:
+    """Unpruned misled originals, `n` of them: shuffled passes over all.
+
+    Args:
+        misled: the misled examples.
+        n: how many.
+        seed: of the order.
+    """
+    if not misled:
+        raise InputError("There are no misled examples to up-weight.")
+    rng, made = np.random.default_rng(seed), []
+    while len(made) < n:
+        made += [misled[i] for i in rng.permutation(len(misled))]
+    return made[:n]
+
+
+def compare(
+    student: Any,
+    teacher: Any,
+    examples: Sequence[Example],
+    arms: Mapping[str, Arm],
+    measure: Callable[[Any], Mapping[str, float]],
+    *,
+    steps: int,
+    seeds: Sequence[int] = (0,),
+    resume: Any = None,
+    **options: Any,
+) -> xr.Dataset:
+    """Distil with every arm and measure what comes out.
+
+    Args:
+        student: a bridge from `workbench.load`.
+        teacher: another.
+        examples: the originals, the same in all arms.
+        arms: by name.
+        measure: takes a distilled model and returns numbers by name.
+        steps: updates of every arm.
+        seeds: of the order of the lessons; all arms see each of them.
+        resume: the netCDF file of the result; finished models are measured once and a stopped run goes on.
+        options: further arguments of `workbench.leaf.distill`, the same for all arms.
+
+    Returns:
+        `value` (arm, seed, measure), the student's own `before` (measure), `lessons(arm)`, the number of
+        counterfactuals, and `final_loss(arm, seed)`.
+
+    Raises:
+        InputError: no arms, or what `distill` refuses.
+    """
+    if not arms or not len(seeds):
+        raise InputError("Give at least one arm and one seed to compare.")
+    facts = {"arms": {k: [len(a.counterfactuals), a.mix] for k, a in arms.items()}, "steps": steps, "n": len(examples)}
+    facts |= {"options": {k: v for k, v in options.items() if k != "progress"}}
+    journal = None if resume is None else Journal(resume, facts)
+    if journal is not None and journal.result is not None:
+        return journal.result
+    before = dict(measure(student))
+    pieces: dict[tuple[str, int], xr.Dataset] = {}
+    stored = {} if journal is None else journal.pieces()
+    for name, arm in arms.items():
+        for seed in seeds:
+            key = f"{name} {seed}"
+            if key not in stored:
+                made = distill(
+                    student, teacher, examples, arm.counterfactuals, mix=arm.mix, steps=steps, seed=seed, **options
+                )
+                stored[key] = _piece(measure(made.model), made.record)
+                if journal is not None:
+                    journal.add(key, stored[key])
+            pieces[name, seed] = stored[key]
+    grid = [xr.concat([pieces[name, seed] for seed in seeds], "seed") for name in arms]
+    found = xr.concat(grid, "arm").assign_coords(arm=list(arms), seed=list(seeds))
+    found["before"] = ("measure", [before[str(m)] for m in found["measure"].values])
+    found["lessons"] = ("arm", [len(arm.counterfactuals) for arm in arms.values()])
+    found = found.assign_attrs(provenance(method="leaf compare", n_examples=len(examples), steps=steps))
+    return found if journal is None else journal.finish(found)
+
+
+def paired(values: xr.DataArray, reference: str, *, over: str = "seed", level: float = 0.95) -> xr.Dataset:
+    """Differences to one arm within each seed: mean, t-interval, and on how many seeds the arm was better.
+
+    Args:
+        values: over `arm`, `over` and anything else.
+        reference: the arm that the others are compared with.
+        over: the dimension of the independent runs.
+        level: of the interval.
+
+    Returns:
+        `difference`, `low`, `high`, `better` (the share of runs with a positive difference) and `p` (two-sided paired
+        t-test); NaN where all runs differ alike or there is only one.
+
+    Raises:
+        InputError: no such arm.
+    """
+    known = [str(name) for name in values["arm"].values]
+    if reference not in known:
+        raise InputError(f"There is no arm {reference!r}; {suggest(reference, known)}")
+    apart = (values - values.sel(arm=reference, drop=True)).transpose(..., over)
+    n, mean = apart.sizes[over], apart.mean(over)
+    error = apart.std(over, ddof=1) / np.sqrt(n) if n > 1 else mean * np.nan
+    half = float(stats.t.ppf((1 + level) / 2, max(n - 1, 1))) * error
+    statistic = (mean / error.where(error > 0)).values
+    return xr.Dataset(
+        {
+            "difference": mean,
+            "low": mean - half,
+            "high": mean + half,
+            "better": (apart > 0).mean(over),
+            "p": (mean.dims, 2 * stats.t.sf(np.abs(statistic), max(n - 1, 1))),
+        }
+    )
+
+
+def _piece(measured: Mapping[str, float], record: xr.Dataset) -> xr.Dataset:
+    return xr.Dataset(
+        {
+            "value": ("measure", np.array(list(measured.values()), float)),
+            "final_loss": float(record["loss"].values[-10:].mean()),
+        },
+        {"measure": list(measured)},
+    )

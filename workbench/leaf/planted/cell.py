@@ -1,0 +1,329 @@
+"""One cell of the experiment, one student of one regime: detection, pruning, distillation, attention.
+
+Hypotheses, written down before any of these runs (what a trial of another implementation found is their source):
+
+H1  Where the distractor is a learned shortcut (B, A, S), the gradient difference ranks a planted token first more than
+    twice as often as random and as perplexity; where it is mere noise (N), perplexity beats it.
+H2  The teacher's gradient adds little: the student's gradient alone has an AUROC at least as high in B and A.
+H3  Scored on the student's own wrong output instead of the gold response, detection fails.
+H4  Verification matters: removing candidates breaks the teacher, too, on a good part of them; pruned at random, the
+    accuracy rises from zero all the same.
+H5  LeaF's distillation does not beat plain distillation on conflicts, not even with an oracle's pruning: the filter
+    keeps prompts that the student already solves. Up-weighting misled originals, unpruned, does.
+H6  Crossed lessons do no better than up-weighting: this teacher is hardly misled, so it says the same of both prompts.
+H7  Exchanged and transplanted confounders beat up-weighting at equal updates: they are new conflicts, as many as there
+    are pairs, and what they teach is that the clause says nothing. Most so where misled originals are few (S), and for
+    a marker that no lesson shows (G) no less than up-weighting. Transplanted random spans do not.
+H7b With 30 known misled examples instead of all, the advantage of transplanting is the largest.
+H8  Up-weighting by what pruning repairs, or by the shift that it causes, does about as well as by error alone; so does
+    up-weighting by disagreement with the teacher, which needs no labels.
+
+The choice among H6 to H8 is made on development seeds (100 and up) and judged on seeds 0 to 5.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from workbench.leaf import beyond
+from workbench.leaf.baselines import Arm, compare, matched, upweighted, verified
+from workbench.leaf.examples import Example
+from workbench.leaf.gaps import hardest
+from workbench.leaf.planted.detection import DETECTION_SCORES, detected, on_own_output, planted_positions
+from workbench.leaf.planted.models import right
+from workbench.leaf.planted.regimes import model, regime
+from workbench.leaf.planted.task import Problems, examples, problems
+from workbench.leaf.pruning import Pruned
+from workbench.leaf.selection import select_examples
+from workbench.leaf.sensitivity import sensitivity
+
+THRESHOLD = {"instruction": 0.10, "response": 0.34}
+"""Of three tokens in a prefix the paper's thresholds would select one, and half a clause distracts as well."""
+OTHER_THRESHOLDS = (0.05, 0.15)
+FEW = 30
+"""Misled examples that are known where labels are few."""
+SELECTORS = ("gradient_difference", "student_gradient", "perplexity", "random")
+ASKED = ("A", "B", "C")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything.
+
+    Attributes:
+        steps: updates of every arm.
+        batch: lessons per update.
+        learning_rate: the highest.
+        detect: misled examples, at most, that scores are compared on.
+        test: problems of each test set.
+        seed: of the order of the lessons.
+    """
+
+    steps: int = 200
+    batch: int = 64
+    learning_rate: float = 5e-4
+    detect: int = 250
+    test: int = 2000
+    seed: int = 0
+
+
+def measure_cell(name: str, seed: int, folder: str | Path, size: Size | None = None) -> xr.Dataset:
+    """Everything about one student.
+
+    Args:
+        name: of the regime.
+        seed: of student, teacher and corpus.
+        folder: where the models lie.
+        size: how much of everything.
+
+    Returns:
+        Per score and level: `hit`, `auroc` and `own_output_*`; per selector: what pruning does; per arm: `value`, the
+        accuracies on the test sets; per reader: the shares of attention and gradient on planted and asked tokens.
+    """
+    size = size or Size()
+    student, teacher = model(name, seed, folder), model("teacher", seed, folder)
+    corpus = regime(name).problems(seed)
+    whole = examples(corpus)
+    chosen = select_examples(student, teacher, whole, progress=False)
+    level = np.array([one.prefix > 0 for one in chosen.examples])
+    parts, arms, sides = [], {}, {}
+    for late, title in ((False, "instruction"), (True, "response")):
+        index = np.array(chosen.index)[level == late]
+        misled = [whole[i] for i in index]
+        if len(misled) < 2:
+            continue
+        found = sensitivity(student, teacher, misled, scores=SELECTORS, batch_size=64, progress=False)
+        sides[title] = _Side(misled, index, found, corpus.take(index))
+        parts.append(_detection(student, teacher, sides[title], size).expand_dims(level=[title]))
+    kept, pruning = _pruned(student, teacher, sides, name)
+    parts = [xr.concat(parts, "level"), pruning] if parts else []
+    arms = _arms(student, teacher, whole, sides, kept, name, size)
+    tests = test_sets(size.test, seed)
+    distilled, models = _distilled(student, teacher, whole, arms, tests, size)
+    readers = {"student": student, "teacher": teacher, **models}
+    found = xr.merge([*parts, distilled, _looks(readers, teacher, tests["conflict"], size)])
+    counts = {"n_corpus": len(whole), **{f"n_{key}": value for key, value in chosen.counts.items()}}
+    return found.assign({key: value for key, value in counts.items()})
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The misled examples of one level: what they are, where they stand in the corpus, their scores."""
+
+    misled: list[Example]
+    index: np.ndarray
+    found: xr.Dataset
+    drawn: Problems
+
+    def in_corpus(self, pruned: Sequence[Pruned]) -> list[Pruned]:
+        """Counterfactuals whose origins are counted in the corpus."""
+        return [Pruned(one.example, int(self.index[one.origin]), one.removed) for one in pruned]
+
+
+def test_sets(n: int, seed: int) -> dict[str, Problems]:
+    """Problems that no model has learnt from, by what they ask for.
+
+    Args:
+        n: problems of each.
+        seed: of the draw.
+    """
+    kinds: dict[str, dict[str, float]] = {
+        "conflict": {"rho": 0, "distracted": 1},
+        "clean": {"distracted": 0},
+        "sister": {"rho": 0, "distracted": 1, "sister": 1},
+        "response": {"rho": 0, "distracted": 1, "in_response": 1},
+        "natural": {"rho": 0.9},
+    }
+    return {
+        kind: problems(n, seed=9_000_000 + 10 * seed + i, **settings)  # ty: ignore[invalid-argument-type]
+        for i, (kind, settings) in enumerate(kinds.items())
+    }
+
+
+def _detection(student: Any, teacher: Any, side: _Side, size: Size) -> xr.Dataset:
+    """Hit and AUROC of every score where a distractor misleads, and of the paper's on the student's own output."""
+    rows = np.flatnonzero(side.drawn.conflict)[: size.detect]
+    some, truth = [side.misled[i] for i in rows], planted_positions(side.drawn.take(rows))
+    if not some:
+        return xr.Dataset()
+    every = sensitivity(student, teacher, some, scores=DETECTION_SCORES, batch_size=64, progress=False)
+    own = on_own_output(student, some)
+    again = sensitivity(student, teacher, own, scores=["gradient_difference"], batch_size=64, progress=False)
+    found = detected(every, truth).assign(n_detected=len(some))
+    ablation = detected(again, truth).isel(score=0, drop=True)
+    return found.assign({f"own_output_{name}": ablation[name] for name in ("hit", "auroc")})
+
+
+def _pruned(
+    student: Any, teacher: Any, sides: Mapping[str, _Side], name: str
+) -> tuple[dict[str, list[Pruned]], xr.Dataset]:
+    """Accepted counterfactuals of every selector in the corpus's numbering, and what pruning did at the instruction."""
+    kept: dict[str, list[Pruned]] = {}
+    rows: dict[str, dict[str, float]] = {}
+    for title, side in sides.items():
+        truth = planted_positions(side.drawn)
+        at = THRESHOLD[title]
+        ways = {s: matched(side.misled, side.found, s, threshold=at) for s in SELECTORS}
+        ways["collective"] = matched(side.misled, side.found, "gradient_difference", threshold=at, how="collective")
+        ways["oracle"] = matched(side.misled, side.found, truth, how="collective")
+        for other in OTHER_THRESHOLDS if title == "instruction" else ():
+            key = f"gradient_difference at {other:.2f}"
+            ways[key] = matched(side.misled, side.found, "gradient_difference", threshold=other)
+        for way, pruned in ways.items():
+            accepted, proved = verified(student, teacher, pruned, batch_size=64, progress=False)
+            kept[f"{title} {way}"] = side.in_corpus(accepted)
+            rows[f"{title} {way}"] = _effect(pruned, accepted, proved, truth, len(side.misled))
+            if title == "instruction" and way == "gradient_difference":
+                alone = verified(teacher, teacher, pruned, batch_size=64, progress=False)[0]
+                kept["teacher only"] = side.in_corpus(alone)
+    table = {key: ("selector", [row[key] for row in rows.values()]) for key in next(iter(rows.values()), {})}
+    return kept, xr.Dataset(table, {"selector": list(rows)} if rows else {})
+
+
+def _effect(
+    pruned: list[Pruned], accepted: list[Pruned], proved: xr.Dataset, truth: Sequence[Sequence[int]], n: int
+) -> dict[str, float]:
+    right_after = proved["correct_after"].sel(model="student").values == 1
+    touching = [bool(set(one.removed) & set(truth[one.origin])) for one in accepted]
+    teacher = proved["correct_after"].sel(model="teacher").values
+    return {
+        "n_spans": len(pruned),
+        "student_after": float(right_after.mean()) if len(pruned) else np.nan,
+        "teacher_breaks": float((teacher[right_after] == 0).mean()) if right_after.any() else np.nan,
+        "accepted": len(accepted),
+        "rescued": len({one.origin for one in accepted}) / n,
+        "touching": float(np.mean(touching)) if touching else np.nan,
+    }
+
+
+def _arms(
+    student: Any,
+    teacher: Any,
+    whole: list[Example],
+    sides: Mapping[str, _Side],
+    kept: Mapping[str, list[Pruned]],
+    name: str,
+    size: Size,
+) -> dict[str, Arm]:
+    """What is compared; arms whose counterfactuals do not exist here are left out."""
+    leaf = kept.get("instruction gradient_difference", [])
+    misled = sides["instruction"].misled if "instruction" in sides else []
+    n = size.steps * size.batch // 2
+    wanted: dict[str, Arm] = {"KD": Arm()}
+    wanted["LeaF"] = Arm(leaf)
+    for other in OTHER_THRESHOLDS:
+        wanted[f"LeaF at {other:.2f}"] = Arm(kept.get(f"instruction gradient_difference at {other:.2f}", []))
+    if name == "D":
+        return {key: arm for key, arm in wanted.items() if key == "KD" or arm.counterfactuals}
+    late = kept.get("response gradient_difference", [])
+    both = [one for side in sides.values() for one in side.misled]
+    hard = max(1, len(misled))
+
+    def hard_of(lessons: Sequence[Any]) -> Arm:
+        return Arm(hardest(student, teacher, lessons, hard, micro_batch=64), 0.5)
+
+    wanted |= {
+        "LeaF collective": Arm(kept.get("instruction collective", [])),
+        "LeaF response": Arm(late),
+        "LeaF instruction + response": Arm([*leaf, *late] if late else []),
+        "random": Arm(kept.get("instruction random", [])),
+        "perplexity": Arm(kept.get("instruction perplexity", [])),
+        "oracle": Arm(kept.get("instruction oracle", [])),
+        "teacher-only filter": Arm(kept.get("teacher only", [])),
+        "misled": Arm(upweighted(misled, len(leaf)) if misled else []),
+        "LeaF, half": Arm(leaf, 0.5),
+        "oracle, half": Arm(kept.get("instruction oracle", []), 0.5),
+        "misled, half": Arm(misled, 0.5),
+        "misled at both levels, half": Arm(both, 0.5),
+        "disagreeing, half": hard_of(whole),
+        "few misled, half": Arm(misled[:FEW], 0.5),
+    }
+    if len({one.origin for one in leaf}) > 1:
+        wanted |= {
+            "crossed, half": Arm(beyond.crossed(whole, leaf), 0.5),
+            "repaired, half": Arm(beyond.repaired(whole, leaf), 0.5),
+            "shifted, half": Arm(beyond.shifted(student, whole, leaf, micro_batch=64), 0.5),
+            "exchanged, half": Arm(beyond.exchanged(whole, leaf, n), 0.5),
+            "transplanted, half": Arm(beyond.transplanted(whole, leaf, n), 0.5),
+            "hard exchanged, half": hard_of(beyond.exchanged(whole, leaf, n)),
+            "hard transplanted, half": hard_of(beyond.transplanted(whole, leaf, n)),
+        }
+        wanted["disagreeing + hard transplanted"] = Arm(
+            [*wanted["disagreeing, half"].counterfactuals, *wanted["hard transplanted, half"].counterfactuals], 0.5
+        )
+    first = set(sides["instruction"].index[:FEW].tolist()) if "instruction" in sides else set()
+    few = [one for one in leaf if one.origin in first]
+    if len({one.origin for one in few}) > 1:
+        wanted["few hard transplanted, half"] = hard_of(beyond.transplanted(whole, few, n))
+    by_chance = kept.get("instruction random", [])
+    if len({one.origin for one in by_chance}) > 1:
+        wanted["hard transplanted at random, half"] = hard_of(beyond.transplanted(whole, by_chance, n))
+    return {key: arm for key, arm in wanted.items() if key == "KD" or arm.counterfactuals}
+
+
+def _distilled(
+    student: Any,
+    teacher: Any,
+    whole: list[Example],
+    arms: Mapping[str, Arm],
+    tests: Mapping[str, Problems],
+    size: Size,
+) -> tuple[xr.Dataset, dict[str, Any]]:
+    """Accuracies of every arm, and the models of a few."""
+    models: dict[str, Any] = {}
+
+    def measure(made: Any) -> dict[str, float]:
+        order.append(made)
+        return {kind: float(right(made.original_model, drawn).float().mean()) for kind, drawn in tests.items()}
+
+    order: list[Any] = []
+    options = {"batch_size": size.batch, "micro_batch": size.batch, "learning_rate": size.learning_rate}
+    found = compare(
+        student, teacher, whole, arms, measure, steps=size.steps, seeds=(size.seed,), progress=False, **options
+    )
+    for name, made in zip(["student", *arms], order, strict=True):
+        if name in ("KD", "LeaF", "misled, half", "transplanted, half", "exchanged, half"):
+            models[name] = made
+    said = measure(teacher)
+    found["teacher"] = ("measure", [said[str(kind)] for kind in found["measure"].values])
+    return found.isel(seed=0, drop=True), models
+
+
+def _looks(readers: Mapping[str, Any], teacher: Any, drawn: Problems, size: Size) -> xr.Dataset:
+    """Where each model looks in conflicts: shares of attention and of gradient on planted and on asked tokens."""
+    some = drawn.take(slice(0, size.detect))
+    cases, truth = examples(some), planted_positions(some)
+    asked = [_asked(case) for case in cases]
+    made = []
+    for reader in readers.values():
+        found = sensitivity(
+            reader, teacher, cases, scores=["student_attention", "student_gradient"], batch_size=64, progress=False
+        )
+        made.append([[_share(found["sensitivity"].values[row], which) for which in (truth, asked)] for row in (0, 1)])
+    return xr.Dataset(
+        {"share": (("reader", "look", "tokens"), np.array(made))},
+        {"reader": list(readers), "look": ["attention", "gradient"], "tokens": ["planted", "asked"]},
+    )
+
+
+def _asked(case: Example) -> list[int]:
+    from workbench.leaf.planted.task import WORDS
+
+    letters = [WORDS.index(letter) for letter in ASKED]
+    begins = [p for p in case.positions if case.tokens[p] in letters]
+    return [p for begin in begins for p in (begin, begin + 1)]
+
+
+def _share(values: np.ndarray, which: Sequence[Sequence[int]]) -> float:
+    shares = [np.nansum(row[list(at)]) / np.nansum(row) for row, at in zip(values, which, strict=True) if len(at)]
+    return float(np.mean(shares))
+
+
+def one_thread() -> None:
+    """Keep PyTorch to one thread: cells run side by side."""
+    torch.set_num_threads(1)

@@ -1,0 +1,75 @@
+"""Are the planted tokens found? Every score against the truth.
+
+hit    the share of examples whose most confounding token is planted (ties share)
+auroc  the chance that a planted token looks more confounding than another prunable token of its example
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.stats import rankdata
+
+from workbench.leaf.asking import ask
+from workbench.leaf.examples import Example
+from workbench.leaf.planted.task import EOS, Problems
+from workbench.leaf.scores import SCORES
+from workbench.leaf.thresholds import oriented
+
+DETECTION_SCORES = tuple(SCORES)
+
+
+def planted_positions(drawn: Problems) -> list[list[int]]:
+    """Where the distractor clause stands, per problem.
+
+    Args:
+        drawn: the problems.
+    """
+    return [np.flatnonzero(row).tolist() for row in drawn.planted]
+
+
+def detected(found: xr.Dataset, truth: Sequence[Sequence[int]]) -> xr.Dataset:
+    """Hit and AUROC of every score, averaged over examples.
+
+    Args:
+        found: from `workbench.leaf.sensitivity`.
+        truth: the planted positions of each example.
+
+    Returns:
+        `hit(score)` and `auroc(score)`.
+    """
+    names = [str(name) for name in found["score"].values]
+    rows = [[_one(row, at) for row, at in zip(oriented(found, n).values, truth, strict=True)] for n in names]
+    means = np.nanmean(np.array(rows, float), axis=1)
+    return xr.Dataset({"hit": ("score", means[:, 0]), "auroc": ("score", means[:, 1])}, {"score": names})
+
+
+def on_own_output(student: Any, cases: Sequence[Example]) -> list[Example]:
+    """The examples with the student's own greedy response in place of the gold one.
+
+    Args:
+        student: the model that answers.
+        cases: the examples.
+    """
+    said = ask(student, cases, batch_size=64, progress=False)
+    made = []
+    for case, tokens, n in zip(cases, said["tokens"].values, said["n_tokens"].values, strict=True):
+        own = tuple(int(token) for token in tokens[:n]) or (EOS,)
+        made.append(replace(case, response=case.response[: case.prefix] + own))
+    return made
+
+
+def _one(values: np.ndarray, at: Sequence[int]) -> tuple[float, float]:
+    """Hit and AUROC of one example; low values are confounding."""
+    there = ~np.isnan(values)
+    planted = np.zeros(len(values), bool)
+    planted[list(at)] = True
+    values, planted = values[there], planted[there]
+    n, others = int(planted.sum()), int((~planted).sum())
+    if not n or not others:
+        return np.nan, np.nan
+    first = values == values.min()
+    ranks = rankdata(-values)
+    return float(planted[first].mean()), float((ranks[planted].sum() - n * (n + 1) / 2) / (n * others))

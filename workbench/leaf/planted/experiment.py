@@ -1,0 +1,131 @@
+"""All cells of the experiment, side by side in processes, each kept as soon as it is done.
+
+1. Teachers and students are trained and lie in `models/`.
+2. Every cell is measured (`cell.py`) and lies beside the result until all are there.
+
+A stopped run goes on from what is there. On two cores a cell takes some minutes, and the whole experiment hours; with
+16 cores it is minutes.
+"""
+
+import dataclasses
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from tqdm.auto import tqdm
+
+from workbench.errors import InputError
+from workbench.leaf.planted.cell import Size, measure_cell, one_thread
+from workbench.leaf.planted.models import Schooling
+from workbench.leaf.planted.regimes import regime, school
+from workbench.results import Journal, check_writable, provenance
+
+SEEDS = (0, 1, 2, 3, 4, 5)
+DEVELOPMENT = (100, 101, 102)
+"""Seeds on which the objective was chosen that is named as ours."""
+SMALL = Size(steps=60, detect=60, test=500)
+"""For a look at the whole pipeline; its models are schooled as in full."""
+
+
+def run(
+    out: str | Path,
+    regimes: Sequence[str] = ("B", "A", "S", "N"),
+    seeds: Sequence[int] = SEEDS,
+    *,
+    size: Size | None = None,
+    schooling: float = 1.0,
+    processes: int = 2,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Train what is missing, measure every cell, and put them side by side.
+
+    Args:
+        out: the netCDF file of the result; models lie in `models` beside it.
+        regimes: letters.
+        seeds: one teacher each, and one student per regime.
+        size: how much of everything.
+        schooling: share of the schooling's steps, for rehearsals.
+        processes: cells at a time, with one thread each.
+        progress: show a bar.
+
+    Returns:
+        What `measure_cell` returns, over `regime` and `seed`; NaN where an arm does not exist in a cell.
+
+    Raises:
+        InputError: no cells, an unknown regime, or a resumed run of another configuration.
+    """
+    if not len(regimes) or not len(seeds) or processes < 1:
+        raise InputError("Give at least one regime, one seed and one process.")
+    out, size = Path(out), size or Size()
+    models = check_writable(out.parent / "models")
+    facts = {"regimes": list(regimes), "seeds": list(seeds), "schooling": schooling, **dataclasses.asdict(size)}
+    journal = Journal(out, facts)
+    if journal.result is not None:
+        return journal.result
+    cells = [(name, seed) for name in regimes for seed in seeds]
+    pupils = dict.fromkeys((regime(name).pupil, seed) for name, seed in cells)
+    wanted = [("teacher", seed) for seed in seeds] + list(pupils)
+    _side_by_side(_schooled, [(*one, str(models), schooling) for one in wanted], processes, "schooling", progress)
+    left = [(*cell, str(models), size) for cell in cells if _key(*cell) not in journal.done]
+    _side_by_side(measure_cell, left, processes, "cells", progress, lambda a, found: journal.add(_key(*a[:2]), found))
+    pieces = journal.pieces()
+    found = gather({(name, seed): pieces[_key(name, seed)] for name, seed in cells})
+    return journal.finish(found.assign_attrs(provenance(method="leaf planted experiment", **facts)))
+
+
+def gather(cells: dict[tuple[str, int], xr.Dataset]) -> xr.Dataset:
+    """Cells side by side, over `regime` and `seed`, filled up with NaN; arms in the order of the fullest cell.
+
+    Args:
+        cells: by regime and seed.
+    """
+    rows = [cell.expand_dims(regime=[name], seed=[seed]) for (name, seed), cell in cells.items()]
+    orders = {dim: max((cell[dim].values.tolist() for cell in cells.values() if dim in cell), key=len, default=[])
+              for dim in ("arm", "selector", "score", "reader", "level", "measure")}  # fmt: skip
+    found = xr.combine_by_coords(rows, combine_attrs="drop")
+    assert isinstance(found, xr.Dataset)
+    return found.sel({dim: _ordered(found[dim].values, order) for dim, order in orders.items() if dim in found.dims})
+
+
+def _ordered(there: Iterable[Any], order: list[Any]) -> list[Any]:
+    names = list(there)
+    return [name for name in order if name in names] + [name for name in names if name not in order]
+
+
+def _key(name: str, seed: int) -> str:
+    return f"{name} {seed}"
+
+
+def _schooled(name: str, seed: int, folder: str, share: float) -> Path:
+    def shorter(full: Schooling) -> Schooling:
+        return dataclasses.replace(full, steps=max(1, round(full.steps * share)))
+
+    return school(name, seed, folder, shorter)
+
+
+def _side_by_side(
+    work: Callable[..., Any],
+    calls: Sequence[tuple[Any, ...]],
+    processes: int,
+    what: str,
+    progress: bool,
+    done: Callable[[tuple[Any, ...], Any], None] = lambda call, result: None,
+) -> None:
+    """Call a function in processes of one thread each; a failure is raised when everything else is done."""
+    if not calls:
+        return
+    failed: list[BaseException] = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(calls)), context, one_thread) as pool:
+        futures = {pool.submit(work, *call): call for call in calls}
+        for future in tqdm(as_completed(futures), total=len(calls), desc=what, disable=not progress, leave=False):
+            error = future.exception()
+            if error is not None:
+                failed.append(error)
+            else:
+                done(futures[future], future.result())
+    if failed:
+        raise failed[0]
