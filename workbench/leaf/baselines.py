@@ -27,10 +27,11 @@ from workbench.results import Journal, provenance
 
 
 class Arm(NamedTuple):
-    """One way to distil: what is given as counterfactuals, and how it is mixed with the originals."""
+    """One way to distil: what is given as counterfactuals, how it is mixed, and what ignored positions count."""
 
     counterfactuals: Sequence[Any] = ()
     mix: Mix = "concat"
+    attention: float | int = 0.0
 
 
 def matched(
@@ -121,7 +122,11 @@ def compare(
     """
     if not arms or not len(seeds):
         raise InputError("Give at least one arm and one seed to compare.")
-    facts = {"arms": {k: [len(a.counterfactuals), a.mix] for k, a in arms.items()}, "steps": steps, "n": len(examples)}
+    facts = {
+        "arms": {k: [len(a.counterfactuals), a.mix, a.attention] for k, a in arms.items()},
+        "steps": steps,
+        "n": len(examples),
+    }
     facts |= {"options": {k: v for k, v in options.items() if k != "progress"}}
     journal = None if resume is None else Journal(resume, facts)
     if journal is not None and journal.result is not None:
@@ -133,9 +138,8 @@ def compare(
         for seed in seeds:
             key = f"{name} {seed}"
             if key not in stored:
-                made = distill(
-                    student, teacher, examples, arm.counterfactuals, mix=arm.mix, steps=steps, seed=seed, **options
-                )
+                own = {"mix": arm.mix, "attention": arm.attention, "steps": steps, "seed": seed}
+                made = distill(student, teacher, examples, arm.counterfactuals, **own, **options)
                 stored[key] = _piece(measure(made.model), made.record)
                 if journal is not None:
                     journal.add(key, stored[key])

@@ -9,6 +9,8 @@ exchanged      the student reads a pruned prompt with the confounding span of an
 transplanted   the student reads any example with a confounding span put in at a random place, the teacher the example
                as it was
 repaired       the originals whose pruned prompts were accepted, once each
+released       originals, unpruned, whose confounding spans the student should stop attending to: with `distill`'s
+               `attention` the loss has the attention that later tokens pay to them
 shifted        the originals, each weighted by how much pruning moves the student: KL(S(x) || S(x without the span))
 
 All are lists of `Lesson`s, to be given to `workbench.leaf.distill` as counterfactuals.
@@ -22,7 +24,7 @@ import numpy as np
 
 from workbench.errors import InputError
 from workbench.leaf.examples import Example
-from workbench.leaf.gaps import gaps
+from workbench.leaf.hardness import gaps
 from workbench.leaf.lessons import Lesson
 from workbench.leaf.pruning import Pruned
 
@@ -45,6 +47,21 @@ def repaired(examples: Sequence[Example], pruned: Sequence[Pruned]) -> list[Less
         pruned: their counterfactuals.
     """
     return [Lesson(examples[i], examples[i]) for i in sorted({one.origin for one in pruned})]
+
+
+def released(examples: Sequence[Example], pruned: Sequence[Pruned], which: Sequence[int] | None = None) -> list[Lesson]:
+    """Originals, read by both models, with what pruning found as ignored positions.
+
+    Args:
+        examples: the originals.
+        pruned: their counterfactuals; several spans of one original are ignored together.
+        which: indices of the originals to take, also of some for which nothing was found; None takes those of `pruned`.
+    """
+    found: dict[int, set[int]] = {}
+    for one in pruned:
+        found.setdefault(one.origin, set()).update(one.removed)
+    chosen = sorted(found) if which is None else list(which)
+    return [Lesson(examples[i], examples[i], ignored=tuple(sorted(found.get(i, ())))) for i in chosen]
 
 
 def exchanged(examples: Sequence[Example], pruned: Sequence[Pruned], n: int, seed: int = 0) -> list[Lesson]:

@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -30,15 +31,16 @@ from workbench.errors import InputError
 from workbench.evaluation.local import context_length
 from workbench.leaf.examples import Example, digest
 from workbench.leaf.lessons import Lesson, Mix, Plan, Share, lessons_of
-from workbench.leaf.teaching import FromDisk, InTheLoop, cached, scored_logits
+from workbench.leaf.teaching import FromDisk, InTheLoop, cached, observed
 from workbench.leaf.vocabularies import check_shared
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import unwrapped
+from workbench.processes import Processes, gathered, shard_like
 from workbench.results import provenance
-from workbench.run_state import Curves, StateFile
+from workbench.run_state import Curves, State, StateFile
 
 Reduction = Literal["token", "example"]
 
@@ -62,6 +64,7 @@ class Settings:
         temperature: T of both distributions.
         reduction: "token" averages over all target tokens of a batch, so long responses count more; "example" over
             each example's tokens first.
+        attention: ours: what the attention on ignored positions counts in the loss.
     """
 
     learning_rate: float = 1e-5
@@ -70,13 +73,16 @@ class Settings:
     clip: float | int = 1.0
     temperature: float | int = 1.0
     reduction: Reduction = "token"
+    attention: float | int = 0.0
 
     def __post_init__(self):
-        if not (self.learning_rate > 0 and self.temperature > 0 and self.clip > 0 and self.weight_decay >= 0):
+        if not (self.learning_rate > 0 and self.temperature > 0 and self.clip > 0):
             raise InputError(
                 f"learning_rate={self.learning_rate}, temperature={self.temperature} and clip={self.clip} must be "
-                f"positive and weight_decay={self.weight_decay} not negative."
+                "positive."
             )
+        if not (self.weight_decay >= 0 and self.attention >= 0):
+            raise InputError(f"weight_decay={self.weight_decay} and attention={self.attention} must not be negative.")
         if self.reduction not in ("token", "example"):
             raise InputError(f"reduction={self.reduction!r} is unknown; it is 'token' or 'example'.")
 
@@ -95,6 +101,7 @@ def distill(
     mix: Mix = "concat",
     temperature: float | int = 1.0,
     reduction: Reduction = "token",
+    attention: float | int = 0.0,
     top_k: int | None = None,
     cache: Any = None,
     steps: int | None = None,
@@ -125,6 +132,9 @@ def distill(
         mix: "concat", or lambda, the weight of the originals' loss; the counterfactuals' is 1 - lambda.
         temperature: both distributions' T; the loss is multiplied by its square.
         reduction: "token" or "example", see `Settings`.
+        attention: ours: the loss has this times the student's mean attention on the ignored positions of its lessons
+            (`workbench.leaf.released`), from all later tokens of all heads and layers. Attention is then computed
+            unfused. 0 leaves it alone.
         top_k: keep the teacher's k likeliest tokens of each position on disk, read once before the first update; the
             remaining mass counts as one more outcome. None runs the teacher in the loop.
         cache: the folder for that.
@@ -149,7 +159,7 @@ def distill(
             active intervention, top-k without a folder, or a loss that is not finite.
     """
     began = time.perf_counter()
-    settings = Settings(learning_rate, warm_up, weight_decay, clip, temperature, reduction)
+    settings = Settings(learning_rate, warm_up, weight_decay, clip, temperature, reduction, attention)
     originals, others = lessons_of(examples), lessons_of(counterfactuals or (), "counterfactuals")
     plan = Plan(originals, others, mix=mix, batch=batch_size, steps=steps, epochs=epochs, seed=seed)
     _refuse(student, teacher, plan.lessons, top_k, cache, micro_batch, every)
@@ -170,7 +180,7 @@ def distill(
         "seed": seed,
         **asdict(settings),
     }
-    own = _trainable(student, parts.dtype)
+    own = _trainable(student, parts.dtype, fused=attention == 0)
     with unwrapped(teacher) as hf, _fused(hf):
         said: Any = InTheLoop(hf, vocabulary, temperature)
         if top_k is not None:
@@ -189,6 +199,7 @@ def distill(
         file = StateFile(resume, facts, "distillation") if resume is not None else None
         run = _Run(own, said, plan, settings, vocabulary, micro_batch, every, file)
         curves = run.train(progress)
+    own = own if run.shared.count == 1 else run.whole(_trainable(student, parts.dtype))
     facts |= {"device": parts.device, "dtype": parts.dtype, "duration_s": round(time.perf_counter() - began, 3)}
     made = load(
         own.requires_grad_(False).to(getattr(torch, parts.dtype)), tokenizer=getattr(student, "tokenizer", None)
@@ -212,13 +223,10 @@ class _Run:
         every: int,
         file: StateFile | None,
     ):
-        from accelerate import Accelerator
-
         self.own, self.said, self.plan, self.settings = own, said, plan, settings
         self.vocabulary, self.micro_batch, self.every, self.file = vocabulary, micro_batch, every, file
-        self.accelerator = Accelerator(device_placement=False)
         adam = torch.optim.AdamW(own.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-        self.model, self.optimizer = self.accelerator.prepare(own, adam)
+        self.shared = Processes(own, adam)
         self.parameters = dict(own.named_parameters())
 
     def train(self, progress: bool) -> Curves:
@@ -226,48 +234,57 @@ class _Run:
         steps = self.plan.steps
         curves: Curves = {name: np.full(steps, np.nan) for name in ("loss", "learning_rate", "gradient_norm")}
         begin = self._restore(curves)
-        for step in tqdm(range(begin, steps), desc="distillation", disable=not progress, leave=False):
+        shown = progress and self.shared.first
+        for step in tqdm(range(begin, steps), desc="distillation", disable=not shown, leave=False):
             rate = self.settings.rate(step, steps)
             loss = self._accumulate(self.plan[step])
-            norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), self.settings.clip))
+            norm = self.shared.clip(list(self.parameters.values()), self.settings.clip)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self._keep(curves, step)
                 raise self._diverged(step, loss, norm)
-            for group in self.optimizer.param_groups:
+            for group in self.shared.optimizer.param_groups:
                 group["lr"] = rate
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            self.shared.optimizer.step()
+            self.shared.optimizer.zero_grad()
             curves["loss"][step], curves["learning_rate"][step], curves["gradient_norm"][step] = loss, rate, norm
             if (step + 1) % self.every == 0 or step + 1 == steps:
                 self._keep(curves, step + 1)
+        self.shared.release()
         return curves
+
+    @torch.no_grad()
+    def whole(self, fresh: Any) -> Any:
+        """A fresh copy of the student with what was learnt, put together from all processes."""
+        learnt = gathered(self.parameters)
+        for name, parameter in fresh.named_parameters():
+            parameter.copy_(learnt[name])
+        return fresh
 
     def _accumulate(self, shares: list[Share]) -> float:
         """Add up the gradients of a batch's loss, and return that loss."""
         weighed = [pair for share in shares for pair in weights(share, self.settings.reduction)]
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         weighed.sort(key=lambda pair: len(pair[0].student.tokens))
-        filled = weighed + [(weighed[0][0], 0.0)] * (-len(weighed) % processes)
-        mine = filled[rank::processes]
-        cuts = [mine[i : i + self.micro_batch] for i in range(0, len(mine), self.micro_batch)]
-        total = torch.zeros((), dtype=torch.float64)
-        for number, cut in enumerate(cuts):
-            last = number == len(cuts) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model), torch.enable_grad():
+        cuts = [weighed[i : i + self.micro_batch] for i in range(0, len(weighed), self.micro_batch)]
+        total = 0.0
+        for cut in self.shared.passes(cuts, [(weighed[0][0], 0.0)]):
+            with torch.enable_grad():
                 loss = self._loss(cut)
-                self.accelerator.backward(loss * processes)
-            total += loss.detach().double().cpu()
-        if processes > 1:
-            total = self.accelerator.reduce(total.to(self.accelerator.device), "sum")
-        return float(total)
+                self.shared.backward(loss)
+            total += loss.item()
+        return self.shared.summed(total)
 
     def _loss(self, cut: list[tuple[Lesson, float]]) -> Tensor:
         reading = [lesson.student for lesson, _ in cut]
-        logits = scored_logits(self.model, reading, self.vocabulary)
+        looking = self.settings.attention > 0 and any(lesson.ignored for lesson, _ in cut)
+        logits, patterns = observed(self.shared.model, reading, self.vocabulary, looking)
         apart = self.said.divergence([lesson.teacher for lesson, _ in cut], logits)
         each = torch.tensor([weight for _, weight in cut], dtype=apart.dtype, device=apart.device)
         counts = torch.tensor([lesson.scored for lesson, _ in cut], device=apart.device)
-        return (each.repeat_interleave(counts) * apart).sum()
+        loss = (each.repeat_interleave(counts) * apart).sum()
+        if looking:
+            mass = ignored_attention(patterns, [lesson for lesson, _ in cut])
+            loss = loss + self.settings.attention * (each * counts * mass.to(each)).sum()
+        return loss
 
     def _restore(self, curves: Curves) -> int:
         state = self.file.load() if self.file else None
@@ -275,15 +292,25 @@ class _Run:
             return 0
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(state.parameters[name])
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state.moments, "param_groups": groups})
+                parameter.copy_(shard_like(state.parameters[name], parameter))
+        each = list(self.parameters.values())
+        moments = {
+            number: {key: shard_like(value, each[number]) if value.dim() else value for key, value in own.items()}
+            for number, own in state.moments.items()
+        }
+        groups = self.shared.optimizer.state_dict()["param_groups"]
+        self.shared.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         curves.update(state.curves)
         return state.step
 
     def _keep(self, curves: Curves, step: int) -> None:
-        if self.file and self.accelerator.is_main_process:
-            self.file.save(step, self.parameters, self.optimizer, curves)
+        if not self.file:
+            return
+        first, states = self.shared.first, self.shared.optimizer.state_dict()["state"]
+        moments = {number: gathered(own, first) for number, own in states.items()}
+        state = State(step, gathered(self.parameters, first), moments, curves)
+        if first:
+            self.file.save(state)
 
     def _diverged(self, step: int, loss: float, norm: float) -> InputError:
         kept = f"The last good state is in {self.file.path}. " if self.file else ""
@@ -291,6 +318,25 @@ class _Run:
             f"Distillation stopped at update {step}: loss {loss:.3g}, gradient norm {norm:.3g}. {kept}Give a smaller "
             "learning_rate, or models in a wider dtype than float16."
         )
+
+
+def ignored_attention(
+    patterns: Sequence[Float[Tensor, "row head query key"]], lessons: Sequence[Lesson]
+) -> Float[Tensor, " row"]:
+    """Attention on the ignored positions of each lesson: mean over layers, heads and the tokens behind the last of them.
+
+    Args:
+        patterns: of every layer, rows padded on the right.
+        lessons: the rows; 0 for those that ignore nothing.
+    """
+    keys, queries = torch.zeros(2, len(lessons), patterns[0].shape[-1], device=patterns[0].device)
+    for row, lesson in enumerate(lessons):
+        if lesson.ignored:
+            keys[row, list(lesson.ignored)] = 1
+            queries[row, max(lesson.ignored) + 1 : len(lesson.student.tokens)] = 1
+    queries = queries / queries.sum(-1, keepdim=True).clamp(min=1)
+    each = [torch.einsum("bhqk,bq,bk->bh", p, queries.to(p), keys.to(p)).mean(-1) for p in patterns]
+    return torch.stack(each).mean(0)
 
 
 def weights(share: Share, reduction: Reduction) -> list[tuple[Lesson, float]]:
@@ -314,12 +360,12 @@ def weights(share: Share, reduction: Reduction) -> list[tuple[Lesson, float]]:
     ]
 
 
-def _trainable(student: Any, dtype: str) -> Any:
+def _trainable(student: Any, dtype: str, fused: bool = True) -> Any:
     """The student's Hugging Face model once more, in float32 at least, all of it trainable."""
     with unwrapped(student) as hf:
         own = copy.deepcopy(hf)
     own = own.to(torch.promote_types(getattr(torch, dtype), torch.float32))
-    if getattr(own.config.get_text_config(), "attn_logit_softcapping", None) is None and own._supports_sdpa:
+    if fused and getattr(own.config.get_text_config(), "attn_logit_softcapping", None) is None and own._supports_sdpa:
         own.set_attn_implementation("sdpa")
     return own.requires_grad_(True)
 
@@ -340,7 +386,8 @@ def _fused(hf: Any):
 def _digest(lessons: Sequence[Lesson]) -> str:
     sides: list[Callable[[Lesson], Example]] = [lambda one: one.student, lambda one: one.teacher]
     parts = [digest([side(lesson) for lesson in lessons])[:12] for side in sides]
-    return "-".join([*parts, format(hash(tuple(lesson.weight for lesson in lessons)) % 2**32, "x")])
+    rest = hash(tuple((lesson.weight, lesson.ignored) for lesson in lessons)) % 2**32
+    return "-".join([*parts, format(rest, "x")])
 
 
 def _refuse(

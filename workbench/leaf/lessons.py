@@ -30,14 +30,17 @@ class Lesson:
         student: what the student reads.
         teacher: what the teacher reads.
         weight: how much it counts beside the lessons of its batch.
+        ignored: positions of the student's context that later tokens should not attend to, such as a confounding span;
+            they matter where `distill` is given `attention`.
 
     Raises:
-        InputError: two sides with different targets, or a weight below zero.
+        InputError: two sides with different targets, a weight below zero, or ignored positions outside the context.
     """
 
     student: Example
     teacher: Example
     weight: float | int = 1.0
+    ignored: tuple[int, ...] = ()
 
     def __post_init__(self):
         if self.student.target != self.teacher.target:
@@ -47,6 +50,12 @@ class Lesson:
             )
         if not self.weight >= 0:
             raise InputError(f"A lesson's weight must be 0 or more, not {self.weight}.")
+        outside = [p for p in self.ignored if not 0 <= p < len(self.student.context)]
+        if outside:
+            raise InputError(
+                f"Lesson {self.student.identifier!r} ignores position {outside[0]}, and its context has "
+                f"{len(self.student.context)} tokens."
+            )
 
     @property
     def scored(self) -> int:

@@ -40,15 +40,33 @@ def scored_logits(hf: Any, examples: Sequence[Example], vocabulary: int) -> Floa
         examples: run in one pass, padded on the right.
         vocabulary: logits of so many tokens are kept.
     """
+    return observed(hf, examples, vocabulary)[0]
+
+
+def observed(
+    hf: Any, examples: Sequence[Example], vocabulary: int, attention: bool = False
+) -> tuple[Float[Tensor, "scored vocab"], tuple[Float[Tensor, "row head query key"], ...]]:
+    """The same, with the attention of every layer.
+
+    Args:
+        hf: a Hugging Face model; for attention its implementation must be eager.
+        examples: run in one pass, padded on the right.
+        vocabulary: logits of so many tokens are kept.
+        attention: whether attention is wanted; else there is none.
+    """
     width = max(len(e.tokens) for e in examples)
     keep = width - min(len(e.context) for e in examples) + 1
     tokens = torch.tensor([[*e.tokens, *[e.tokens[-1]] * (width - len(e.tokens))] for e in examples])
     parameter = next(hf.parameters())
+    keywords: dict[str, Any] = {"use_cache": False, "logits_to_keep": keep}
+    if attention:
+        keywords["output_attentions"] = True
     with _narrow(parameter):
-        logits = hf(input_ids=tokens.to(parameter.device), use_cache=False, logits_to_keep=keep).logits
+        out = hf(input_ids=tokens.to(parameter.device), **keywords)
     row, place = scored_places(examples)
     place = place - (width - keep)
-    return logits[row.to(logits.device), place.to(logits.device), :vocabulary]
+    logits = out.logits[row.to(out.logits.device), place.to(out.logits.device), :vocabulary]
+    return logits, tuple(out.attentions) if attention else ()
 
 
 def scored_places(examples: Sequence[Example]) -> tuple[Int[Tensor, " scored"], Int[Tensor, " scored"]]:

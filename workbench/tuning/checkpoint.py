@@ -25,8 +25,8 @@ from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.original import original_logits, unwrapped
-from workbench.tuning.card import readme
 from workbench.processes import first_process, wait
+from workbench.tuning.card import readme
 from workbench.tuning.slices import Projection, attention_modules
 
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}

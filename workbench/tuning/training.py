@@ -22,9 +22,9 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
+from workbench.processes import Processes, gathered, shard_like
 from workbench.run_state import Curves, State, StateFile
 from workbench.tuning.deltas import Tunable
-from workbench.processes import Processes, gathered, shard_like
 from workbench.tuning.recipe import Recipe
 from workbench.tuning.tokens import IGNORED, Row, padded
 

@@ -33,18 +33,19 @@ import xarray as xr
 from workbench.leaf import beyond
 from workbench.leaf.baselines import Arm, compare, matched, upweighted, verified
 from workbench.leaf.examples import Example
-from workbench.leaf.gaps import hardest
+from workbench.leaf.hardness import hardest
 from workbench.leaf.planted.detection import DETECTION_SCORES, detected, on_own_output, planted_positions
 from workbench.leaf.planted.models import right
 from workbench.leaf.planted.regimes import model, regime
 from workbench.leaf.planted.task import Problems, examples, problems
 from workbench.leaf.pruning import Pruned
 from workbench.leaf.selection import select_examples
-from workbench.leaf.sensitivity import sensitivity
+from workbench.leaf.scoring import sensitivity
 
 THRESHOLD = {"instruction": 0.10, "response": 0.34}
 """Of three tokens in a prefix the paper's thresholds would select one, and half a clause distracts as well."""
 OTHER_THRESHOLDS = (0.05, 0.15)
+ATTENTION = (1, 5)
 FEW = 30
 """Misled examples that are known where labels are few."""
 SELECTORS = ("gradient_difference", "student_gradient", "perplexity", "random")
@@ -256,6 +257,15 @@ def _arms(
         wanted["disagreeing + hard transplanted"] = Arm(
             [*wanted["disagreeing, half"].counterfactuals, *wanted["hard transplanted, half"].counterfactuals], 0.5
         )
+    misled_at = sides["instruction"].index.tolist() if "instruction" in sides else []
+    chance = kept.get("instruction random", [])
+    for strength in ATTENTION:
+        wanted[f"released, {strength}"] = Arm(beyond.released(whole, leaf, misled_at), 0.5, strength)
+    wanted["released at random"] = Arm(beyond.released(whole, chance, misled_at), 0.5, ATTENTION[-1])
+    wanted["released, oracle"] = Arm(
+        beyond.released(whole, kept.get("instruction oracle", []), misled_at), 0.5, ATTENTION[-1]
+    )
+    wanted["few released"] = Arm(beyond.released(whole, leaf, misled_at[:FEW]), 0.5, ATTENTION[-1])
     first = set(sides["instruction"].index[:FEW].tolist()) if "instruction" in sides else set()
     few = [one for one in leaf if one.origin in first]
     if len({one.origin for one in few}) > 1:
