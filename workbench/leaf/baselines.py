@@ -27,11 +27,12 @@ from workbench.results import Journal, provenance
 
 
 class Arm(NamedTuple):
-    """One way to distil: what is given as counterfactuals, how it is mixed, and what ignored positions count."""
+    """One way to distil: counterfactuals, mix, what ignored positions count, other lessons on the originals."""
 
     counterfactuals: Sequence[Any] = ()
     mix: Mix = "concat"
     attention: float | int = 0.0
+    originals: Sequence[Any] | None = None
 
 
 def matched(
@@ -139,7 +140,8 @@ def compare(
             key = f"{name} {seed}"
             if key not in stored:
                 own = {"mix": arm.mix, "attention": arm.attention, "steps": steps, "seed": seed}
-                made = distill(student, teacher, examples, arm.counterfactuals, **own, **options)
+                originals = examples if arm.originals is None else arm.originals
+                made = distill(student, teacher, originals, arm.counterfactuals, **own, **options)
                 stored[key] = _piece(measure(made.model), made.record)
                 if journal is not None:
                     journal.add(key, stored[key])

@@ -11,6 +11,7 @@ transplanted   the student reads any example with a confounding span put in at a
 repaired       the originals whose pruned prompts were accepted, once each
 released       originals, unpruned, whose confounding spans the student should stop attending to: with `distill`'s
                `attention` the loss has the attention that later tokens pay to them
+               (`suspects` finds spans in all examples, also in those that the student answers rightly, without labels)
 shifted        the originals, each weighted by how much pruning moves the student: KL(S(x) || S(x without the span))
 
 All are lists of `Lesson`s, to be given to `workbench.leaf.distill` as counterfactuals.
@@ -22,11 +23,15 @@ from typing import Any
 
 import numpy as np
 
+from workbench.batching import BatchSize
 from workbench.errors import InputError
+from workbench.leaf.asking import ask
 from workbench.leaf.examples import Example
 from workbench.leaf.hardness import gaps
 from workbench.leaf.lessons import Lesson
-from workbench.leaf.pruning import Pruned
+from workbench.leaf.pruning import Pruned, prune
+from workbench.leaf.scoring import sensitivity
+from workbench.leaf.thresholds import candidates
 
 
 def crossed(examples: Sequence[Example], pruned: Sequence[Pruned]) -> list[Lesson]:
@@ -62,6 +67,37 @@ def released(examples: Sequence[Example], pruned: Sequence[Pruned], which: Seque
         found.setdefault(one.origin, set()).update(one.removed)
     chosen = sorted(found) if which is None else list(which)
     return [Lesson(examples[i], examples[i], ignored=tuple(sorted(found.get(i, ())))) for i in chosen]
+
+
+def suspects(
+    student: Any,
+    teacher: Any,
+    examples: Sequence[Example],
+    *,
+    score: str = "gradient_difference",
+    threshold: float = 0.10,
+    batch_size: BatchSize = "auto",
+    seed: int = 0,
+    progress: bool = True,
+) -> list[Pruned]:
+    """Spans that the student heeds and the teacher can do without, in all examples.
+
+    The student is not asked, so that a shortcut is found where it gives the right answer away, too.
+
+    Args:
+        student: a bridge from `workbench.load`.
+        teacher: another, whose answer must stay right without the span.
+        examples: the originals.
+        score: the name of a score.
+        threshold: a fraction.
+        batch_size: examples at a time.
+        seed: of the random score.
+        progress: show bars.
+    """
+    found = sensitivity(student, teacher, examples, scores=[score], batch_size=batch_size, seed=seed, progress=progress)
+    pruned = prune(examples, candidates(found, threshold=threshold))
+    proved = ask(teacher, [one.example for one in pruned], batch_size=batch_size, progress=progress)
+    return [one for one, right in zip(pruned, proved["correct"].values, strict=True) if right]
 
 
 def exchanged(examples: Sequence[Example], pruned: Sequence[Pruned], n: int, seed: int = 0) -> list[Lesson]:

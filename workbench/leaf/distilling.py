@@ -323,7 +323,7 @@ class _Run:
 def ignored_attention(
     patterns: Sequence[Float[Tensor, "row head query key"]], lessons: Sequence[Lesson]
 ) -> Float[Tensor, " row"]:
-    """Attention on the ignored positions of each lesson: mean over layers, heads and the tokens behind the last of them.
+    """Attention on the ignored positions of each lesson: mean over layers, heads and later tokens.
 
     Args:
         patterns: of every layer, rows padded on the right.

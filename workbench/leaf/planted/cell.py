@@ -39,8 +39,8 @@ from workbench.leaf.planted.models import right
 from workbench.leaf.planted.regimes import model, regime
 from workbench.leaf.planted.task import Problems, examples, problems
 from workbench.leaf.pruning import Pruned
-from workbench.leaf.selection import select_examples
 from workbench.leaf.scoring import sensitivity
+from workbench.leaf.selection import select_examples
 
 THRESHOLD = {"instruction": 0.10, "response": 0.34}
 """Of three tokens in a prefix the paper's thresholds would select one, and half a clause distracts as well."""
@@ -265,6 +265,17 @@ def _arms(
     wanted["released, oracle"] = Arm(
         beyond.released(whole, kept.get("instruction oracle", []), misled_at), 0.5, ATTENTION[-1]
     )
+    every = {
+        way: beyond.released(
+            whole,
+            beyond.suspects(student, teacher, whole, score=score, batch_size=64, progress=False),
+            range(len(whole)),
+        )
+        for way, score in (("found", "gradient_difference"), ("random", "random"))
+    }
+    wanted["released everywhere"] = Arm((), "concat", ATTENTION[-1], every["found"])
+    wanted["released everywhere at random"] = Arm((), "concat", ATTENTION[-1], every["random"])
+    wanted["released everywhere + misled"] = Arm(misled, 0.5, ATTENTION[-1], every["found"])
     wanted["few released"] = Arm(beyond.released(whole, leaf, misled_at[:FEW]), 0.5, ATTENTION[-1])
     first = set(sides["instruction"].index[:FEW].tolist()) if "instruction" in sides else set()
     few = [one for one in leaf if one.origin in first]
@@ -273,7 +284,7 @@ def _arms(
     by_chance = kept.get("instruction random", [])
     if len({one.origin for one in by_chance}) > 1:
         wanted["hard transplanted at random, half"] = hard_of(beyond.transplanted(whole, by_chance, n))
-    return {key: arm for key, arm in wanted.items() if key == "KD" or arm.counterfactuals}
+    return {key: arm for key, arm in wanted.items() if key == "KD" or arm.counterfactuals or arm.originals}
 
 
 def _distilled(

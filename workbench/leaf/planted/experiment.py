@@ -82,11 +82,14 @@ def gather(cells: dict[tuple[str, int], xr.Dataset]) -> xr.Dataset:
     Args:
         cells: by regime and seed.
     """
-    rows = [cell.expand_dims(regime=[name], seed=[seed]) for (name, seed), cell in cells.items()]
-    orders = {dim: max((cell[dim].values.tolist() for cell in cells.values() if dim in cell), key=len, default=[])
-              for dim in ("arm", "selector", "score", "reader", "level", "measure")}  # fmt: skip
-    found = xr.combine_by_coords(rows, combine_attrs="drop")
-    assert isinstance(found, xr.Dataset)
+    dims = ("arm", "selector", "score", "reader", "level", "measure")
+    orders = {dim: max((cell[dim].values.tolist() for cell in cells.values()), key=len) for dim in dims}
+    together: dict[str, Any] = {"join": "outer", "data_vars": "all", "coords": "minimal", "compat": "override"}
+    rows = []
+    for name in dict.fromkeys(name for name, _ in cells):
+        mine = {seed: cell for (other, seed), cell in cells.items() if other == name}
+        rows.append(xr.concat(list(mine.values()), xr.Variable("seed", list(mine)), **together))
+    found = xr.concat(rows, xr.Variable("regime", list(dict.fromkeys(name for name, _ in cells))), **together)
     return found.sel({dim: _ordered(found[dim].values, order) for dim, order in orders.items() if dim in found.dims})
 
 
