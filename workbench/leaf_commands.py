@@ -1,4 +1,4 @@
-"""The commands of LeaF: `workbench leaf find`, each with the names and the defaults of the function that it calls."""
+"""The commands of LeaF, `workbench leaf find|distill|toy`, with the names and defaults of the functions they call."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -104,9 +104,122 @@ def find(
         say(f"  {path}")
 
 
-LEAF: dict[str, Callable[..., Any]] = {"find": find}
+def distill(
+    student: Name,
+    teacher: Name,
+    data: str,
+    out: Path,
+    counterfactuals: Path | None = None,
+    n: int | None = None,
+    split: str = "train",
+    mix: float | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    cache: Path | None = None,
+    steps: int | None = None,
+    epochs: float = 3,
+    learning_rate: float = 1e-5,
+    batch_size: int = 32,
+    micro_batch: int = 8,
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Distil a copy of the student on data and on counterfactuals, and save it as a Hugging Face checkpoint.
+
+    Example: workbench leaf distill --student my-1b --teacher my-8b --data gsm8k/train.jsonl
+    --counterfactuals confounders.counterfactuals.jsonl --top-k 64 --out distilled
+
+    Args:
+        student: Organism name, local folder of safetensors, or Hub id.
+        teacher: Another, which reads the same token ids.
+        data: A .jsonl, .json or .csv file of questions and answers, or a data set of the Hub: the originals.
+        out: Folder for the checkpoint; the run's state lies beside it, and a run that was stopped goes on.
+        counterfactuals: JSON lines that `workbench leaf find` wrote. Without them this is plain distillation.
+        n: The first so many rows of the data.
+        split: Of a data set of the Hub.
+        mix: The weight of the originals' loss, from 0 to 1; by default originals and counterfactuals are one pile.
+        temperature: Of both distributions.
+        top_k: Keep so many of the teacher's likeliest tokens on disk instead of running it in the loop.
+        cache: Folder for them; by default beside `out`.
+        steps: Updates; by default `epochs`.
+        epochs: Passes over the data.
+        learning_rate: The highest; it falls to zero along a cosine.
+        batch_size: Examples per update.
+        micro_batch: Examples per forward pass.
+        seed: Of the order.
+        progress: Show bars.
+    """
+    import workbench as wb
+    from workbench import leaf, results
+    from workbench.papers.keeping import quiet_load
+    from workbench.tuning.checkpoint import refuse_taken
+
+    results.check_writable(out.parent)
+    refuse_taken(out)
+    models = quiet_load(student), quiet_load(teacher)
+    examples = leaf.read_examples(models[0], data, n=n, split=split)
+    others = leaf.read_examples(models[0], counterfactuals) if counterfactuals else []
+    made = leaf.distill(
+        *models,
+        examples,
+        others,
+        mix="concat" if mix is None else mix,
+        temperature=temperature,
+        top_k=top_k,
+        cache=cache or out.with_suffix(".teacher"),
+        steps=steps,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        seed=seed,
+        resume=out.with_suffix(".state"),
+        progress=progress,
+    )
+    record = results.save(made.record, out.with_suffix(".nc"))
+    loss = made.record["loss"].values
+    say(f"{len(examples)} originals and {len(others)} counterfactuals, {len(loss)} updates.")
+    say(f"The loss went from {loss[0]:.4f} to {loss[-1]:.4f}.")
+    for path in (wb.export(made.model, out), record):
+        say(f"  {path}")
+
+
+def toy(
+    out: Path = Path("leaf-toy.nc"),
+    regimes: tuple[str, ...] = ("B",),
+    seeds: tuple[int, ...] = (0,),
+    small: bool = False,
+    processes: int = 2,
+    progress: bool = True,
+) -> None:
+    """Run the planted experiment: train teachers and students, find the planted tokens, prune, distil, compare.
+
+    A regime and seed takes some minutes on one core; with --small, where only the measuring is shorter, about half.
+    A run that was stopped goes on.
+
+    Example: workbench leaf toy --regimes B A S N D --seeds 0 1 2 3 4 5 --processes 16 --out record.nc
+
+    Args:
+        out: File for the result; the models lie in `models` beside it.
+        regimes: B (strongly misled), A (weakly), S (small corpus), N (unseen noise), D (smaller student).
+        seeds: One teacher each, and one student per regime.
+        small: Fewer updates, examples and tests.
+        processes: Cells at a time.
+        progress: Show bars.
+    """
+    from workbench import leaf
+    from workbench.papers.leaf import summary
+
+    size = leaf.toy.SMALL if small else None
+    found = leaf.toy.run(out, regimes, seeds, size=size, processes=processes, progress=progress)
+    for line in summary(found):
+        say(line)
+    say(f"The result is {out}")
+
+
+LEAF: dict[str, Callable[..., Any]] = {"find": find, "distill": distill, "toy": toy}
 """What follows `workbench leaf`."""
 
 
 def leaf() -> None:
-    """Find what distracts a student model from its teacher's answers: `workbench leaf find`."""
+    """Find what distracts a student from its teacher's answers, and distil: `workbench leaf find|distill|toy`."""

@@ -18,9 +18,9 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
-from workbench.leaf.planted.cell import Size, measure_cell, one_thread
-from workbench.leaf.planted.models import Schooling
-from workbench.leaf.planted.regimes import regime, school
+from workbench.leaf.toy.cell import Size, measure_cell, one_thread
+from workbench.leaf.toy.models import Schooling
+from workbench.leaf.toy.regimes import regime, school
 from workbench.results import Journal, check_writable, provenance
 
 SEEDS = (0, 1, 2, 3, 4, 5)

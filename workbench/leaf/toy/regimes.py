@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError, suggest
-from workbench.leaf.planted.models import SMALLER, STUDENT, TEACHER, Schooling, read, tokenizer, trained, write
-from workbench.leaf.planted.task import MODULUS, Problems, problems
+from workbench.leaf.toy.models import SMALLER, STUDENT, TEACHER, Schooling, read, tokenizer, trained, write
+from workbench.leaf.toy.task import MODULUS, Problems, problems
 
 TEACHING = Schooling(1900, 1 / MODULUS, sister=0.25, shape=dict(TEACHER))
 _MISLED = Schooling(700, 1.0, sister=0.25, shape=dict(STUDENT))
@@ -111,7 +111,7 @@ def model(name: str, seed: int = 0, folder: str | Path = SHIPPED) -> Any:
         there = ", ".join(sorted(p.stem for p in Path(folder).glob("*.safetensors"))) or "nothing"
         raise InputError(
             f"There is no model {path.stem} in {folder}, which holds {there}. Train it with "
-            "workbench.leaf.planted.school, or run `workbench leaf toy`."
+            "workbench.leaf.toy.school, or run `workbench leaf toy`."
         )
     shape = TEACHER if whose == "teacher" else regime(whose).schooling.shape
     made = load(read(path, shape), tokenizer=tokenizer())

@@ -14,9 +14,9 @@ from scipy.stats import rankdata
 
 from workbench.leaf.asking import ask
 from workbench.leaf.examples import Example
-from workbench.leaf.planted.task import EOS, Problems
 from workbench.leaf.scores import SCORES
 from workbench.leaf.thresholds import oriented
+from workbench.leaf.toy.task import EOS, Problems
 
 DETECTION_SCORES = tuple(SCORES)
 

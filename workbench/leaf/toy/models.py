@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from workbench.errors import InputError
-from workbench.leaf.planted.task import BOS, EOS, WORDS, Problems, problems
+from workbench.leaf.toy.task import BOS, EOS, WORDS, Problems, problems
 from workbench.results import check_writable
 
 TEACHER = {"hidden_size": 48, "intermediate_size": 128}

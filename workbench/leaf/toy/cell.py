@@ -34,13 +34,13 @@ from workbench.leaf import beyond
 from workbench.leaf.baselines import Arm, compare, matched, upweighted, verified
 from workbench.leaf.examples import Example
 from workbench.leaf.hardness import hardest
-from workbench.leaf.planted.detection import DETECTION_SCORES, detected, on_own_output, planted_positions
-from workbench.leaf.planted.models import right
-from workbench.leaf.planted.regimes import model, regime
-from workbench.leaf.planted.task import Problems, examples, problems
 from workbench.leaf.pruning import Pruned
 from workbench.leaf.scoring import sensitivity
 from workbench.leaf.selection import select_examples
+from workbench.leaf.toy.detection import DETECTION_SCORES, detected, on_own_output, planted_positions
+from workbench.leaf.toy.models import right
+from workbench.leaf.toy.regimes import model, regime
+from workbench.leaf.toy.task import Problems, examples, problems
 
 THRESHOLD = {"instruction": 0.10, "response": 0.34}
 """Of three tokens in a prefix the paper's thresholds would select one, and half a clause distracts as well."""
@@ -333,7 +333,7 @@ def _looks(readers: Mapping[str, Any], teacher: Any, drawn: Problems, size: Size
 
 
 def _asked(case: Example) -> list[int]:
-    from workbench.leaf.planted.task import WORDS
+    from workbench.leaf.toy.task import WORDS
 
     letters = [WORDS.index(letter) for letter in ASKED]
     begins = [p for p in case.positions if case.tokens[p] in letters]

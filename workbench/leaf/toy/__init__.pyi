@@ -1,0 +1,17 @@
+from .cell import Size as Size
+from .cell import measure_cell as measure_cell
+from .cell import test_sets as test_sets
+from .detection import detected as detected
+from .detection import planted_positions as planted_positions
+from .experiment import SMALL as SMALL
+from .experiment import run as run
+from .models import right as right
+from .regimes import REGIMES as REGIMES
+from .regimes import model as model
+from .regimes import regime as regime
+from .regimes import school as school
+from .shelf import measured as measured
+from .task import Problems as Problems
+from .task import examples as examples
+from .task import problems as problems
+from .task import text as text
