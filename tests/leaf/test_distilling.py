@@ -54,7 +54,7 @@ def by_hand(student, teacher, plan, reduction, temperature=1.0):
             optimizer.param_groups[0]["lr"] = settings.rate(step, plan.steps)
             optimizer.step()
             optimizer.zero_grad()
-            found.append(float(loss))
+            found.append(loss.item())
     return np.array(found)
 
 
@@ -67,7 +67,7 @@ def test_training_equals_the_definition_token_by_token(reduction, temperature):
     ]
     plan = Plan(lessons_of(whole), crossed, mix=0.5, batch=4, steps=3)
     found = losses(student, teacher, whole, crossed, mix=0.5, steps=3, reduction=reduction, temperature=temperature)
-    np.testing.assert_allclose(found, by_hand(student, teacher, plan, reduction, temperature), rtol=1e-8)
+    np.testing.assert_allclose(found, by_hand(student, teacher, plan, reduction, temperature), rtol=1e-6)
 
 
 def test_the_first_response_token_is_scored_and_nothing_behind_the_last():
@@ -85,7 +85,7 @@ def test_how_a_batch_is_cut_changes_nothing_and_a_smaller_last_batch_is_averaged
     np.testing.assert_allclose(cuts[0], cuts[1], rtol=1e-9)
     np.testing.assert_allclose(cuts[0], cuts[2], rtol=1e-9)
     plan = Plan(lessons_of(made()), [], batch=5, epochs=2)
-    np.testing.assert_allclose(cuts[0], by_hand(student, teacher, plan, "token"), rtol=1e-8)
+    np.testing.assert_allclose(cuts[0], by_hand(student, teacher, plan, "token"), rtol=1e-6)
 
 
 def test_concatenation_is_lambda_by_numbers():
@@ -161,7 +161,7 @@ def test_rows_that_pad_the_teachers_vocabulary_are_cut_off_before_the_softmax():
 def test_the_given_student_stays_as_it_was_and_the_copy_comes_closer_to_the_teacher():
     student, teacher = pair()
     before = [p.clone() for p in student.parameters()]
-    found = distill(student, teacher, made(), steps=30, **QUICK)
+    found = distill(student, teacher, made(), steps=15, **QUICK)
     assert all(torch.equal(a, b) for a, b in zip(before, student.parameters(), strict=True))
     assert found.record["loss"].values[-3:].mean() < 0.5 * found.record["loss"].values[:3].mean()
     assert next(found.model.parameters()).dtype == torch.float64 and not next(found.model.parameters()).requires_grad

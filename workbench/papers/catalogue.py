@@ -5,13 +5,14 @@ from workbench.papers import (
     active_dormant,
     active_dormant_toys,
     inactive_heads,
+    leaf,
     leaf_word_problems,
     pinpoint,
     sycophancy,
 )
 from workbench.papers.orders import Recipe
 
-PAPERS = (sycophancy, pinpoint, active_dormant, active_dormant_toys, inactive_heads, leaf_word_problems)
+PAPERS = (sycophancy, pinpoint, active_dormant, active_dormant_toys, inactive_heads, leaf, leaf_word_problems)
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for paper in PAPERS for recipe in paper.RECIPES}
 
 

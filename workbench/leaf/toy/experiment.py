@@ -18,15 +18,16 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
+from workbench.leaf.toy.arms import MAIN
 from workbench.leaf.toy.cell import Size, measure_cell, one_thread
 from workbench.leaf.toy.models import Schooling
 from workbench.leaf.toy.regimes import regime, school
 from workbench.results import Journal, check_writable, provenance
 
-SEEDS = (0, 1, 2, 3, 4, 5)
-DEVELOPMENT = (100, 101, 102)
+SEEDS = (1, 2, 3, 4, 5, 6)
+DEVELOPMENT = (0,)
 """Seeds on which the objective was chosen that is named as ours."""
-SMALL = Size(steps=60, detect=60, test=500)
+SMALL = Size(steps=60, detect=60, test=500, arms=MAIN)
 """For a look at the whole pipeline; its models are schooled as in full."""
 
 
@@ -65,7 +66,7 @@ def run(
     journal = Journal(out, facts)
     if journal.result is not None:
         return journal.result
-    cells = [(name, seed) for name in regimes for seed in seeds]
+    cells = [(name, seed) for seed in seeds for name in regimes]
     pupils = dict.fromkeys((regime(name).pupil, seed) for name, seed in cells)
     wanted = [("teacher", seed) for seed in seeds] + list(pupils)
     _side_by_side(_schooled, [(*one, str(models), schooling) for one in wanted], processes, "schooling", progress)

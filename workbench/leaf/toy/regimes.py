@@ -41,7 +41,7 @@ class Regime:
     title: str
     schooling: Schooling
     pupil: str
-    corpus: int = 6000
+    corpus: int = 3000
 
     def problems(self, seed: int) -> Problems:
         """The corpus of a seed."""
@@ -92,12 +92,12 @@ def school(name: str, seed: int, folder: str | Path, change: Callable[[Schooling
     return path
 
 
-def model(name: str, seed: int = 0, folder: str | Path = SHIPPED) -> Any:
+def model(name: str, seed: int = 1, folder: str | Path = SHIPPED) -> Any:
     """A teacher or student as a bridge with its tokenizer.
 
     Args:
         name: "teacher", or a regime for its student.
-        seed: of its training; seed 0 of teacher, A, B and N comes with the package.
+        seed: of its training; seed 1 of teacher, A, B and N comes with the package.
         folder: where models lie.
 
     Raises:

@@ -73,12 +73,12 @@ class Problems:
 
 def problems(
     n: int,
-    rho: float = 1 / MODULUS,
+    rho: float | int = 1 / MODULUS,
     seed: int = 0,
     *,
-    distracted: float = 0.75,
-    sister: float = 0.0,
-    in_response: float = 0.0,
+    distracted: float | int = 0.75,
+    sister: float | int = 0.0,
+    in_response: float | int = 0.0,
 ) -> Problems:
     """Draw problems.
 

@@ -1,0 +1,140 @@
+"""The arms of the experiment: what is given as counterfactuals, by name, made only where it is wanted.
+
+Arms that end in "half" (and the released ones) have half of every batch from their own lessons, the others one pile.
+Spans are by gradient difference unless the name says otherwise; "random" ones are verified alike.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from workbench.leaf import beyond
+from workbench.leaf.baselines import Arm, upweighted
+from workbench.leaf.examples import Example
+from workbench.leaf.hardness import hardest
+from workbench.leaf.lessons import Lesson
+from workbench.leaf.pruning import Pruned
+
+OTHER_THRESHOLDS = (0.05, 0.15)
+ATTENTION = 5
+"""What attention on ignored positions counts in the loss."""
+FEW = 30
+"""Misled examples that are known where labels are few."""
+MAIN = ("KD", "LeaF", "oracle", "misled, half", "released", "released at random", "released everywhere")
+"""The arms that were taken over from the development students to fresh ones."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What arms are made from.
+
+    Attributes:
+        student: a bridge.
+        teacher: another.
+        whole: the corpus.
+        misled: places in it of the misled examples with the distractor in the prompt (or with none).
+        misled_late: the same with a prefix.
+        kept: accepted counterfactuals by selector, in the corpus's numbering.
+        lessons: how many lessons of its own an arm sees.
+    """
+
+    student: Any
+    teacher: Any
+    whole: list[Example]
+    misled: list[int]
+    misled_late: list[int]
+    kept: Mapping[str, list[Pruned]]
+    lessons: int
+
+    def spans(self, selector: str) -> list[Pruned]:
+        """Accepted counterfactuals of a selector; none where nothing was."""
+        return self.kept.get(selector, [])
+
+    @cached_property
+    def leaf(self) -> list[Pruned]:
+        """The paper's counterfactuals."""
+        return self.spans("instruction gradient_difference")
+
+    @cached_property
+    def examples(self) -> list[Example]:
+        """The misled examples."""
+        return [self.whole[i] for i in self.misled]
+
+    @cached_property
+    def suspects(self) -> list[Lesson]:
+        """The whole corpus with what the student heeds and the teacher does not need as ignored positions."""
+        return self._everywhere("gradient_difference")
+
+    @cached_property
+    def suspects_at_random(self) -> list[Lesson]:
+        """The same with spans at random."""
+        return self._everywhere("random")
+
+    def hard(self, lessons: Sequence[Any]) -> Arm:
+        """As many of the hardest lessons as there are misled examples."""
+        return Arm(hardest(self.student, self.teacher, lessons, max(1, len(self.misled)), micro_batch=64), 0.5)
+
+    def released(self, selector: str, which: Sequence[int], attention: int = ATTENTION) -> Arm:
+        """Misled examples with a selector's spans ignored."""
+        return Arm(beyond.released(self.whole, self.spans(selector), which), 0.5, attention)
+
+    def _everywhere(self, score: str) -> list[Lesson]:
+        found = beyond.suspects(self.student, self.teacher, self.whole, score=score, batch_size=64, progress=False)
+        return beyond.released(self.whole, found, range(len(self.whole)))
+
+
+_SPANS = "instruction gradient_difference"
+BUILDERS: dict[str, Callable[[Material], Arm]] = {
+    "KD": lambda m: Arm(),
+    "LeaF": lambda m: Arm(m.leaf),
+    "LeaF at 0.05": lambda m: Arm(m.spans(f"{_SPANS} at 0.05")),
+    "LeaF at 0.15": lambda m: Arm(m.spans(f"{_SPANS} at 0.15")),
+    "LeaF collective": lambda m: Arm(m.spans("instruction collective")),
+    "LeaF response": lambda m: Arm(m.spans("response gradient_difference")),
+    "LeaF instruction + response": lambda m: Arm([*m.leaf, *m.spans("response gradient_difference")]),
+    "random": lambda m: Arm(m.spans("instruction random")),
+    "perplexity": lambda m: Arm(m.spans("instruction perplexity")),
+    "oracle": lambda m: Arm(m.spans("instruction oracle")),
+    "teacher-only filter": lambda m: Arm(m.spans("teacher only")),
+    "misled": lambda m: Arm(upweighted(m.examples, len(m.leaf))),
+    "LeaF, half": lambda m: Arm(m.leaf, 0.5),
+    "oracle, half": lambda m: Arm(m.spans("instruction oracle"), 0.5),
+    "misled, half": lambda m: Arm(m.examples, 0.5),
+    "misled at both levels, half": lambda m: Arm([m.whole[i] for i in (*m.misled, *m.misled_late)], 0.5),
+    "disagreeing, half": lambda m: m.hard(m.whole),
+    "few misled, half": lambda m: Arm(m.examples[:FEW], 0.5),
+    "crossed, half": lambda m: Arm(beyond.crossed(m.whole, m.leaf), 0.5),
+    "repaired, half": lambda m: Arm(beyond.repaired(m.whole, m.leaf), 0.5),
+    "shifted, half": lambda m: Arm(beyond.shifted(m.student, m.whole, m.leaf, micro_batch=64), 0.5),
+    "hard exchanged, half": lambda m: m.hard(beyond.exchanged(m.whole, m.leaf, m.lessons)),
+    "hard transplanted, half": lambda m: m.hard(beyond.transplanted(m.whole, m.leaf, m.lessons)),
+    "hard transplanted at random, half": lambda m: m.hard(
+        beyond.transplanted(m.whole, m.spans("instruction random"), m.lessons)
+    ),
+    "released": lambda m: m.released(_SPANS, m.misled),
+    "released, four times as strongly": lambda m: m.released(_SPANS, m.misled, 4 * ATTENTION),
+    "released at random": lambda m: m.released("instruction random", m.misled),
+    "released, oracle": lambda m: m.released("instruction oracle", m.misled),
+    "released everywhere": lambda m: Arm((), "concat", ATTENTION, m.suspects),
+    "released everywhere at random": lambda m: Arm((), "concat", ATTENTION, m.suspects_at_random),
+    "released everywhere + misled": lambda m: Arm(m.examples, 0.5, ATTENTION, m.suspects),
+    "few released": lambda m: m.released(_SPANS, m.misled[:FEW]),
+}
+
+
+def arms(material: Material, names: Sequence[str]) -> dict[str, Arm]:
+    """The arms of these names; those without counterfactuals of their own are left out.
+
+    Args:
+        material: what they are made from.
+        names: keys of `BUILDERS`.
+    """
+    made: dict[str, Arm] = {}
+    several = len({one.origin for one in material.leaf}) > 1
+    chance = len({one.origin for one in material.spans("instruction random")}) > 1
+    for name in names:
+        needs = {"exchanged": several, "transplanted": several, "crossed": several, "at random, half": chance}
+        if all(there for word, there in needs.items() if word in name):
+            made[name] = BUILDERS[name](material)
+    return {name: arm for name, arm in made.items() if name == "KD" or arm.counterfactuals or arm.originals}

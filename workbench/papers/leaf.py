@@ -1,0 +1,304 @@
+"""LeaF (arXiv 2506.07851): the paper's figures on the planted task as named recipes, and the published numbers.
+
+1. `pruning-gain` (figures 1 and 2): answers that turn right when spans go, by what chose the spans.
+2. `masking-strategies` (figure 7): are the planted tokens found, and what do distillations add to plain KD.
+3. `response-level` (figure 8): instruction, response, both.
+4. `threshold-sensitivity` (figures 9 and 10).
+5. `case-study` (figure 11): where models look before and after.
+6. `published`: the table of the paper's repository as differences to KD.
+
+They are drawn from the experiment that comes with the package (`workbench.leaf.toy.measured`), and what the sentences
+say is computed from it. The hypotheses were written before the runs (`workbench.leaf.toy.cell`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from workbench.leaf import published, toy
+from workbench.leaf.baselines import paired
+from workbench.papers.active_dormant_toys import ToyFigure
+from workbench.papers.orders import Drawn
+from workbench.plots import compose
+from workbench.plots import toys as plots
+from workbench.plots.differences import differences
+
+TITLES = {name: f"{name}: {one.title}" for name, one in toy.REGIMES.items()}
+CHOSEN_BY = {
+    "gradient_difference": "gradient difference",
+    "student_gradient": "student's gradient",
+    "perplexity": "perplexity",
+    "random": "random",
+    "oracle": "oracle",
+}
+READERS = {
+    "teacher": "teacher",
+    "student": "before",
+    "KD": "KD",
+    "LeaF": "LeaF",
+    "misled, half": "misled, half",
+    "released": "released (ours)",
+}
+
+
+def pruning_gain() -> Drawn:
+    """Share of misled answers that turn right, and that turn right with the teacher's still right."""
+    found = toy.measured()
+    after, rescued = (_by_selector(found, name) for name in ("student_after", "rescued"))
+    figure = compose.grid(
+        [[plots.bars(after, label="Share of removed spans")], [plots.bars(rescued, label="Share of misled examples")]],
+        [
+            ["The student's answer turns right when the span goes (0 before)"],
+            ["Some span of the example goes and both models are right"],
+        ],
+        title="What pruning is worth, by what chose the spans",
+    )
+    ours, chance = (_mean(found["rescued"].sel(selector=f"instruction {s}")) for s in ("gradient_difference", "random"))
+    oracle, broken = (
+        _mean(found["rescued"].sel(selector="instruction oracle")),
+        _mean(found["teacher_breaks"].sel(selector="instruction gradient_difference")),
+    )
+    return Drawn(
+        figure,
+        f"Spans by gradient difference rescue {_per(ours)} of the misled examples, random ones {_per(chance)}, the "
+        f"planted clause {_per(oracle)} (regimes {', '.join(ours)}). Where the student is right after a span by "
+        f"gradient difference went, the teacher is wrong in {_per(broken)}: without verification these would be kept.",
+    )
+
+
+def masking_strategies() -> Drawn:
+    """Hit of every score by regime, and the difference to KD of every way to distil."""
+    found = toy.measured()
+    hit = found["hit"].sel(level="instruction")
+    known = [str(s) for s in hit["score"].values]
+    shown = {s: title for s, title in {**CHOSEN_BY, "occlusion": "occlusion"}.items() if s in known}
+    bars = {title: _by_regime(hit.sel(score=s)) for s, title in shown.items()}
+    figure = compose.grid(
+        [[plots.bars(bars, label="Share of examples")], [_forest(found, "conflict")]],
+        [
+            ["The most confounding token is a planted one"],
+            ["Accuracy on conflicts after distillation, difference to KD (95 % over seeds)"],
+        ],
+        title="Are the planted tokens found, and does it pay",
+    )
+    return Drawn(figure, " ".join(findings(found)))
+
+
+def response_level() -> Drawn:
+    """Conflicts in the prompt and in the response under instruction- and response-level counterfactuals."""
+    found = toy.measured()
+    wanted = {
+        "LeaF": "instruction",
+        "LeaF response": "response",
+        "LeaF instruction + response": "instruction + response",
+    }
+    panels = []
+    for measure in ("conflict", "response"):
+        apart = _paired(found, measure)
+        rows = {title: _row(apart, arm, found) for arm, title in wanted.items() if arm in apart["arm"].values}
+        panels.append(differences(rows, label="Difference to KD"))
+    figure = compose.beside(
+        panels,
+        ["Distractor in the prompt", "Distractor in the response"],
+        title="Counterfactuals of prompts and of responses",
+    )
+    rescued = _mean(found["rescued"].sel(selector="response gradient_difference"))
+    gains = {
+        measure: _mean(_paired(found, measure)["difference"].sel(arm="LeaF instruction + response"))
+        for measure in ("conflict", "response")
+    }
+    return Drawn(
+        figure,
+        f"At the response level pruning rescues {_per(rescued)} of the misled examples. Both levels together add "
+        f"{_signed(gains['conflict'])} to KD on conflicts in the prompt and {_signed(gains['response'])} on those in "
+        "the response. The paper reports instruction only < two segments, without numbers that could be read here.",
+    )
+
+
+def threshold_sensitivity() -> Drawn:
+    """Rescued examples and difference to KD by threshold, with the paper's best thresholds named."""
+    found = toy.measured()
+    selectors = {
+        "0.05": "instruction gradient_difference at 0.05",
+        "0.10": "instruction gradient_difference",
+        "0.15": "instruction gradient_difference at 0.15",
+    }
+    arms = {"0.05": "LeaF at 0.05", "0.10": "LeaF", "0.15": "LeaF at 0.15"}
+    rescued = {
+        TITLES[str(r)]: {t: _seeds(found["rescued"].sel(regime=r, selector=s)) for t, s in selectors.items()}
+        for r in found["regime"].values
+    }
+    apart = _paired(found, "conflict")
+    rows = {t: _row(apart, arm, found) for t, arm in arms.items()}
+    figure = compose.beside(
+        [plots.bars(rescued, label="Share of misled examples"), differences(rows, label="Difference to KD")],
+        ["Rescued by spans, by threshold", "Accuracy on conflicts"],
+        title="How much to prune",
+    )
+    best = {
+        str(r): max(arms, key=lambda t, r=r: float(apart["difference"].sel(regime=r, arm=arms[t])))
+        for r in found["regime"].values
+    }
+    told = ", ".join(f"{size} {value:.2f}" for size, value in published.BEST_THRESHOLD["instruction"].items())
+    largest = float(abs(apart["difference"].sel(arm=list(arms.values()))).max())
+    return Drawn(
+        figure,
+        f"Larger thresholds rescue more examples. The best threshold by accuracy is "
+        f"{', '.join(f'{t} in {r}' for r, t in best.items())} (published best: {told}), but no mean difference to KD "
+        f"is larger than {largest:.3f}.",
+    )
+
+
+def case_study() -> Drawn:
+    """Shares of attention and of the gradient on planted and asked tokens, for models before and after."""
+    found = toy.measured()
+    panels = []
+    for look in ("attention", "gradient"):
+        share = found["share"].sel(look=look, tokens="planted")
+        panels.append(
+            plots.bars(
+                {title: _by_regime(share.sel(reader=reader)) for reader, title in READERS.items()},
+                label=f"Share of {look}",
+            )
+        )
+    figure = compose.grid(
+        [[panels[0]], [panels[1]]],
+        [["Attention on the planted clause, of all prunable tokens"], ["Gradient on it"]],
+        title="Where models look in conflicts, before and after",
+    )
+    attention = found["share"].sel(look="attention", tokens="planted")
+    means = {title: _mean(attention.sel(reader=reader)) for reader, title in READERS.items()}
+    return Drawn(
+        figure,
+        "Attention on the planted clause: "
+        + "; ".join(f"{title} {_per(mean)}" for title, mean in means.items())
+        + ". How the paper aggregates attention is not known; this is the mean over response positions, heads, layers.",
+    )
+
+
+def as_published() -> Drawn:
+    """The repository's table: what LeaF adds to KD, by benchmark and student."""
+    names = [name for group in published.BENCHMARKS.values() for name in group]
+    sizes = [n for group in published.BENCHMARKS.values() for n in group.values()]
+    rows: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for i, (name, n) in enumerate(zip(names, sizes, strict=True)):
+        rows[name] = {}
+        for student, table in published.ACCURACY.items():
+            a, b = table["LeaF instruction + response"][i] / 100, table["KD"][i] / 100
+            error = 1.96 * np.sqrt(a * (1 - a) / n + b * (1 - b) / n)
+            rows[name][student] = (100 * (a - b), 100 * (a - b - error), 100 * (a - b + error))
+    flat = [one for row in rows.values() for one in row.values()]
+    clear = sum(low > 0 for _, low, _ in flat)
+    gains = list(published.gains().values())
+    math, code = (sum(one) / len(gains) for one in zip(*gains, strict=True))
+    return Drawn(
+        differences(rows, label="Points over KD (unpaired binomial 95 %)", title="LeaF over KD as published"),
+        f"The published table has LeaF {math:.2f} points over KD on math and {code:.2f} on code. {clear} of "
+        f"{len(flat)} cells are significant by themselves, one run each, without the pairing by questions.",
+    )
+
+
+def findings(found: xr.Dataset) -> list[str]:
+    """What became of the hypotheses, one sentence each, computed from a record.
+
+    Args:
+        found: of `workbench.leaf.toy.run`.
+    """
+    hit = found["hit"].sel(level="instruction")
+    told = [
+        "Hit (most confounding token planted): "
+        + "; ".join(f"{CHOSEN_BY[s]} {_per(_mean(hit.sel(score=s)))}" for s in tuple(CHOSEN_BY)[:4])
+        + "."
+    ]
+    own = found["own_output_hit"].sel(level="instruction")
+    told.append(f"Scored on the student's own output instead of the gold response: {_per(_mean(own))}.")
+    if found.sizes["seed"] < 2:
+        base = found["value"].sel(measure="conflict")
+        shown = [a for a in ("KD", "LeaF", "misled, half", "released") if a in base["arm"].values]
+        return [*told, "Conflicts: " + "; ".join(f"{arm} {_per(_mean(base.sel(arm=arm)))}" for arm in shown) + "."]
+    apart = _paired(found, "conflict")
+    for arm in ("LeaF", "oracle", "misled, half", "released"):
+        told.append(f"{arm} over KD on conflicts: {_with_intervals(apart, arm, found)}.")
+    fair = _paired(found, "conflict", "misled, half")
+    told.append(f"Ours (released) over up-weighting the same examples: {_with_intervals(fair, 'released', found)}.")
+    return told
+
+
+def summary(found: xr.Dataset) -> list[str]:
+    """A few lines about a record, for the command line.
+
+    Args:
+        found: of `workbench.leaf.toy.run`.
+    """
+    return findings(found)
+
+
+def _paired(found: xr.Dataset, measure: str, reference: str = "KD") -> xr.Dataset:
+    return paired(found["value"].sel(measure=measure, drop=True), reference)
+
+
+def _forest(found: xr.Dataset, measure: str):
+    apart = _paired(found, measure)
+    arms = [str(arm) for arm in apart["arm"].values if arm != "KD" and not str(arm).startswith("LeaF at")]
+    rows = {arm: _row(apart, arm, found) for arm in arms}
+    ours = [arm for arm in arms if arm.startswith(("released", "few released"))]
+    return differences({arm: row for arm, row in rows.items() if row}, label="Difference to KD", marked=ours)
+
+
+def _row(apart: xr.Dataset, arm: str, found: xr.Dataset) -> dict[str, tuple[float, float, float]]:
+    row = {}
+    for r in found["regime"].values:
+        one = apart.sel(regime=r, arm=arm)
+        if np.isfinite(float(one["low"])):
+            row[TITLES[str(r)]] = (float(one["difference"]), float(one["low"]), float(one["high"]))
+    return row
+
+
+def _by_selector(found: xr.Dataset, name: str) -> dict[str, dict[str, Sequence[float]]]:
+    return {
+        title: {
+            TITLES[str(r)]: _seeds(found[name].sel(regime=r, selector=f"instruction {s}"))
+            for r in found["regime"].values
+        }
+        for s, title in CHOSEN_BY.items()
+    }
+
+
+def _seeds(values: xr.DataArray) -> list[float]:
+    return values.dropna("seed").values.tolist()
+
+
+def _mean(values: xr.DataArray) -> dict[str, float]:
+    means = values.mean("seed") if "seed" in values.dims else values
+    return {
+        str(r): float(means.sel(regime=r)) for r in means["regime"].values if np.isfinite(float(means.sel(regime=r)))
+    }
+
+
+def _per(means: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:.2f} ({r})" for r, value in means.items())
+
+
+def _signed(means: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:+.3f} ({r})" for r, value in means.items())
+
+
+def _with_intervals(apart: xr.Dataset, arm: str, found: xr.Dataset) -> str:
+    rows = _row(apart, arm, found)
+    short = {title.split(":")[0]: one for title, one in rows.items()}
+    return "; ".join(f"{mean:+.3f} ({low:+.3f} to {high:+.3f}) in {r}" for r, (mean, low, high) in short.items())
+
+
+def _recipe(name: str, title: str, draw: Callable[[], Drawn]) -> ToyFigure:
+    return ToyFigure(f"leaf/{name}", title, draw)
+
+
+RECIPES = (
+    _recipe("pruning-gain", "What pruning is worth", pruning_gain),
+    _recipe("masking-strategies", "Scores and distillations compared", masking_strategies),
+    _recipe("response-level", "Counterfactuals of prompts and responses", response_level),
+    _recipe("threshold-sensitivity", "How much to prune", threshold_sensitivity),
+    _recipe("case-study", "Where models look before and after", case_study),
+    _recipe("published", "LeaF over KD as published", as_published),
+)
