@@ -297,8 +297,8 @@ def tune(
     from workbench.papers.keeping import quiet_load
     from workbench.papers.measuring import read_questions
     from workbench.patching import random_units
+    from workbench.processes import first_process
     from workbench.tuning.checkpoint import refuse_taken
-    from workbench.tuning.processes import first_process
 
     results.check_writable(out.parent)
     refuse_taken(out)

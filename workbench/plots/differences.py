@@ -18,6 +18,7 @@ def differences(
     *,
     label: str,
     marked: Sequence[str] = (),
+    zero: bool = True,
     title: str | None = None,
 ) -> go.Figure:
     """A dot with an interval for each row and group.
@@ -26,6 +27,7 @@ def differences(
         rows: By row, from top to bottom, then by group: mean, low and high. Rows may lack groups.
         label: Title of the x axis.
         marked: Rows whose names are bold.
+        zero: Draw a line where there is no difference.
         title: Title above the figure.
     """
     groups = list(dict.fromkeys(group for row in rows.values() for group in row))
@@ -64,5 +66,6 @@ def differences(
         tickfont={"size": 12, "color": INK},
     )
     figure.update_xaxes(title_text=label, zeroline=False)
-    figure.add_vline(x=0, line={"color": SOFT, "width": 1, "dash": "dot"})
+    if zero:
+        figure.add_vline(x=0, line={"color": SOFT, "width": 1, "dash": "dot"})
     return figure

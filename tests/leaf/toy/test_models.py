@@ -60,7 +60,7 @@ def test_the_tokenizer_knows_the_words():
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match="There is no model B-7 in .*, which holds nothing"):
+    with pytest.raises(InputError, match=r"There is no model B-7 in .*, which holds nothing"):
         model("B", 7, tmp_path)
     with pytest.raises(InputError, match="There is no regime 'X'"):
         model("X")
