@@ -164,8 +164,8 @@ def paired(values: xr.DataArray, reference: str, *, over: str = "seed", level: f
         level: of the interval.
 
     Returns:
-        `difference`, `low`, `high`, `better` (the share of runs with a positive difference) and `p` (two-sided paired
-        t-test); NaN where all runs differ alike or there is only one.
+        `difference`, `low`, `high`, `better` (the share of runs with a positive difference), `p` (two-sided paired
+        t-test) and `runs`, their number; intervals and p are NaN where there is only one.
 
     Raises:
         InputError: no such arm.
@@ -174,17 +174,19 @@ def paired(values: xr.DataArray, reference: str, *, over: str = "seed", level: f
     if reference not in known:
         raise InputError(f"There is no arm {reference!r}; {suggest(reference, known)}")
     apart = (values - values.sel(arm=reference, drop=True)).transpose(..., over)
-    n, mean = apart.sizes[over], apart.mean(over)
-    error = apart.std(over, ddof=1) / np.sqrt(n) if n > 1 else mean * np.nan
-    half = float(stats.t.ppf((1 + level) / 2, max(n - 1, 1))) * error
-    statistic = (mean / error.where(error > 0)).values
+    n, mean = apart.count(over), apart.mean(over)
+    error = apart.std(over, ddof=1) / np.sqrt(n)
+    freedom = np.maximum(n - 1, 1)
+    half = xr.where(n > 1, stats.t.ppf((1 + level) / 2, freedom), np.nan) * error
+    statistic = abs(mean / error.where(error > 0))
     return xr.Dataset(
         {
             "difference": mean,
             "low": mean - half,
             "high": mean + half,
-            "better": (apart > 0).mean(over),
-            "p": (mean.dims, 2 * stats.t.sf(np.abs(statistic), max(n - 1, 1))),
+            "better": (apart > 0).sum(over) / n,
+            "p": xr.where(n > 1, 2 * stats.t.sf(statistic, freedom), np.nan),
+            "runs": n,
         }
     )
 

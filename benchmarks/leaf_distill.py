@@ -1,9 +1,9 @@
-"""Speed of LeaF; prints a table.
+"""Speed of LeaF's distillation with the teacher in the loop and with its logits from disk; prints a table.
 
-    python benchmarks/leaf.py distill                  # on the CPU: Llamas of 38 M parameters
-    python benchmarks/leaf.py distill --device cuda    # shapes of Llama-3.2-1B and Llama-3.1-8B, random weights
+    python benchmarks/leaf_distill.py                # on the CPU: Llamas of 38 M parameters
+    python benchmarks/leaf_distill.py --device cuda  # shapes of Llama-3.2-1B and Llama-3.1-8B, random weights
 
-distill: one update of the student with the teacher in the loop, and with its top-k logits read from disk, on the same
+One update of the student with the teacher in the loop, and with its top-k logits read from disk, on the same
 lessons. The loss of both is given: what lies outside the k counts as one outcome, so the second is the smaller one.
 Logits are multiplied by 5, so that few tokens hold most of the teacher's mass, as in trained models. The first pass of
 the teacher over all lessons is timed apart.
@@ -90,7 +90,6 @@ def distill(device: str, repeats: int, top_k: int, batch: int, lengths: tuple[in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("distill",))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--top-k", type=int, default=64)
