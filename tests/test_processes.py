@@ -10,10 +10,9 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from tests.tuning.several import RUNS, tune, weights
-from workbench import results
+from workbench import processes, results
 from workbench.errors import InputError
 from workbench.processes import Processes, shard_like, whole
-from workbench.tuning import processes
 
 TOLERANCE = {torch.float64: 1e-9, torch.bfloat16: 2e-2}
 

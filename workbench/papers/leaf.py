@@ -290,13 +290,13 @@ def _row(apart: xr.Dataset, arm: str, found: xr.Dataset) -> dict[str, tuple[floa
 
 
 def _by_selector(found: xr.Dataset, name: str) -> dict[str, dict[str, Sequence[float]]]:
-    return {
-        title: {
-            TITLES[str(r)]: _seeds(found[name].sel(regime=r, selector=f"instruction {s}"))
-            for r in found["regime"].values
-        }
-        for s, title in CHOSEN_BY.items()
-    }
+    chosen = {title: found[name].sel(selector=f"instruction {s}") for s, title in CHOSEN_BY.items()}
+    return {title: _by_regime(values) for title, values in chosen.items()}
+
+
+def _by_regime(values: xr.DataArray) -> dict[str, Sequence[float]]:
+    seeds = {str(r): _seeds(values.sel(regime=r)) for r in values["regime"].values}
+    return {TITLES[r]: numbers for r, numbers in seeds.items() if numbers}
 
 
 def _seeds(values: xr.DataArray) -> list[float]:
