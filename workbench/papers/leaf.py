@@ -238,6 +238,7 @@ def findings(found: xr.Dataset) -> list[str]:
         + "; ".join(f"{CHOSEN_BY[s]} {_per(_mean(hit.sel(score=s)))}" for s in tuple(CHOSEN_BY)[:4])
         + "."
     ]
+    told.append("Schooling is on responses alone, so that perplexity of prompts is a weak rival in this task.")
     own = found["own_output_hit"].sel(level="instruction")
     told.append(f"Scored on the student's own output instead of the gold response: {_per(_mean(own))}.")
     if found.sizes["seed"] < 2:
