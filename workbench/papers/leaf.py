@@ -73,7 +73,11 @@ def masking_strategies() -> Drawn:
     found = toy.measured()
     hit = found["hit"].sel(level="instruction")
     known = [str(s) for s in hit["score"].values]
-    shown = {s: title for s, title in {**CHOSEN_BY, "occlusion": "occlusion"}.items() if s in known}
+    shown = {
+        s: title
+        for s, title in {**CHOSEN_BY, "occlusion": "occlusion"}.items()
+        if s in known and s != "student_gradient"
+    }
     bars = {title: _by_regime(hit.sel(score=s)) for s, title in shown.items()}
     figure = compose.grid(
         [[plots.bars(bars, label="Share of examples")], [_forest(found, "conflict")]],
@@ -286,7 +290,7 @@ def _row(apart: xr.Dataset, arm: str, found: xr.Dataset) -> dict[str, tuple[floa
     for r in found["regime"].values:
         one = apart.sel(regime=r, arm=arm)
         if np.isfinite(float(one["low"])):
-            row[TITLES[str(r)]] = (float(one["difference"]), float(one["low"]), float(one["high"]))
+            row[str(r)] = (float(one["difference"]), float(one["low"]), float(one["high"]))
     return row
 
 

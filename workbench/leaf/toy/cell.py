@@ -22,8 +22,9 @@ H9  Released lessons, the misled originals with attention on the found spans as 
 H10 Shortcuts are found without labels in examples that the student answers rightly (`suspects`), and released there
     they beat plain distillation, which rehearses them.
 
-H6 to H10 were tried on development students (seed 0 of B). What was taken over to fresh students (seeds from 1 on) is
-`arms.MAIN`, on as many students as there was time for (the record says which), with two comparisons that count: released over "misled, half", and released everywhere over KD.
+H6 to H10 were tried on development students (seed 0 of B). What was taken over to fresh students (seeds from 1 on; the
+record says which were measured) is `arms.MAIN`, with two comparisons that count: released over "misled, half", and
+released everywhere over KD.
 """
 
 from collections.abc import Mapping, Sequence
