@@ -325,8 +325,7 @@ def _signed(means: Mapping[str, float]) -> str:
 
 def _with_intervals(apart: xr.Dataset, arm: str, found: xr.Dataset) -> str:
     rows = _row(apart, arm, found)
-    short = {title.split(":")[0]: one for title, one in rows.items()}
-    return "; ".join(f"{mean:+.3f} ({low:+.3f} to {high:+.3f}) in {r}" for r, (mean, low, high) in short.items())
+    return "; ".join(f"{mean:+.3f} ({low:+.3f} to {high:+.3f}) in {r}" for r, (mean, low, high) in rows.items())
 
 
 def _recipe(name: str, title: str, draw: Callable[[], Drawn]) -> ToyFigure:
