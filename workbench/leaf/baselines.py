@@ -139,7 +139,7 @@ def compare(
         for seed in seeds:
             key = f"{name} {seed}"
             if key not in stored:
-                own = {"mix": arm.mix, "attention": arm.attention, "steps": steps, "seed": seed}
+                own: dict[str, Any] = {"mix": arm.mix, "attention": arm.attention, "steps": steps, "seed": seed}
                 originals = examples if arm.originals is None else arm.originals
                 made = distill(student, teacher, originals, arm.counterfactuals, **own, **options)
                 stored[key] = _piece(measure(made.model), made.record)

@@ -115,7 +115,7 @@ def exchanged(examples: Sequence[Example], pruned: Sequence[Pruned], n: int, see
     _refuse_few(pruned)
     rng, made = np.random.default_rng(seed), []
     while len(made) < n:
-        host, giver = (pruned[i] for i in rng.integers(0, len(pruned), 2))
+        host, giver = (pruned[int(i)] for i in rng.integers(0, len(pruned), 2))
         if host.origin != giver.origin:
             span = [_original(examples, giver).tokens[p] for p in giver.removed]
             made.append(Lesson(inserted(host.example, host.removed[0], span), host.example))
@@ -137,7 +137,7 @@ def transplanted(examples: Sequence[Example], pruned: Sequence[Pruned], n: int, 
     _refuse_few(pruned)
     rng, made = np.random.default_rng(seed), []
     while len(made) < n:
-        giver, at = pruned[rng.integers(len(pruned))], int(rng.integers(len(examples)))
+        giver, at = pruned[int(rng.integers(len(pruned)))], int(rng.integers(len(examples)))
         host, original = examples[at], _original(examples, giver)
         if at == giver.origin or not host.positions or (host.prefix > 0) != (original.prefix > 0):
             continue

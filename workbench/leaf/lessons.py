@@ -127,7 +127,7 @@ class Plan:
             sizes, self._piles = [batch], [[*originals, *counterfactuals]]
             self._shares = [1.0]
         else:
-            first = batch if mix == 1 else 0 if mix == 0 else min(max(round(batch * mix), 1), batch - 1)
+            first = batch if mix == 1 else 0 if mix == 0 else min(max(round(batch * float(mix)), 1), batch - 1)
             parts = [(first, list(originals), float(mix)), (batch - first, list(counterfactuals), 1 - float(mix))]
             sizes, self._piles, shares = zip(*[part for part in parts if part[0]], strict=True)
             self._shares = list(shares)

@@ -162,9 +162,12 @@ def objectives() -> Drawn:
     tried = toy.measured("development")
     values = tried["value"].sel(regime="B").isel(seed=0)
     order = values.sel(measure="conflict").sortby(values.sel(measure="conflict"), ascending=False)["arm"].values
+    accuracy = {
+        str(arm): {str(m): float(values.sel(arm=arm, measure=m)) for m in values["measure"].values} for arm in order
+    }
     rows = {
         str(arm): {
-            title: (float(values.sel(arm=arm, measure=m)),) * 3
+            title: (accuracy[str(arm)][m], accuracy[str(arm)][m], accuracy[str(arm)][m])
             for m, title in (("conflict", "conflicts"), ("sister", "with a marker not in the lessons"))
         }
         for arm in order

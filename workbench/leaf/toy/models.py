@@ -64,6 +64,7 @@ def untrained(shape: dict[str, int], seed: int = 0) -> Any:
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    sizes: dict[str, Any] = dict(shape)
     config = LlamaConfig(
         vocab_size=len(WORDS),
         num_hidden_layers=2,
@@ -74,7 +75,7 @@ def untrained(shape: dict[str, int], seed: int = 0) -> Any:
         eos_token_id=EOS,
         pad_token_id=EOS,
         initializer_range=0.15,
-        **shape,
+        **sizes,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -187,5 +188,5 @@ def tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="z"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # ty: ignore[invalid-assignment]
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="</s>")
