@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from workbench.errors import InputError
 from workbench.models.organisms import NAMES, card, folder
-from workbench.models.organisms.card import package, readme, spread
+from workbench.models.organisms.cards import package, readme, spread
 from workbench.models.organisms.corpus import (
     build_streams,
     data_folder,
