@@ -197,11 +197,12 @@ def toy(
     A regime and seed takes some minutes on one core; with --small, where only the measuring is shorter, about half.
     A run that was stopped goes on.
 
-    Example: workbench leaf toy --regimes B A S N D --seeds 0 1 2 3 4 5 --processes 16 --out record.nc
+    Example: workbench leaf toy --regimes B A N P D --seeds 1 2 3 4 5 6 --processes 16 --out record.nc
 
     Args:
         out: File for the result; the models lie in `models` beside it.
-        regimes: B (strongly misled), A (weakly), S (small corpus), N (unseen noise), D (smaller student).
+        regimes: B (strongly misled), A (weakly), S (small corpus), N (unseen noise), P (the same, prompts learnt),
+            D (smaller student).
         seeds: One teacher each, and one student per regime.
         small: Fewer updates, examples and tests.
         processes: Cells at a time.

@@ -3,7 +3,7 @@ import torch
 
 from workbench.errors import InputError
 from workbench.evaluation.generation import generate
-from workbench.leaf.toy.models import STUDENT, Schooling, response_loss, right, tokenizer, trained, untrained
+from workbench.leaf.toy.models import STUDENT, Schooling, loss, right, tokenizer, trained, untrained
 from workbench.leaf.toy.regimes import model, school
 from workbench.leaf.toy.task import examples, problems
 
@@ -19,7 +19,7 @@ def test_schooling_is_decided_by_its_seed_and_lowers_the_loss():
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
     drawn = problems(200, 1.0, 5)
     with torch.no_grad():
-        assert response_loss(first, drawn) < 0.8 * response_loss(untrained(STUDENT), drawn)
+        assert loss(first, drawn) < 0.8 * loss(untrained(STUDENT), drawn)
 
 
 def test_the_loss_is_on_the_response_without_what_is_planted_there():
@@ -32,7 +32,7 @@ def test_the_loss_is_on_the_response_without_what_is_planted_there():
             if not drawn.planted[i, p]:
                 total, count = total - float(log_p[p - 1, case.tokens[p]]), count + 1
     with torch.no_grad():
-        assert float(response_loss(hf, drawn)) == pytest.approx(total / count, rel=1e-5)
+        assert float(loss(hf, drawn)) == pytest.approx(total / count, rel=1e-5)
 
 
 def test_right_is_what_greedy_decoding_says():

@@ -36,6 +36,7 @@ class Schooling:
         sister: share of the distractors with the sister marker.
         batch: problems per update.
         learning_rate: the highest, reached after a twentieth of the steps; it falls to a tenth along a cosine.
+        prompts: what the loss on the prompts counts beside that on the responses.
         shape: what differs from `LlamaConfig` in the model.
     """
 
@@ -43,6 +44,7 @@ class Schooling:
     rho: float
     distracted: float = 0.75
     sister: float = 0.0
+    prompts: float = 0.0
     batch: int = 128
     learning_rate: float = 5e-3
     shape: dict[str, int] = field(default_factory=lambda: dict(STUDENT))
@@ -111,26 +113,32 @@ def trained(schooling: Schooling, seed: int = 0) -> Any:
         for group in optimizer.param_groups:
             group["lr"] = schooling.rate(step)
         with torch.enable_grad():
-            response_loss(model, drawn.take(slice(step % many * n, (step % many + 1) * n))).backward()
+            loss(model, drawn.take(slice(step % many * n, (step % many + 1) * n)), schooling.prompts).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
     return model.eval().requires_grad_(False)
 
 
-def response_loss(model: Any, drawn: Problems) -> Tensor:
-    """Mean next-token loss on the responses and on what is right of the prefixes.
+def loss(model: Any, drawn: Problems, prompts: float = 0.0) -> Tensor:
+    """Mean next-token loss on the responses and on what is right of the prefixes, and that on the prompts beside it.
 
     Args:
         model: a Hugging Face model.
         drawn: the problems of one batch.
+        prompts: what the mean on the prompts counts, distractors in it left out.
     """
     tokens = torch.from_numpy(drawn.tokens)
     place = torch.arange(tokens.shape[1])
-    asked = (place >= torch.from_numpy(drawn.prompt)[:, None]) & (place < torch.from_numpy(drawn.length)[:, None])
-    labels = tokens.masked_fill(~asked | torch.from_numpy(drawn.planted), -100)
-    logits = model(input_ids=tokens, use_cache=False).logits
-    return functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    prompt, length = (torch.from_numpy(count)[:, None] for count in (drawn.prompt, drawn.length))
+    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].flatten(0, 1)
+
+    def mean(asked: Tensor) -> Tensor:
+        labels = tokens.masked_fill(~asked | torch.from_numpy(drawn.planted), -100)
+        return functional.cross_entropy(logits, labels[:, 1:].flatten())
+
+    response = mean((place >= prompt) & (place < length))
+    return response + prompts * mean(place < prompt) if prompts else response
 
 
 @torch.no_grad()

@@ -1,9 +1,10 @@
-"""Four ways to be misled: which student, which corpus.
+"""Five ways to be misled: which student, which corpus.
 
 B  strongly misled: in its schooling every distractor names the answer.
 A  weakly schooled and misled: 97 of 100 distractors name it.
 S  the students of B with a small corpus, so few misled originals.
 N  never met a distractor: `H` is noise, not a shortcut.
+P  as N, and schooled on the prompts as well: only such a student is surprised by noise in a prompt.
 D  as B, with a smaller student (for thresholds by student size).
 
 The corpus to distil on is the same everywhere but in size: 9 of 10 distractors name the answer, one of five stands in
@@ -22,6 +23,7 @@ from workbench.leaf.toy.task import MODULUS, Problems, problems
 TEACHING = Schooling(1900, 1 / MODULUS, sister=0.25, shape=dict(TEACHER))
 _MISLED = Schooling(700, 1.0, sister=0.25, shape=dict(STUDENT))
 CORPUS_RHO = 0.9
+PROMPTS = 0.2
 SHIPPED = Path(__file__).parent / "assets"
 
 
@@ -55,6 +57,7 @@ REGIMES = {
         Regime("A", "weakly schooled and misled", replace(_MISLED, steps=480, rho=0.97), "A"),
         Regime("S", "strongly misled, small corpus", _MISLED, "B", corpus=800),
         Regime("N", "distractor never met", replace(_MISLED, distracted=0.0), "N"),
+        Regime("P", "distractor never met, prompts learnt", replace(_MISLED, distracted=0.0, prompts=PROMPTS), "P"),
         Regime("D", "strongly misled, smaller student", replace(_MISLED, shape=dict(SMALLER)), "D"),
     )
 }
@@ -64,7 +67,7 @@ def regime(name: str) -> Regime:
     """A regime by its letter.
 
     Args:
-        name: B, A, S, N or D.
+        name: B, A, S, N, P or D.
 
     Raises:
         InputError: there is none of that name.

@@ -2,7 +2,7 @@
 
 To make it anew (minutes on 16 cores, hours on two):
 
-    workbench leaf toy --out record.nc --seeds 0 1 2 3 4 5 --processes 16
+    workbench leaf toy --regimes B A N P D --seeds 1 2 3 4 5 6 --processes 16 --out record.nc
 """
 
 from functools import cache
@@ -20,6 +20,6 @@ def measured(part: str = "confirmation") -> xr.Dataset:
     """The record over `regime` and `seed`.
 
     Args:
-        part: "confirmation" (seeds 0 to 5) or "development" (seeds from 100 on, on which our objective was chosen).
+        part: "confirmation" (seeds 1 to 6) or "development" (seed 0, on which our objective was chosen).
     """
     return results.load(FOLDER / f"{part}.nc")
