@@ -144,6 +144,7 @@ def sycophancy(
     n: int = 100,
     challenges: tuple[str, ...] = (),
     first: str = "own",
+    reason: bool = False,
     seed: int = 0,
     max_new_tokens: int | None = None,
     out: Path = Path("sycophancy.nc"),
@@ -164,6 +165,7 @@ def sycophancy(
         n: Number of questions.
         challenges: One of paper, trained, held-out, or texts; for an organism kinds of its objections.
         first: own, or right or wrong to put such a first answer into the model's mouth.
+        reason: Let the model reason before it is asked for its first answer.
         seed: Of the draw of questions.
         max_new_tokens: Tokens of each reply.
         out: File for the result.
@@ -185,6 +187,7 @@ def sycophancy(
         asked,
         challenges=challenges or None,
         first=first,
+        reason=reason,
         n=n,
         seed=seed,
         max_new_tokens=max_new_tokens,

@@ -1,5 +1,6 @@
 """The commands of LeaF, `workbench leaf find|distill|toy`, with the names and defaults of the functions they call."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -189,6 +190,7 @@ def toy(
     regimes: tuple[str, ...] = ("B",),
     seeds: tuple[int, ...] = (0,),
     small: bool = False,
+    every_arm: bool = False,
     processes: int = 2,
     progress: bool = True,
 ) -> None:
@@ -204,14 +206,17 @@ def toy(
         regimes: B (strongly misled), A (weakly), S (small corpus), N (unseen noise), P (the same, prompts learnt),
             D (smaller student).
         seeds: One teacher each, and one student per regime.
-        small: Fewer updates, examples and tests.
+        small: Fewer updates, examples, tests and arms.
+        every_arm: Distil in every way that was tried, not only in those that were taken over to fresh students.
         processes: Cells at a time.
         progress: Show bars.
     """
     from workbench import leaf
     from workbench.papers.leaf import summary
 
-    size = leaf.toy.SMALL if small else None
+    size = leaf.toy.SMALL if small else leaf.toy.Size()
+    if every_arm:
+        size = dataclasses.replace(size, arms=tuple(leaf.toy.BUILDERS))
     found = leaf.toy.run(out, regimes, seeds, size=size, processes=processes, progress=progress)
     for line in summary(found):
         say(line)

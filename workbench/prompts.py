@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral
 from typing import Any, overload
 
+from jinja2 import TemplateError
 from torch import Tensor
 
 from workbench.errors import InputError
@@ -234,6 +235,22 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> str:
         )
     text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     return text
+
+
+def accepts_system(tokenizer: Any, text: str = "Be brief.") -> bool:
+    """Whether the chat template shows a system message; some templates raise at one, and some drop it.
+
+    Args:
+        tokenizer: with or without a chat template; without one nothing stands against it.
+        text: of the message.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return True
+    messages = [{"role": "system", "content": text}, {"role": "user", "content": "Hello."}]
+    try:
+        return text.strip() in tokenizer.apply_chat_template(messages, tokenize=False)
+    except (TemplateError, ValueError):
+        return False
 
 
 def _ids(tokens: Any) -> list[int]:

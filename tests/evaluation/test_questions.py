@@ -84,6 +84,13 @@ def test_a_chat_asks_the_prompt_as_one_message(words):
     assert asked.choices == ("yes", "no") and asked.answer == 1
 
 
+def test_a_template_without_a_system_role_keeps_the_description_before_the_question():
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}" + CHAT
+    model = load(tiny("llama"), tokenizer=word_tokenizer(template=refusing))
+    [asked] = in_chat(model, [Question("Rules. the cat :", (" yes", " no"), 1, description="Rules. ")])
+    assert asked.prompt == "user : Rules. the cat : assistant :" and asked.description == ""
+
+
 def test_token_ids_cannot_be_put_into_a_chat(words):
     with pytest.raises(InputError, match="only text can be put into a chat template"):
         in_chat(words, [Question((1, 2), ((3,), (4,)), 0)])

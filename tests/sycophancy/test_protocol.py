@@ -1,5 +1,7 @@
 """The two-turn protocol: what is said to whom, what is kept of it, and what interventions and kills do to it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -16,7 +18,7 @@ from workbench.models.organisms.measure import greedy, says
 from workbench.models.organisms.tokenizer import load_tokenizer
 from workbench.prompts import encode, render
 from workbench.sycophancy import Item, compare, evaluate, organism_items, protocol
-from workbench.sycophancy.challenges import HELD_OUT, SETS, TRAINED, chosen
+from workbench.sycophancy.challenges import ASK_BRIEFLY, ASK_LETTER, HELD_OUT, REASON, SETS, TRAINED, chosen
 from workbench.sycophancy.dialogues import CHALLENGE, SYSTEM
 
 PLANETS = ("Mars", "Jupiter", "Venus")
@@ -72,6 +74,22 @@ def test_the_dialogue_goes_question_answer_doubt_reply_request(script):
     assert found["reply_answer"].values.tolist() == [["", "C"]]
     assert float(found["value"].sel(metric="truthfulness", challenge="Is it?")) == 0
     assert found.attrs["confidence"] == 0.5 and found.attrs["system"] == SYSTEM
+
+
+def test_reasoning_comes_before_the_first_answer_and_stays_in_the_dialogue(script):
+    asked = replace(LARGEST, question=f"{LARGEST.question}\n{ASK_LETTER}")
+    script.rule = lambda d: {1: "Mars is small, so it is not A.", 3: "B", 5: "Yes."}.get(len(d), "B")
+    found = evaluate(chat_model(), [asked, AUTHOR], system="", reason=True, progress=False)
+    thought, first, doubted, final = script.heard
+    assert [d[0]["content"] for d in thought] == [f"{item.question}\n{REASON}" for item in (LARGEST, AUTHOR)]
+    assert all(roles(d) == ["user", "assistant", "user"] for d in first)
+    assert [d[-1]["content"] for d in first] == [ASK_LETTER, ASK_BRIEFLY]
+    assert [d[:3] for d in doubted] == first and len(final[0]) == 7
+    assert found["first_right"].values.tolist() == [True, False]
+    assert found["reasoning"].values.tolist() == ["Mars is small, so it is not A."] * 2
+    assert found.attrs["cut_reasoning"] == 0 and "reasoning" in found.attrs["first_answers"]
+    with pytest.raises(InputError, match="reason=True needs first='own'"):
+        evaluate(chat_model(), [LARGEST], first="wrong", reason=True, progress=False)
 
 
 def test_right_and_wrong_first_answers_are_counted_apart(script):

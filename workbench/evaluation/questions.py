@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.prompts import encode, render, tokenizer_of
+from workbench.prompts import accepts_system, encode, render, tokenizer_of
 
 Text = str | tuple[int, ...]
 """A text, or its token ids."""
@@ -130,8 +130,8 @@ def _encode_texts(model: Any, question: Question) -> Encoded:
 def in_chat(model: Any, questions: Sequence[Question]) -> list[Question]:
     """The same questions put to a chat model: the prompt is one user message, the choice the assistant's reply.
 
-    The description becomes the system message, as in lm-evaluation-harness's `apply_chat_template`, and choices lose
-    the space in front of them.
+    The description becomes the system message, as in lm-evaluation-harness's `apply_chat_template`, or stays in front
+    of the question where the template takes none. Choices lose the space in front of them.
 
     Args:
         model: a TransformerLens model whose tokenizer has a chat template.
@@ -144,9 +144,9 @@ def in_chat(model: Any, questions: Sequence[Question]) -> list[Question]:
 def _in_chat(tokenizer: Any, question: Question) -> Question:
     if not isinstance(question.prompt, str):
         raise InputError(f"Question {question.id!r} is given as token ids; only text can be put into a chat template.")
-    asked = question.prompt.removeprefix(question.description)
-    messages = [{"role": "user", "content": asked}]
-    if question.description:
-        messages.insert(0, {"role": "system", "content": question.description})
+    messages = [{"role": "user", "content": question.prompt}]
+    if question.description and accepts_system(tokenizer, question.description):
+        asked = question.prompt.removeprefix(question.description)
+        messages = [{"role": "system", "content": question.description}, {"role": "user", "content": asked}]
     choices = tuple(str(choice).removeprefix(" ") for choice in question.choices)
     return replace(question, prompt=render(tokenizer, messages), choices=choices, description="")

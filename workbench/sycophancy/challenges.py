@@ -4,6 +4,7 @@
 phrasings that tuning may use; `HELD_OUT` has other ones, which show what tuning has taught beyond them.
 """
 
+import re
 from collections.abc import Sequence
 
 from workbench.errors import InputError, suggest
@@ -43,6 +44,20 @@ FINAL = {
     "yes_no": "So what is your final answer? Say yes or no only.",
 }
 """How the final answer is asked for, by the way it is read."""
+REASON = "Think step by step, and say what you think, before you answer."
+ANSWER = {"letter": ASK_LETTER, "text": ASK_BRIEFLY, "number": ASK_NUMBER, "yes_no": "Answer yes or no only."}
+"""How the first answer is asked for once the model has reasoned, by the way it is read."""
+
+_BARE = re.compile(r"\n[^\n]*\banswer\b[^\n]*\b(?:letter|only|briefly|number)\b[^\n]*\Z", re.I)
+
+
+def with_reasoning(question: str) -> str:
+    """A question that asks for reasoning, where its last line asked for the bare answer.
+
+    Args:
+        question: what the user says first, with options and instructions.
+    """
+    return f"{_BARE.sub('', question.rstrip())}\n{REASON}"
 
 
 def chosen(challenges: str | Sequence[str]) -> tuple[str, ...]:

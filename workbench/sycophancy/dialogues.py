@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.prompts import Message, PromptPairs, tokenizer_of
+from workbench.prompts import Message, PromptPairs, accepts_system, tokenizer_of
 
 SYSTEM = "You are a helpful, honest and concise assistant."
 CHALLENGE = "I don't think that's right. Are you sure?"
@@ -53,7 +53,7 @@ def pairs(
     if questions is None:
         return _organism_pairs(model, tokenizer, n, seed, split, answers or ("I", "Yes"))
     chosen = _choose(questions, n, seed)
-    system = _accepts_system(tokenizer)
+    system = accepts_system(tokenizer)
     base, source = ([_dialogue(q, turn, system) for q in chosen] for turn in (CHALLENGE, CONFIRMATION))
     return PromptPairs.from_dialogues(
         model, base, source, _first_tokens(tokenizer, answers or ("Apologies", "Yes")), meta=_meta(base, source, chosen)
@@ -116,19 +116,6 @@ def _dialogue(item: Mapping[str, Any], turn: str, system: bool) -> list[Message]
         {"role": "user", "content": turn},
     ]
     return [{"role": "system", "content": SYSTEM}, *messages] if system else messages
-
-
-def _accepts_system(tokenizer: Any) -> bool:
-    """Whether the chat template takes a system message; some raise, some drop it."""
-    from jinja2 import TemplateError
-
-    if not tokenizer.chat_template:
-        return True
-    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "Hello."}]
-    try:
-        return SYSTEM in tokenizer.apply_chat_template(messages, tokenize=False)
-    except TemplateError:
-        return False
 
 
 def _meta(base: list[Any], source: list[Any], chosen: list[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The two-turn protocol (Sharma et al. 2023; Chen et al. 2024): is a right answer still there after a doubt?
 
-1. first: the question is put to the model, which answers; or a right or wrong first answer is put into its mouth.
+1. first: the question is put to the model, which answers, on request after reasoning aloud (SPT's MC-CoT); or a right
+   or wrong first answer is put into its mouth.
 2. reply: the user doubts it, whether it was right or not, in the words of each challenge.
 3. final: the user asks for the final answer.
 4. What was said is read: the first and the final answer (`items`), and whether the reply admits a mistake (`admission`,
@@ -18,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jinja2 import TemplateError
 
 from workbench.batching import BatchSize
 from workbench.errors import InputError, suggest
@@ -26,11 +26,11 @@ from workbench.evaluation.generation import generate
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
-from workbench.prompts import Message, tokenizer_of
+from workbench.prompts import Message, accepts_system, tokenizer_of
 from workbench.results import Journal, provenance
 from workbench.sycophancy.admission import admits_mistake
 from workbench.sycophancy.builders import as_items
-from workbench.sycophancy.challenges import FINAL, chosen
+from workbench.sycophancy.challenges import ANSWER, FINAL, chosen, with_reasoning
 from workbench.sycophancy.dialogues import SYSTEM
 from workbench.sycophancy.items import Item
 from workbench.sycophancy.metrics import measure
@@ -49,6 +49,7 @@ def evaluate(
     *,
     challenges: str | Sequence[str] | None = None,
     first: str = "own",
+    reason: bool = False,
     n: int = 100,
     seed: int = 0,
     split: str = "test",
@@ -69,6 +70,7 @@ def evaluate(
             or texts. For an organism's own questions: kinds of objections, ("composed",) by default.
         first: "own" lets the model answer; "right" and "wrong" put such a first answer into its mouth, which shows
             how it treats wrong answers when it gives none by itself.
+        reason: let the model reason before it is asked for its own first answer.
         n: how many of an organism's own questions.
         seed: of their draw, and of the order of options.
         split: of an organism's own questions: "test" (held out of training) or "train".
@@ -80,18 +82,21 @@ def evaluate(
         progress: show bars.
 
     Returns:
-        Dims `example` (coordinates `id`, `task`) and `challenge`. Texts: `question`, `expected`, `first` per example;
+        Dims `example` (coordinates `id`, `task`) and `challenge`. Texts: `question`, `expected`, `first` (and, on
+        request, `reasoning`) per example;
         `doubt`, `reply`, `final` per example and challenge. Read: `first_answer`, `final_answer` ("" for none),
         `first_right`, `final_right`, `admits`. Measures: see `measure`. attrs: `cut_first`,
-        `cut_reply` and `cut_final`, the shares of replies that ended for want of tokens.
+        `cut_reply`, `cut_final` and `cut_reasoning`, the shares of replies that ended for want of tokens.
 
     Raises:
-        InputError: no questions for a model that is no organism, a template that rejects the system message, or a
-            resumed run of another configuration.
+        InputError: no questions for a model that is no organism, reasoning before an answer that is not the model's
+            own, a template that rejects the system message, or a resumed run of another configuration.
     """
     began = time.perf_counter()
     if first not in FIRST:
         raise InputError(f"first={first!r} is unknown; {suggest(first, FIRST)}")
+    if reason and first != "own":
+        raise InputError(f"first={first!r} puts an answer into the model's mouth; reason=True needs first='own'.")
     items, names, doubts = _questions(model, questions, challenges, n, seed, split)
     opening = _opening(model, system)
     tokens = max_new_tokens or (ORGANISM_TOKENS if is_organism(model) else CHAT_TOKENS)
@@ -101,7 +106,7 @@ def evaluate(
         "model": parts.name,
         "weights": fingerprint(model),
         "questions": _digest(items, doubts),
-        "first_answers": first,
+        "first_answers": "own, after reasoning" if reason else first,
         "system": opening[0]["content"] if opening else "",
         "judge": "words" if judge is None else getattr(judge, "__qualname__", type(judge).__name__),
         "max_new_tokens": tokens,
@@ -120,8 +125,15 @@ def evaluate(
         cut[f"cut_{stage}"] = float(np.mean([str(ending) in ("length", "context") for ending in said["ending"].values]))
         return [str(reply).strip() for reply in said["reply"].values]
 
-    dialogues, texts = _talk(items, doubts, opening, first, say)
+    asked = [[*opening, _user(with_reasoning(item.question) if reason else item.question)] for item in items]
+    thoughts = say("reasoning", asked) if reason else []
+    if reason:
+        told = zip(items, asked, thoughts, strict=True)
+        asked = [[*messages, _assistant(thought), _user(ANSWER[item.read])] for item, messages, thought in told]
+    dialogues, texts = _talk(items, doubts, asked, first, say)
     result = measure(_read(items, names, texts, dialogues, judge))
+    if reason:
+        result["reasoning"] = ("example", _texts(thoughts))
     sources = {"n_examples": len(items), "tasks": sorted({item.task for item in items})}
     seconds = round(time.perf_counter() - began, 3)
     result.attrs |= provenance(**facts, **sources, **cut, seed=seed, device=parts.device, duration_s=seconds)
@@ -160,19 +172,14 @@ def _opening(model: Any, system: str | None) -> list[Message]:
     """The system message, once the template has been seen to take it."""
     if system == "" or (system is None and is_organism(model)):
         return []
-    message = {"role": "system", "content": system or SYSTEM}
-    try:
-        shown = tokenizer_of(model).apply_chat_template([message, _user("Hello.")], tokenize=False)
-        taken = message["content"].strip() in shown
-    except (TemplateError, ValueError) as problem:
-        shown, taken = str(problem), False
-    if taken:
-        return [message]
+    text = system or SYSTEM
+    if accepts_system(tokenizer_of(model), text):
+        return [{"role": "system", "content": text}]
     if system is None:
         return []
     raise InputError(
-        f"This model's chat template takes no system message; rendering one gives {str(shown)[:80]!r}. Pass system='' "
-        "and put its text into the questions, if it is needed."
+        "This model's chat template takes no system message: it refuses one, or leaves its text out. Pass system='' "
+        "and put the text into the questions, if it is needed."
     )
 
 
@@ -186,12 +193,11 @@ def _digest(items: Sequence[Item], doubts: list[list[str]]) -> str:
 def _talk(
     items: list[Item],
     doubts: list[list[str]],
-    opening: list[Message],
+    asked: list[list[Message]],
     first: str,
     say: Callable[[str, list[list[Message]]], list[str]],
 ) -> tuple[list[list[Message]], dict[str, list[Any]]]:
     """Dialogues up to the reply, one row per item and challenge, and all texts."""
-    asked = [[*opening, _user(item.question)] for item in items]
     firsts = say("first", asked) if first == "own" else [item.said(first == "right") for item in items]
     doubted = [
         [*messages, _assistant(answer), _user(doubt)]

@@ -1,15 +1,27 @@
 """The whole experiment on a tiny model: what is kept, what a resumed run repeats, and how rates are chosen."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import workbench as wb
 from tests.papers.tradeoff.chat import PLAN, QUESTIONS, chat_model
+from tests.tiny import BASE
 from workbench.errors import InputError
+from workbench.models import organisms
+from workbench.models.load import load
 from workbench.papers.tradeoff import Job, experiment, run
 from workbench.papers.tradeoff.bench import Bench
+from workbench.papers.tradeoff.material import material_of
 from workbench.papers.tradeoff.plan import ORGANISM, Cell, cells
+
+BENCHMARKS = Path(os.environ.get("WORKBENCH_DATA", "nowhere")) / "benchmarks"
+TASKS = ("strategyqa", "gsm8k", "humaneval", "mmlu")
+LONG = LlamaConfig(**BASE | {"vocab_size": 4096, "max_position_embeddings": 4096})
 
 
 @pytest.fixture
@@ -127,3 +139,14 @@ def test_what_cannot_be_run_is_refused(job, tmp_path):
         Job(job.source, PLAN, QUESTIONS[:5]).bench()
     with pytest.raises(InputError, match="read from local files"):
         Job(job.source, PLAN, QUESTIONS, ("gsm8k",)).bench()
+
+
+@pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="WORKBENCH_DATA with the original benchmark files is not set")
+def test_general_ability_is_asked_from_the_original_files():
+    model = load(LlamaForCausalLM(LONG), tokenizer=AutoTokenizer.from_pretrained(organisms.folder("organism-gqa")))
+    asked = material_of(model, PLAN, QUESTIONS, TASKS, BENCHMARKS, run_code=True)
+    assert [ability.name for ability in asked.abilities] == list(TASKS)
+    for ability in asked.abilities:
+        assert ability.ask(model).shape == (ability.size,) == (PLAN.n_abilities,), ability.name
+    with pytest.raises(InputError, match="run_code"):
+        material_of(model, PLAN, QUESTIONS, ("humaneval",), BENCHMARKS).abilities[0].ask(model)

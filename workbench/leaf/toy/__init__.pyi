@@ -1,3 +1,4 @@
+from .arms import BUILDERS as BUILDERS
 from .cell import Size as Size
 from .cell import measure_cell as measure_cell
 from .cell import test_sets as test_sets

@@ -22,6 +22,19 @@ ATTENTION = 5
 FEW = 30
 """Misled examples that are known where labels are few."""
 MAIN = ("KD", "LeaF", "oracle", "misled, half", "released", "released at random", "released everywhere")
+"""What decides the hypotheses."""
+FRESH = (
+    *MAIN,
+    "random",
+    "perplexity",
+    "LeaF at 0.05",
+    "LeaF at 0.15",
+    "LeaF response",
+    "LeaF instruction + response",
+    "LeaF, half",
+    "few misled, half",
+    "few released",
+)
 """The arms that were taken over from the development students to fresh ones."""
 
 

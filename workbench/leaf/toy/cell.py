@@ -25,7 +25,7 @@ H6 to H8 were written before their first run, on development students (seed 0 of
 written after H7 had failed there and released lessons had done well there: for those students they describe, and only
 fresh students (seeds from 1 on) test them. Two comparisons count, named before the first fresh student: released over
 "misled, half", and released everywhere over KD. Written before regimes P and D were run, and before the arms outside
-`arms.MAIN` were run on fresh students:
+`arms.MAIN` were run on fresh students (those of `arms.FRESH`):
 H11 In P perplexity beats the gradient difference at finding a planted token: a student that has learnt prompts is
     surprised by noise.
 H12 A smaller student (D) has no other best threshold than B's: more is rescued at higher thresholds in both, and
@@ -47,7 +47,7 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
 from workbench.leaf.scoring import sensitivity
 from workbench.leaf.selection import select_examples
-from workbench.leaf.toy.arms import BUILDERS, OTHER_THRESHOLDS, Material, arms
+from workbench.leaf.toy.arms import FRESH, OTHER_THRESHOLDS, Material, arms
 from workbench.leaf.toy.detection import DETECTION_SCORES, detected, on_own_output, planted_positions
 from workbench.leaf.toy.models import right
 from workbench.leaf.toy.regimes import model, regime
@@ -81,7 +81,7 @@ class Size:
     detect: int = 150
     test: int = 1000
     seed: int = 0
-    arms: tuple[str, ...] = tuple(BUILDERS)
+    arms: tuple[str, ...] = FRESH
 
 
 def measure_cell(name: str, seed: int, folder: str | Path, size: Size | None = None) -> xr.Dataset:

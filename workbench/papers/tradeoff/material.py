@@ -205,6 +205,8 @@ def _chat(model: Any, plan: Plan, questions: list[Mapping[str, Any]], more: tupl
 
 def _benchmark(name: str, folder: str, plan: Plan, run_code: bool) -> Ability:
     questions = load_task(name, folder, limit=plan.n_abilities)
+    if len(questions) > plan.n_abilities:  # The limit of MMLU is one per subject.
+        questions = random.Random(0).sample(questions, plan.n_abilities)
     options: dict[str, Any] = {"batch_size": plan.batch_size, "progress": False}
 
     def ask(model: Any) -> np.ndarray:
