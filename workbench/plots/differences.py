@@ -54,7 +54,7 @@ def differences(
             hovertemplate=f"%{{customdata[0]}}, {group}<br>%{{x:.3f}} "
             "(%{customdata[1]:.3f} to %{customdata[2]:.3f})<extra></extra>",
         )
-    house(figure, title=title, height=90 + 26 * max(len(names), 4))
+    house(figure, title=title, height=90 + max(26, 8 * len(groups)) * max(len(names), 4))
     figure.update_layout(margin_t=96 if title else 56)
     ticks = [f"<b>{name}</b>" if name in marked else name for name in names]
     figure.update_yaxes(

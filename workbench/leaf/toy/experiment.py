@@ -91,6 +91,8 @@ def gather(cells: dict[tuple[str, int], xr.Dataset]) -> xr.Dataset:
         mine = {seed: cell for (other, seed), cell in cells.items() if other == name}
         rows.append(xr.concat(list(mine.values()), xr.Variable("seed", list(mine)), **together))
     found = xr.concat(rows, xr.Variable("regime", list(dict.fromkeys(name for name, _ in cells))), **together)
+    # Counts that some cells lack have become NaN, which the encoding of whole numbers cannot hold.
+    found = found.drop_encoding()
     return found.sel({dim: _ordered(found[dim].values, order) for dim, order in orders.items() if dim in found.dims})
 
 
