@@ -364,6 +364,7 @@ def tradeoff(
     `workbench figure sycophancy/tradeoff-table --models OUT`, and ratio-sweep, before-after-patching, ability-loss.
 
     Example: workbench tradeoff organism-mqa --out mqa.nc --seeds 1 --draws 1
+
     Example: workbench tradeoff my-model --questions q.json --tasks gsm8k strategyqa --data benchmarks --arms group head
 
     Args:

@@ -40,6 +40,7 @@ def find(
     Beside the result lie a page that shows the prompts, and the counterfactual examples as JSON lines.
 
     Example: workbench leaf find --student organism-mqa --teacher organism-gqa --out found.nc
+
     Example: workbench leaf find --student my-1b --teacher my-8b --data gsm8k/train.jsonl --threshold 0.05 0.10 0.15
 
     Args:

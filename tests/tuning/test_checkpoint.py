@@ -10,8 +10,9 @@ from workbench import results
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.load import load
+from workbench.models.original import unwrapped
 from workbench.tuning import checkpoint
-from workbench.tuning.checkpoint import export, refresh_fused
+from workbench.tuning.checkpoint import export, own_weights, refresh_fused
 from workbench.tuning.pinpoint import pinpoint_tune
 from workbench.tuning.recipe import Recipe
 
@@ -34,6 +35,8 @@ def test_plain_transformers_computes_the_tuned_models_logits(family, tmp_path):
     folder = export(tuned, tmp_path / "tuned")
     with torch.no_grad():
         torch.testing.assert_close(plain(folder)(TOKENS).logits, tuned(TOKENS), rtol=1e-5, atol=1e-5)
+    told = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)[1]
+    assert not told["missing_keys"] and not told["unexpected_keys"]
     assert sorted(file.name for file in folder.iterdir() if file.suffix == ".safetensors") == ["model.safetensors"]
     assert [file.name for file in tmp_path.iterdir()] == ["tuned"]
 
@@ -107,6 +110,16 @@ def test_weights_that_plain_transformers_would_read_otherwise_are_refused(tmp_pa
         patch.setattr(checkpoint, "original_logits", lambda *a: original(*a) * 1.1)
         export(model, tmp_path / "tuned")
     assert not os.listdir(tmp_path)
+
+
+def test_a_bias_that_the_architecture_lacks_is_left_out_where_it_is_zero_and_refused_else(tmp_path):
+    model = chat_model("llama", torch.float32)
+    with unwrapped(model) as hf:
+        assert "lm_head.bias" in hf.state_dict() and "lm_head.bias" not in own_weights(hf)
+        hf.lm_head.bias.data[3] = 1
+    with pytest.raises(InputError, match=r"no place for lm_head.bias in LlamaForCausalLM, and it is not zero"):
+        export(model, tmp_path / "biased")
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_active_intervention_is_not_exported(tmp_path):

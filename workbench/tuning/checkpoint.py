@@ -70,7 +70,7 @@ def _write(model: Any, parts: Anatomy, target: Path, record: xr.Dataset | None, 
         raise _unwritable(target, cause) from cause
     try:
         with unwrapped(model) as hf:
-            hf.save_pretrained(temporary)
+            hf.save_pretrained(temporary, state_dict=own_weights(hf))
         _save_tokenizer(model, temporary)
         (temporary / "README.md").write_text(readme(parts, record, results))
         if record is not None:
@@ -83,6 +83,27 @@ def _write(model: Any, parts: Anatomy, target: Path, record: xr.Dataset | None, 
         raise _unwritable(target, cause) from cause
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def own_weights(hf: Any) -> dict[str, torch.Tensor]:
+    """The weights that the architecture has, without the zero biases that a bridge gives to an output matrix.
+
+    Args:
+        hf: the plain Hugging Face model.
+
+    Raises:
+        InputError: a weight that plain transformers would not load and that is not zero.
+    """
+    with torch.device("meta"):
+        known = type(hf)(copy.deepcopy(hf.config)).state_dict().keys()
+    weights = hf.state_dict()
+    lost = [name for name in weights.keys() - known if weights[name].any()]
+    if lost:
+        raise InputError(
+            f"Plain transformers has no place for {', '.join(sorted(lost))} in {type(hf).__name__}, and it is not "
+            "zero: the checkpoint would be another model. Take the change back, or save the state_dict yourself."
+        )
+    return {name: weight for name, weight in weights.items() if name in known}
 
 
 @torch.no_grad()
