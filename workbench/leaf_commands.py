@@ -119,7 +119,7 @@ def distill(
     top_k: int | None = None,
     cache: Path | None = None,
     steps: int | None = None,
-    epochs: float = 3,
+    epochs: float = 3.0,
     learning_rate: float = 1e-5,
     batch_size: int = 32,
     micro_batch: int = 8,
@@ -156,6 +156,9 @@ def distill(
     from workbench.papers.keeping import quiet_load
     from workbench.tuning.checkpoint import refuse_taken
 
+    def beside(ending: str) -> Path:
+        return out.with_name(out.name + ending)
+
     results.check_writable(out.parent)
     refuse_taken(out)
     models = quiet_load(student), quiet_load(teacher)
@@ -168,17 +171,17 @@ def distill(
         mix="concat" if mix is None else mix,
         temperature=temperature,
         top_k=top_k,
-        cache=cache or out.with_suffix(".teacher"),
+        cache=cache or beside(".teacher"),
         steps=steps,
         epochs=epochs,
         learning_rate=learning_rate,
         batch_size=batch_size,
         micro_batch=micro_batch,
         seed=seed,
-        resume=out.with_suffix(".state"),
+        resume=beside(".state"),
         progress=progress,
     )
-    record = results.save(made.record, out.with_suffix(".nc"))
+    record = results.save(made.record, beside(".nc"))
     loss = made.record["loss"].values
     say(f"{len(examples)} originals and {len(others)} counterfactuals, {len(loss)} updates.")
     say(f"The loss went from {loss[0]:.4f} to {loss[-1]:.4f}.")
@@ -197,7 +200,7 @@ def toy(
 ) -> None:
     """Run the planted experiment: train teachers and students, find the planted tokens, prune, distil, compare.
 
-    A regime and seed takes some minutes on one core; with --small, where only the measuring is shorter, about half.
+    A regime and seed takes a minute or two on one core, half of it for schooling, which --small does not shorten.
     A run that was stopped goes on.
 
     Example: workbench leaf toy --regimes B A N P D --seeds 1 2 3 4 5 6 --processes 16 --out record.nc

@@ -1,4 +1,4 @@
-"""`workbench leaf find` from files to files, on tiny random models and on two organisms."""
+"""`workbench leaf find|distill|toy` from files to files, on tiny random models and on two organisms."""
 
 import json
 from itertools import product
@@ -7,6 +7,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from tests.tiny import tiny
 from tests.tuning.chat import chat_tokenizer
@@ -14,6 +15,7 @@ from workbench import results
 from workbench.cli import main
 from workbench.errors import InputError
 from workbench.evaluation.answers import MATCHERS
+from workbench.leaf import toy
 from workbench.leaf.reading import read_examples
 from workbench.leaf.word_problems import planted, word_problems
 from workbench.models.load import load
@@ -68,6 +70,53 @@ def test_find_from_files_to_files(folders, tmp_path, capsys, level):
     assert main([*words, "--max-new-tokens", "6", "--out", str(out)]) == 0
     assert section(found).count("<section") == 1
     assert section(None) == ""
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("top_k", [None, 8])
+def test_from_word_problems_to_a_distilled_checkpoint(folders, tmp_path, capsys, top_k):
+    models = ["--student", str(folders / "student"), "--teacher", str(folders / "teacher"), "--no-progress"]
+    found, out = tmp_path / "found.nc", tmp_path / "student-0.1"
+    data = ["--data", str(folders / "train.jsonl")]
+    assert main(["leaf", "find", *models, *data, "--max-new-tokens", "6", "--out", str(found)]) == 0
+    pruned = tmp_path / "found.counterfactuals.jsonl"
+    n = len(pruned.read_text().splitlines())
+    assert n == results.load(found).attrs["n_accepted"] > 0
+    words = ["leaf", "distill", *models, *data, "--counterfactuals", str(pruned), "--steps", "20", "--learning-rate"]
+    words += ["1e-2", "--batch-size", "6", "--micro-batch", "3", "--out", str(out)]
+    assert main([*words, *([] if top_k is None else ["--top-k", str(top_k)])]) == 0
+    assert f"12 originals and {n} counterfactuals, 20 updates." in capsys.readouterr().out
+    loss = results.load(tmp_path / "student-0.1.nc")["loss"].values
+    assert loss[-5:].mean() < 0.9 * loss[:5].mean()
+    learnt, told = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    teacher, student = (AutoModelForCausalLM.from_pretrained(folders / name) for name in ("teacher", "student"))
+    examples = read_examples(load(str(folders / "student")), folders / "train.jsonl")
+    before, after = (apart(teacher, one, examples) for one in (student, learnt))
+    assert after < 0.9 * before
+
+
+@torch.no_grad()
+def apart(teacher, student, examples):
+    """Mean divergence of the student's next-token distributions on the responses, one example at a time."""
+    found = []
+    for one in examples:
+        tokens = torch.tensor([one.tokens])
+        said, wanted = (m(tokens).logits[0, len(one.prompt) - 1 : -1].log_softmax(-1) for m in (student, teacher))
+        found.append((wanted.exp() * (wanted - said)).sum(-1))
+    return float(torch.cat(found).mean())
+
+
+def test_the_planted_experiment_runs_and_goes_on(tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(toy, "run", lambda *given, **options: asked.append((given, options)) or toy.measured())
+    assert main(["leaf", "toy", "--regimes", "B", "N", "--seeds", "1", "2", "--out", str(tmp_path / "t.nc")]) == 0
+    assert main(["leaf", "toy", "--small", "--out", str(tmp_path / "t.nc")]) == 0
+    assert main(["leaf", "toy", "--every-arm", "--out", str(tmp_path / "t.nc")]) == 0
+    assert asked[0][0] == (tmp_path / "t.nc", ("B", "N"), (1, 2))
+    assert [options["size"] for _, options in asked[:2]] == [toy.Size(), toy.SMALL]
+    assert asked[2][1]["size"].arms == tuple(toy.BUILDERS)
+    assert "gradient difference" in capsys.readouterr().out
 
 
 def test_bad_input_is_said_plainly(folders, tmp_path, capsys):

@@ -37,13 +37,13 @@ CHOSEN_BY = {
 }
 PILE = ("LeaF", "LeaF collective", "random", "perplexity", "oracle", "teacher-only filter")
 """Ways to distil on originals and counterfactuals in one pile."""
-OURS = {
-    "released": "misled, half",
-    "released at random": "misled, half",
-    "few released": "few misled, half",
-    "released everywhere": "KD",
-}
-"""Our ways, and what each must beat: the same examples without the found spans."""
+OURS = (
+    ("released", "misled, half"),
+    ("released", "released at random"),
+    ("few released", "few misled, half"),
+    ("released everywhere", "KD"),
+)
+"""Our ways, and what each must beat: the same examples without the found spans, or with spans at random."""
 READERS = {
     "teacher": "teacher",
     "student": "before",
@@ -142,14 +142,10 @@ def threshold_sensitivity() -> Drawn:
         "0.10": "instruction gradient_difference",
         "0.15": "instruction gradient_difference at 0.15",
     }
-    arms = {"KD": "KD", "0.05": "LeaF at 0.05", "0.10": "LeaF", "0.15": "LeaF at 0.15"}
-    regimes = [str(r) for r in found["regime"].values]
-    rescued = {
-        TITLES[r]: {t: _seeds(found["rescued"].sel(regime=r, selector=s)) for t, s in selectors.items()}
-        for r in regimes
-    }
+    arms = {"0.05": "LeaF at 0.05", "0.10": "LeaF", "0.15": "LeaF at 0.15", "KD": "KD"}
     values = found["value"].sel(measure="conflict")
-    after = {TITLES[r]: {t: _seeds(values.sel(regime=r, arm=arm)) for t, arm in arms.items()} for r in regimes}
+    rescued = {t: _by_regime(found["rescued"].sel(selector=s)) for t, s in selectors.items()}
+    after = {t: _by_regime(values.sel(arm=arm)) for t, arm in arms.items()}
     figure = compose.grid(
         [[plots.bars(rescued, label="Share of misled examples")], [plots.bars(after, label="Accuracy")]],
         [["Rescued by spans, by threshold"], ["Right in conflicts after distillation"]],
@@ -268,7 +264,7 @@ def findings(found: xr.Dataset) -> list[str]:
     told.append(f"Counterfactuals in one pile, whoever chose the spans, are within {float(abs(gaps).max()):.3f} of KD.")
     told += [
         f"Ours ({ours}) over {rival}: {_with_intervals(_paired(found, 'conflict', rival), ours, found)}."
-        for ours, rival in OURS.items()
+        for ours, rival in OURS
         if {ours, rival} <= set(apart["arm"].values)
     ]
     return told

@@ -3,8 +3,7 @@
 1. Teachers and students are trained and lie in `models/`.
 2. Every cell is measured (`cell.py`) and lies beside the result until all are there.
 
-A stopped run goes on from what is there. On two cores a cell takes some minutes, and the whole experiment hours; with
-16 cores it is minutes.
+A stopped run goes on from what is there. A cell takes a minute or two on one core.
 """
 
 import dataclasses
