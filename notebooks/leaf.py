@@ -106,8 +106,8 @@ print(table)
 assert table.loc["misled, half", "conflict"] > table.loc["KD", "conflict"] - 0.02
 
 # %% [markdown]
-# One seed of sixty updates is an anecdote. The record that comes with the package has several students in several regimes;
-# the sentences are computed from it, with intervals.
+# One seed of sixty updates is an anecdote. The record that comes with the package has thirty students, six in each of five
+# regimes; the sentences are computed from it, with intervals.
 
 # %%
 from workbench.papers.leaf import findings
@@ -118,7 +118,8 @@ for sentence in findings(toy.measured()):
 # %% [markdown]
 # ## Exercises
 #
-# 1. Where the distractor was never met (`toy.model("N")`), which score finds it? Why does the gradient not?
+# 1. Where the distractor was never met (`toy.model("N")`), which scores find it, and why is perplexity not one of them? What
+#    must a student have learnt for perplexity to find it (regime P of the record)?
 # 2. Score on the student's own wrong replies (`workbench.leaf.toy.detection.on_own_output`). What becomes of the hit, and why?
 # 3. A pruned prompt is one that the student solves already. Compare `leaf.gaps` on the accepted counterfactuals and on their
 #    originals: how much is left to learn from each?
