@@ -26,7 +26,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError
+from workbench.registry import named
 
 PerHead = Float[Tensor, "batch head"]
 
@@ -284,17 +285,4 @@ def scores_named(names: Iterable[str | Score] | str | Score | None = None) -> li
     """
     if names is None:
         return list(FIFTEEN.values())
-    wanted = [names] if isinstance(names, str | Score) else list(names)
-    known = FIFTEEN | _own
-    found = []
-    for one in wanted:
-        if isinstance(one, Score):
-            found.append(one)
-        elif one in known:
-            found.append(known[one])
-        else:
-            raise InputError(f"There is no score {one!r}: {suggest(one, known)}")
-    labels = [one.name for one in found]
-    if not found or len(set(labels)) < len(labels):
-        raise InputError(f"Give at least one score and each of them once; got {labels}.")
-    return found
+    return named(names, FIFTEEN | _own, Score)

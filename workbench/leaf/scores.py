@@ -29,10 +29,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError
 from workbench.leaf.examples import Example, digest
 from workbench.leaf.thresholds import unit_range
 from workbench.leaf.views import View
+from workbench.registry import named
 
 Side = Literal["low", "high"]
 
@@ -164,17 +165,4 @@ def scores_named(names: Iterable[str | Score] | str | Score) -> list[Score]:
     """
     if names == "all":
         return list(SCORES.values())
-    wanted = [names] if isinstance(names, str | Score) else list(names)
-    known = SCORES | _own
-    found = []
-    for one in wanted:
-        if isinstance(one, Score):
-            found.append(one)
-        elif one in known:
-            found.append(known[one])
-        else:
-            raise InputError(f"There is no score {one!r}: {suggest(one, known)}")
-    labels = [one.name for one in found]
-    if not found or len(set(labels)) < len(labels):
-        raise InputError(f"Give at least one score and each of them once; got {labels}.")
-    return found
+    return named(names, SCORES | _own, Score)

@@ -1,0 +1,32 @@
+"""Things that are asked for by name or given as they are, such as scores of the workbench's own or the user's."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from workbench.errors import InputError, suggest
+
+
+def named(wanted: Any, known: Mapping[str, Any], kind: type) -> list[Any]:
+    """What is asked for, each once, in the order asked.
+
+    Args:
+        wanted: a name, one of `kind`, or several of both; what is of `kind` has a `name`.
+        known: what can be asked for by name.
+        kind: what is looked for; messages call it so.
+
+    Raises:
+        InputError: an unknown name, none at all, or one twice.
+    """
+    word = kind.__name__.lower()
+    found = []
+    for one in [wanted] if isinstance(wanted, (str, kind)) else wanted:
+        if isinstance(one, kind):
+            found.append(one)
+        elif one in known:
+            found.append(known[one])
+        else:
+            raise InputError(f"There is no {word} {one!r}: {suggest(one, known)}")
+    labels = [one.name for one in found]
+    if not found or len(set(labels)) < len(labels):
+        raise InputError(f"Give at least one {word} and each of them once; got {labels}.")
+    return found
