@@ -51,12 +51,13 @@ def grid(
     bars = any(_colorbar(trace) is not None for row in figures for figure in row for trace in figure.data)
     space = min(gap if gap is not None else (0.14 if bars else 0.10), 0.5 / max(1, n_columns - 1))
     heights = [max(figure.layout.height or 400 for figure in row) for row in figures]
+    between = 125 if any(text for row in titles[1:] for text in row) else 60
     whole = make_subplots(
         rows=n_rows,
         cols=n_columns,
         subplot_titles=[text for row in titles for text in row],
         horizontal_spacing=space,
-        vertical_spacing=min(0.3, 125 / sum(heights)),
+        vertical_spacing=min(0.3, between / sum(heights)),
         row_heights=heights,
     )
     house(whole, title=title, height=sum(heights) + 34 + (24 if title else 0))
