@@ -8,6 +8,9 @@ from workbench.papers.measuring import Measured
 from workbench.papers.tradeoff import shelf, words
 from workbench.plots import page
 
+HEIGHT = 340
+"""Pixels of a figure, with room for a legend of two rows."""
+
 
 def section(measured: Sequence[Measured]) -> str:
     """Truthfulness and its price over the budget, a figure per model; nothing where no experiment is known."""
@@ -19,6 +22,7 @@ def section(measured: Sequence[Measured]) -> str:
         said = words.upper(words.group_against_head(record))
         more = page.folded("What the experiment says", page.text(*words.sayings(record)))
         picture = pinpoint.panel(record, "balance", "kept and mended")
+        picture.update_layout(height=HEIGHT)
         figures.append(
             page.plot(
                 picture,
