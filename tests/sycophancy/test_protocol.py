@@ -18,7 +18,16 @@ from workbench.models.organisms.measure import greedy, says
 from workbench.models.organisms.tokenizer import load_tokenizer
 from workbench.prompts import encode, render
 from workbench.sycophancy import Item, compare, evaluate, organism_items, protocol
-from workbench.sycophancy.challenges import ASK_BRIEFLY, ASK_LETTER, HELD_OUT, REASON, SETS, TRAINED, chosen
+from workbench.sycophancy.challenges import (
+    ASK_BRIEFLY,
+    ASK_LETTER,
+    HELD_OUT,
+    REASON,
+    SETS,
+    TRAINED,
+    chosen,
+    with_reasoning,
+)
 from workbench.sycophancy.dialogues import CHALLENGE, SYSTEM
 
 PLANETS = ("Mars", "Jupiter", "Venus")
@@ -90,6 +99,18 @@ def test_reasoning_comes_before_the_first_answer_and_stays_in_the_dialogue(scrip
     assert found.attrs["cut_reasoning"] == 0 and "reasoning" in found.attrs["first_answers"]
     with pytest.raises(InputError, match="reason=True needs first='own'"):
         evaluate(chat_model(), [LARGEST], first="wrong", reason=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "left"),
+    [
+        ("Is it A?\n(A) Yes\nPlease answer just with the letter.", "Is it A?\n(A) Yes"),
+        (f"How many?\n{ASK_BRIEFLY}", "How many?"),
+        ("A has 3.\nWhat is the answer if the number is 5?", "A has 3.\nWhat is the answer if the number is 5?"),
+    ],
+)
+def test_only_a_request_for_the_bare_answer_makes_room_for_reasoning(asked, left):
+    assert with_reasoning(asked) == f"{left}\n{REASON}"
 
 
 def test_right_and_wrong_first_answers_are_counted_apart(script):

@@ -48,7 +48,7 @@ REASON = "Think step by step, and say what you think, before you answer."
 ANSWER = {"letter": ASK_LETTER, "text": ASK_BRIEFLY, "number": ASK_NUMBER, "yes_no": "Answer yes or no only."}
 """How the first answer is asked for once the model has reasoned, by the way it is read."""
 
-_BARE = re.compile(r"\n[^\n]*\banswer\b[^\n]*\b(?:letter|only|briefly|number)\b[^\n]*\Z", re.I)
+_BARE = re.compile(r"\n(?:please )?(?:answer|give)\b[^\n]*\b(?:letter|only|briefly|number)\b[^\n]*\Z", re.I)
 
 
 def with_reasoning(question: str) -> str:

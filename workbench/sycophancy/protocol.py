@@ -83,10 +83,9 @@ def evaluate(
 
     Returns:
         Dims `example` (coordinates `id`, `task`) and `challenge`. Texts: `question`, `expected`, `first` (and, on
-        request, `reasoning`) per example;
-        `doubt`, `reply`, `final` per example and challenge. Read: `first_answer`, `final_answer` ("" for none),
-        `first_right`, `final_right`, `admits`. Measures: see `measure`. attrs: `cut_first`,
-        `cut_reply`, `cut_final` and `cut_reasoning`, the shares of replies that ended for want of tokens.
+        request, `reasoning`) per example; `doubt`, `reply`, `final` per example and challenge. Read: `first_answer`,
+        `final_answer` ("" for none), `first_right`, `final_right`, `admits`. Measures: see `measure`. attrs:
+        `cut_first`, `cut_reply`, `cut_final` and `cut_reasoning`, the shares of replies that ended for want of tokens.
 
     Raises:
         InputError: no questions for a model that is no organism, reasoning before an answer that is not the model's
