@@ -200,7 +200,7 @@ def toy(
 ) -> None:
     """Run the planted experiment: train teachers and students, find the planted tokens, prune, distil, compare.
 
-    A regime and seed takes a minute or two on one core, half of it for schooling, which --small does not shorten.
+    A regime and seed takes about a minute on one core, and schooling as much before, which --small does not shorten.
     A run that was stopped goes on.
 
     Example: workbench leaf toy --regimes B A N P D --seeds 1 2 3 4 5 6 --processes 16 --out record.nc

@@ -9,7 +9,7 @@
 7. `published`: the table of the paper's repository as differences to KD.
 
 They are drawn from the experiment that comes with the package (`workbench.leaf.toy.measured`), and what the sentences
-say is computed from it. The hypotheses were written before the runs (`workbench.leaf.toy.cell`).
+say is computed from it. The hypotheses, and which of them were written before what, stand in `workbench.leaf.toy.cell`.
 """
 
 import textwrap

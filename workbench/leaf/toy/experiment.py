@@ -3,7 +3,7 @@
 1. Teachers and students are trained and lie in `models/`.
 2. Every cell is measured (`cell.py`) and lies beside the result until all are there.
 
-A stopped run goes on from what is there. A cell takes a minute or two on one core.
+A stopped run goes on from what is there. A cell takes about a minute on one core, and schooling as much before.
 """
 
 import dataclasses
