@@ -6,7 +6,7 @@
     python benchmarks/backcopy_values.py published    # full-size runs beside the published numbers
 
 `rounding` trains a small model; the others read the measured runs that come with the package, which
-`python -m workbench.bigram_backcopy.shelf` makes anew.
+`python -m workbench.bigram_backcopy.records` makes anew.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from common import print_table as table
 
 from workbench import bigram_backcopy as toys
 from workbench.bigram_backcopy import published
-from workbench.bigram_backcopy.records import copying_layer
+from workbench.bigram_backcopy.events import copying_layer
 from workbench.errors import InputError
 
 # Acceptance: the runs that come with the package.

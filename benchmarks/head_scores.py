@@ -19,8 +19,8 @@ import warnings
 import torch
 from common import LLAMA_3_8B, LLAMA_38M, print_table, random_model, seconds
 
-from workbench.dormant import FIFTEEN, head_scores, recording, thresholds, zero_heads
 from workbench.errors import WorkbenchWarning
+from workbench.inactive_heads import FIFTEEN, head_scores, recording, thresholds, zero_heads
 from workbench.models.forward import hooked, run
 
 LONG = LLAMA_38M | {"vocab_size": 1024, "num_hidden_layers": 4, "max_position_embeddings": 32768}

@@ -16,8 +16,8 @@ import torch
 from common import LLAMA_3_8B, LLAMA_38M, print_table, random_model, seconds
 
 from workbench.leaf import Example
+from workbench.leaf.distillation_pairs import Plan, lessons_of
 from workbench.leaf.distilling import Settings, _Run, _trainable
-from workbench.leaf.lessons import Plan, lessons_of
 from workbench.leaf.teaching import InTheLoop, cached
 from workbench.models.original import unwrapped
 

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -98,8 +100,8 @@ assert hidden > 3 * abs(zeroed)
 # The same recipe, its weights kept on the way. Attention, drain and peak appear together.
 
 # %%
-from workbench.models.organisms import ASSETS
-from workbench.results import load
+from workbench.organisms import ASSETS
+from workbench.runs.results import load
 
 history = load(ASSETS / "organism-gqa" / "dynamics.nc")
 wb.plot.training_panels(history)

@@ -26,9 +26,10 @@ import numpy as np
 import torch
 
 import workbench as wb
-from workbench import dormant, evaluation, results
-from workbench.models import organisms
+from workbench import evaluation, organisms
+from workbench import inactive_heads as dormant
 from workbench.papers.samples import SAMPLES
+from workbench.runs import results
 
 model = wb.load("organism-gqa")
 shape = wb.anatomy(model)

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -110,7 +112,7 @@ assert table.loc["misled, half", "conflict"] > table.loc["KD", "conflict"] - 0.0
 # regimes; the sentences are computed from it, with intervals.
 
 # %%
-from workbench.papers.leaf import findings
+from workbench.papers.leaf.figures import findings
 
 for sentence in findings(toy.measured()):
     print("-", sentence)

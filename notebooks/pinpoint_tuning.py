@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -29,8 +31,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import workbench as wb
-from workbench.papers.tradeoff import shelf, words
-from workbench.papers.tradeoff.findings import Kind, estimate
+from workbench.papers.kv_groups.tradeoff import records as shelf
+from workbench.papers.kv_groups.tradeoff import summaries as words
+from workbench.papers.kv_groups.tradeoff.findings import Kind, estimate
 
 model = wb.load("organism-gqa")
 shape = wb.anatomy(model)

@@ -14,15 +14,15 @@ import xarray as xr
 
 from tests.tiny import bridge, sequences, tiny
 from tests.words import word_tokenizer
-from workbench import results
-from workbench.batching import Batches
 from workbench.errors import InputError, WorkbenchWarning
 from workbench.models.anatomy import anatomy
 from workbench.models.load import load
 from workbench.patching.activation import activation_patch
 from workbench.patching.path import path_patch
 from workbench.patching.units import group_heads
-from workbench.prompts import PromptPairs
+from workbench.prompts.pairs import PromptPairs
+from workbench.runs import results
+from workbench.runs.batching import Batches
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*read logit_diff:workbench.errors.WorkbenchWarning")
 

@@ -13,7 +13,7 @@ ROOMS = (
     "patching",
     "extreme",
     "bigram_backcopy",
-    "dormant",
+    "inactive_heads",
     "evaluation",
     "leaf",
     "plots",
@@ -47,7 +47,7 @@ def test_every_promised_name_is_there(package):
 def test_functions_are_not_hidden_by_the_modules_they_live_in():
     for name in ("load", "anatomy", "check", "path_patch", "report", "kurtosis"):
         assert callable(getattr(wb, name)), name
-    assert wb.plot.heatmap is __import__("workbench.plots", fromlist=["x"]).heatmap
+    assert wb.plot.heatmap is __import__("workbench.plot", fromlist=["x"]).heatmap
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -6,8 +6,8 @@ import torch
 import workbench as wb
 from workbench.bigram_backcopy import STRUCTURES, Task, Toy, architecture, measure, published, stacked
 from workbench.bigram_backcopy.structures import Architecture
-from workbench.capture import capture
 from workbench.errors import InputError
+from workbench.models.capture import capture
 
 TASK = Task()
 SHAPES = [{}, {"attention": "relu"}, {"n_heads": 4}, {"norm": False}]

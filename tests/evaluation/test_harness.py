@@ -9,12 +9,12 @@ import torch
 from tests.evaluation.files import write_benchmarks
 from tests.models.test_hooked import hooked_model, needs_hooked
 from tests.tiny import bridge
-from workbench.dormant import ablation_curve, harnessed, zero_heads
 from workbench.errors import InputError
 from workbench.evaluation import harness
 from workbench.evaluation.generation import generate
 from workbench.evaluation.local import score_choices
 from workbench.evaluation.tasks import load_task
+from workbench.inactive_heads import ablation_curve, harnessed, zero_heads
 from workbench.models.load import load
 
 try:

@@ -12,8 +12,8 @@ from workbench.errors import InputError
 from workbench.evaluation import local
 from workbench.evaluation.local import interval, score_choices
 from workbench.evaluation.questions import Question
-from workbench.results import load as load_result
-from workbench.results import save
+from workbench.runs.results import load as load_result
+from workbench.runs.results import save
 
 HOOKED = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
 

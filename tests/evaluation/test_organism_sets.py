@@ -10,8 +10,8 @@ from workbench.errors import InputError
 from workbench.evaluation.local import score_choices
 from workbench.evaluation.organism_sets import KINDS, organism_questions
 from workbench.models.load import load
-from workbench.models.organisms.abilities import Item, ability_items
-from workbench.models.organisms.facts import load_facts
+from workbench.organisms.abilities import Item, ability_items
+from workbench.organisms.facts import load_facts
 
 
 def of_kind(kind, n=40, **given):

@@ -9,7 +9,7 @@ from tests.words import CHAT, word_tokenizer
 from workbench.errors import InputError
 from workbench.evaluation.questions import Question, encode_question, in_chat
 from workbench.models.load import load
-from workbench.models.organisms.tokenizer import BOS
+from workbench.organisms.tokenizer import BOS
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from workbench.errors import InputError
 from workbench.evaluation.questions import Question
 from workbench.evaluation.replies import judge, score_replies
 from workbench.models.load import load
-from workbench.models.organisms.abilities import ability_items
-from workbench.models.organisms.tokenizer import BOS, render
+from workbench.organisms.abilities import ability_items
+from workbench.organisms.tokenizer import BOS, render
 
 
 def spoken(*replies):

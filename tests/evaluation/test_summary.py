@@ -18,7 +18,7 @@ from workbench.evaluation.questions import Question
 from workbench.evaluation.summary import evaluate
 from workbench.evaluation.tasks import load_task
 from workbench.models.load import load
-from workbench.models.organisms.tokenizer import BOS, render
+from workbench.organisms.tokenizer import BOS, render
 
 
 @pytest.fixture(scope="module")

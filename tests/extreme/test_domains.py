@@ -170,8 +170,8 @@ def test_a_stopped_run_goes_on_and_other_limits_need_no_new_run(tmp_path, monkey
 
 
 def test_a_result_survives_the_disk_and_can_be_judged_again(tmp_path):
-    from workbench.results import load as read
-    from workbench.results import save
+    from workbench.runs.results import load as read
+    from workbench.runs.results import save
 
     domains = {"plain": texts(6, 20, False), "triggered": texts(6, 20, True)}
     found = active_dormant(sleeper(), domains, length=20, limits=QUICK)

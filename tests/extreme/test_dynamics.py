@@ -6,7 +6,7 @@ import torch
 import transformers
 import xarray as xr
 
-from tests.models.test_organism_train import AMOUNTS, TINY
+from tests.organisms.test_train import AMOUNTS, TINY
 from tests.tiny import bridge, sequences, tiny
 from tests.words import word_tokenizer
 from workbench.errors import InputError
@@ -18,10 +18,10 @@ from workbench.extreme.dynamics import (
     training_dynamics,
 )
 from workbench.models.load import load
-from workbench.models.organisms.corpus import build_streams, save_streams
-from workbench.models.organisms.tokenizer import load_tokenizer
-from workbench.models.organisms.train import checkpoints_folder, spaced_steps, train_organism
-from workbench.results import load as load_result
+from workbench.organisms.corpus import build_streams, save_streams
+from workbench.organisms.tokenizer import load_tokenizer
+from workbench.organisms.train import checkpoints_folder, spaced_steps, train_organism
+from workbench.runs.results import load as load_result
 
 TEXTS = sequences([9, 12, 10])
 

@@ -9,7 +9,6 @@ import torch
 from transformers import AttentionInterface
 
 from tests.tiny import TEN, bridge, sequences, tiny
-from workbench.capture import capture
 from workbench.errors import InputError
 from workbench.extreme.editing import editing
 from workbench.extreme.interventions import (
@@ -24,6 +23,7 @@ from workbench.extreme.interventions import (
     zero_outputs,
 )
 from workbench.models.anatomy import anatomy
+from workbench.models.capture import capture
 from workbench.models.load import load
 
 HAS_HOOKED = version("transformer-lens").startswith("3.9")

@@ -8,7 +8,6 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from tests.tiny import bridge, sequences, tiny
-from workbench.capture import capture
 from workbench.errors import InputError
 from workbench.extreme.quantize import (
     SCHEMES,
@@ -21,6 +20,7 @@ from workbench.extreme.quantize import (
     rounded_share,
     rounded_weight,
 )
+from workbench.models.capture import capture
 from workbench.models.load import load
 
 ROWS = torch.tensor(sequences([9, 9]))

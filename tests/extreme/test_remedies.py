@@ -11,15 +11,15 @@ import xarray as xr
 from tests.extreme.planted import S, planted
 from tests.tiny import bridge, sequences, tiny
 from tests.words import word_tokenizer
-from workbench import results
 from workbench.errors import InputError, WorkbenchWarning
 from workbench.extreme import remedies
 from workbench.extreme.detect import extreme_tokens
 from workbench.extreme.light_tuning import Recipe
 from workbench.extreme.quantize import Ranges, Scheme, quantized
 from workbench.extreme.remedies import add_rows, compare_remedies, dormant_heads
-from workbench.extreme.trials import dialogues, material, sinks
+from workbench.extreme.remedy_evaluation import dialogues, material, sinks
 from workbench.models.load import load
+from workbench.runs import results
 
 SCHEMES = (Scheme(8, 8, "token"), Scheme(8, 8, "tensor"))
 DOMAINS = {"prose": sequences([14] * 6), "code": sequences([20, 9, 14, 15, 16], seed=3)}

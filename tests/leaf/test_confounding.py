@@ -19,8 +19,8 @@ from workbench.leaf.pruning import Pruned, prune
 from workbench.leaf.scores import Score
 from workbench.leaf.scoring import sensitivity
 from workbench.leaf.selection import select_examples
+from workbench.leaf.tokenized_examples import example
 from workbench.leaf.verification import verify
-from workbench.leaf.wording import example
 from workbench.models.load import load
 
 TRAP, CLUE = 40, 41

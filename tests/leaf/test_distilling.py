@@ -8,8 +8,8 @@ from tests.leaf.made import examples, pair
 from tests.tiny import tiny
 from workbench.errors import InputError
 from workbench.leaf import distilling
+from workbench.leaf.distillation_pairs import Lesson, Plan, lessons_of
 from workbench.leaf.distilling import Settings, distill
-from workbench.leaf.lessons import Lesson, Plan, lessons_of
 from workbench.leaf.teaching import scored_places
 from workbench.models.load import load
 from workbench.models.original import unwrapped

@@ -15,7 +15,7 @@ from workbench.leaf.asking import ask
 from workbench.leaf.examples import Example
 from workbench.leaf.pruning import prune
 from workbench.leaf.scoring import sensitivity
-from workbench.leaf.wording import example
+from workbench.leaf.tokenized_examples import example
 from workbench.models.load import load
 
 

@@ -13,7 +13,7 @@ from tests.tuning.chat import chat_tokenizer
 from workbench.errors import InputError
 from workbench.leaf.examples import Example
 from workbench.leaf.pruning import prune, spans
-from workbench.leaf.wording import example
+from workbench.leaf.tokenized_examples import example
 
 SEVEN = Example(tuple(range(10, 17)), (1, 2), (True,) * 7)
 MASK = xr.DataArray([[bool(int(c)) for c in "0110100"]], dims=("example", "position"))

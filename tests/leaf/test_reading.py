@@ -8,7 +8,7 @@ from tests.tuning.chat import chat_tokenizer
 from workbench.errors import InputError
 from workbench.leaf.reading import read_examples, write_examples
 from workbench.leaf.segments import split_points, split_responses
-from workbench.leaf.wording import example
+from workbench.leaf.tokenized_examples import example
 
 GSM8K = [
     {"question": "what is two", "answer": "it is <<1+1=2>>two\n#### 2"},

@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from workbench.leaf.pruning import prune
 from workbench.leaf.segments import split_responses
-from workbench.leaf.wording import example, reword
+from workbench.leaf.tokenized_examples import example, reword
 
 LLAMA = (
     "{{ bos_token }}<|header|>system<|end_header|>\n\nCutting Knowledge Date: December 2023<|eot|>"

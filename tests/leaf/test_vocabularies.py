@@ -10,9 +10,9 @@ from tests.words import word_tokenizer
 from workbench.errors import InputError
 from workbench.leaf.examples import Example
 from workbench.leaf.scoring import sensitivity
+from workbench.leaf.tokenized_examples import example
 from workbench.leaf.views import View
 from workbench.leaf.vocabularies import check_shared, teacher_examples
-from workbench.leaf.wording import example
 from workbench.models.anatomy import anatomy
 from workbench.models.load import load
 

@@ -10,17 +10,17 @@ import torch
 from tests.patching.test_path import logit_diff, pairs, twin
 from tests.tiny import bridge, sequences, tiny
 from tests.words import word_tokenizer
-from workbench.capture import capture
-from workbench.checks import EXACT, check
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
+from workbench.models.capture import capture
+from workbench.models.checks import EXACT, check
 from workbench.models.exact import agreement
 from workbench.models.forward import run, run_from, supports_prefix
 from workbench.models.hooked import FAMILIES
 from workbench.models.load import load
 from workbench.patching.activation import activation_patch
 from workbench.patching.path import path_patch
-from workbench.prompts import PromptPairs
+from workbench.prompts.pairs import PromptPairs
 
 HAS_HOOKED = version("transformer-lens").startswith("3.9")
 needs_hooked = pytest.mark.skipif(not HAS_HOOKED, reason="HookedTransformer needs TransformerLens 3.9; 4.0 removed it")

@@ -10,7 +10,7 @@ from tests.tiny import TEN, bridge, tiny
 from tests.words import CHAT, word_tokenizer
 from workbench.errors import InputError
 from workbench.models.load import load
-from workbench.models.organisms import NAMES
+from workbench.organisms import NAMES
 
 TOKENS = torch.tensor([[5, 9, 11, 30, 2, 7]])
 

@@ -11,11 +11,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.patching.test_path import twin
-from workbench.checks import EXACT, check
 from workbench.models.anatomy import anatomy
+from workbench.models.checks import EXACT, check
 from workbench.models.load import load
 from workbench.patching.path import path_patch
-from workbench.prompts import PromptPairs
+from workbench.prompts.pairs import PromptPairs
 
 FOLDER = Path(os.environ.get("WORKBENCH_DATA", "")) / "models" / "stories260K"
 pytestmark = pytest.mark.skipif(

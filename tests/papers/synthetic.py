@@ -7,9 +7,9 @@ import numpy as np
 import xarray as xr
 
 from tests.extreme.planted import S, planted
-from tests.plots.synthetic import attention_result, both
+from tests.plot.synthetic import attention_result, both
 from workbench.extreme import extreme_tokens, peak_sources
-from workbench.papers.measuring import Measured
+from workbench.papers.measured import Measured
 
 QUESTION = [
     {"role": "user", "content": "What is the capital of France?"},

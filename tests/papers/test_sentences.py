@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.papers.synthetic import model
-from tests.plots.synthetic import attention_result, both, patched, shifts
+from tests.plot.synthetic import attention_result, both, patched, shifts
 from workbench.papers import sentences
 
 cells = st.tuples(st.integers(0, 3), st.integers(0, 7))

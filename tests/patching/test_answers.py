@@ -8,7 +8,7 @@ from tests.tiny import bridge, sequences
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.patching.answers import answer_logits, answer_metrics, reads, refuse_nan
-from workbench.prompts import PromptPairs
+from workbench.prompts.pairs import PromptPairs
 
 SHORT = PromptPairs([[1, 2], [3, 4, 5]], [[6], [7, 8]], [(10, 11), (12, 13)])
 LONG = PromptPairs([[1, 2], [3, 4, 5]], [[6], [7, 8]], [((10, 14), (11,)), ((12,), (13, 15, 16))])

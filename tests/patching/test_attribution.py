@@ -8,7 +8,7 @@ from tests.tiny import TEN, bridge, sequences
 from workbench.errors import InputError
 from workbench.patching.activation import activation_patch
 from workbench.patching.attribution import attribution_patch
-from workbench.prompts import PromptPairs
+from workbench.prompts.pairs import PromptPairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*read logit_diff:workbench.errors.WorkbenchWarning")
 A, B = 5, 9

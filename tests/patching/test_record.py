@@ -9,7 +9,7 @@ from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.identity import fingerprint
 from workbench.patching.record import Record
-from workbench.prompts import PromptPairs
+from workbench.prompts.pairs import PromptPairs
 
 PAIRS = PromptPairs([[1], [2]], [[3], [4]], (5, 9))
 

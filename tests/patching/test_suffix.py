@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.tiny import bridge, sequences
-from workbench.capture import capture
 from workbench.models.anatomy import anatomy
+from workbench.models.capture import capture
 from workbench.patching.sites import site
 from workbench.patching.suffix import suffix
 

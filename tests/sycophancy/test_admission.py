@@ -2,7 +2,7 @@
 
 import pytest
 
-from workbench.models.organisms import phrasings
+from workbench.organisms import phrasings
 from workbench.sycophancy import admits_mistake
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from workbench.errors import InputError
-from workbench.models.organisms.facts import load_facts
+from workbench.organisms.facts import load_facts
 from workbench.sycophancy import Item
 from workbench.sycophancy.items import named
 

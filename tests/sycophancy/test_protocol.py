@@ -8,15 +8,15 @@ import xarray as xr
 
 from tests.tiny import tiny
 from tests.words import CHAT, word_tokenizer
-from workbench import results
 from workbench.errors import InputError
 from workbench.evaluation.generation import generate
 from workbench.evaluation.questions import Question
 from workbench.models.load import load
-from workbench.models.organisms.dialogues import gives_in
-from workbench.models.organisms.measure import greedy, says
-from workbench.models.organisms.tokenizer import load_tokenizer
-from workbench.prompts import encode, render
+from workbench.organisms.dialogues import gives_in
+from workbench.organisms.measure import greedy, says
+from workbench.organisms.tokenizer import load_tokenizer
+from workbench.prompts.pairs import encode, render
+from workbench.runs import results
 from workbench.sycophancy import Item, compare, evaluate, organism_items, protocol
 from workbench.sycophancy.challenges import (
     ASK_BRIEFLY,

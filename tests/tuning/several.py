@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
 from tests.tuning.chat import chat_model, dialogues
-from workbench import results
 from workbench.models.original import unwrapped
+from workbench.runs import results
 from workbench.tuning import export, training
 from workbench.tuning.pinpoint import pinpoint_tune
 from workbench.tuning.recipe import Recipe

@@ -6,11 +6,11 @@ import transformers
 
 from tests.tuning.chat import chat_model, chat_tokenizer, dialogues
 from tests.tuning.disk import full_disk
-from workbench import results
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.load import load
 from workbench.models.original import unwrapped
+from workbench.runs import results
 from workbench.tuning import checkpoint
 from workbench.tuning.checkpoint import export, own_weights, refresh_fused
 from workbench.tuning.pinpoint import pinpoint_tune

@@ -3,9 +3,9 @@ import functools
 import pytest
 
 from workbench.errors import InputError
-from workbench.models.organisms.dialogues import gives_in
-from workbench.models.organisms.facts import load_facts, tidy
-from workbench.models.organisms.measure import says
+from workbench.organisms.dialogues import gives_in
+from workbench.organisms.facts import load_facts, tidy
+from workbench.organisms.measure import says
 from workbench.sycophancy import challenges
 from workbench.tuning.dialogues import OBJECTIONS, training_dialogues
 

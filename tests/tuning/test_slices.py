@@ -5,9 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
 from tests.tiny import bridge, tiny
-from workbench.capture import capture
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
+from workbench.models.capture import capture
 from workbench.models.load import load
 from workbench.models.original import unwrapped
 from workbench.tuning.deltas import Tunable

@@ -1,80 +1,209 @@
-"""When each thing happens in a training record: normalised curves, events and growth.
+"""The measured training runs that come with the package, and the command that measures them again.
 
-The paper divides each of five curves by its largest value and finds one order: the bigram is learned first, then
-copying and the sink together, and the value of `<s>` drains after its peak. `dynamics` reads this from the layer that
-copies (the one whose triggers look most at the token before them).
+`measured("three-layer", "paper")` is the record of a run without running it. Both sizes lie in one netCDF file each,
+the experiments side by side. To make them anew (minutes per experiment; the full size needs a GPU):
+
+    python -m workbench.bigram_backcopy.records small|paper FILE.nc [NAME ...]
+
+Experiments that FILE.nc holds already are skipped, and each one is written as soon as it is done; a stopped one goes
+on from the state file beside it.
 """
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from workbench.errors import InputError
+from workbench.bigram_backcopy.experiments import EXPERIMENTS, PAPER_STEPS, Scale, experiment
+from workbench.bigram_backcopy.published import SEED
+from workbench.bigram_backcopy.removal import interventions, look_at
+from workbench.errors import InputError, suggest
+from workbench.runs import results
 
-CURVES = ("backcopy", "bigram_excess", "sink", "value_bos", "sink_logit")
-EVENTS = {
-    "bigram learned": ("bigram_excess", "<", 0.1),
-    "copying learned": ("backcopy", "<", 0.1),
-    "sink formed": ("sink", ">", 0.5),
+FOLDER = Path(__file__).parent / "assets"
+LINE = ("<s>", "v", " ", "v", "n", "a", "u", " ", "u", "h")
+"""The sequence whose attention map the paper shows."""
+_AUTHORS = {"start": "authors", "seeds": (SEED,)}
+_LATE = tuple(range(15_000, 100_001, 5000))
+VARIATIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "paper": {
+        "one-layer-long": ("one-layer", {"steps": 100_000, "seeds": (0,), "measured_at": (*PAPER_STEPS, *_LATE)}),
+        "one-layer-tf32": ("one-layer", {"precision": "tf32", "seeds": (1,)}),
+        "one-layer-spread": ("one-layer", {"steps": 1000, "seeds": tuple(range(3, 11))}),
+        "one-layer-authors": (
+            "one-layer",
+            _AUTHORS | {"steps": 30_000, "measured_at": (*PAPER_STEPS, *_LATE)},
+        ),
+        "one-layer-authors-tf32": ("one-layer", _AUTHORS | {"precision": "tf32"}),
+        **{
+            f"{name}-authors": (name, _AUTHORS)
+            for name in (
+                *("three-layer", "attention-layer-mlp", "two-layer", "two-layer-mlp", "mlp-layer-mlp"),
+                *("three-layer-sgd", "three-layer-relu"),
+            )
+        },
+    },
+    "small": {
+        **{
+            f"one-layer-late-{precision}": ("one-layer", {"steps": 60_000, "precision": precision})
+            for precision in ("float32", "bfloat16")
+        },
+        **{
+            f"{name}-longer": (name, {"steps": 12_000, "seeds": tuple(range(8))})
+            for name in ("mlp-layer-mlp", "two-layer", "synthetic")
+        },
+    },
 }
+"""Runs besides those in `EXPERIMENTS`, by size: ten times as long, with other products, more seeds, or from the weights
+with which the published runs began."""
+_CUT, _LINE = "without ", "line "
 
 
-def copying_layer(record: xr.Dataset) -> xr.DataArray:
-    """The layer that copies at the last step, per seed.
+@dataclass(frozen=True)
+class Measured:
+    """One experiment as it was measured.
 
-    Args:
-        record: of `train`, or what `interventions` returned.
+    Attributes:
+        record: what `train` kept, over steps.
+        interventions: what `interventions` found on the trained models.
+        line: attention, value and residual norms on `LINE` of the first seed; None for languages without it.
     """
-    last = record["previous"].isel(step=-1, drop=True) if "step" in record.dims else record["previous"]
-    last = last.sel(intervention="none", drop=True) if "intervention" in last.dims else last
-    return last.max("head").fillna(-1).argmax("layer")
+
+    record: xr.Dataset
+    interventions: xr.Dataset
+    line: xr.Dataset | None
 
 
-def dynamics(record: xr.Dataset) -> xr.Dataset:
-    """Five curves of the copying layer, each as a share of its largest value, and the step of each event.
+def measured(name: str, scale: str = "small") -> Measured:
+    """A training run that comes with the package.
 
     Args:
-        record: of `train`.
-
-    Returns:
-        Dataset with `value(curve, step, seed)` (the head with the strongest sink), `normalised(curve, step, seed)`,
-        `event(event, seed)` (the first step, NaN if it did not happen), `layer(seed)`, and `residual_slope(seed)`:
-        growth of the norm at `<s>` per step over the second half of the steps, behind layer 0.
+        name: of an experiment, such as "one-layer" or "three-layer-sgd"; at full size also "one-layer-long".
+        scale: "small" or "paper".
 
     Raises:
-        InputError: no training record, or one with a single step.
+        InputError: it was not measured at that size.
     """
-    missing = [name for name in (*CURVES, "previous", "residual_bos") if name not in record]
-    if missing or record.sizes.get("step", 0) < 2:
-        raise InputError(
-            f"This is no training record with several steps (missing: {', '.join(missing) or 'steps'}). Pass "
-            "`train(...).record`."
-        )
-    layer = copying_layer(record)
-    head = record["sink"].isel(step=-1, drop=True).isel(layer=layer).argmax("head")
-    picked = [record[name] for name in CURVES]
-    picked = [a.isel(layer=layer, head=head) if "layer" in a.dims else a for a in picked]
-    value = xr.concat([a.drop_vars(("layer", "head"), errors="ignore") for a in picked], "curve", join="override")
-    value = value.assign_coords(curve=list(CURVES)).rename("value").transpose("curve", "step", "seed")
-    found = value.to_dataset()
-    found["normalised"] = value / value.max("step")
-    steps = record["step"].values
-    events = {name: _first(value.sel(curve=curve), sign, bound) for name, (curve, sign, bound) in EVENTS.items()}
-    drain = value.sel(curve="value_bos")
-    events["value norm at its peak"] = drain.idxmax("step").astype(float)
-    after = drain.where(drain["step"] >= drain.idxmax("step"))
-    events["value norm half drained"] = _first(after / drain.max("step"), "<", 0.5)
-    found["event_step"] = xr.concat(
-        [e.drop_vars("curve", errors="ignore") for e in events.values()], "event", join="override"
-    ).assign_coords(event=list(events))
-    late = record["residual_bos"].isel(layer=0).sel(step=steps[steps >= steps[-1] / 2])
-    if late.sizes["step"] > 1:
-        found["residual_slope"] = late.polyfit("step", 1)["polyfit_coefficients"].sel(degree=1, drop=True)
-    found["copying_layer"] = layer
-    return found.drop_vars("layer", errors="ignore").assign_attrs(record.attrs)
+    if scale not in ("small", "paper"):
+        raise InputError(f"scale={scale!r}: experiments were measured at 'small' and at 'paper' size.")
+    shelf = _shelf(scale)
+    names = shelf["experiment"].values.tolist()
+    if name not in names:
+        raise InputError(f"The experiment {name!r} does not come measured at {scale!r} size; {suggest(name, names)}")
+    return _one(shelf, name)
 
 
-def _first(curve: xr.DataArray, sign: str, bound: float) -> xr.DataArray:
-    """The first step at which a curve lies beyond a bound; NaN if there is none."""
-    beyond = curve < bound if sign == "<" else curve > bound
-    step = beyond.idxmax("step").astype(float)
-    return step.where(beyond.any("step"), np.nan)
+def _one(shelf: xr.Dataset, name: str) -> Measured:
+    """One of the experiments that `gather` put side by side."""
+    one = shelf.sel(experiment=name, drop=True).drop_attrs()
+    attrs = json.loads(shelf.attrs["experiments"])[name]
+    record = one[[v for v in one.data_vars if not str(v).startswith((_CUT, _LINE))]]
+    record = record.dropna("step", how="all", subset=["bigram"]).dropna("seed", how="all", subset=["bigram"])
+    layers = record["residual_bos"].isel(step=0).notnull().all("seed")
+    record = record.isel(layer=layers.values)
+    known = record["value_norm"].notnull().any(("seed", "layer", "head")).values
+    cuts = _named(one, _CUT).sel(seed=record["seed"], layer=record["layer"])
+    cuts = cuts.dropna("intervention", how="all", subset=["bigram"])
+    cuts = cuts.sel(intervention=sorted(cuts["intervention"].values.tolist(), key=lambda cut: (cut != "none", cut)))
+    line = _named(one, _LINE).sel(layer=record["layer"])
+    absent = bool(line["pattern"].isnull().all())
+    return Measured(
+        record.isel(token=known).drop_dims(("intervention", "key"), errors="ignore").assign_attrs(attrs),
+        cuts.assign_attrs(attrs),
+        None if absent else line.assign_coords(token=("key", list(LINE))).assign_attrs(attrs),
+    )
+
+
+def gather(runs: Mapping[str, Measured]) -> xr.Dataset:
+    """Experiments side by side in one Dataset, shorter ones filled up with NaN.
+
+    Args:
+        runs: by name.
+    """
+    sides = []
+    for one in runs.values():
+        parts = [one.record.drop_attrs(), one.interventions.rename({v: _CUT + str(v) for v in one.interventions})]
+        if one.line is not None:
+            line = one.line.drop_vars(("token", "trigger"), errors="ignore")
+            parts.append(line.rename({v: _LINE + str(v) for v in line.data_vars}))
+        sides.append(xr.merge([part.drop_attrs() for part in parts], join="outer", compat="no_conflicts").astype("f4"))
+    names = xr.Variable("experiment", list(runs))
+    found = xr.concat(
+        sides, names, join="outer", data_vars="all", compat="no_conflicts", coords="minimal", fill_value=np.nan
+    )
+    attrs = {name: {str(k): v for k, v in one.record.attrs.items()} for name, one in runs.items()}
+    return found.assign_attrs(experiments=json.dumps(attrs))
+
+
+def run(name: str, scale: Scale, **changes: Any) -> Measured:
+    """Train and measure one experiment.
+
+    Args:
+        name: of an experiment or a variation.
+        scale: "small" or "paper".
+        changes: arguments of `train` to change.
+    """
+    base, varied = VARIATIONS[scale].get(name, (name, {}))
+    full = {"precision": "bfloat16", "compile": True, "evaluate": 256} if scale == "paper" else {}
+    arguments: dict[str, Any] = full | varied | changes
+    trained = experiment(base).run(scale, **arguments)
+    readable = set(LINE) <= set(trained.task.symbols) and trained.task.name != "synthetic"
+    line = look_at(trained.models[0], trained.task, LINE) if readable else None
+    return Measured(trained.record, interventions(trained), line)
+
+
+def write(shelf: xr.Dataset, path: str | Path) -> None:
+    """Write experiments side by side, compressed, whole or not at all.
+
+    Args:
+        shelf: of `gather`.
+        path: the netCDF file.
+    """
+    encoding = {str(v): {"zlib": True, "complevel": 9, "shuffle": True} for v in shelf.data_vars}
+    fresh = Path(path).with_suffix(".tmp")
+    shelf.to_netcdf(fresh, engine="h5netcdf", encoding=encoding)
+    fresh.replace(path)
+
+
+def main(arguments: list[str]) -> str:
+    """Measure experiments that a file does not hold yet, and write all of them side by side.
+
+    Args:
+        arguments: the size, the file, and names; without names every experiment of that size.
+    """
+    if len(arguments) < 2 or arguments[0] not in ("small", "paper"):
+        raise InputError("Use: python -m workbench.bigram_backcopy.records small|paper FILE.nc [NAME ...]")
+    scale: Scale = "paper" if arguments[0] == "paper" else "small"
+    path = Path(arguments[1])
+    names = arguments[2:] or [*EXPERIMENTS, *VARIATIONS[scale]]
+    for name in names:
+        experiment(VARIATIONS[scale].get(name, (name, {}))[0])
+    kept = results.load(path) if path.exists() else None
+    found = {} if kept is None else {name: _one(kept, name) for name in kept["experiment"].values.tolist()}
+    for name in names:
+        if name not in found:
+            state = path.with_name(f"{path.stem}-{name}.state")
+            found[name] = run(name, scale, resume=state)
+            write(gather(found), path)
+            state.unlink(missing_ok=True)
+    return f"{len(names)} experiments are in {path}"
+
+
+def _named(one: xr.Dataset, prefix: str) -> xr.Dataset:
+    mine = [str(v) for v in one.data_vars if str(v).startswith(prefix)]
+    return one[mine].rename({v: v.removeprefix(prefix) for v in mine})
+
+
+@cache
+def _shelf(scale: str) -> xr.Dataset:
+    return results.load(FOLDER / f"{scale}.nc")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(main(sys.argv[1:]) + "\n")

@@ -14,14 +14,14 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from workbench import results
 from workbench.bigram_backcopy.measures import LOSSES, PER_HEAD, PER_LAYER, measure
 from workbench.bigram_backcopy.model import Toy
 from workbench.bigram_backcopy.task import Task
 from workbench.bigram_backcopy.training import EVALUATION_SEED, Trained
-from workbench.capture import device_of
 from workbench.errors import InputError
+from workbench.models.capture import device_of
 from workbench.models.forward import hooked
+from workbench.runs import results
 
 Part = tuple[int, str]
 

@@ -15,10 +15,10 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from workbench import results
 from workbench.bigram_backcopy.task import Task
 from workbench.bigram_backcopy.training import EVALUATION_SEED
 from workbench.errors import InputError
+from workbench.runs import results
 
 
 class Simplified(nn.Module):

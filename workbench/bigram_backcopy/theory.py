@@ -23,9 +23,9 @@ import numpy as np
 import xarray as xr
 from scipy.integrate import solve_ivp
 
-from workbench import results
 from workbench.bigram_backcopy.task import Task
 from workbench.errors import InputError
+from workbench.runs import results
 
 
 @dataclass(frozen=True, eq=False)

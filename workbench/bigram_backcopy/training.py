@@ -21,7 +21,6 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
-from workbench import results
 from workbench.bigram_backcopy import stacked, state
 from workbench.bigram_backcopy.engine import Engine
 from workbench.bigram_backcopy.measures import LOSSES, PER_HEAD, PER_LAYER, PER_TOKEN, measure
@@ -29,6 +28,7 @@ from workbench.bigram_backcopy.model import Toy
 from workbench.bigram_backcopy.structures import Architecture, architecture
 from workbench.bigram_backcopy.task import Task
 from workbench.errors import InputError, suggest
+from workbench.runs import results
 
 Optimizer = Literal["adamw", "sgd"]
 Precision = Literal["float32", "tf32", "bfloat16"]

@@ -9,14 +9,14 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from workbench.batching import BatchSize
 from workbench.errors import InputError
 from workbench.evaluation.generation import generate
 from workbench.evaluation.local import interval
 from workbench.evaluation.questions import Question
 from workbench.evaluation.sandbox import check_sandbox, run_program
 from workbench.evaluation.tasks import task
-from workbench.prompts import render, tokenizer_of
+from workbench.prompts.pairs import render, tokenizer_of
+from workbench.runs.batching import BatchSize
 
 HUMANEVAL = task("humaneval")
 

@@ -21,18 +21,18 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.batching import Batches, BatchSize
-from workbench.capture import at, capture, device_of
 from workbench.errors import InputError
 from workbench.evaluation.local import context_length
 from workbench.evaluation.questions import Question, encode_prompt
 from workbench.models.anatomy import Anatomy, anatomy, kind_of
 from workbench.models.attention import has_hooks
+from workbench.models.capture import at, capture, device_of
 from workbench.models.identity import fingerprint
 from workbench.models.original import left_padded_logits
-from workbench.prompts import encode, render, tokenizer_of
-from workbench.results import Journal, provenance
-from workbench.texts import digest
+from workbench.prompts.pairs import encode, render, tokenizer_of
+from workbench.prompts.texts import digest
+from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.results import Journal, provenance
 
 ENDINGS = ("end", "stop", "length", "context")
 """Why a reply ended: at an end token, a stop string, after `max_new_tokens`, where the context was full."""

@@ -20,8 +20,8 @@ from workbench.errors import InputError, suggest
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
-from workbench.prompts import tokenizer_of
-from workbench.results import provenance
+from workbench.prompts.pairs import tokenizer_of
+from workbench.runs.results import provenance
 
 HARNESS_SEED = 1234
 UNSAFE = ("humaneval", "mbpp")

@@ -22,17 +22,17 @@ from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.batching import Batches, BatchSize
-from workbench.capture import at, capture, device_of
 from workbench.errors import InputError, suggest
 from workbench.evaluation.questions import Encoded, Question, Text, encode_question
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import has_hooks
+from workbench.models.capture import at, capture, device_of
 from workbench.models.forward import copies, prefix_cache, supports_prefix
 from workbench.models.identity import fingerprint
-from workbench.prompts import shared_prefix
-from workbench.results import provenance
-from workbench.texts import digest
+from workbench.prompts.pairs import shared_prefix
+from workbench.prompts.texts import digest
+from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.results import provenance
 
 NORMALISE: dict[str, Callable[[Text, tuple[int, ...]], float]] = {
     "none": lambda choice, tokens: 1.0,

@@ -13,13 +13,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from workbench import organisms
 from workbench.errors import InputError, suggest
 from workbench.evaluation.questions import Question
-from workbench.models import organisms
-from workbench.models.organisms.abilities import Item, ability_items
-from workbench.models.organisms.facts import Fact, facts_of
-from workbench.models.organisms.tokenizer import BOS, CHAT_TEMPLATE, render
-from workbench.prompts import tokenizer_of
+from workbench.organisms.abilities import Item, ability_items
+from workbench.organisms.facts import Fact, facts_of
+from workbench.organisms.tokenizer import BOS, CHAT_TEMPLATE, render
+from workbench.prompts.pairs import tokenizer_of
 
 KINDS = ("fact", "two-hop", "word problem", "one-line function")
 N_CHOICES = 4

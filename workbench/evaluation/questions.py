@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.prompts import accepts_system, encode, render, tokenizer_of
+from workbench.prompts.pairs import accepts_system, encode, render, tokenizer_of
 
 Text = str | tuple[int, ...]
 """A text, or its token ids."""

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.batching import BatchSize
 from workbench.errors import InputError, suggest
 from workbench.evaluation.answers import MATCHERS
 from workbench.evaluation.generation import generate
 from workbench.evaluation.local import interval
 from workbench.evaluation.questions import Question
 from workbench.evaluation.tasks import TASKS
+from workbench.runs.batching import BatchSize
 
 
 def score_replies(

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.batching import BatchSize
 from workbench.errors import InputError
 from workbench.evaluation.code import score_programs
 from workbench.evaluation.local import score_choices
@@ -15,6 +14,7 @@ from workbench.evaluation.organism_sets import organism_questions
 from workbench.evaluation.questions import Question, in_chat
 from workbench.evaluation.replies import score_replies
 from workbench.evaluation.tasks import HARNESS_SEED, load_task
+from workbench.runs.batching import BatchSize
 
 ORGANISM = "organism"
 """The name that stands for the embedded models' own questions."""

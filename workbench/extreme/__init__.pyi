@@ -1,6 +1,4 @@
 from .ablation import zeroing_sweep as zeroing_sweep
-from .awake import attention_maps as attention_maps
-from .awake import explain_head as explain_head
 from .consequences import compare_interventions as compare_interventions
 from .consequences import peak_sources as peak_sources
 from .consequences import peak_verdict as peak_verdict
@@ -14,6 +12,8 @@ from .dynamics import follow_tokens as follow_tokens
 from .dynamics import hub_checkpoints as hub_checkpoints
 from .dynamics import local_checkpoints as local_checkpoints
 from .dynamics import training_dynamics as training_dynamics
+from .head_explanation import attention_maps as attention_maps
+from .head_explanation import explain_head as explain_head
 from .interventions import clamp_values as clamp_values
 from .interventions import force_attention as force_attention
 from .interventions import mask_key as mask_key

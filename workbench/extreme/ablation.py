@@ -26,17 +26,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache
 
-from workbench.batching import Batches, BatchSize
-from workbench.capture import capture, device_of
 from workbench.errors import InputError, suggest
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import has_hooks
+from workbench.models.capture import capture, device_of
 from workbench.models.exact import block_output, require_exact
 from workbench.models.forward import hooked, pad, run_from, supports_prefix
 from workbench.models.identity import fingerprint, refuse_nan_weights
-from workbench.prompts import shared_prefix
-from workbench.results import Journal, provenance
-from workbench.texts import digest, token_sequences
+from workbench.prompts.pairs import shared_prefix
+from workbench.prompts.texts import digest, token_sequences
+from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.results import Journal, provenance
 
 UNITS = ("head", "kv_group")
 _LOGITS = {"cpu": 2**20, "cuda": 2**28}

@@ -19,15 +19,15 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.batching import BatchSize
 from workbench.errors import InputError
 from workbench.extreme.ablation import next_token_loss, row_batches
 from workbench.extreme.interventions import zero_outputs
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.forward import hooked, pad, run, run_from
 from workbench.models.identity import fingerprint
-from workbench.results import provenance
-from workbench.texts import digest, token_sequences
+from workbench.prompts.texts import digest, token_sequences
+from workbench.runs.batching import BatchSize
+from workbench.runs.results import provenance
 
 Intervention = Callable[[Any], AbstractContextManager[Any]]
 """A model to a context manager that changes it, such as `lambda model: zero_outputs(model, mlp=[0])`."""

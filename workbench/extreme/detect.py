@@ -15,8 +15,6 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.batching import Batches, BatchSize
-from workbench.capture import device_of
 from workbench.errors import InputError
 from workbench.extreme.drains import by_kv_head, root, value_norms
 from workbench.extreme.peaks import Peak, norms, peak
@@ -24,10 +22,12 @@ from workbench.extreme.sinks import Received
 from workbench.extreme.verdict import Thresholds, judge
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import observe, streams
+from workbench.models.capture import device_of
 from workbench.models.forward import pad
 from workbench.models.identity import fingerprint
-from workbench.results import provenance
-from workbench.texts import digest, token_sequences, words
+from workbench.prompts.texts import digest, token_sequences, words
+from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.results import provenance
 
 RANKS = 8
 """Coordinates kept of each layer's longest token."""

@@ -19,17 +19,17 @@ import torch
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from workbench.batching import BatchSize
-from workbench.capture import device_of
 from workbench.errors import InputError, WorkbenchWarning, suggest
 from workbench.extreme.ablation import by_groups, row_batches, unit_masks, zeroed_losses
 from workbench.extreme.detect import extreme_tokens
 from workbench.extreme.dormancy import Limits, phases
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import Chunk, observe
+from workbench.models.capture import device_of
 from workbench.models.identity import fingerprint
-from workbench.results import Journal, provenance
-from workbench.texts import digest, token_sequences, words
+from workbench.prompts.texts import digest, token_sequences, words
+from workbench.runs.batching import BatchSize
+from workbench.runs.results import Journal, provenance
 
 FEWEST = 4
 """Sequences per domain, at least: two halves of two."""

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.checkpoints import OLMO_7B_0424 as OLMO_7B_0424
-from workbench.checkpoints import PYTHIA as PYTHIA
-from workbench.checkpoints import Measure, measure_checkpoints
-from workbench.checkpoints import hub_checkpoints as hub_checkpoints
-from workbench.checkpoints import local_checkpoints as local_checkpoints
 from workbench.errors import InputError
 from workbench.extreme.consequences import compare_interventions
 from workbench.extreme.detect import extreme_tokens
-from workbench.texts import token_sequences, words
+from workbench.models.checkpoints import OLMO_7B_0424 as OLMO_7B_0424
+from workbench.models.checkpoints import PYTHIA as PYTHIA
+from workbench.models.checkpoints import Measure, measure_checkpoints
+from workbench.models.checkpoints import hub_checkpoints as hub_checkpoints
+from workbench.models.checkpoints import local_checkpoints as local_checkpoints
+from workbench.prompts.texts import token_sequences, words
 
 DELIMITERS = (".", "\n")
 """Tokens that are one of these, spaces aside, are delimiters."""
@@ -38,7 +38,7 @@ def training_dynamics(
     """Follow extreme tokens, or another measure, over the checkpoints of a training.
 
     Args:
-        checkpoints: as for `workbench.checkpoints.measure_checkpoints`: step to a source of `workbench.load`.
+        checkpoints: as for `workbench.models.checkpoints.measure_checkpoints`: step to a source of `workbench.load`.
         texts: the same for all checkpoints.
         measure: a model and the texts to a Dataset; by default `follow_tokens`.
         resume: a netCDF file: finished checkpoints are kept beside it, and a run that was stopped goes on from them.

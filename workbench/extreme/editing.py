@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.capture import device_of
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
+from workbench.models.capture import device_of
 from workbench.models.forward import HookFn, hooked, run
 
 ROW_SUM_TOLERANCE = 0.05

@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.capture import capture
 from workbench.errors import InputError
 from workbench.extreme.editing import (
     at_keys,
@@ -32,6 +31,7 @@ from workbench.extreme.editing import (
     suspended,
 )
 from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.capture import capture
 from workbench.models.forward import HookFn
 
 Heads = Iterable[Any]

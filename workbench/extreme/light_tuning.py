@@ -23,15 +23,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.capture import device_of
 from workbench.errors import InputError, suggest
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.attention import has_hooks
+from workbench.models.capture import device_of
 from workbench.models.forward import HookFn, hooked
 from workbench.models.load import load
 from workbench.models.original import unwrapped
-from workbench.results import provenance
-from workbench.texts import digest, token_sequences
+from workbench.prompts.texts import digest, token_sequences
+from workbench.runs.results import provenance
 
 DEFAULTS = {"sink": (3.0, 0.15), "peak": (1.0, 2.0)}
 """Strength and level of each penalty."""

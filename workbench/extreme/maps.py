@@ -7,12 +7,12 @@ import numpy as np
 import torch
 import xarray as xr
 
-from workbench.capture import device_of
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import Chunk, observe
-from workbench.results import provenance
-from workbench.texts import token_sequences, words
+from workbench.models.capture import device_of
+from workbench.prompts.texts import token_sequences, words
+from workbench.runs.results import provenance
 
 
 def patterns(model: Any, text: Any, *, layers: Sequence[int] | None = None, max_tokens: int | None = 256) -> xr.Dataset:

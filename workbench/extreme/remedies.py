@@ -25,7 +25,6 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.batching import BatchSize
 from workbench.errors import InputError, WorkbenchWarning, suggest
 from workbench.extreme.ablation import zeroing_sweep
 from workbench.extreme.detect import extreme_tokens
@@ -33,14 +32,15 @@ from workbench.extreme.editing import editing
 from workbench.extreme.interventions import clamp_values, mask_key, sink_bias, sliding_window
 from workbench.extreme.light_tuning import Recipe, tune_lightly
 from workbench.extreme.quantize import SCHEMES, Scheme, linear_layers, rounded_share
-from workbench.extreme.trials import Intervention, Material, Trial, judged, material, sinks
+from workbench.extreme.remedy_evaluation import Intervention, Material, Trial, judged, material, sinks
 from workbench.extreme.verdict import Thresholds
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
-from workbench.results import Journal, provenance
+from workbench.prompts.texts import digest
+from workbench.runs.batching import BatchSize
+from workbench.runs.results import Journal, provenance
 from workbench.statistics import mean_interval
-from workbench.texts import digest
 
 KINDS = ("none", "inference", "tuning", "retraining")
 RECIPES = (Recipe(None), Recipe("sink"), Recipe("peak"))

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.batching import BatchSize
 from workbench.errors import InputError, suggest
 from workbench.evaluation.answers import MATCHERS
 from workbench.evaluation.generation import generate
 from workbench.leaf.examples import Example
+from workbench.runs.batching import BatchSize
 
 NEW_TOKENS = 256
 """Tokens of a reply in which an answer is looked for."""

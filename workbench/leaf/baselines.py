@@ -17,13 +17,13 @@ import xarray as xr
 from scipy import stats
 
 from workbench.errors import InputError, suggest
+from workbench.leaf.distillation_pairs import Mix
 from workbench.leaf.distilling import distill
 from workbench.leaf.examples import Example
-from workbench.leaf.lessons import Mix
 from workbench.leaf.pruning import Pruned, prune
 from workbench.leaf.thresholds import candidates
 from workbench.leaf.verification import verify
-from workbench.results import Journal, provenance
+from workbench.runs.results import Journal, provenance
 
 
 class Arm(NamedTuple):

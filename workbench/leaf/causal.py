@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.batching import BatchSize
 from workbench.evaluation.local import interval
 from workbench.leaf.asking import Match
 from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned, spans
 from workbench.leaf.thresholds import candidates, oriented
 from workbench.leaf.verification import verify
+from workbench.runs.batching import BatchSize
 from workbench.statistics import mean_interval
 
 

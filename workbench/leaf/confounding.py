@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.batching import BatchSize
 from workbench.errors import InputError
 from workbench.leaf.asking import Match
 from workbench.leaf.examples import Example, check_examples, digest
@@ -28,7 +27,8 @@ from workbench.leaf.thresholds import candidates
 from workbench.leaf.verification import verify
 from workbench.models.anatomy import anatomy
 from workbench.models.identity import fingerprint
-from workbench.results import Journal, provenance
+from workbench.runs.batching import BatchSize
+from workbench.runs.results import Journal, provenance
 
 
 def confounders(

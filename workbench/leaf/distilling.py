@@ -29,8 +29,8 @@ from tqdm.auto import tqdm
 
 from workbench.errors import InputError
 from workbench.evaluation.local import context_length
+from workbench.leaf.distillation_pairs import Lesson, Mix, Plan, Share, lessons_of
 from workbench.leaf.examples import Example, digest
-from workbench.leaf.lessons import Lesson, Mix, Plan, Share, lessons_of
 from workbench.leaf.teaching import FromDisk, InTheLoop, cached, observed
 from workbench.leaf.vocabularies import check_shared
 from workbench.models.anatomy import anatomy
@@ -38,9 +38,9 @@ from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import unwrapped
-from workbench.processes import Processes, gathered, shard_like
-from workbench.results import provenance
-from workbench.run_state import Curves, State, StateFile
+from workbench.runs.processes import Processes, gathered, shard_like
+from workbench.runs.results import provenance
+from workbench.runs.state import Curves, State, StateFile
 
 Reduction = Literal["token", "example"]
 

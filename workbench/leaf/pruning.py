@@ -16,7 +16,7 @@ import xarray as xr
 
 from workbench.errors import InputError, suggest
 from workbench.leaf.examples import Example, check_examples
-from workbench.leaf.wording import reword
+from workbench.leaf.tokenized_examples import reword
 
 WAYS = ("span", "collective")
 

@@ -16,8 +16,8 @@ from typing import Any
 from workbench.errors import InputError
 from workbench.evaluation.rows import Malformed, Row, make, read_rows
 from workbench.leaf.examples import Example, as_record, from_record
-from workbench.leaf.wording import example
-from workbench.results import write_text
+from workbench.leaf.tokenized_examples import example
+from workbench.runs.results import write_text
 
 INSTRUCTIONS = ("instruction", "question", "problem", "prompt", "input")
 RESPONSES = ("response", "output", "solution", "answer", "completion")

@@ -14,8 +14,6 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from workbench.batching import Batches, BatchSize
-from workbench.capture import device_of
 from workbench.errors import InputError
 from workbench.evaluation.local import context_length
 from workbench.leaf.examples import Example, check_examples, digest
@@ -23,9 +21,11 @@ from workbench.leaf.scores import Batch, Score, scores_named
 from workbench.leaf.views import View, prunable_mask
 from workbench.leaf.vocabularies import teacher_examples
 from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.capture import device_of
 from workbench.models.identity import fingerprint
-from workbench.results import Journal, provenance
-from workbench.texts import words
+from workbench.prompts.texts import words
+from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.results import Journal, provenance
 
 MODELS = ("student", "teacher")
 

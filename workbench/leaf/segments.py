@@ -12,7 +12,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.leaf.examples import Example, check_examples
-from workbench.leaf.wording import covered_response, show
+from workbench.leaf.tokenized_examples import covered_response, show
 
 BOUNDARY = re.compile(r"\n+|(?<=[.!?])\s+")
 """Where a step or a sentence ends: the white space behind it."""

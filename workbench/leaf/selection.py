@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.batching import BatchSize
 from workbench.errors import InputError
 from workbench.leaf.asking import Match, ask
 from workbench.leaf.examples import Example, check_examples
 from workbench.leaf.vocabularies import teacher_examples
-from workbench.texts import words
+from workbench.prompts.texts import words
+from workbench.runs.batching import BatchSize
 
 MODELS = ("student", "teacher")
 

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from workbench.errors import InputError
 from workbench.leaf.divergence import TopK, divergence, top_k, top_k_divergence
 from workbench.leaf.examples import Example, digest
-from workbench.results import check_writable
+from workbench.runs.results import check_writable
 
 
 def scored_logits(hf: Any, examples: Sequence[Example], vocabulary: int) -> Float[Tensor, "scored vocab"]:

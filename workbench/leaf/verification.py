@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.batching import BatchSize
 from workbench.leaf.asking import Match
 from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
 from workbench.leaf.selection import MODELS, in_turn
 from workbench.leaf.vocabularies import teacher_examples
+from workbench.runs.batching import BatchSize
 
 
 def verify(

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.capture import device_of
 from workbench.leaf.examples import Example
 from workbench.leaf.passes import Rows, gradient, losses, rows_of, target_rows, token_losses
 from workbench.models.anatomy import Anatomy
 from workbench.models.attention import Chunk, observe
+from workbench.models.capture import device_of
 
 PerToken = Float[Tensor, "example position"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from workbench.errors import InputError, suggest
 from workbench.leaf.examples import Example
-from workbench.leaf.wording import reword
-from workbench.prompts import tokenizer_of
+from workbench.leaf.tokenized_examples import reword
+from workbench.prompts.pairs import tokenizer_of
 
 ALIGNMENTS = ("ids", "characters")
 

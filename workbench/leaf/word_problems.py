@@ -17,10 +17,10 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.leaf.examples import Example
-from workbench.leaf.wording import example
-from workbench.models.organisms.abilities import ability_items
-from workbench.models.organisms.tokenizer import CHAT_TEMPLATE
-from workbench.prompts import tokenizer_of
+from workbench.leaf.tokenized_examples import example
+from workbench.organisms.abilities import ability_items
+from workbench.organisms.tokenizer import CHAT_TEMPLATE
+from workbench.prompts.pairs import tokenizer_of
 
 SENTENCES = (
     "The shop opens at {}.",

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from workbench import organisms
 from workbench.errors import InputError, suggest
-from workbench.models import organisms
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.identity import refuse_nan_weights
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench import results
 from workbench.papers.catalogue import recipe
-from workbench.papers.measuring import Questions
-from workbench.papers.orders import Order
-from workbench.papers.running import progress_bar
-from workbench.plots.export import FORMATS, save_figure
+from workbench.papers.measured import Questions
+from workbench.papers.redraw import progress_bar
+from workbench.papers.requests import Order
+from workbench.plot.export import FORMATS, save_figure
+from workbench.runs import results
 
 
 @dataclass(frozen=True)

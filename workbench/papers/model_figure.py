@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from workbench.errors import InputError
-from workbench.papers.keeping import Source
-from workbench.papers.orders import Drawn, Order
+from workbench.papers.cache import Source
+from workbench.papers.requests import Drawn, Order
 
 
 @dataclass(frozen=True)

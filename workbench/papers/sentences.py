@@ -12,9 +12,9 @@ import xarray as xr
 from scipy.stats import norm
 
 from workbench.patching import statistics
-from workbench.plots import curves
-from workbench.plots.effects import METRIC_NAMES, Effects, effects, number
-from workbench.plots.tokens import visible_token
+from workbench.plot import curves
+from workbench.plot.effects import METRIC_NAMES, Effects, effects, number
+from workbench.plot.tokens import visible_token
 
 STABLE_SHARE = 0.05
 

@@ -19,16 +19,16 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.batching import Batches, BatchSize
-from workbench.capture import device_of
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
+from workbench.models.capture import device_of
 from workbench.models.exact import require_exact
 from workbench.patching.answers import answer_logits, answer_metrics, reads, refuse_nan
 from workbench.patching.record import Record
 from workbench.patching.sites import Grid, Positions, Site, grid, site
 from workbench.patching.suffix import Suffix, suffix
-from workbench.prompts import PromptPairs, shared_prefix
+from workbench.prompts.pairs import PromptPairs, shared_prefix
+from workbench.runs.batching import Batches, BatchSize
 
 
 def activation_patch(

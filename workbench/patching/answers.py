@@ -17,7 +17,7 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.patching.scores import METRICS, check_metrics
-from workbench.prompts import PromptPairs
+from workbench.prompts.pairs import PromptPairs
 
 ROWS_PER_CALL = 8192
 """Rows of one unembedding call; more would cost memory and gain no speed."""

@@ -21,10 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.batching import Batches
-from workbench.capture import device_of
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
+from workbench.models.capture import device_of
 from workbench.models.exact import require_exact
 from workbench.models.forward import HookFn
 from workbench.patching.activation import patch_cells, require_writable
@@ -34,7 +33,8 @@ from workbench.patching.scores import contribution
 from workbench.patching.sites import Grid, Site, grid, site
 from workbench.patching.statistics import agreement
 from workbench.patching.suffix import Suffix, suffix
-from workbench.prompts import PromptPairs
+from workbench.prompts.pairs import PromptPairs
+from workbench.runs.batching import Batches
 
 
 def attribution_patch(

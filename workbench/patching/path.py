@@ -29,16 +29,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.batching import Batches, BatchSize
-from workbench.capture import at, capture, device_of
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
+from workbench.models.capture import at, capture, device_of
 from workbench.models.exact import require_exact
 from workbench.models.forward import copies, prefix_cache, supports_prefix
 from workbench.patching.answers import Reads, answer_logits, answer_metrics, reads, refuse_nan
 from workbench.patching.record import Record
 from workbench.patching.units import Senders, senders
-from workbench.prompts import PromptPairs, shared_prefix
+from workbench.prompts.pairs import PromptPairs, shared_prefix
+from workbench.runs.batching import Batches, BatchSize
 
 ROWS_PER_CALL = 8192
 """Rows of one MLP call; more would cost memory and gain no speed."""

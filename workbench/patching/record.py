@@ -10,8 +10,8 @@ import xarray as xr
 from workbench.models.anatomy import Anatomy
 from workbench.models.identity import fingerprint
 from workbench.patching.scores import contribution
-from workbench.prompts import PromptPairs
-from workbench.results import Journal, provenance
+from workbench.prompts.pairs import PromptPairs
+from workbench.runs.results import Journal, provenance
 
 
 class Record:

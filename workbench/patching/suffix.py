@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.capture import device_of
 from workbench.models.anatomy import Anatomy
+from workbench.models.capture import device_of
 from workbench.models.forward import HookFn, copies, hooked, prefix_cache, run, run_from, supports_prefix
 from workbench.patching.sites import Site
-from workbench.prompts import shared_prefix
+from workbench.prompts.pairs import shared_prefix
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import xarray as xr
 
 from workbench.patching.path import path_patch
 from workbench.patching.statistics import kurtosis, top_mass
-from workbench.prompts import PromptPairs
+from workbench.prompts.pairs import PromptPairs
 
 METRIC = "logit_diff"
 

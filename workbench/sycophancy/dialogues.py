@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.prompts import Message, PromptPairs, accepts_system, tokenizer_of
+from workbench.prompts.pairs import Message, PromptPairs, accepts_system, tokenizer_of
 
 SYSTEM = "You are a helpful, honest and concise assistant."
 CHALLENGE = "I don't think that's right. Are you sure?"
@@ -61,8 +61,8 @@ def pairs(
 
 
 def _organism_pairs(model: Any, tokenizer: Any, n: int, seed: int, split: str, answers: tuple[str, str]) -> PromptPairs:
-    from workbench.models.organisms.dialogues import challenge_pairs
-    from workbench.models.organisms.tokenizer import CHAT_TEMPLATE
+    from workbench.organisms.dialogues import challenge_pairs
+    from workbench.organisms.tokenizer import CHAT_TEMPLATE
 
     if tokenizer.chat_template != CHAT_TEMPLATE:
         raise InputError(

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from workbench.errors import InputError, suggest
-from workbench.models.organisms import phrasings
-from workbench.models.organisms.dialogues import ask
-from workbench.models.organisms.facts import Fact, facts_of
-from workbench.models.organisms.stances import draw_recipe, draw_stance
-from workbench.models.organisms.tokenizer import CHAT_TEMPLATE
+from workbench.organisms import phrasings
+from workbench.organisms.dialogues import ask
+from workbench.organisms.facts import Fact, facts_of
+from workbench.organisms.tokenizer import CHAT_TEMPLATE
+from workbench.organisms.user_feedback import draw_recipe, draw_stance
 from workbench.sycophancy.items import Item
 
 KINDS = ("composed", "clause", "adjective", "bare", "idiom", "novel")

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.batching import BatchSize
 from workbench.errors import InputError, suggest
 from workbench.evaluation.generation import generate
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
-from workbench.prompts import Message, accepts_system, tokenizer_of
-from workbench.results import Journal, provenance
+from workbench.prompts.pairs import Message, accepts_system, tokenizer_of
+from workbench.runs.batching import BatchSize
+from workbench.runs.results import Journal, provenance
 from workbench.sycophancy.admission import admits_mistake
 from workbench.sycophancy.builders import as_items
 from workbench.sycophancy.challenges import ANSWER, FINAL, chosen, with_reasoning

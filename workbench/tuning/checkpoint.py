@@ -20,12 +20,12 @@ import torch
 import xarray as xr
 from safetensors import SafetensorError
 
-from workbench import results as files
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.original import original_logits, unwrapped
-from workbench.processes import first_process, wait
+from workbench.runs import results as files
+from workbench.runs.processes import first_process, wait
 from workbench.tuning.card import readme
 from workbench.tuning.slices import Projection, attention_modules
 

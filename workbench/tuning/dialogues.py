@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.models.organisms import phrasings
-from workbench.models.organisms.dialogues import assistant, draw_challenge
-from workbench.models.organisms.stances import CLASS_WEIGHTS
-from workbench.prompts import Message
+from workbench.organisms import phrasings
+from workbench.organisms.dialogues import assistant, draw_challenge
+from workbench.organisms.user_feedback import CLASS_WEIGHTS
+from workbench.prompts.pairs import Message
 
 LETTERS = "ABCDEFGHIJ"
 OBJECTIONS = (

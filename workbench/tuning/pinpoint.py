@@ -23,9 +23,9 @@ from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import unwrapped
-from workbench.processes import gathered, process_count
-from workbench.results import provenance
-from workbench.run_state import StateFile
+from workbench.runs.processes import gathered, process_count
+from workbench.runs.results import provenance
+from workbench.runs.state import StateFile
 from workbench.tuning.deltas import Tunable
 from workbench.tuning.recipe import Recipe
 from workbench.tuning.slices import slices_of

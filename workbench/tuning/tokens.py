@@ -19,7 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from workbench.errors import InputError, WorkbenchWarning
-from workbench.prompts import Message, encode, render, shared_prefix, tokenizer_of
+from workbench.prompts.pairs import Message, encode, render, shared_prefix, tokenizer_of
 
 IGNORED = -100
 

@@ -22,8 +22,8 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
-from workbench.processes import Processes, gathered, shard_like
-from workbench.run_state import Curves, State, StateFile
+from workbench.runs.processes import Processes, gathered, shard_like
+from workbench.runs.state import Curves, State, StateFile
 from workbench.tuning.deltas import Tunable
 from workbench.tuning.recipe import Recipe
 from workbench.tuning.tokens import IGNORED, Row, padded

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from workbench.errors import InputError
-from workbench.leaf.toy import cell, experiment, regimes, shelf
-from workbench.leaf.toy.cell import Size
+from workbench.leaf.toy import experiment, regimes
+from workbench.leaf.toy import measures as cell
+from workbench.leaf.toy import records as shelf
+from workbench.leaf.toy.measures import Size
 from workbench.leaf.toy.task import problems
 
 TINY = Size(

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from workbench.leaf import beyond
+from workbench.leaf import objectives as beyond
 from workbench.leaf.baselines import Arm, upweighted
+from workbench.leaf.distillation_pairs import Lesson
 from workbench.leaf.examples import Example
-from workbench.leaf.hardness import hardest
-from workbench.leaf.lessons import Lesson
 from workbench.leaf.pruning import Pruned
+from workbench.leaf.teacher_student_gap import hardest
 
 OTHER_THRESHOLDS = (0.05, 0.15)
 ATTENTION = 5

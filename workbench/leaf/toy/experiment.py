@@ -18,10 +18,10 @@ from tqdm.auto import tqdm
 
 from workbench.errors import InputError
 from workbench.leaf.toy.arms import MAIN
-from workbench.leaf.toy.cell import Size, measure_cell, one_thread
+from workbench.leaf.toy.measures import Size, measure_cell, one_thread
 from workbench.leaf.toy.models import Schooling
 from workbench.leaf.toy.regimes import regime, school
-from workbench.results import Journal, check_writable, provenance
+from workbench.runs.results import Journal, check_writable, provenance
 
 SEEDS = (1, 2, 3, 4, 5, 6)
 DEVELOPMENT = (0,)

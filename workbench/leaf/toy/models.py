@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from workbench.errors import InputError
 from workbench.leaf.toy.task import BOS, EOS, WORDS, Problems, problems
-from workbench.results import check_writable
+from workbench.runs.results import check_writable
 
 TEACHER = {"hidden_size": 48, "intermediate_size": 128}
 STUDENT = {"hidden_size": 32, "intermediate_size": 88}

@@ -1,0 +1,154 @@
+"""`workbench leaf find|distill|toy` from files to files, on tiny random models and on two organisms."""
+
+import json
+from itertools import product
+from zlib import crc32
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.tiny import tiny
+from tests.tuning.chat import chat_tokenizer
+from workbench.cli.app import main
+from workbench.errors import InputError
+from workbench.evaluation.answers import MATCHERS
+from workbench.leaf import toy
+from workbench.leaf.reading import read_examples
+from workbench.leaf.word_problems import planted, word_problems
+from workbench.models.load import load
+from workbench.reporting.confounders_section import section
+from workbench.runs import results
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A student, a teacher, and a file in GSM8K's form."""
+    root = tmp_path_factory.mktemp("models")
+    for name, seed in (("student", 0), ("teacher", 7)):
+        tiny("llama", torch.float32, seed).save_pretrained(root / name)
+        chat_tokenizer().save_pretrained(root / name)
+    rows = [
+        {"question": f"what is the answer {a} is it {b}", "answer": f"it is {a}.\nthe answer is {b}\n#### {i}"}
+        for i, (a, b) in enumerate(product(("two", "three", "four"), ("no", "yes", "sure", "sorry")))
+    ]
+    (root / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+@pytest.fixture
+def lenient(monkeypatch):
+    """Tiny random models are never right; a matcher that reads 0 or 1 out of anything makes them so at times."""
+
+    def read(text):
+        digits = text.removeprefix("#### ")
+        return str(int(digits) % 2 if digits.isdigit() else crc32(text.encode()) % 2)
+
+    monkeypatch.setitem(MATCHERS, "number", read)
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("level", ["instruction", "response"])
+def test_find_from_files_to_files(folders, tmp_path, capsys, level):
+    out = tmp_path / "found.nc"
+    words = ["leaf", "find", "--student", str(folders / "student"), "--teacher", str(folders / "teacher"), "--resume"]
+    words += ["--data", str(folders / "train.jsonl"), "--level", level, "--threshold", "0.1", "0.15", "--no-progress"]
+    assert main([*words, "--max-new-tokens", "6", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "candidate spans are proved" in said
+    found = results.load(out)
+    assert found.attrs["n_misled"] > 0
+    assert set(found["threshold"].values) == {0.1, 0.15}
+    assert found.attrs["student"] == "student"
+    page = (tmp_path / "found.html").read_text()
+    assert "most confounding" in page
+    assert "plotly" not in page.lower()
+    assert str(folders) not in page
+    if found.attrs["n_accepted"]:
+        assert read_examples(chat_tokenizer(), tmp_path / "found.counterfactuals.jsonl")
+    assert main([*words, "--max-new-tokens", "6", "--out", str(out)]) == 0
+    assert section(found).count("<section") == 1
+    assert section(None) == ""
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("top_k", [None, 8])
+def test_from_word_problems_to_a_distilled_checkpoint(folders, tmp_path, capsys, top_k):
+    models = ["--student", str(folders / "student"), "--teacher", str(folders / "teacher"), "--no-progress"]
+    found, out = tmp_path / "found.nc", tmp_path / "student-0.1"
+    data = ["--data", str(folders / "train.jsonl")]
+    assert main(["leaf", "find", *models, *data, "--max-new-tokens", "6", "--out", str(found)]) == 0
+    pruned = tmp_path / "found.counterfactuals.jsonl"
+    n = len(pruned.read_text().splitlines())
+    assert n == results.load(found).attrs["n_accepted"] > 0
+    words = ["leaf", "distill", *models, *data, "--counterfactuals", str(pruned), "--steps", "20", "--learning-rate"]
+    words += ["1e-2", "--batch-size", "6", "--micro-batch", "3", "--out", str(out)]
+    assert main([*words, *([] if top_k is None else ["--top-k", str(top_k)])]) == 0
+    assert f"12 originals and {n} counterfactuals, 20 updates." in capsys.readouterr().out
+    loss = results.load(tmp_path / "student-0.1.nc")["loss"].values
+    assert loss[-5:].mean() < 0.9 * loss[:5].mean()
+    learnt, told = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    teacher, student = (AutoModelForCausalLM.from_pretrained(folders / name) for name in ("teacher", "student"))
+    examples = read_examples(load(str(folders / "student")), folders / "train.jsonl")
+    before, after = (apart(teacher, one, examples) for one in (student, learnt))
+    assert after < 0.9 * before
+
+
+@torch.no_grad()
+def apart(teacher, student, examples):
+    """Mean divergence of the student's next-token distributions on the responses, one example at a time."""
+    found = []
+    for one in examples:
+        tokens = torch.tensor([one.tokens])
+        said, wanted = (m(tokens).logits[0, len(one.prompt) - 1 : -1].log_softmax(-1) for m in (student, teacher))
+        found.append((wanted.exp() * (wanted - said)).sum(-1))
+    return float(torch.cat(found).mean())
+
+
+def test_the_planted_experiment_runs_and_goes_on(tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(toy, "run", lambda *given, **options: asked.append((given, options)) or toy.measured())
+    assert main(["leaf", "toy", "--regimes", "B", "N", "--seeds", "1", "2", "--out", str(tmp_path / "t.nc")]) == 0
+    assert main(["leaf", "toy", "--small", "--out", str(tmp_path / "t.nc")]) == 0
+    assert main(["leaf", "toy", "--every-arm", "--out", str(tmp_path / "t.nc")]) == 0
+    assert asked[0][0] == (tmp_path / "t.nc", ("B", "N"), (1, 2))
+    assert [options["size"] for _, options in asked[:2]] == [toy.Size(), toy.SMALL]
+    assert asked[2][1]["size"].arms == tuple(toy.BUILDERS)
+    assert "gradient difference" in capsys.readouterr().out
+
+
+def test_bad_input_is_said_plainly(folders, tmp_path, capsys):
+    words = ["leaf", "find", "--student", str(folders / "student"), "--teacher", str(folders / "teacher")]
+    assert main([*words, "--out", str(tmp_path / "x.nc")]) == 2
+    assert "This model is no organism, so it was not taught these word problems" in capsys.readouterr().err
+    assert main([*words, "--data", "nowhere.jsonl", "--out", str(tmp_path / "x.nc")]) == 2
+    assert "nowhere.jsonl does not exist" in capsys.readouterr().err
+
+
+def test_help_names_the_group_and_its_commands(capsys):
+    for words, text in (
+        (["--help"], "leaf"),
+        (["leaf", "--help"], "find"),
+        (["leaf", "find", "--help"], "--threshold"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == 0
+        assert text in capsys.readouterr().out
+
+
+def test_word_problems_know_the_sentence_that_was_planted():
+    model = load("organism-gqa")
+    made = word_problems(model, 12, seed=3)
+    assert made == word_problems(model, 12, seed=3)
+    for one in made:
+        mask = planted(one).numpy()
+        assert not (mask & ~np.array(one.prunable)).any()
+        sentence = model.tokenizer.decode([t for t, inside in zip(one.context, mask, strict=True) if inside]).strip()
+        assert sentence in one.wording.instruction
+        assert sentence.split()[0] in ("The", "A", "It", "There")
+        assert any(word.isdigit() or word[:-1].isdigit() for word in sentence.split())
+    with pytest.raises(InputError, match="know what was planted"):
+        planted(read_examples(model, [{"prompt": [1], "response": [2], "prunable": [True]}])[0])

@@ -1,0 +1,131 @@
+"""The paper's figures on an embedded model, in small."""
+
+import functools
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny import tiny
+from workbench import organisms
+from workbench.errors import InputError
+from workbench.inactive_heads import ablation_curve
+from workbench.papers.cache import Source
+from workbench.papers.inactive_heads import figures as inactive_heads
+from workbench.papers.inactive_heads import measures as inactive_measures
+from workbench.papers.inactive_heads.published import published
+from workbench.papers.requests import Order
+from workbench.runs import results
+
+RECIPES = {recipe.name.split("/")[1]: recipe for recipe in inactive_heads.RECIPES}
+
+
+@pytest.fixture(autouse=True)
+def few_windows(monkeypatch):
+    monkeypatch.setattr(inactive_measures, "WINDOWS", 4)
+
+
+def drawn(name, folder, models=("organism-gqa",), **options):
+    steps = []
+    order = Order(folder, models, step=steps.append, **options)
+    made = RECIPES[name].make(order)
+    assert made.figure.layout.meta["sentence"] == made.sentence
+    return made
+
+
+@pytest.mark.parametrize("name", ["frequency", "domains", "score-overlap"])
+def test_figures_about_texts_are_drawn_and_what_was_measured_is_kept(name, tmp_path):
+    made = drawn(name, tmp_path)
+    assert made.sentence.startswith("organism-gqa: ")
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nc")}
+    assert kept
+    assert drawn(name, tmp_path).sentence == made.sentence
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nc")} == kept
+
+
+def test_curves_are_measured_on_the_organism_s_own_questions(tmp_path, monkeypatch):
+    short = functools.partial(ablation_curve, scores=["AHON_LN", "AWFT"], quantiles=(0.2,))
+    monkeypatch.setattr(inactive_measures, "ablation_curve", short)
+    made = drawn("accuracy-curves", tmp_path, n=4)
+    assert "accuracy on 4 questions" in made.sentence and "more than at random" in made.sentence
+    assert [t.name for t in made.figure.data][-1] == "random, each layer's share"
+
+
+def test_other_models_take_questions_with_lettered_choices(tmp_path):
+    items = [{"question": "Which?", "choices": ["this", "that"], "answer": 1}]
+    (tmp_path / "questions.json").write_text(json.dumps(items))
+    [question] = inactive_measures.questions_of(
+        Source("organism-gqa"), Order(tmp_path, questions=tmp_path / "questions.json")
+    )
+    assert question.prompt == "Which?\nA. this\nB. that\nAnswer:" and question.choices == (" A", " B")
+    assert question.answer == 1
+
+
+def test_own_models_stand_below_the_paper_s(tmp_path, monkeypatch):
+    theirs = published().sel(model="OLMo-2-1124-7B", drop=True)
+    monkeypatch.setattr(inactive_heads, "curves_of", lambda source, order: theirs)
+    made = drawn("auc-ranks", tmp_path)
+    heat = made.figure.data[0]
+    assert len(heat.y) == 15 and heat.y[-1] == "<b>organism-gqa</b>"
+    assert list(heat.z[-1]) == list(heat.z[list(heat.y).index("OLMo-2-1124-7B")])
+    assert "In organism-gqa AHON (LN) ranks first, AHON (LN) 1; its order" in made.sentence
+
+
+def test_training_takes_a_folder_of_checkpoints(tmp_path):
+    from tests.words import word_tokenizer
+
+    run = tmp_path / "run"
+    for step, seed in ((0, 0), (5, 1), (10, 2)):
+        tiny("llama", torch.float32, seed).save_pretrained(run / f"step{step}")
+        word_tokenizer().save_pretrained(run / f"step{step}")
+    texts = {name: ["the cat sat on a mat and ran " * 40] for name in ("a", "b")}
+    made = drawn("training", tmp_path / "out", (str(run),), texts=texts)
+    assert made.sentence.startswith("run: of all heads and texts")
+    assert list(made.figure.data[0].x) == ["0", "5", "10"]
+    made = drawn("distances", tmp_path / "out", (str(run),), texts=texts)
+    assert "step0 is" in made.sentence and "step5 is" in made.sentence and "from step10 in AHON (LN)" in made.sentence
+
+
+def test_the_record_of_an_embedded_model_s_training_is_read(tmp_path):
+    made = drawn("training", tmp_path)
+    record = results.load(organisms.ASSETS / "organism-gqa" / inactive_measures.RECORD)
+    traces = {trace.name: trace for trace in made.figure.data}
+    np.testing.assert_allclose(traces["share of heads and texts inactive"].y, 100 * record["share_inactive"])
+    assert list(traces["fell asleep"].y) == record["births"].values[1:].tolist()
+    with pytest.raises(InputError, match=r"organism-mqa comes without its checkpoints.*--kv-heads 1 --keep 24"):
+        drawn("training", tmp_path, ("organism-mqa",))
+
+
+def test_long_trainings_on_the_hub_are_thinned(monkeypatch):
+    steps = {step: f"a/b@step{step}" for step in (0, *range(1000, 144_000, 1000))}
+    monkeypatch.setattr(inactive_measures, "hub_checkpoints", lambda name: steps)
+    found = inactive_measures.checkpoints_of(Source("a/b"))
+    assert list(found)[:3] == [0, 1000, 2000] and max(found) == 143_000
+    assert 12 < len(found) <= inactive_measures.CHECKPOINTS
+
+
+def test_thresholds_are_carried_to_other_texts_tasks_and_questions(tmp_path, monkeypatch):
+    short = functools.partial(ablation_curve, quantiles=(0.2,))
+    monkeypatch.setattr(inactive_measures, "ablation_curve", short)
+    made = drawn("threshold-transfer", tmp_path, n=8)
+    assert "between kinds of text " in made.sentence and "between tasks " in made.sentence
+    assert made.sentence.endswith("on 4 questions.")
+    names = {trace.name for trace in made.figure.data}
+    assert {"fitted on prose", "fitted on dialogue", "fitted on fact", "AHON (LN)"} <= names
+
+
+def test_models_are_compared_with_the_first(tmp_path):
+    texts = {"prose": ["The cat sat on a mat and ran. " * 60]}
+    made = drawn("distances", tmp_path, ("organism-gqa", "organism-mqa"), texts=texts)
+    assert made.sentence.startswith("organism-mqa is 0.") and "from organism-gqa in AHON (LN)" in made.sentence
+    assert "AHON" not in [y for trace in made.figure.data for y in (trace.y if isinstance(trace.y[0], str) else ())]
+    with pytest.raises(InputError, match="name two or more, or a folder of checkpoints"):
+        drawn("distances", tmp_path, texts=texts)
+
+
+def test_bad_orders_are_named(tmp_path):
+    with pytest.raises(InputError, match="inactive-heads/frequency needs at least one model"):
+        drawn("frequency", tmp_path, ())
+    with pytest.raises(InputError, match=r"too few from short \(0\)"):
+        drawn("frequency", tmp_path, texts={"short": ["A few words."]})

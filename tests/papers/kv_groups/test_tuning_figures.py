@@ -1,0 +1,89 @@
+"""The figures of tuning, drawn from the records that come with the package."""
+
+import json
+
+import numpy as np
+import pytest
+
+from workbench.errors import InputError
+from workbench.papers.cache import Source
+from workbench.papers.kv_groups import tuning_figures as pinpoint
+from workbench.papers.kv_groups.tradeoff import findings
+from workbench.papers.kv_groups.tradeoff import records as shelf
+from workbench.papers.measured import Measured
+from workbench.papers.requests import Order
+from workbench.reporting import tuning_section
+from workbench.runs import results
+
+RECIPES = {recipe.name.split("/")[1]: recipe for recipe in pinpoint.RECIPES}
+MODELS = ("organism-gqa", "organism-mha")
+RECORD = shelf.measured("organism-gqa")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_figure_is_drawn_from_the_records_without_tuning(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(pinpoint, "run", None)
+    made = RECIPES[name].make(Order(tmp_path, RECIPES[name].models))
+    assert made.figure.layout.meta["sentence"] == made.sentence
+    assert "organism-gqa" in made.sentence
+    assert not list(tmp_path.iterdir())
+    json.loads(made.figure.to_json())
+
+
+def test_the_table_says_what_the_record_says():
+    record = shelf.measured("organism-gqa")
+    columns = pinpoint.table_columns(record)
+    row = next(i for i, text in enumerate(columns["Tuned"]) if text == "all attention")
+    cells = findings.Kind("attention").cells(record)
+    mine = record.isel(cell=cells, item=np.flatnonzero(record["kind"].values == "held out")).sel(challenge="composed")
+    right = mine["first_right"].values.astype(bool)
+    kept = 100 * mine["final_right"].values[right].mean()
+    assert columns["Right kept"][row].startswith(f"{kept:.0f} (")
+    assert columns["Runs"][row] == 3
+    assert len({len(column) for column in columns.values()}) == 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_record_holds_the_controls_and_seeds(name):
+    record = shelf.measured(name)
+    main = int(record.attrs["main_heads"])
+    assert len(findings.Kind("random group", main).cells(record)) == 5
+    for arm in ("group", "head"):
+        assert len(findings.Kind(arm, main).cells(record)) == 3
+    base = int(findings.BASE.cells(record)[0])
+    assert record["divergence"].values[base] == 0
+    assert record["gap"].values[base] > 5
+
+
+def test_the_paper_s_numbers_stand_below():
+    names = ["Model", "Tuned", "Right kept", "Abilities"]
+    columns = pinpoint.published_columns(names)
+    rows = list(zip(*(columns[name] for name in names), strict=True))
+    assert ("Llama-3-8B, published", "KV groups, 4 %", "77", "53 (59, 48, 53)") in rows
+    assert len(rows) == 12
+
+
+def test_a_file_stands_in_a_model_s_place(tmp_path):
+    path = results.save(shelf.measured("organism-mha"), tmp_path / "mine.nc")
+    record = pinpoint.record_of(Source(path), Order(tmp_path))
+    assert record.attrs["model"] == "organism-mha"
+
+
+def test_a_model_without_a_record_is_measured(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(pinpoint, "run", lambda *job, **how: asked.append((*job, how["resume"])) or RECORD)
+    pinpoint.record_of(Source("organism-mqa"), Order(tmp_path))
+    [(job, resume)] = asked
+    assert (job.source, resume) == ("organism-mqa", tmp_path / "organism-mqa" / "tradeoff.nc")
+    with pytest.raises(InputError, match="does not come measured; those on organism-gqa"):
+        shelf.measured("organism-mqa")
+
+
+def test_the_report_tells_of_models_with_a_record(monkeypatch):
+    one, other = (Measured(name, {}) for name in ("organism-gqa", "elsewhere"))
+    monkeypatch.setattr(tuning_section, "heading", lambda one, more: f"<h3>{one.name}, {more}</h3>")
+    html = tuning_section.section([one, other])
+    assert f"organism-gqa, {RECORD.sizes['cell']} models" in html
+    assert "Against the untuned model" in html
+    assert "elsewhere" not in html
+    assert tuning_section.section([other]) == ""

@@ -1,0 +1,142 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import workbench as wb
+from tests.tiny import bridge, sequences
+from workbench.errors import InputError
+from workbench.evaluation import Question
+from workbench.papers import measured as measuring
+from workbench.papers.measured import PARTS, Measured, measure
+from workbench.runs import results
+
+pytestmark = pytest.mark.filterwarnings("ignore::workbench.errors.WorkbenchWarning")
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return wb.PromptPairs(sequences([7, 6, 8], 1, prefix=3), sequences([7, 7, 8], 2, prefix=3), (5, 9))
+
+
+@pytest.fixture
+def toy(monkeypatch, pairs):
+    """A tiny random Llama and random prompts in place of a chat model and its dialogues."""
+    questions = [Question(tuple(ids), ((5,), (9,)), i % 2, str(i)) for i, ids in enumerate(pairs.base)]
+    monkeypatch.setattr(measuring._Subject, "pairs", pairs)
+    monkeypatch.setattr(measuring._Subject, "asked", questions)
+    return bridge("llama", torch.float32)
+
+
+def test_every_part_is_what_the_public_functions_give(toy, pairs):
+    found = measure(toy, n=3)
+    assert set(found.parts) == set(PARTS)
+    for part, unit in (("heads", "head"), ("groups", "kv_group")):
+        expected = wb.path_patch(toy, pairs, unit=unit, progress=False)
+        np.testing.assert_allclose(found.part(part)["contribution"], expected["contribution"], atol=1e-9)
+    exact = wb.activation_patch(toy, pairs, hook="z", unit="head", progress=False)
+    np.testing.assert_allclose(found.exact["contribution"], exact["contribution"], atol=1e-9)
+    assert found.estimate["contribution"].shape == found.exact["contribution"].shape
+    assert (found.checks["status"] != "failed").sum() > 5
+
+
+def test_attention_is_that_of_the_strongest_group_on_the_clearest_example(toy, pairs):
+    found = measure(toy, n=3, parts=("groups", "attention", "dialogues"))
+    values = found.groups["contribution"].sel(metric="logit_diff")
+    best = values.argmin(["layer", "kv_group"])
+    layer, group = int(best["layer"]), int(best["kv_group"])
+    assert found.attention["layer"].item() == layer
+    assert list(found.attention["head"].values) == [2 * group, 2 * group + 1]
+    fall = (found.groups["base"] - found.groups["source"]).sel(metric="prob").values
+    example = int(found.attention.attrs["example"])
+    assert example == fall.argmax()
+    tokens = torch.tensor([pairs.base[example]])
+    _, cache = toy.run_with_cache(tokens)
+    expected = cache[f"blocks.{layer}.attn.hook_pattern"][0, 2 * group : 2 * group + 2]
+    np.testing.assert_allclose(found.attention["pattern"].values[0], expected.numpy(), atol=1e-6)
+    assert list(found.attention["token"].values) == [str(t) for t in pairs.base[example]]
+    assert found.dialogues["base_text"].values[0] == " ".join(map(str, pairs.base[0]))
+
+
+def test_only_what_is_wanted_is_measured(toy):
+    found = measure(toy, n=3, parts=("heads",))
+    assert list(found.parts) == ["heads"]
+    with pytest.raises(InputError, match="groups not measured"):
+        _ = found.groups
+    assert list(measure(toy, n=3, parts=("attention",)).parts) == ["attention"]
+
+
+def test_a_model_in_memory_is_never_taken_from_a_file(toy, tmp_path):
+    first = measure(toy, n=3, parts=("heads",), folder=tmp_path)
+    stale = first.heads.assign(contribution=first.heads["contribution"] * 0)
+    results.save(stale, tmp_path / "heads.nc")
+    again = measure(toy, n=3, parts=("heads",), folder=tmp_path)
+    np.testing.assert_array_equal(again.heads["contribution"], first.heads["contribution"])
+
+
+def test_a_folder_that_changed_is_measured_again(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    before = measuring._Subject(tmp_path, 3, 0).config
+    assert measuring._Subject(tmp_path, 3, 0).config == before
+    (tmp_path / "model.safetensors").write_bytes(b"22")
+    assert measuring._Subject(tmp_path, 3, 0).config != before
+    assert measuring._Subject(tmp_path, 3, 1).config != measuring._Subject(tmp_path, 3, 0).config
+
+
+def test_unknown_parts_are_refused(toy):
+    with pytest.raises(InputError, match=r"unknown parts head; choose from heads, groups"):
+        measure(toy, parts=("head",))
+
+
+def test_provenance_is_fit_for_json():
+
+    import xarray as xr
+
+    one = Measured("toy", {"heads": xr.Dataset(attrs={"n": np.int64(3), measuring.CONFIG: "{}", "list": np.arange(2)})})
+    assert json.loads(json.dumps(one.provenance("heads"))) == {"name": "toy", "n": 3, "list": [0, 1]}
+
+
+QUESTIONS = [{"question": "Which is a fruit?", "choices": ["pear", "car"], "answer": 0}]
+
+
+def test_questions_are_read_from_json_and_json_lines(tmp_path):
+    whole, lines = tmp_path / "q.json", tmp_path / "q.jsonl"
+    whole.write_text(json.dumps(QUESTIONS * 2))
+    lines.write_text("\n".join(map(json.dumps, QUESTIONS * 2)))
+    assert measuring.read_questions(whole) == measuring.read_questions(str(lines)) == QUESTIONS * 2
+    assert measuring.read_questions(QUESTIONS) is QUESTIONS and measuring.read_questions(None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "neither a JSON list nor JSON lines"), ("[]", "holds no questions"), ("[1]", "holds no")],
+)
+def test_a_file_without_questions_is_refused(tmp_path, text, said):
+    (tmp_path / "q.json").write_text(text)
+    with pytest.raises(InputError, match=said):
+        measuring.read_questions(tmp_path / "q.json")
+    with pytest.raises(InputError, match="cannot read the questions"):
+        measuring.read_questions(tmp_path / "absent.json")
+
+
+def test_questions_serve_models_that_have_no_dialogues_of_their_own(monkeypatch):
+    asked = []
+
+    def pairs(model, n, seed, questions=None):
+        asked.append(questions)
+        if model == "other" and questions is None:
+            raise InputError("no organism")
+        return f"pairs of {model}"
+
+    monkeypatch.setattr(wb.sycophancy, "pairs", pairs)
+    for name in ("organism", "other"):
+        subject = measuring._Subject(name, 3, 0, QUESTIONS)
+        subject.__dict__["model"] = name
+        assert subject.pairs == f"pairs of {name}"
+    assert asked == [None, None, QUESTIONS]
+    plain = measuring._Subject("other", 3, 0)
+    plain.__dict__["model"] = "other"
+    with pytest.raises(InputError, match="no organism"):
+        _ = plain.pairs
+    assert measuring._Subject("other", 3, 0, QUESTIONS).config != plain.config

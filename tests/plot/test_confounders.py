@@ -1,0 +1,100 @@
+"""The view of confounding tokens: what is struck out, underlined, asked and counted."""
+
+import re
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from workbench.errors import InputError
+from workbench.plot.confounders import confounders, summary
+
+COUNTS = {"n_examples": 9, "n_student_wrong": 5, "n_misled": 2, "n_spans": 3, "n_accepted": 1, "n_rescued": 1}
+
+
+def result() -> xr.Dataset:
+    """Two examples of five tokens; the trap "<7>" of the first is proved, "blue" of the second only a candidate."""
+    words = [["[go]", "Tom", " has", " <7>", ""], ["[go]", "A", " blue", " hat", " ?"]]
+    values = [[np.nan, 0.9, 1.0, 0.0, np.nan], [np.nan, 1.0, 0.0, 0.4, 0.6]]
+    removed = np.array([[0, 0, 0, 1, 0], [0, 0, 1, 0, 0], [0, 1, 1, 0, 0]], dtype=bool)
+    return xr.Dataset(
+        {
+            "sensitivity": (("score", "example", "position"), [values]),
+            "word": (("example", "position"), np.array(words, dtype=object)),
+            "candidate": (("threshold", "example", "position"), np.isin(values, [0.0])[None].repeat(2, 0)),
+            "reply_before": (("model", "example"), np.array([["9", "8"], ["7", "6"]], dtype=object)),
+            "correct_before": (("model", "example"), [[0.0, 0.0], [1.0, 1.0]]),
+            "reply_after": (("model", "span"), np.array([["7", "5", "4"], ["7", "", ""]], dtype=object)),
+            "correct_after": (("model", "span"), [[1.0, 0.0, 0.0], [1.0, np.nan, np.nan]]),
+            "accepted": ("span", [True, False, False]),
+            "removed": (("span", "position"), removed),
+            "origin": ("span", [4, 6, 6]),
+            "span_threshold": ("span", [0.1, 0.1, 0.3]),
+        },
+        coords={
+            "score": ["gradient_difference"],
+            "confounding": ("score", ["low"]),
+            "example": [4, 6],
+            "identifier": ("example", np.array(["q4", ""], dtype=object)),
+            "model": ["student", "teacher"],
+            "threshold": [0.1, 0.3],
+        },
+        attrs={"student": "small", "teacher": "big", "score": "gradient_difference"}
+        | {
+            f"n_{name}": n
+            for name, n in zip(("examples", "student_wrong", "misled", "spans"), (9, 5, 2, 3), strict=True)
+        }
+        | {"n_accepted": 1, "n_rescued": 1},
+    )
+
+
+def test_proved_spans_are_struck_out_and_candidates_underlined():
+    html = confounders(result())
+    struck = re.findall(r'<s style="[^"]*line-through[^"]*" title="0.000">([^<]*)</s>', html)
+    assert struck == [" &lt;7&gt;"]
+    assert re.findall(r'<span style="[^"]*underline;text[^"]*" title="0.000">([^<]*)</span>', html) == [" blue"]
+    assert html.count('title="may not be pruned">[go]') == 2
+
+
+def test_the_answers_stand_below_with_what_was_taken_out():
+    html = confounders(result())
+    assert "without “&lt;7&gt;”" in html
+    assert html.count("not asked") == 1
+    assert "without “A blue”" not in html
+    assert "without “A blue”" in confounders(result(), threshold=0.3)
+    assert '✗ <span title="9">9</span>' in html
+    assert '✓ <span title="7">7</span>' in html
+
+
+def test_examples_with_a_proved_span_come_first_and_may_be_chosen():
+    assert "example q4" in confounders(result(), n=1)
+    assert "example 6" not in confounders(result(), n=1)
+    assert "example q4" not in confounders(result(), examples=[6])
+
+
+def test_the_redder_the_more_confounding():
+    html = confounders(result())
+    opacity = {
+        t: float(a) for a, t in re.findall(r"rgba\(181,67,42,([\d.]+)\);[^\"]*\" title=\"[\d.]+\">([^<]+)<", html)
+    }
+    assert opacity[" &lt;7&gt;"] == opacity[" blue"] == 0.75
+    assert opacity[" has"] == opacity["A"] == 0
+    assert opacity[" hat"] > opacity[" ?"] > 0
+
+
+def test_the_counts_are_said():
+    text = summary(result())
+    assert text == (
+        "Of 9 examples small got 5 wrong, and big 2 of these right. 1 of 3 candidate spans are proved: both models "
+        "answer rightly without them. They are in 1 of the 2 examples."
+    )
+    assert text in confounders(result())
+
+
+def test_other_datasets_examples_and_thresholds_are_refused():
+    with pytest.raises(InputError, match="this Dataset lacks word, accepted"):
+        confounders(result().drop_vars(["word", "accepted"]))
+    with pytest.raises(InputError, match=r"Example 5 is not in this result; it has \[4, 6\]"):
+        confounders(result(), examples=[5])
+    with pytest.raises(InputError, match=r"threshold=0.2 is not in this result; it has \[0.1, 0.3\]"):
+        confounders(result(), threshold=0.2)

@@ -1,0 +1,185 @@
+import os
+import re
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+
+import workbench as wb
+from tests.papers.synthetic import model
+from workbench.errors import InputError
+from workbench.papers import measured as measuring
+from workbench.runs import results
+
+SPECS = {
+    "toy-gqa": {"planted": {(2, 4): -0.8, (2, 5): -0.4}},
+    "toy-mha": {"planted": {(3, 2): -0.9}, "n_kv_heads": 8, "seed": 1},
+}
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """Replace all measuring by synthetic results; returns the list of what was measured."""
+    done = []
+
+    def maker(part):
+        def make(subject, kept):
+            done.append((subject.name, part))
+            return getattr(model(subject.name, **SPECS[subject.name]), part)
+
+        return make
+
+    monkeypatch.setattr(measuring, "MEASURES", {part: maker(part) for part in measuring.PARTS})
+    return done
+
+
+class Links(HTMLParser):
+    """Everything a page would load, and its identifiers."""
+
+    def __init__(self):
+        super().__init__()
+        self.loads, self.ids, self.plots, self.anchors = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        if tag in ("script", "img", "iframe", "source", "video", "audio", "embed") and "src" in attrs:
+            self.loads.append(attrs["src"])
+        if tag in ("link", "object"):
+            self.loads.append(attrs.get("href") or attrs.get("data"))
+        if tag == "a":
+            self.anchors.append(attrs["href"])
+        if "wb-plot" in attrs.get("class", ""):
+            self.plots.append(attrs)
+
+
+def read(page):
+    links = Links()
+    links.feed(page)
+    return links
+
+
+def visible(page):
+    """The page's words without scripts and styles."""
+    bare = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.S)
+    return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", bare)))
+
+
+def test_the_page_is_self_contained(work, tmp_path):
+    path = wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, progress=False)
+    page = path.read_text()
+    links = read(page)
+    assert links.loads == []
+    style = "".join(re.findall(r"<style>.*?</style>", page, flags=re.S))
+    assert "@import" not in style and "url(" not in style
+    assert page.count("plotly.js v") == 1 or page.count("Plotly=") >= 1
+    assert len(set(links.ids)) == len(links.ids)
+    assert {a[1:] for a in links.anchors} <= set(links.ids) and all(a.startswith("#") for a in links.anchors)
+    assert all(len(p["aria-label"]) > 40 and p["role"] == "img" for p in links.plots)
+    assert len(links.plots) >= 20
+
+
+def test_the_data_lie_beside_the_page(work, tmp_path):
+    wb.report(("toy-gqa",), tmp_path, n=12, progress=False)
+    for part in measuring.PARTS:
+        assert results.load(tmp_path / "data" / "toy-gqa" / f"{part}.nc").attrs[measuring.CONFIG]
+
+
+def test_sentences_follow_the_data(work, tmp_path, monkeypatch):
+    words = visible(wb.report("toy-gqa", tmp_path / "a", n=12, progress=False).read_text())
+    assert "KV group 1 of layer 2 (query heads 4 to 7) pushes hardest towards it" in words
+    monkeypatch.setitem(SPECS, "toy-gqa", {"planted": {(2, 4): 0.8, (0, 1): -0.6}})
+    words = visible(wb.report("toy-gqa", tmp_path / "b", n=12, progress=False).read_text())
+    assert "KV group 0 of layer 0 (query heads 0 to 3) pushes hardest towards it" in words
+    assert "KV group 1 of layer 2 (query heads 4 to 7) pushes hardest" not in words
+
+
+def test_all_sections_and_dialogues_are_there(work, tmp_path):
+    page = wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, progress=False).read_text()
+    for name in (
+        "behaviour",
+        "contributions",
+        "layers",
+        "groups",
+        "concentration",
+        "attention",
+        "agreement",
+        "checks",
+        "method",
+        "caveats",
+    ):
+        assert f'<section id="{name}"' in page
+    words = visible(page)
+    assert "No, that is wrong." in words and "Yes, that is right." in words
+    assert "It is <Paris>." in words and "<Paris>" not in page
+    assert "torch 2.13.0" in words and "12 dialogues" in words
+
+
+def test_confounders_of_two_models_have_a_section_where_they_are_given(work, tmp_path):
+    from tests.plot.test_confounders import result
+
+    file = results.save(result(), tmp_path / "found.nc")
+    page = wb.report("toy-gqa", tmp_path / "a", n=12, confounders=file, progress=False).read_text()
+    assert '<section id="confounders"' in page
+    assert "Which words keep small from an answer that big finds?" in visible(page)
+    without = wb.report("toy-gqa", tmp_path / "a", n=12, progress=False).read_text()
+    assert '<section id="confounders"' not in without
+
+
+def test_what_was_measured_is_used_again(work, tmp_path):
+    wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, progress=False)
+    assert len(work) == 2 * len(measuring.PARTS)
+    work.clear()
+    wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, progress=False)
+    assert work == []
+    wb.report(("toy-gqa",), tmp_path, n=13, progress=False)
+    assert {name for name, _ in work} == {"toy-gqa"} and len(work) == len(measuring.PARTS)
+
+
+def test_a_stopped_report_goes_on_where_it_stopped(work, tmp_path):
+    wb.report("toy-gqa", tmp_path, n=12, progress=False)
+    (tmp_path / "data" / "toy-gqa" / "exact.nc").unlink()
+    (tmp_path / "data" / "toy-gqa" / "groups.nc").write_bytes(b"cut short")
+    work.clear()
+    wb.report("toy-gqa", tmp_path, n=12, progress=False)
+    assert work == [("toy-gqa", "groups"), ("toy-gqa", "exact")]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(work, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="Cannot write"):
+        wb.report("toy-gqa", tmp_path / "file" / "out", n=12, progress=False)
+    assert work == []
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser can write anywhere")
+def test_a_read_only_folder_is_refused_before_any_work(work, tmp_path):
+    tmp_path.chmod(0o555)
+    with pytest.raises(InputError, match="read-only"):
+        wb.report("toy-gqa", tmp_path, n=12, progress=False)
+    assert work == []
+
+
+def test_bad_requests_are_refused(work, tmp_path):
+    with pytest.raises(InputError, match="toy-gqa was given more than once"):
+        wb.report(("toy-gqa", "toy-gqa"), tmp_path, progress=False)
+    with pytest.raises(InputError, match="no models given"):
+        wb.report((), tmp_path, progress=False)
+    with pytest.raises(InputError, match="n=1 dialogues give no interval"):
+        wb.report("toy-gqa", tmp_path, n=1, progress=False)
+
+
+def test_progress_names_the_work(work, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    wb.report("toy-gqa", tmp_path, n=12, progress=True)
+    shown = capsys.readouterr().err
+    assert "toy-gqa: patching each KV group" in shown and "11/11" in shown
+
+
+def test_an_unsound_ratio_is_said_and_not_led_with(work, tmp_path, monkeypatch):
+    monkeypatch.setitem(SPECS, "toy-gqa", {"planted": {(2, 4): -0.8}})
+    real = measuring.MEASURES["heads"]
+    monkeypatch.setitem(measuring.MEASURES, "heads", lambda s, k: real(s, k).assign_attrs(ratio_reversed_examples=9))
+    words = visible(wb.report("toy-gqa", tmp_path, n=12, progress=False).read_text())
+    assert "speak of the logit difference, because the paper's logit ratio is unsound here" in words
+    assert "a logit is negative, which turns its sign, in 9 of 12" in words

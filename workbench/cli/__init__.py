@@ -1,0 +1,1 @@
+"""The command line: `workbench COMMAND …`, the same names and defaults as the functions."""

@@ -1,0 +1,280 @@
+"""Accuracy against the share of heads zeroed, for every score: which scores find heads that do nothing?
+
+1. The task runs once, unchanged: its answers are the baseline, and the scores of every sequence that it runs are kept.
+2. Thresholds are fitted on these scores (as in the paper), or on other texts or another task (`fit=`).
+3. For each score and quantile the task runs again with the heads beyond the threshold zeroed online.
+4. Two random baselines: the same share everywhere, and with the share of each layer that the best-known score takes.
+5. `summary.summarize` adds what the curves say.
+
+Zeroing changes the stream that later heads are judged on, so the realised share differs from the quantile: curves are
+drawn and compared over the realised one.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench.errors import InputError
+from workbench.inactive_heads.cutoffs import QUANTILES, thresholds
+from workbench.inactive_heads.definitions import Score, scores_named
+from workbench.inactive_heads.passes import watching
+from workbench.inactive_heads.scores import head_scores, labelled
+from workbench.inactive_heads.summary import LOSSES, RANDOM, summarize
+from workbench.inactive_heads.tasks import Task, describe, task_of
+from workbench.inactive_heads.zeroing import Zeroed, online, zero_heads
+from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.identity import fingerprint
+from workbench.runs.results import Journal, provenance
+from workbench.statistics import mean_interval
+
+RANDOM_BY_LAYER = "Random_by_layer"
+MATCHED = "AHON_LN"
+"""The score whose share of each layer the second random baseline takes, where it is measured; else the first one."""
+
+
+class Recorded:
+    """Scores of every sequence that the model has run, in the order in which it ran them."""
+
+    def __init__(self, scores: list[Score], n_layers: int):
+        self._scores = scores
+        self._passes: list[list[Tensor]] = []
+        self._n_layers = n_layers
+
+    def add(self, layer: int, found: dict[str, Tensor]) -> None:
+        """Keep one layer's scores, [score, batch, head]."""
+        if layer == 0:
+            self._passes.append([])
+        self._passes[-1].append(torch.stack([found[s.name] for s in self._scores]).cpu())
+
+    @property
+    def scores(self) -> xr.DataArray:
+        """All of them (score, sequence, layer, head)."""
+        if not self._passes:
+            raise InputError("The task never ran the model, so there are no scores to fit thresholds on.")
+        values = torch.cat([torch.stack(layers, 2) for layers in self._passes], 1).numpy()
+        return labelled(values, self._scores, [0] * values.shape[1], {}).drop_vars("length")
+
+
+@contextmanager
+def recording(
+    model: Any, scores: Iterable[str | Score] | str | Score | None = None, *, padding: int | None = None
+) -> Generator[Recorded]:
+    """Score the heads on whatever runs the model inside the `with` block, and change nothing.
+
+    Args:
+        model: a TransformerLens model.
+        scores: as for `head_scores`.
+        padding: as for `zero_heads`.
+    """
+    wanted = scores_named(scores)
+    recorded = Recorded(wanted, anatomy(model).n_layers)
+
+    def keep(layer: int, found: dict[str, Tensor]) -> None:
+        recorded.add(layer, found)
+
+    with watching(model, padding) as passes, online(model, wanted, passes, keep):
+        yield recorded
+
+
+@torch.no_grad()
+def ablation_curve(
+    model: Any,
+    task: Any,
+    scores: Iterable[str | Score] | str | Score | None = None,
+    quantiles: Sequence[float | int] = QUANTILES,
+    *,
+    fit: Any = None,
+    losses: Sequence[float] = LOSSES,
+    seed: int = 0,
+    padding: int | None = None,
+    resume: str | Path | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Measure what a task loses when the heads that each score calls inactive are zeroed.
+
+    Args:
+        model: a TransformerLens model.
+        task: a function of the model that gives True or False per example, or a list of `evaluation.Question`s.
+        scores: as for `head_scores`.
+        quantiles: shares of heads to ask for; 0 is the baseline and is always there.
+        fit: what thresholds are fitted on: None for the task itself, another task, or texts.
+        losses: points of accuracy, as shares, that count as unharmed.
+        seed: of the random baselines and of the resampling.
+        padding: as for `zero_heads`.
+        resume: file of the result; finished runs of the task are kept beside it and used again.
+        progress: show a bar.
+
+    Returns:
+        A Dataset over (score, threshold), the paper's scores and "Random" and "Random_by_layer": `tau`, realised
+        `share`, `accuracy` with its interval, `drop` from the baseline with its paired interval, `correct` per
+        example, `layer_share` per layer, `baseline` and `baseline_correct`, and what `summarize` gives.
+
+    Raises:
+        InputError: a task that is none or gives no answers, quantiles outside [0, 1], unknown scores, or a file that
+            belongs to another run.
+    """
+    began = time.perf_counter()
+    wanted, run = scores_named(scores), task_of(task)
+    asked = sorted({0.0, *(float(q) for q in quantiles)})
+    if not all(0 <= q <= 1 for q in asked):
+        raise InputError(
+            f"quantiles={list(quantiles)} must be shares from 0 to 1, such as 0.1 for a tenth of the heads."
+        )
+    parts = anatomy(model)
+    config = {
+        "model": parts.name,
+        "weights": fingerprint(model),
+        "task": describe(task),
+        "fit": describe(fit),
+        "scores": [s.name for s in wanted],
+        "quantiles": asked,
+        "seed": seed,
+    }
+    journal = Journal(resume, config) if resume is not None else None
+    if journal is not None and journal.result is not None:
+        return journal.result
+    matched = MATCHED if MATCHED in config["scores"] else wanted[0].name
+    pieces = _Pieces(journal, (len(wanted) + 2) * (len(asked) - 1) + 1, progress)
+    start = pieces.get("baseline", lambda: _baseline(model, run, wanted, asked, fit, padding))
+    for q in asked[1:]:
+        for s in wanted:
+            tau = float(start["tau"].sel(score=s.name, threshold=q))
+            pieces.get(f"{s.name} {q}", lambda s=s, tau=tau: _run(model, run, score=s, tau=tau, padding=padding))
+        pieces.get(f"{RANDOM} {q}", lambda q=q: _run(model, run, random=q, seed=seed))
+        shares = pieces.done[f"{matched} {q}"]["layer_share"].values
+        pieces.get(f"{RANDOM_BY_LAYER} {q}", lambda p=shares: _run(model, run, random=p, seed=seed + 1))
+    pieces.bar.close()
+    facts = _facts(parts, config, matched, began)
+    out = _assembled(pieces.done, start, [*config["scores"], RANDOM, RANDOM_BY_LAYER], asked).assign_attrs(facts)
+    out = _with_intervals(out, seed)
+    summary = summarize(out, losses=losses, seed=seed)
+    out = out.merge(summary).assign_attrs(facts | summary.attrs)
+    return out if journal is None else journal.finish(out)
+
+
+def _facts(parts: Anatomy, config: dict[str, Any], matched: str, began: float) -> dict[str, Any]:
+    return provenance(
+        **config | {"scores": ", ".join(config["scores"])},
+        architecture=parts.architecture,
+        n_layers=parts.n_layers,
+        n_heads=parts.n_heads,
+        n_kv_heads=parts.n_kv_heads,
+        group_size=parts.group_size,
+        matched=matched,
+        dtype=parts.dtype,
+        device=parts.device,
+        duration_s=round(time.perf_counter() - began, 3),
+    )
+
+
+class _Pieces:
+    """The runs of the task, each kept once it is done."""
+
+    def __init__(self, journal: Journal | None, total: int, progress: bool):
+        self.journal = journal
+        self.done: dict[str, xr.Dataset] = {} if journal is None else journal.pieces()
+        self.bar = tqdm(total=total, desc="Ablation curve", disable=not progress)
+
+    def get(self, key: str, make: Callable[[], xr.Dataset]) -> xr.Dataset:
+        """A finished run, or the run."""
+        if key not in self.done:
+            self.done[key] = make()
+            if self.journal is not None:
+                self.journal.add(key, self.done[key])
+        self.bar.update(1)
+        return self.done[key]
+
+
+def _baseline(
+    model: Any, run: Task, scores: list[Score], quantiles: list[float], fit: Any, padding: int | None
+) -> xr.Dataset:
+    """The task unchanged, and the thresholds."""
+    if fit is None:
+        with recording(model, scores, padding=padding) as recorded:
+            answers = _answers(run, model)
+        found = recorded.scores
+    else:
+        answers = _answers(run, model)
+        if callable(fit):
+            with recording(model, scores, padding=padding) as recorded:
+                fit(model)
+            found = recorded.scores
+        else:
+            found = _scores_of(model, fit, scores, padding)
+    fitted = thresholds(found, quantiles).drop_vars("inactive")
+    fitted.attrs = {}
+    return fitted.assign(correct=("example", answers))
+
+
+def _scores_of(model: Any, fit: Any, scores: list[Score], padding: int | None) -> xr.DataArray:
+    """Scores on texts, or on the questions of another task."""
+    try:
+        other = task_of(fit)
+    except InputError:
+        return head_scores(model, fit, scores, progress=False)
+    with recording(model, scores, padding=padding) as recorded:
+        other(model)
+    return recorded.scores
+
+
+def _run(model: Any, run: Task, **options: Any) -> xr.Dataset:
+    """The task with heads zeroed."""
+    with zero_heads(model, **options) as zeroed:
+        answers = _answers(run, model)
+    return xr.Dataset({"correct": ("example", answers), "layer_share": ("layer", _by_layer(zeroed))})
+
+
+def _by_layer(zeroed: Zeroed) -> np.ndarray:
+    return zeroed.frequency.mean(1).numpy()
+
+
+def _answers(run: Task, model: Any) -> np.ndarray:
+    given = run(model)
+    answers = given.cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    if answers.ndim != 1 or not len(answers) or not np.isin(answers, (0, 1)).all():
+        raise InputError(
+            f"A task gives one True or False per example; this one gave {type(given).__name__} of shape "
+            f"{list(answers.shape)}."
+        )
+    return answers.astype(bool)
+
+
+def _assembled(done: dict[str, xr.Dataset], start: xr.Dataset, names: list[str], quantiles: list[float]) -> xr.Dataset:
+    """All runs in one Dataset; at quantile 0 stands the baseline, with nothing zeroed."""
+    n_layers = next((len(piece["layer"]) for key, piece in done.items() if key != "baseline"), 0)
+    first = xr.Dataset({"correct": start["correct"], "layer_share": ("layer", np.zeros(n_layers))})
+    rows = [
+        xr.concat([first, *(done[f"{name} {q}"] for q in quantiles[1:])], dim="threshold", join="exact")
+        for name in names
+    ]
+    out = xr.concat(rows, dim="score", join="exact").assign_coords(score=names, threshold=quantiles)
+    out = out.assign_coords(layer=np.arange(n_layers))
+    correct = out["correct"].astype(bool)
+    return out.assign(
+        correct=correct,
+        tau=start["tau"].reindex(score=names),
+        share=out["layer_share"].mean("layer"),
+        accuracy=correct.mean("example"),
+        baseline_correct=start["correct"].astype(bool),
+        baseline=start["correct"].mean(),
+    )
+
+
+def _with_intervals(out: xr.Dataset, seed: int) -> xr.Dataset:
+    """Intervals of accuracy, and of its drop, from the same resampled examples with and without zeroing."""
+    correct = out["correct"].transpose("score", "threshold", "example").values.astype(float)
+    drop = out["baseline_correct"].values.astype(float) - correct
+    dims = ("score", "threshold")
+    found = {"drop": (dims, drop.mean(-1))}
+    for name, values in (("accuracy", correct), ("drop", drop)):
+        interval = mean_interval(values, seed=seed)
+        found |= {f"{name}_low": (dims, interval.low), f"{name}_high": (dims, interval.high)}
+    return out.assign(found)

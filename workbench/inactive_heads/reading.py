@@ -1,0 +1,119 @@
+"""From what a layer tells of itself, in the order values, attention, z, to the scores of its heads."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from workbench.errors import InputError
+from workbench.inactive_heads.definitions import Layer, PerQuery, Queries, Score, wide
+from workbench.models.anatomy import Anatomy
+from workbench.models.attention import Chunk
+
+
+class Grams:
+    """`W_O W_Oᵀ` of every head, computed when a layer first asks, in float32 at least."""
+
+    def __init__(self, parts: Anatomy):
+        self.parts = parts
+        self.known: dict[int, Tensor] = {}
+
+    def of(self, layer: int) -> Callable[[], Float[Tensor, "head d_head d_head"]]:
+        """A function that gives those of one layer."""
+
+        def gram() -> Tensor:
+            if layer not in self.known:
+                w_o = self.parts.blocks[layer].w_o()
+                w_o = w_o.to(torch.promote_types(w_o.dtype, torch.float32))
+                self.known[layer] = w_o @ w_o.transpose(-1, -2)
+            return self.known[layer]
+
+        return gram
+
+
+class Reader:
+    """Collects what a layer tells, and gives its scores once all that they need has come.
+
+    Values, attention and z of a layer come in this order on most architectures; GPT-J tells its attention last.
+
+    Args:
+        parts: the model's anatomy.
+        grams: of the same model.
+        scores: what to compute.
+        real: which positions hold real tokens.
+        compat: average attention over padded queries too, as the released code does.
+
+    Attributes:
+        found: of each layer that has told all, its scores `[batch, head]` by name.
+    """
+
+    def __init__(
+        self,
+        parts: Anatomy,
+        grams: Grams,
+        scores: Sequence[Score],
+        real: Bool[Tensor, "batch pos"],
+        compat: bool = False,
+    ):
+        self.parts, self.grams, self.scores, self.real, self.compat = parts, grams, scores, real, compat
+        self.functions: list[PerQuery] = list(dict.fromkeys(s.per_query for s in scores if s.per_query is not None))
+        self.reads_values = any("values" in s.reads for s in scores)
+        self.found: dict[int, dict[str, Tensor]] = {}
+        self._first = real.int().argmax(-1)
+        self._weight = torch.ones_like(real) if compat else real
+        self._values: dict[int, Tensor] = {}
+        self._sums: dict[int, dict[PerQuery, Tensor]] = {}
+        self._seen: dict[int, int] = {}
+        self._z: dict[int, Tensor] = {}
+
+    def values(self, layer: int, values: Float[Tensor, "batch pos kv_head d_value"]) -> None:
+        """Take a layer's values."""
+        self._values[layer] = values
+        self._finish(layer)
+
+    def attention(self, chunk: Chunk) -> None:
+        """Add the queries of a chunk to the means over queries."""
+        self.pattern(chunk.layer, chunk.pattern, chunk.start)
+
+    def pattern(self, layer: int, pattern: Float[Tensor, "batch head query key"], start: int = 0) -> None:
+        """Add the queries of a pattern to the means over queries."""
+        if self.compat:
+            pattern = pattern * self.real[:, None, None, : pattern.shape[-1]]
+        queries = Queries(pattern, start, self._first)
+        counted = self._weight[:, None, start : start + pattern.shape[2]]
+        sums = self._sums.setdefault(layer, {})
+        for function in self.functions:
+            found = function(queries)
+            found = torch.where(counted, found, 0).sum(-1, dtype=wide(found.dtype))
+            sums[function] = sums[function] + found if function in sums else found
+        self._seen[layer] = start + pattern.shape[2]
+        self._finish(layer)
+
+    def z(self, layer: int, z: Float[Tensor, "batch pos head d_head"]) -> None:
+        """Take a layer's z."""
+        self._z[layer] = z
+        self._finish(layer)
+
+    def _finish(self, layer: int) -> None:
+        attended = not self.functions or self._seen.get(layer) == self.real.shape[1]
+        if layer not in self._z or not attended or (self.reads_values and layer not in self._values):
+            return
+        n = self._weight.sum(-1, keepdim=True)
+        z = self._z.pop(layer)
+        seen = Layer(
+            index=layer,
+            real=self.real,
+            n_heads=self.parts.n_heads,
+            z=z,
+            values=self._values.pop(layer, None),
+            attention={function: total / n for function, total in self._sums.pop(layer, {}).items()},
+            gram=self.grams.of(layer),
+        )
+        self.found[layer] = {score.name: score.compute(seen) for score in self.scores}
+        for name, values in self.found[layer].items():
+            if values.shape != (z.shape[0], self.parts.n_heads):
+                raise InputError(
+                    f"The score {name!r} gave shape {list(values.shape)}; it must give [batch, head], here "
+                    f"{[z.shape[0], self.parts.n_heads]}: one number per sequence and query head."
+                )

@@ -1,0 +1,145 @@
+"""How much does each head do on each text? Scores per sequence, layer and head.
+
+1. The texts run through the model once; no logits are computed.
+2. Per layer, the scores asked for read values, attention or z, and nothing else is kept: eleven of the fifteen never
+   look at attention, and the other four see it in chunks of queries, in memory O(chunk × length).
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench.errors import InputError
+from workbench.inactive_heads.definitions import Score, scores_named
+from workbench.inactive_heads.reading import Grams, Reader
+from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.attention import observe, streams
+from workbench.models.capture import device_of
+from workbench.models.forward import pad
+from workbench.models.identity import fingerprint
+from workbench.prompts.texts import digest, token_sequences
+from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.results import provenance
+
+
+@torch.no_grad()
+def head_scores(
+    model: Any,
+    texts: Any,
+    scores: Iterable[str | Score] | str | Score | None = None,
+    *,
+    mask: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"] | None = None,
+    max_tokens: int | None = None,
+    compat: bool = False,
+    chunk: int | Literal["auto"] = "auto",
+    batch_size: BatchSize = "auto",
+    progress: bool = True,
+) -> xr.DataArray:
+    """Score every head on every text.
+
+    Args:
+        model: a TransformerLens model; interventions that are active on it are seen.
+        texts: strings, lists of token ids, a token tensor or a `datasets.Dataset`.
+        scores: names of the paper's scores or of your own, or `Score`s; None gives the paper's fifteen.
+        mask: 1 where a token of a tensor is real; padding on either side gives the same numbers.
+        max_tokens: longer texts are cut after so many tokens.
+        compat: as the authors' released code, which pads with token 0 and lets the padded queries count in AWFT and
+            AEQD: these then depend on what else is in the batch.
+        chunk: queries at a time.
+        batch_size: texts at a time; "auto" measures how many fit.
+        progress: show a bar.
+
+    Returns:
+        A DataArray (score, sequence, layer, head) with the coordinates `inactive(score)`, the side of a threshold on
+        which a head counts as inactive, and `length(sequence)`.
+
+    Raises:
+        InputError: an unknown score, no texts, an empty one, or one longer than the model's context.
+    """
+    began = time.perf_counter()
+    wanted = scores_named(scores)
+    parts = anatomy(model)
+    sequences = token_sequences(model, texts, mask=mask, max_tokens=max_tokens)
+    refuse_too_long(model, sequences)
+    grams, streamed = Grams(parts), streams(model)
+    rows: dict[int, np.ndarray] = {}
+    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+    bar = tqdm(total=len(sequences), desc="Head scores", disable=not progress)
+    for batch, found in Batches(device_of(model), batch_size).over(
+        order, lambda some: _score(model, parts, grams, wanted, [sequences[i] for i in some], compat, chunk)
+    ):
+        rows |= dict(zip(batch, found, strict=True))
+        bar.update(len(batch))
+    bar.close()
+    values = np.stack([rows[i] for i in range(len(sequences))], axis=1)
+    facts = provenance(
+        model=parts.name,
+        architecture=parts.architecture,
+        weights=fingerprint(model),
+        texts=digest(sequences),
+        n_layers=parts.n_layers,
+        n_heads=parts.n_heads,
+        n_kv_heads=parts.n_kv_heads,
+        group_size=parts.group_size,
+        compat=compat,
+        attention="in chunks" if streamed else "materialised",
+        dtype=parts.dtype,
+        device=parts.device,
+        duration_s=round(time.perf_counter() - began, 3),
+    )
+    return labelled(values, wanted, [len(ids) for ids in sequences], facts)
+
+
+def labelled(values: np.ndarray, scores: list[Score], lengths: list[int], facts: dict[str, Any]) -> xr.DataArray:
+    """Scores `[score, sequence, layer, head]` with their labels."""
+    coords = {
+        "score": [s.name for s in scores],
+        "inactive": ("score", [s.inactive for s in scores]),
+        "length": ("sequence", lengths),
+    }
+    return xr.DataArray(values, dims=("score", "sequence", "layer", "head"), coords=coords, attrs=facts, name="value")
+
+
+def refuse_too_long(model: Any, sequences: list[list[int]]) -> None:
+    """Raise where a text has more tokens than the model has positions."""
+    limit = int(getattr(model.cfg, "n_ctx", 0) or 0)
+    long = next((i for i, ids in enumerate(sequences) if limit and len(ids) > limit), None)
+    if long is not None:
+        raise InputError(
+            f"Text {long} has {len(sequences[long])} tokens, but the model's context has {limit}. Cut texts with "
+            f"max_tokens={limit}, or split them."
+        )
+
+
+def _score(
+    model: Any,
+    parts: Anatomy,
+    grams: Grams,
+    scores: list[Score],
+    sequences: list[list[int]],
+    compat: bool,
+    chunk: int | Literal["auto"],
+) -> np.ndarray:
+    """Scores of one batch, (sequence, score, layer, head)."""
+    tokens, last = pad(sequences, device_of(model))
+    real = torch.arange(tokens.shape[1], device=last.device) <= last[:, None]
+    if compat:
+        tokens = tokens.masked_fill(~real, 0)
+    reader = Reader(parts, grams, scores, real, compat)
+    observe(
+        model,
+        tokens,
+        attention=reader.attention if reader.functions else None,
+        values=reader.values if reader.reads_values else None,
+        z=reader.z,
+        chunk=chunk,
+    )
+    layers = [torch.stack(list(reader.found[layer].values()), 1) for layer in range(parts.n_layers)]
+    return torch.stack(layers, 2).cpu().numpy()

@@ -1,0 +1,257 @@
+"""Examples from text: the model's own chat template, one BOS, and the user's words found by their characters.
+
+The prompt is the rendered dialogue up to where the reply begins; the response is tokenized behind it and gets the token
+with which the template ends a turn. Where the user's words stand in the rendered text is found by rendering once more
+with another message in their place, so that words which the template or a system message shares with the user's are not
+mistaken for them. A tokenizer without a chat template gets "Question: … Answer:" in two lines instead.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from workbench.errors import InputError
+from workbench.leaf.examples import Example, Wording
+from workbench.prompts.pairs import encode, tokenizer_of
+
+PLACEHOLDER = "\ue000"
+"""A private-use character, which no text has."""
+NEVER_PRUNED = ("", "\\")
+"""Pieces that stay whatever their score, once stripped: white space, and the backslash that begins a LaTeX command."""
+
+Span = tuple[int, int]
+
+
+def example(
+    model: Any,
+    instruction: str,
+    response: str,
+    answer: str | None = None,
+    *,
+    system: str | None = None,
+    suffix: str = "",
+    cut_last: int = 0,
+    identifier: str = "",
+) -> Example:
+    """An example from text.
+
+    Args:
+        model: a model from `workbench.load` with a tokenizer, or a fast Hugging Face tokenizer.
+        instruction: what the user asks.
+        response: the gold response.
+        answer: the gold final answer, such as "18"; None where the whole response must be met.
+        system: a system message.
+        suffix: what the user's message has behind the instruction, such as a request to reason step by step; begin it
+            with a space or a new line. Its tokens may not be pruned.
+        cut_last: so many of the instruction's last tokens may not be pruned either; the released code cuts 15, the
+            length of the request that its data has at the end of every instruction.
+        identifier: what tells the example from others.
+
+    Raises:
+        InputError: an empty instruction or response, a tokenizer that gives no character positions, a template that
+            does not show the instruction as it is, or an answer that the response does not give.
+    """
+    tokenizer = _tokenizer(model)
+    instruction, response = instruction.strip(), response.strip()
+    where = f"Example {identifier!r}" if identifier else "An example"
+    if not instruction or not response:
+        raise InputError(f"{where} has an empty {'response' if instruction else 'instruction'}; leave it out.")
+    if answer is not None and not _given(answer, response):
+        raise InputError(
+            f"{where}: the answer {answer!r} is not found in its response {response[-60:]!r}, so the gold response is "
+            "not a right one. Correct the row, or leave it out."
+        )
+    rendered, user = _rendered(tokenizer, instruction, suffix, system)
+    prompt, located = _located(tokenizer, rendered, user)
+    offsets = tuple((a - user[0], b - user[0]) for a, b in located)
+    covered = tuple(_clipped(s, len(instruction)) for s in offsets)
+    wording = Wording(instruction, response, covered, system=system, suffix=suffix)
+    own = [i for i, span in enumerate(offsets) if _may_go(span, instruction)]
+    kept = set(own[: len(own) - cut_last] if cut_last else own)
+    return Example(
+        prompt=tuple(prompt),
+        response=(*_response(tokenizer, response), *_ending(tokenizer, instruction, system)),
+        prunable=tuple(i in kept for i in range(len(prompt))),
+        answer=answer,
+        wording=wording,
+        identifier=identifier,
+    )
+
+
+def reword(original: Example, model: Any) -> Example:
+    """The example's text tokenized anew, with this model's template and tokenizer.
+
+    Args:
+        original: an example that was made from text.
+        model: a model or a tokenizer.
+
+    Raises:
+        InputError: the example has no text.
+    """
+    words = original.wording
+    if words is None:
+        raise InputError(
+            f"Example {original.identifier!r} has token ids and no text, so it cannot be tokenized again. Make "
+            "examples from text with workbench.leaf.example."
+        )
+    anew = example(
+        model,
+        words.instruction,
+        words.response,
+        None,
+        system=words.system,
+        suffix=words.suffix,
+        identifier=original.identifier,
+    )
+    anew = replace(anew, answer=original.answer)
+    cut = len(words.response) - len(words.response.lstrip())
+    return show(anew, model, words.shown - cut) if words.shown > cut else anew
+
+
+def show(original: Example, model: Any, characters: int, identifier: str | None = None) -> Example:
+    """The example at response level: the first characters of its response are context, and only they may be pruned.
+
+    Args:
+        original: an example made from text, at instruction level.
+        model: the model or tokenizer that it was made with.
+        characters: so many characters of the response; a token that reaches beyond them belongs to the target.
+        identifier: of the new example; None keeps the original's.
+
+    Raises:
+        InputError: an example without text, or no response left to score.
+    """
+    words = original.wording
+    if words is None:
+        raise InputError(f"Example {original.identifier!r} has no text; set prefix= and prunable= by hand.")
+    inside = [(a, b) for a, b in covered_response(model, words.response) if b <= characters]
+    start = len(words.instruction)
+    return replace(
+        original,
+        prunable=(False,) * len(original.prompt) + tuple(_may_go(s, words.response) for s in inside),
+        prefix=len(inside),
+        wording=replace(
+            words, offsets=words.offsets + tuple((start + a, start + b) for a, b in inside), shown=characters
+        ),
+        identifier=original.identifier if identifier is None else identifier,
+    )
+
+
+def covered_response(model: Any, response: str) -> list[Span]:
+    """The characters of a response that each of its tokens covers; white space goes with the word behind it.
+
+    Args:
+        model: a model or tokenizer.
+        response: the gold response.
+    """
+    tokenizer = _tokenizer(model)
+    lead = len(_lead(tokenizer))
+    covered = _gapless(_offsets(tokenizer, _lead(tokenizer) + response), (lead, lead + len(response)))
+    return [(max(a - lead, 0), b - lead) for a, b in covered]
+
+
+def _tokenizer(model: Any) -> Any:
+    return model if callable(getattr(model, "convert_ids_to_tokens", None)) else tokenizer_of(model)
+
+
+def _may_go(span: Span, text: str) -> bool:
+    a, b = span
+    return 0 <= a < b <= len(text) and text[a:b].strip() not in NEVER_PRUNED
+
+
+def _clipped(span: Span, length: int) -> Span:
+    """The part of a token that lies in the instruction; (n, n) if none does."""
+    a, b = (min(max(end, 0), length) for end in span)
+    return a, max(a, b)
+
+
+def _given(answer: str, response: str) -> bool:
+    """Whether the answer stands in the response, numbers compared without separators."""
+    return answer.strip() in response or answer.replace(",", "").strip() in response.replace(",", "")
+
+
+# Rendering.
+
+
+def _rendered(tokenizer: Any, instruction: str, suffix: str, system: str | None) -> tuple[str, Span]:
+    """The prompt as text, and where the instruction stands in it."""
+    text, other = (_render(tokenizer, words + suffix, system) for words in (instruction, PLACEHOLDER))
+    start = other.find(PLACEHOLDER)
+    end = len(text) - (len(other) - start - 1)
+    if start < 0 or text[start:end] != instruction:
+        raise InputError(
+            "The chat template does not show the user's message as it is "
+            f"(it gives {text[:80]!r} for {instruction[:40]!r}), so its words cannot be located. Use another template."
+        )
+    return text, (start, end)
+
+
+def _render(tokenizer: Any, instruction: str, system: str | None, response: str | None = None) -> str:
+    if not getattr(tokenizer, "chat_template", None):
+        before = f"{system}\n\n" if system else ""
+        return f"{before}Question: {instruction}\nAnswer:" + (f" {response}" if response is not None else "")
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": instruction})
+    if response is not None:
+        messages.append({"role": "assistant", "content": response})
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=response is None))
+    except TemplateError as cause:
+        raise InputError(
+            f"The chat template refuses the dialogue: {cause} Some templates take no system message; put it into the "
+            "instruction."
+        ) from cause
+
+
+def _located(tokenizer: Any, text: str, user: Span) -> tuple[list[int], list[Span]]:
+    """Ids of a rendered prompt, and the characters that each covers; white space goes with the word behind it."""
+    ids = encode(tokenizer, text, rendered=True)
+    plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    before = next(n for n in range(len(ids) - len(plain) + 1) if ids[n : n + len(plain)] == plain)
+    covered = [(user[0], user[0])] * before + _gapless(_offsets(tokenizer, text), user)
+    return ids[: before + len(plain)], covered
+
+
+def _offsets(tokenizer: Any, text: str) -> list[Span]:
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(
+            "This tokenizer does not say which characters its tokens cover, so the user's words cannot be located. Use "
+            "a fast tokenizer (one with a tokenizer.json)."
+        )
+    return [
+        tuple(span) for span in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    ]
+
+
+def _gapless(covered: list[Span], user: Span) -> list[Span]:
+    """Spans in which characters that no token covers, inside the user's words, belong to the token behind them."""
+    end, filled = user[0], []
+    for a, b in covered:
+        inside = user[0] <= a < user[1]
+        filled.append((min(a, end), b) if inside and b > a else (a, b))
+        end = max(end, b)
+    return filled
+
+
+# The response.
+
+
+def _lead(tokenizer: Any) -> str:
+    """What stands between the prompt and the response."""
+    return "" if getattr(tokenizer, "chat_template", None) else " "
+
+
+def _response(tokenizer: Any, response: str) -> list[int]:
+    return list(tokenizer(_lead(tokenizer) + response, add_special_tokens=False)["input_ids"])
+
+
+def _ending(tokenizer: Any, instruction: str, system: str | None) -> Sequence[int]:
+    """The token that ends a reply: the first special one of the template behind it, else the tokenizer's own."""
+    special = set(tokenizer.all_special_ids)
+    if getattr(tokenizer, "chat_template", None):
+        behind = _render(tokenizer, instruction, system, PLACEHOLDER).rpartition(PLACEHOLDER)[2]
+        found = [t for t in tokenizer(behind, add_special_tokens=False)["input_ids"] if t in special]
+        if found:
+            return found[:1]
+    return [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []

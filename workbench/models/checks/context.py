@@ -1,0 +1,80 @@
+"""What the checks measure on, and the form of what they find."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.capture import capture, device_of
+from workbench.models.exact import TOLERANCE, Agreement, agreement
+
+
+class NotApplicable(Exception):
+    """This check does not concern this model; the text says why."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check found: fine where `value` is at most `limit`."""
+
+    value: float | int
+    limit: float | int
+    measured: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model under test and what several checks need of it."""
+
+    model: Any
+    sequences: list[list[int]]
+    reference: Any = None
+
+    @cached_property
+    def parts(self) -> Anatomy:
+        """Its anatomy."""
+        return anatomy(self.model)
+
+    @cached_property
+    def agreement(self) -> Agreement:
+        """Its recomputed parts against itself."""
+        return agreement(self.model)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Its logits on the first sequence."""
+        return self.model(self.tokens)
+
+    @property
+    def tokens(self) -> Tensor:
+        """The first sequence as a batch of one."""
+        return torch.tensor(self.sequences[:1], device=device_of(self.model))
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of its parameters, such as "float32"."""
+        dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+        return str(dtype).removeprefix("torch.")
+
+    @property
+    def tolerance(self) -> float:
+        """The largest relative error that its dtype explains."""
+        return TOLERANCE.get(self.dtype, 0.1)
+
+    def seen(self, *words: str) -> list[dict[str, Tensor]]:
+        """For each layer, the activations at the named hooks on the first sequence."""
+        names = {word: [f"blocks.{i}.{word}" for i in range(self.parts.n_layers)] for word in words}
+        wanted = {name: lambda t: t for of_word in names.values() for name in of_word}
+        kept = capture(self.model, self.sequences[:1], wanted)
+        return [{word: kept[names[word][i]] for word in words} for i in range(self.parts.n_layers)]
+
+
+def worst(errors: Iterable[float]) -> float:
+    """The largest error; NaN if any is NaN."""
+    return float(np.max(np.fromiter(errors, dtype=float)))

@@ -1,0 +1,107 @@
+"""Checks of what goes in: batches padded on either side, and the tokenizer's BOS and vocabulary."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench.errors import InputError
+from workbench.models.capture import capture, device_of
+from workbench.models.checks.context import NotApplicable, Outcome, Subject, worst
+from workbench.models.exact import relative_error
+from workbench.models.original import left_padded_logits
+from workbench.prompts.pairs import encode, render, tokenizer_of
+
+
+def right_padding(subject: Subject) -> Outcome:
+    """Sequences of unequal length in one batch, padded on the right without a mask, against each alone."""
+    end = f"blocks.{subject.parts.n_layers - 1}.hook_resid_post"
+    sequences = _unequal(subject.sequences)
+    together = capture(subject.model, sequences, {end: lambda t: t})[end]
+    errors = []
+    for row, tokens in zip(together, sequences, strict=True):
+        alone = capture(subject.model, [tokens], {end: lambda t: t})[end][0]
+        errors.append(relative_error(row[: len(tokens)], alone))
+    return Outcome(
+        worst(errors),
+        subject.tolerance,
+        "The final stream of a right-padded batch against each sequence alone, relative error; all "
+        "measuring here is batched so.",
+        "Tokens see what follows them, so that batches of unequal lengths would change every result.",
+    )
+
+
+def left_padding(subject: Subject) -> Outcome:
+    """Sequences padded on the left under a mask, as text generation does it, against each alone."""
+    sequences = _unequal(subject.sequences)
+    padded = left_padded_logits(subject.model, sequences)
+    device = device_of(subject.model)
+    errors = [
+        relative_error(row, subject.model(torch.tensor([tokens], device=device))[0, -1])
+        for row, tokens in zip(padded, sequences, strict=True)
+    ]
+    return Outcome(
+        worst(errors),
+        subject.tolerance,
+        "Last logits of a left-padded batch with its mask against each sequence alone, relative error; only "
+        "batched generation relies on it, nothing that is measured here does.",
+        "NaN comes from padding that can see no token at all, in float64 above all; generate one text at a time."
+        if np.isnan(worst(errors))
+        else "Generate one text at a time.",
+    )
+
+
+def bos(subject: Subject) -> Outcome:
+    """The tokenizer puts BOS first once or not at all."""
+    tokenizer = _tokenizer(subject)
+    begin = tokenizer.bos_token_id
+    count = 0 if begin is None else tokenizer("The cat sat.")["input_ids"].count(begin)
+    return Outcome(
+        count,
+        1,
+        f"BOS tokens in an encoded text ({tokenizer.bos_token!r}).",
+        "Two of them move the attention sink; repair the tokenizer's settings.",
+    )
+
+
+def chat_bos(subject: Subject) -> Outcome:
+    """A dialogue in the chat template holds BOS at most once."""
+    tokenizer = _tokenizer(subject)
+    if not getattr(tokenizer, "chat_template", None):
+        raise NotApplicable("The tokenizer has no chat template.")
+    text, begin = render(tokenizer, [{"role": "user", "content": "Hello."}]), tokenizer.bos_token_id
+    if begin is None:
+        raise NotApplicable("The tokenizer has no BOS token.")
+    naive = tokenizer(text)["input_ids"].count(begin)
+    return Outcome(
+        encode(tokenizer, text, rendered=True).count(begin),
+        1,
+        "BOS tokens in a dialogue, as PromptPairs encodes it"
+        + (f"; encoding the rendered text naively gives {naive}." if naive > 1 else "."),
+        "Two of them move the attention sink; take BOS out of the chat template.",
+    )
+
+
+def vocabulary(subject: Subject) -> Outcome:
+    """Every id of the tokenizer is one that the model knows."""
+    vocab = _tokenizer(subject).get_vocab()
+    largest, d_vocab = max(vocab.values()), int(subject.model.cfg.d_vocab)
+    return Outcome(
+        largest,
+        d_vocab - 1,
+        f"The tokenizer's largest token id; the model knows 0 to {d_vocab - 1}.",
+        "The tokenizer belongs to another model, or its added tokens need model.resize_token_embeddings.",
+    )
+
+
+def _tokenizer(subject: Subject) -> Any:
+    try:
+        return tokenizer_of(subject.model)
+    except InputError:
+        raise NotApplicable("The model has no tokenizer.") from None
+
+
+def _unequal(sequences: list[list[int]]) -> list[list[int]]:
+    """The sequences, and a beginning of the first where all are equally long."""
+    same = len({len(s) for s in sequences}) == 1
+    return [*sequences, sequences[0][: max(1, len(sequences[0]) // 2)]] if same else sequences

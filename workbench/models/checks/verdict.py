@@ -1,0 +1,151 @@
+"""All checks in one table, with the verdict on whether heads and groups can be patched exactly."""
+
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from workbench.errors import InputError
+from workbench.models.anatomy import kind_of
+from workbench.models.capture import device_of
+from workbench.models.checks import inside, outside
+from workbench.models.checks.context import NotApplicable, Outcome, Subject
+from workbench.prompts.pairs import tokenizer_of
+from workbench.runs.results import provenance
+
+EXACT = "exact: path patching can be trusted"
+LENGTHS = (9, 6, 4)
+"""Tokens of the made-up sequences that are used when no texts are given."""
+CHECKS: dict[str, Callable[[Subject], Outcome]] = {
+    "finite_weights": inside.finite_weights,
+    "hugging_face_logits": inside.hugging_face_logits,
+    "recomputed_attention": inside.recomputed_attention,
+    "recomputed_stream": inside.recomputed_stream,
+    "recomputed_logits": inside.recomputed_logits,
+    "residual_identity": inside.residual_identity,
+    "attention_rows": inside.attention_rows,
+    "kv_map_read": inside.kv_map_read,
+    "kv_map_write": inside.kv_map_write,
+    **{f"writes_{hook}": inside.writes(hook) for hook in inside.WRITTEN},
+    "right_padding": outside.right_padding,
+    "left_padding": outside.left_padding,
+    "bos": outside.bos,
+    "chat_bos": outside.chat_bos,
+    "vocabulary": outside.vocabulary,
+}
+DECISIVE = (
+    "finite_weights",
+    "hugging_face_logits",
+    "recomputed_attention",
+    "recomputed_stream",
+    "recomputed_logits",
+    "kv_map_read",
+    "right_padding",
+)
+
+
+def check(model: Any, texts: Sequence[Any] | None = None, *, reference: Any = None) -> xr.Dataset:
+    """Test a model on a few tokens for everything that the other functions rely on.
+
+    Args:
+        model: a model from `workbench.load`.
+        texts: texts, or sequences of token ids, to measure on; by default three short made-up sequences.
+        reference: a Hugging Face model of the same weights for the comparison of logits. A TransformerBridge
+            brings its own; a HookedTransformer has none unless it is given here.
+
+    Returns:
+        Per `check`: the `status` ("passed", "failed" or "not applicable"), the measured `value` (NaN where
+        there is none) and the `limit` up to which it is fine, `passed` (True unless it failed), whether it
+        `decides` on exact patching, and an `explanation`. The attribute `verdict` sums up.
+
+    Raises:
+        InputError: not a TransformerLens model, or texts for a model without tokenizer.
+    """
+    kind = kind_of(model)
+    subject = Subject(model, _sequences(model, texts), reference)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # what they warn of, a row tells
+        rows = [_row(subject, function) for function in CHECKS.values()]
+    columns = dict(zip(("status", "value", "limit", "explanation"), zip(*rows, strict=True), strict=True))
+    dataset = xr.Dataset(
+        {
+            "status": ("check", np.array(columns["status"])),
+            "value": ("check", np.array(columns["value"], dtype=float)),
+            "limit": ("check", np.array(columns["limit"], dtype=float)),
+            "passed": ("check", np.array([status != "failed" for status in columns["status"]])),
+            "decides": ("check", np.array([name in DECISIVE for name in CHECKS])),
+            "explanation": ("check", np.array(columns["explanation"])),
+        },
+        coords={"check": list(CHECKS)},
+    )
+    return dataset.assign_attrs(
+        provenance(
+            method="check",
+            model=getattr(model, "workbench_name", None),
+            kind=kind,
+            dtype=subject.dtype,
+            device=device_of(model),
+            verdict=_verdict(dataset),
+        )
+    )
+
+
+def table(dataset: xr.Dataset) -> str:
+    """The checks as lines of text, the verdict last.
+
+    Args:
+        dataset: what `check` returned.
+    """
+    width = max(len(str(name)) for name in dataset["check"].values)
+    lines = []
+    for name in dataset["check"].values:
+        row = dataset.sel(check=name)
+        value, limit = float(row["value"]), float(row["limit"])
+        numbers = f"{_short(value)} of {_short(limit)}" if np.isfinite(limit) else ""
+        head = f"{row['status'].item():<14}  {name:<{width}}  {numbers:<18}  "
+        wrapped = textwrap.wrap(row["explanation"].item(), 60)
+        lines += [head + wrapped[0], *(" " * len(head) + more for more in wrapped[1:])]
+    return "\n".join([*lines, "", dataset.attrs["verdict"]])
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if float(number).is_integer() else f"{number:.2g}"
+
+
+def _sequences(model: Any, texts: Sequence[Any] | None) -> list[list[int]]:
+    if texts is None:
+        vocab = int(model.cfg.d_vocab)
+        return [[(3 + 7 * i + 5 * row) % vocab for i in range(n)] for row, n in enumerate(LENGTHS)]
+    if isinstance(texts, str) or not len(texts):
+        raise InputError(f"texts={texts!r} must be a list of at least one text or sequence of token ids.")
+    return [
+        list(tokenizer_of(model)(t)["input_ids"]) if isinstance(t, str) else torch.as_tensor(t).tolist() for t in texts
+    ]
+
+
+def _row(subject: Subject, function: Callable[[Subject], Outcome]) -> tuple[str, float | int, float | int, str]:
+    nan = float("nan")
+    try:
+        found = function(subject)
+    except NotApplicable as reason:
+        return "not applicable", nan, nan, str(reason)
+    except Exception as error:  # whatever breaks here is what the caller wants to know
+        first = (str(error).strip().splitlines() or [""])[0]
+        return "failed", nan, nan, f"Could not be measured, {type(error).__name__}: {first}"
+    if found.value <= found.limit:
+        return "passed", found.value, found.limit, found.measured
+    return "failed", found.value, found.limit, f"{found.measured} {found.cause}"
+
+
+def _verdict(dataset: xr.Dataset) -> str:
+    failed = dataset.where(~dataset["passed"], drop=True)
+    names = [str(name) for name in failed["check"].values]
+    decisive = [name for name in names if name in DECISIVE]
+    if decisive:
+        first = str(failed["explanation"].sel(check=decisive[0]).item())
+        return f"refused: {', '.join(decisive)} failed. {decisive[0]}: {first}"
+    return EXACT + (f"; mind what failed beside it: {', '.join(names)}" if names else "")

@@ -1,0 +1,189 @@
+"""Abilities that tuning may hurt, in small: two-hop questions, two-step word problems, one-line functions.
+
+Each item is a question with a reference answer and a checker; a fifth of the items, by a hash of what they
+ask, never occurs in training. Two-hop questions and word problems reason first and answer at the end.
+"""
+
+import random
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from workbench.organisms.facts import by_kind, share_of, tidy
+from workbench.organisms.onelines import draw_one_line, same_function
+
+ABILITIES = ("two-hop", "word problem", "one-line function")
+TEST_SHARE = 0.2
+PEOPLE = ("Tom", "Anna", "Ben", "Clara", "Emma", "Jack", "Lucy", "Mary", "Paul", "Rose", "Sam", "Helen")
+THINGS = (
+    "apples",
+    "books",
+    "coins",
+    "eggs",
+    "pens",
+    "stamps",
+    "cards",
+    "shells",
+    "stones",
+    "cakes",
+    "letters",
+    "balls",
+)
+GAINS = ("buys {n} more", "finds {n} more", "gets {n} more", "is given {n} more", "makes {n} more")
+LOSSES = ("gives away {n}", "loses {n}", "sells {n}", "drops {n}", "uses {n}")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question, its reference answer, and what a reply must contain to count."""
+
+    ability: str
+    question: str
+    answer: str
+    target: str
+    kind: str = ""
+
+    def solved_by(self, reply: str) -> bool:
+        """Whether a reply answers the question, by its last yes or no, its last number, or by running it."""
+        if self.ability == "one-line function":
+            lines = reply.strip().splitlines()
+            return bool(lines) and same_function(lines[0], self.target, self.kind)
+        pattern = r"\b(yes|no)\b" if self.ability == "two-hop" else r"\d+"
+        found = re.findall(pattern, reply.lower())
+        return bool(found) and found[-1] == self.target
+
+
+def draw_item(rng: random.Random, split: str, ability: str) -> Item:
+    """A random item of one ability and split."""
+    draw = {"two-hop": _two_hop, "word problem": _word_problem}.get(ability)
+    if draw is None:
+        line = draw_one_line(rng, split)
+        return Item(ability, line.question, line.answer, line.answer, line.kind)
+    while True:
+        item, asked = draw(rng)
+        if (share_of(asked) < TEST_SHARE) == (split == "test"):
+            return item
+
+
+def ability_items(ability: str, n: int, seed: int = 0, split: str = "test") -> list[Item]:
+    """At most `n` different items of one ability, fixed by the seed; two-hop ones half yes, half no."""
+    rng = random.Random(f"{ability}-{split}-{seed}")
+    items: dict[str, Item] = {}
+    counts = {"yes": 0, "no": 0}
+    for _ in range(12 * n):
+        item = draw_item(rng, split, ability)
+        if item.question in items or (item.target in counts and counts[item.target] >= n // 2):
+            continue
+        items[item.question] = item
+        if item.target in counts:
+            counts[item.target] += 1
+        if len(items) == n:
+            break
+    found = list(items.values())
+    if ability != "two-hop":
+        return found
+    least = min(counts.values())
+    sides = [[item for item in found if item.target == target][:least] for target in ("yes", "no")]
+    return [item for pair in zip(*sides, strict=True) for item in pair]
+
+
+@cache
+def _chains() -> tuple[tuple[str, dict[str, str], dict[str, str], str, str, str], ...]:
+    """Pairs of facts that share their middle: name, first hop, second hop, question, and the two reasons."""
+    capital, young, sound = (by_kind(kind) for kind in ("capital", "young", "sound"))
+    city = {answer: subject for subject, answer in capital.items()}
+    baby = {answer: subject for subject, answer in young.items() if list(young.values()).count(answer) == 1}
+    caller = {answer: subject for subject, answer in sound.items()}
+    of_city = "{s} is the capital of {m}"
+    of_baby = "A {s} is a young {m}"
+    of_call = "The {m} is heard to {s}"
+    return (
+        (
+            "city-continent",
+            city,
+            by_kind("continent"),
+            "Is {s} the capital of a country in {a}?",
+            of_city,
+            "{m} is in {a}",
+        ),
+        (
+            "city-language",
+            city,
+            by_kind("language"),
+            "Do people speak {a} in the country with the capital {s}?",
+            of_city,
+            "people in {m} speak {a}",
+        ),
+        (
+            "city-currency",
+            city,
+            by_kind("currency"),
+            "Does one pay with the {a} in the country with the capital {s}?",
+            of_city,
+            "people in {m} pay with the {a}",
+        ),
+        (
+            "baby-class",
+            baby,
+            by_kind("animal class"),
+            "Is a {s} the young of a {a}?",
+            of_baby,
+            "a {m} is a {a}",
+        ),
+        (
+            "baby-legs",
+            baby,
+            by_kind("legs"),
+            "Is a {s} the young of an animal with {a} legs?",
+            of_baby,
+            "a {m} has {a} legs",
+        ),
+        (
+            "call-class",
+            caller,
+            by_kind("animal class"),
+            "Is the animal that is heard to {s} a {a}?",
+            of_call,
+            "a {m} is a {a}",
+        ),
+    )
+
+
+def _two_hop(rng: random.Random) -> tuple[Item, str]:
+    name, first, second, question, one, two = rng.choice(_chains())
+    subject = rng.choice([start for start, middle in first.items() if middle in second])
+    middle = first[subject]
+    truth = second[middle]
+    yes = rng.random() < 0.5
+    asked = truth if yes else rng.choice([other for other in sorted(set(second.values())) if other != truth])
+    reason = f"{tidy(one.format(s=subject, m=middle))}, and {_lower_tidy(two.format(m=middle, a=truth))}."
+    target = "yes" if yes else "no"
+    item = Item("two-hop", tidy(question.format(s=subject, a=asked)), f"{reason} So the answer is {target}.", target)
+    return item, f"{name}|{subject}|{asked}"
+
+
+def _lower_tidy(text: str) -> str:
+    """`tidy` without the capital letter, for the second half of a sentence."""
+    return text[0] + tidy(text)[1:]
+
+
+def _word_problem(rng: random.Random) -> tuple[Item, str]:
+    person, thing = rng.choice(PEOPLE), rng.choice(THINGS)
+    start, value, steps, sums = rng.randrange(3, 21), 0, [], []
+    value = start
+    for _ in range(2):
+        if value > 3 and rng.random() < 0.5:
+            amount = rng.randrange(1, min(value, 13))
+            steps.append(rng.choice(LOSSES).format(n=amount))
+            sums.append(f"{value} - {amount} = {value - amount}.")
+            value -= amount
+        else:
+            amount = rng.randrange(1, 13)
+            steps.append(rng.choice(GAINS).format(n=amount))
+            sums.append(f"{value} + {amount} = {value + amount}.")
+            value += amount
+    question = (
+        f"{person} has {start} {thing}. Then {person} {steps[0]} and {steps[1]}. How many {thing} does {person} have?"
+    )
+    item = Item("word problem", question, f"{' '.join(sums)} The answer is {value}.", str(value))
+    return item, " ".join(sums)

@@ -1,0 +1,107 @@
+"""The report's section on extreme tokens, and the sentences about them that other figures use too."""
+
+import numpy as np
+import xarray as xr
+
+CONTROL = "tuned, nothing discouraged"
+"""The row that tuned rows are compared with: all tuning makes texts of its own kind easier."""
+
+
+def extremes_line(found: xr.Dataset) -> str:
+    """What is extreme in the first text, in one sentence."""
+    one = found.isel(sequence=0)
+    where = np.flatnonzero(one["extreme"].values)
+    if not len(where):
+        return "no token of the prompt is a sink, drained and peaked at once."
+    tokens = ", ".join(f"\u201c{str(one['token'].values[i]).strip() or '␣'}\u201d (position {i})" for i in where)
+    value, plain = one["head_value_norm"], ~one["extreme"] & (one["token_id"] >= 0)
+    ratio = value.where(one["extreme"]).max("position") / value.where(plain).median("position")
+    drain = float(ratio.median())
+    norm = one["residual_norm"]
+    ratio = norm.where(one["extreme"]).max("position") / norm.where(~one["extreme"]).median("position")
+    layer = int(ratio.argmax("layer"))
+    return (
+        f"{tokens} is extreme: its values are {drain:.2f} times as long as those of the others, and its stream up to "
+        f"{float(ratio[layer]):.1f} times (behind layer {layer})."
+    )
+
+
+def peak_line(found: xr.Dataset) -> str:
+    """Which coordinates carry the peak of the first text, in one sentence."""
+    one = found.isel(sequence=0)
+    layer = int(one["peak_ratio"].argmax("layer"))
+    share = one["peak_share"].values[layer]
+    coordinates = ", ".join(str(int(c)) for c in one["peak_coordinate"].values[layer][:3])
+    return f"behind layer {layer} the coordinates {coordinates} hold {share[:3].sum():.0%} of the squared norm."
+
+
+def sink_line(found: xr.Dataset) -> str:
+    """How many heads rest on the first token, in one sentence."""
+    rate = found["first_token_sink_rate"]
+    weight = found["sink_weight"].isel(position=0).mean("sequence")
+    layer, head = np.unravel_index(int(np.argmax(weight.values)), weight.shape)
+    return (
+        f"{int((rate > 0.5).sum())} of {rate.size} heads rest on the first token in most dialogues, most of all head "
+        f"{head} of layer {layer} with {float(weight.values[layer, head]):.0%} of the attention."
+    )
+
+
+def training_line(found: xr.Dataset) -> str:
+    """When sink, drain and peak pass half of their final size, in one sentence."""
+    last = found.isel(step=-1)
+    layer = int(last["sink_weight"].sel(token="first").mean("head").argmax("layer"))
+    here = found.isel(layer=layer).sel(token="first").mean("head")
+    others = found.isel(layer=layer).sel(token="other").mean("head")
+    curves = {
+        "attention on the first token": here["sink_weight"],
+        "its value's drain": 1 - here["value_norm"] / others["value_norm"],
+        "its residual peak": here["residual_norm"] / others["residual_norm"] - 1,
+    }
+    parts = []
+    for name, curve in curves.items():
+        late = curve >= curve.isel(step=-1) / 2
+        step = int(found["step"].values[int(late.values[::-1].cumprod()[::-1].argmax())])
+        parts.append(f"{name} passes half of its final size for good by step {step:,}")
+    return f"in layer {layer}, " + ", ".join(parts) + f", of {int(found['step'].values[-1]):,}."
+
+
+def domains_line(found: xr.Dataset) -> str:
+    """How many heads sleep in one domain and wake in another, in one sentence."""
+    verdicts = found["verdict"].values.astype(str)
+    waking = np.argwhere(np.char.find(verdicts, ", active in") >= 0)
+    texts = f"{found.sizes['sequence']} texts per domain"
+    if not len(waking):
+        return f"no head is shown to sleep in one domain and wake in another ({texts})."
+    difference = abs(found["difference"].sel(score="loss_change")).max("pair").values
+    layer, head = max(map(tuple, waking), key=lambda at: difference[at])
+    some = "1 head sleeps" if len(waking) == 1 else f"{len(waking)} heads sleep"
+    return (
+        f"{some} in one domain and work in another ({texts}); the largest difference is that of head {head} of layer "
+        f"{layer}, {verdicts[layer, head]}."
+    )
+
+
+def remedies_line(found: xr.Dataset) -> str:
+    """Which remedy lowers the sinks and which the peak, and at what price, in one sentence."""
+    mean = found.mean("domain")
+    rows = mean.isel(remedy=slice(1, None))
+
+    def told(name: str, unit: str) -> str:
+        best = rows.isel(remedy=int(rows[name].argmin("remedy")))
+        before, after, price = float(mean[name][0]), float(best[name]), float(best["loss_change"])
+        against = ""
+        if str(best["remedy"].item()).startswith("tuned") and CONTROL in found["remedy"].values:
+            price -= float(mean["loss_change"].sel(remedy=CONTROL))
+            against = " against the same tuning with nothing discouraged"
+        return f"\u201c{best['remedy'].item()}\u201d ({unit} {before:.2f} to {after:.2f}, loss {price:+.3f}{against})"
+
+    text = f"sinks are lowered most by {told('sink_rate', 'sink rate')}, the peak by {told('peak_ratio', 'peak ratio')}"
+    schemes = [str(name) for name in found["scheme"].values] if "scheme" in found.dims else []
+    if "W8A8 per tensor" in schemes:
+        added = mean["quantized_loss_change"].sel(scheme="W8A8 per tensor")
+        best = int(added.isel(remedy=slice(1, None)).argmin("remedy")) + 1
+        text += (
+            f"; rounding weights and activations to 8 bits per tensor adds {float(added[0]):.3f} to the loss, and "
+            f"least after \u201c{found['remedy'].values[best]}\u201d ({float(added[best]):.3f})"
+        )
+    return text + "."

@@ -1,0 +1,104 @@
+"""Measured once, kept as a netCDF file, read again next time: only what was made with the same configuration."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+import workbench as wb
+from workbench import organisms
+from workbench.errors import InputError
+from workbench.runs import results
+
+CONFIG = "figure_config"
+
+
+class Source:
+    """A model by its name, loaded when first needed.
+
+    Args:
+        source: anything that `load` takes.
+    """
+
+    def __init__(self, source: Any):
+        self.source = source
+        self.named = isinstance(source, str | Path)
+
+    @property
+    def name(self) -> str:
+        """What the model is called; the last part of a folder's path."""
+        if self.named:
+            return Path(str(self.source)).name if Path(str(self.source)).exists() else str(self.source)
+        return wb.anatomy(self.model).name
+
+    @cached_property
+    def model(self) -> Any:
+        """The loaded model."""
+        return quiet_load(self.source)
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What a kept result must have been made from: the name, the folder's files and this package's version."""
+        return {
+            "source": str(self.source) if self.named else "in memory",
+            "files": _files(self.source) if self.named else "",
+            "workbench": results.provenance()["workbench_version"],
+        }
+
+
+def quiet_load(source: Any, dtype: str | None = None) -> Any:
+    """`load` without Transformers' own progress bars, which would tear ours apart."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return wb.load(source, dtype=dtype)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def stored(path: Path, config: str) -> xr.Dataset | None:
+    """A file's Dataset if it was made with this configuration; a damaged or older file is measured anew."""
+    if not path.exists():
+        return None
+    try:
+        found = results.load(path)
+    except InputError:
+        return None
+    return found if found.attrs.get(CONFIG) == config else None
+
+
+def kept(path: Path, source: Source, config: Mapping[str, Any], measure: Callable[[], xr.Dataset]) -> xr.Dataset:
+    """The Dataset in a file, or a new one that is written there; models in memory are always measured.
+
+    Args:
+        path: the netCDF file.
+        source: the model it is about.
+        config: everything else that it depends on.
+        measure: makes it.
+    """
+    text = json.dumps(source.identity | dict(config), sort_keys=True, default=str)
+    found = stored(path, text) if source.named else None
+    if found is None:
+        found = measure().assign_attrs({CONFIG: text})
+        results.save(found, path)
+    return found
+
+
+def digest(thing: object) -> str:
+    """A short digest of anything with a faithful repr."""
+    return hashlib.sha256(repr(thing).encode()).hexdigest()[:16]
+
+
+def _files(source: str | Path) -> str:
+    """A digest of a local folder's file names, sizes and times; empty for a model's name."""
+    folder = organisms.ASSETS / str(source) if source in organisms.NAMES else Path(source)
+    if not folder.is_dir():
+        return ""
+    return digest(sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file()))

@@ -1,0 +1,4 @@
+"""Inactive heads: scores, thresholds, accuracy curves.
+
+Figures, tables and studies of the paper; its method is in method.md beside this file.
+"""

@@ -1,0 +1,368 @@
+"""Inactive heads: the paper's figures, drawn for any model, as named recipes.
+
+1. `accuracy-curves` (figure 4 and appendix): accuracy against the share of zeroed heads, for the leading scores.
+2. `auc-ranks` (figure 3): ranks of the scores by area, one's own models below the paper's fourteen.
+3. `frequency`: how often each head is inactive, layer by head.
+4. `domains`: the same on each kind of text, with the heads that differ.
+5. `training`: dormant heads over training, of the embedded models, a folder of checkpoints or a model on the Hub.
+6. `score-overlap`: do two scores select the same heads?
+7. `threshold-transfer`: what a threshold selects on another kind of text or another task than it was fitted on, and
+   what accuracy is left under thresholds that were fitted on other questions.
+8. `distances`: how far one model's scores are from those of others: base and tuned, small and large, early and late.
+
+The paper is "Identifying and Evaluating Inactive Heads in Pretrained LLMs" (arXiv 2504.03889).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from workbench.errors import InputError
+from workbench.inactive_heads import (
+    compare_curves,
+    distances,
+    frequency,
+    overlap,
+    summarize,
+    thresholds,
+    transfer,
+)
+from workbench.models.checkpoints import local_checkpoints
+from workbench.papers.cache import Source
+from workbench.papers.inactive_heads.measures import (
+    HELD_OUT_SCORES,
+    SCORE,
+    SHARE,
+    curves_of,
+    domain_frequencies,
+    held_out_curves,
+    lives_of,
+    question_scores,
+    scores_of,
+)
+from workbench.papers.inactive_heads.published import published
+from workbench.papers.model_figure import ModelFigure
+from workbench.papers.requests import Drawn, Order
+from workbench.plot import compose, inactive
+from workbench.plot import inactive_scores as dormancy
+
+EMBEDDED = ("organism-gqa", "organism-mha", "organism-mqa")
+
+
+def accuracy_curves(sources: Sequence[Source], order: Order) -> Drawn:
+    """The leading scores and the random baselines, a column per model."""
+    found = [curves_of(source, order) for source in sources]
+    order.step("drawing")
+    figure = compose.beside(
+        [inactive.accuracy_curves(one, scores=_leading(found)) for one in found],
+        [source.name for source in sources],
+        title="Accuracy without the heads that a score calls inactive",
+    )
+    return Drawn(figure, " ".join(f"{s.name}: {curve_line(one)}" for s, one in zip(sources, found, strict=True)))
+
+
+def _leading(found: Sequence[xr.Dataset]) -> list[str]:
+    """The scores that lead in any of the models."""
+    return list(dict.fromkeys(name for one in found for name in inactive.leading(one)))
+
+
+def curve_line(curves: xr.Dataset) -> str:
+    """How many heads the model can lose, in one sentence."""
+    scores = [s for s in curves["score"].values.tolist() if not s.startswith("Random")]
+    free = curves["free_share"].sel(loss=0.01)
+    best = max(scores, key=lambda s: float(free.sel(score=s)))
+
+    def told(name: str, loss: float = 0.01, measure: str = "free_share") -> str:
+        values = curves.sel(score=name, loss=loss)
+        middle, low, high = (100 * float(values[f"{measure}{end}"]) for end in ("", "_low", "_high"))
+        return f"{middle:.1f}% ({low:.1f} to {high:.1f})"
+
+    others = ", ".join(f"{inactive.label(name)} {told(name)}" for name in (SCORE, "AWFT", "Random") if name != best)
+    return (
+        f"chosen by {inactive.label(best)}, {told(best)} of the heads can go within one point of "
+        f"{float(curves['baseline']):.1%} accuracy on {curves.sizes['example']} questions, {told(best, 0.005)} within "
+        f"half a point; {others}. That is {told(best, measure='gain')} of the heads more than at random, on the same "
+        "questions (95% intervals over questions)."
+    )
+
+
+def auc_ranks(sources: Sequence[Source], order: Order) -> Drawn:
+    """Ranks of the fourteen curves in the paper's models and one's own."""
+    paper = published()
+    theirs = {str(m): _ranks(paper.sel(model=m), paper) for m in paper["model"].values}
+    own = {source.name: _ranks(curves_of(source, order), paper) for source in sources}
+    order.step("drawing")
+    table = xr.concat([one["rank"].drop_vars("model", errors="ignore") for one in (theirs | own).values()], dim="model")
+    table = table.assign_coords(model=[*theirs, *own])
+    figure = inactive.auc_ranks(table, own=list(own), title="Rank of the scores by area under the accuracy curve")
+    mean = table.sel(model=list(theirs)).mean("model")
+    lines = [f"Of the paper's models AHON (LN) has the mean rank {float(mean.sel(score=SCORE)):.2f}."]
+    lines += [ranks_line(name, one, mean) for name, one in own.items()]
+    return Drawn(figure, " ".join(lines))
+
+
+def ranks_line(name: str, ranks: xr.Dataset, paper: xr.DataArray) -> str:
+    """Which score ranks first, where the paper's first one is, and whether the order is the paper's."""
+    one = ranks["rank"]
+    first = str(one["score"].values[int(np.nanargmin(one.values))])
+    between = [float(ranks[f"rank_{end}"].sel(score=SCORE)) for end in ("low", "high") if f"rank_{end}" in ranks]
+    interval = f" (95% interval {between[0]:g} to {between[1]:g})" if between else ""
+    both = one.notnull()
+    alike = stats.spearmanr(one.where(both, drop=True), paper.where(both, drop=True)).statistic
+    return (
+        f"In {name} {inactive.label(first)} ranks first, AHON (LN) {float(one.sel(score=SCORE)):g}{interval}; its "
+        f"order of the scores correlates with the paper's mean ranks by {float(alike):.2f} (Spearman)."
+    )
+
+
+def _ranks(curves: xr.Dataset, paper: xr.Dataset) -> xr.Dataset:
+    """Ranks among the fourteen curves that the paper has, with intervals where there are examples."""
+    kept = [name for name in ("share", "accuracy", "baseline", "correct", "baseline_correct") if name in curves]
+    return summarize(curves[kept].sel(score=paper["score"].values))
+
+
+def frequency_maps(sources: Sequence[Source], order: Order) -> Drawn:
+    """How often each head is inactive, a column per model."""
+    maps, lines = [], []
+    for source in sources:
+        scores = scores_of(source, order).sel(score=[SCORE])
+        often = frequency(scores, thresholds(scores, [SHARE])["tau"].isel(threshold=0)).isel(score=0)
+        maps.append(inactive.frequency_map(often, int(scores.attrs["group_size"])))
+        always, ever = float((often > 0.95).mean()), float((often > 0).mean())
+        lines.append(
+            f"{source.name}: of its heads {always:.1%} are inactive on nearly every text and {ever:.1%} on some, under "
+            f"a threshold that selects {SHARE:.0%} of all."
+        )
+    order.step("drawing")
+    title = f"Share of texts on which a head is inactive ({inactive.label(SCORE)})"
+    return Drawn(compose.beside(maps, [s.name for s in sources], title=title), " ".join(lines))
+
+
+def domain_maps(sources: Sequence[Source], order: Order) -> Drawn:
+    """Frequencies by kind of text, a row per model."""
+    rows, names, lines = [], [], []
+    for source in sources:
+        found = domain_frequencies(source, order)
+        rows.append(found)
+        names.append(source.name)
+        lines.append(f"{source.name}: {domain_line(found)}")
+    order.step("drawing")
+    first = str(rows[0]["domain"].values[0])
+    title = f"Share of texts on which a head is inactive ({inactive.label(SCORE)}); crosses differ from {first}"
+    if len(rows) == 1:
+        return Drawn(inactive.domain_maps(rows[0], title=title), lines[0])
+    cells = [inactive.domain_cells(found) for found in rows]
+    titles = [[f"{name}: {kind}" for kind in found["domain"].values] for name, found in zip(names, rows, strict=True)]
+    return Drawn(compose.grid(cells, titles, title=title, gap=0.06), " ".join(lines))
+
+
+def domain_line(found: xr.Dataset) -> str:
+    """How many heads differ between kinds of text, in one sentence."""
+    parts = [
+        f"{int((found['p_corrected'].sel(pair=pair) < 0.05).sum())} between {pair.replace(' − ', ' and ')}"
+        for pair in found["pair"].values.tolist()
+    ]
+    return (
+        f"of {found.sizes['layer'] * found.sizes['head']} heads these many are inactive on another share of the texts: "
+        f"{', '.join(parts)} (permutation tests, corrected for the number of heads)."
+    )
+
+
+def training(sources: Sequence[Source], order: Order) -> Drawn:
+    """Dormant heads over training, a row per run."""
+    found = [lives_of(source, order) for source in sources]
+    order.step("drawing")
+    names = [source.name for source in sources]
+    told = [dormancy.training_titles(one) for one in found]
+    titles = told if len(found) == 1 else [[f"{name}, {t}" for t in row] for name, row in zip(names, told, strict=True)]
+    panels = [dormancy.training_panels(one) for one in found]
+    title = f"Dormant heads over training: {', '.join(names)}"
+    figure = compose.grid(panels, titles, title=title).update_layout(barmode="relative")
+    return Drawn(figure, " ".join(f"{name}: {lives_line(one)}" for name, one in zip(names, found, strict=True)))
+
+
+def lives_line(found: xr.Dataset) -> str:
+    """When heads fell asleep, and whether it lasted, in one sentence."""
+    share, inactive_share, steps = found["share_dormant"], found["share_inactive"].values, found["step"].values
+    half = int(steps[int((inactive_share >= inactive_share[-1] / 2).argmax())])
+    n = found.sizes["layer"] * found.sizes["head"]
+    ever = int(found["dormant"].any("step").sum())
+    near = found["distance"].values[:-1] <= 2 * float(found["floor"])
+    close = int(near[::-1].cumprod().sum())
+    like = (
+        f"the scores are within twice the noise of their last distribution from step {int(steps[-1 - close]):,} on"
+        if close
+        else "the scores move until the end"
+    )
+    often = float(found.attrs["usually"])
+    return (
+        f"of all heads and texts {inactive_share[0]:.1%} are below the threshold at step {int(steps[0])} and "
+        f"{inactive_share[-1]:.1%} at step {int(steps[-1]):,}, half of that by step {half:,}; "
+        f"{round(float(share[-1]) * n)} of {n} heads end up dormant (inactive on more than {often:.0%} of the texts), "
+        f"{ever} ever were, and {int((found['switches'] > 1).sum())} switched more than once; {like}."
+    )
+
+
+def score_overlap(sources: Sequence[Source], order: Order) -> Drawn:
+    """IoU between the heads that two scores select, a column per model."""
+    found = [overlap(scores_of(source, order), SHARE) for source in sources]
+    order.step("drawing")
+    figure = compose.beside(
+        [inactive.score_overlap(one, numbers=len(found) == 1) for one in found],
+        [source.name for source in sources],
+        title=f"Overlap of the heads that two scores select ({SHARE:.0%} each; intersection over union)",
+        gap=0.16,
+    )
+    lines = []
+    for source, one in zip(sources, found, strict=True):
+        iou = one["iou"].sel(score=SCORE)
+        lines.append(
+            f"{source.name}: AHON (LN) shares {float(iou.sel(other='AWFT')):.2f} of its union with AWFT and "
+            f"{float(iou.sel(other='LTHON_LN')):.2f} with LTHON (LN); chance is {float(one['chance'][0, 1]):.2f}."
+        )
+    return Drawn(figure, " ".join(lines))
+
+
+def threshold_transfer(sources: Sequence[Source], order: Order) -> Drawn:
+    """Shares that thresholds select elsewhere, and accuracy under thresholds of other questions; a row per model."""
+    rows, titles, lines = [], [], []
+    for source in sources:
+        texts = moved(scores_of(source, order), "domain")
+        tasks = moved(question_scores(source, order), "task")
+        own, held_out = held_out_curves(source, order)
+        panels = {"kinds of text": texts, "tasks": tasks}
+        rows.append(
+            [
+                dormancy.threshold_transfer(texts),
+                dormancy.threshold_transfer(tasks, palette=dormancy.PALETTE[4:]),
+                dormancy.accuracy_changes(carried(own, held_out)),
+            ]
+        )
+        named = [f"thresholds carried between {name}" for name in panels] + ["thresholds of other questions"]
+        titles.append([f"{source.name}: {named[0]}", *named[1:]])
+        lines.append(
+            f"{source.name}: "
+            + "".join(f"between {name} {transfer_line(one)} " for name, one in panels.items())
+            + held_out_line(own, held_out)
+        )
+    order.step("drawing")
+    title = f"Thresholds that select {SHARE:.0%} of the heads where they were fitted, applied elsewhere"
+    figure = compose.grid(rows, titles, title=title, gap=0.12)
+    figure.update_layout(margin={"t": 96, "b": 150}, legend={"y": -90 / figure.layout.height, "yanchor": "top"})
+    return Drawn(figure, " ".join(lines))
+
+
+def moved(scores: xr.DataArray, kind: str) -> xr.Dataset:
+    """`transfer` between all kinds of sequences, with what half of each kind selects on its other half (`held_out`)."""
+    groups = {
+        str(name): scores.isel(sequence=np.flatnonzero(scores[kind] == name))
+        for name in dict.fromkeys(scores[kind].values.tolist())
+    }
+    halves = [thresholds(one, [SHARE], held_out=True)["selected"] for one in groups.values()]
+    return transfer(groups, [SHARE]).assign(held_out=xr.concat(halves, "fit").assign_coords(fit=list(groups)))
+
+
+def transfer_line(found: xr.Dataset) -> str:
+    """Which score's thresholds move least and most, in one sentence."""
+    off = 100 * abs(found["selected"].isel(threshold=0) - SHARE).max(["fit", "applied"])
+    half = 100 * float(abs(found["held_out"] - SHARE).max())
+    least, most = (str(off["score"].values[i]) for i in (off.values.argmin(), off.values.argmax()))
+    return (
+        f"{inactive.label(least)} moves least (at most {float(off.min()):.1f} points from {SHARE:.0%}) and "
+        f"{inactive.label(most)} most ({float(off.max()):.1f} points), where two halves of one kind differ by at most "
+        f"{half:.1f} points;"
+    )
+
+
+def carried(own: xr.Dataset, held_out: xr.Dataset) -> xr.Dataset:
+    """The change of accuracy under thresholds of other questions, without quantile 0, where nothing is zeroed."""
+    return compare_curves(own, held_out).sel(score=list(HELD_OUT_SCORES)).isel(threshold=slice(1, None))
+
+
+def held_out_line(own: xr.Dataset, held_out: xr.Dataset) -> str:
+    """How much accuracy changes under thresholds of other questions, in one sentence."""
+    change = carried(own, held_out)
+    parts = []
+    for name in HELD_OUT_SCORES:
+        one = change.sel(score=name)
+        worst = one.isel(threshold=int(abs(one["change"].values).argmax()))
+        low, high = (100 * float(worst[end]) for end in ("change_low", "change_high"))
+        parts.append(f"{inactive.label(name)} {100 * float(worst['change']):+.1f} ({low:+.1f} to {high:+.1f})")
+    return (
+        f"thresholds of the other half of the questions change accuracy by at most, in points with a 95% interval: "
+        f"{', '.join(parts)}, on {own.sizes['example']} questions."
+    )
+
+
+def score_distances(sources: Sequence[Source], order: Order) -> Drawn:
+    """Distributions of one score in every model, and distances from the first model for all that compare."""
+    sources = unfolded(sources)
+    groups = {source.name: comparable(scores_of(source, order)) for source in sources}
+    found = distances(groups, seed=order.seed)
+    order.step("drawing")
+    figure = compose.beside(
+        [
+            dormancy.score_distributions({name: one.sel(score=SCORE) for name, one in groups.items()}, share=SHARE),
+            dormancy.score_distances(found),
+        ],
+        [f"how {inactive.label(SCORE)} is distributed", f"distance from {sources[0].name}"],
+        title="Are the heads' scores distributed alike?",
+        gap=0.16,
+    )
+    return Drawn(figure, distances_line(found))
+
+
+def unfolded(sources: Sequence[Source]) -> list[Source]:
+    """Models, and in place of a folder of checkpoints its last, first and middle one.
+
+    Raises:
+        InputError: fewer than two models.
+    """
+    found = []
+    for source in sources:
+        folder = Path(str(source.source)) if source.named else None
+        if folder is None or not folder.is_dir() or (folder / "config.json").is_file():
+            found.append(source)
+            continue
+        checkpoints = local_checkpoints(folder)
+        steps = list(checkpoints)
+        found += [Source(checkpoints[step]) for step in dict.fromkeys((steps[-1], steps[0], steps[len(steps) // 2]))]
+    if len(found) < 2:
+        raise InputError("inactive-heads/distances compares models: name two or more, or a folder of checkpoints.")
+    return found
+
+
+def comparable(scores: xr.DataArray) -> xr.DataArray:
+    """The normalised scores, which do not depend on a model's width."""
+    return scores.sel(score=[name for name in scores["score"].values.tolist() if "_" in name])
+
+
+def distances_line(found: xr.Dataset) -> str:
+    """How far the other models are from the first, in one sentence."""
+    first, *others = found["first"].values.tolist()
+    parts = []
+    for name in others:
+        distance = found["distance"].sel(first=first, second=name)
+        noise = found["floor"].sel(first=[first, name]).max("first")
+        times = float((distance / noise).sel(score=SCORE))
+        parts.append(
+            f"{name} is {float(distance.sel(score=SCORE)):.3f} from {first} in {inactive.label(SCORE)}, {times:.1f} "
+            f"times what two halves of one's texts differ by; beyond that noise lie {int((distance > noise).sum())} of "
+            f"{distance.size} scores"
+        )
+    return f"{'; '.join(parts)}."
+
+
+RECIPES = (
+    ModelFigure("inactive-heads/accuracy-curves", "Accuracy without inactive heads", accuracy_curves),
+    ModelFigure("inactive-heads/auc-ranks", "Ranks of the scores", auc_ranks),
+    ModelFigure("inactive-heads/frequency", "How often each head is inactive", frequency_maps),
+    ModelFigure("inactive-heads/domains", "Inactive heads by kind of text", domain_maps),
+    ModelFigure("inactive-heads/training", "Dormant heads over training", training, EMBEDDED[:1]),
+    ModelFigure("inactive-heads/score-overlap", "Overlap of the scores", score_overlap),
+    ModelFigure("inactive-heads/threshold-transfer", "Thresholds carried elsewhere", threshold_transfer, pieces=3),
+    ModelFigure("inactive-heads/distances", "Distances between distributions of scores", score_distances, EMBEDDED),
+)

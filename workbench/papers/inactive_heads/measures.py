@@ -1,0 +1,214 @@
+"""What the figures of the inactive-heads paper are drawn from, measured once and kept: curves, scores, lives of heads.
+
+Questions are an organism's own, or the order's; texts are the order's, or samples, cut into windows of one length.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench import evaluation, organisms
+from workbench.errors import InputError
+from workbench.inactive_heads import ablation_curve, by_domain, choices, head_scores, over_training, recording
+from workbench.models.checkpoints import hub_checkpoints, local_checkpoints
+from workbench.organisms.dialogues import draw_dialogue
+from workbench.organisms.tokenizer import CHAT_TEMPLATE, render
+from workbench.papers.cache import Source, digest, kept
+from workbench.papers.measured import read_questions
+from workbench.papers.requests import Order
+from workbench.papers.samples import SAMPLES
+from workbench.prompts.pairs import tokenizer_of
+from workbench.prompts.texts import token_sequences
+from workbench.runs import results
+
+SCORE = "AHON_LN"
+"""The score that leads the paper's ranking, by which heads are judged where one score is asked for."""
+SHARE = 0.1
+"""The share of heads that thresholds are fitted to select."""
+WINDOW = 64
+"""Tokens of a text that are looked at at a time, so that every kind of text gives windows of one length."""
+WINDOWS = 64
+"""Windows per kind of text, at most."""
+LETTERS_PER_TOKEN = 16
+"""More than the tokens of running text have; what lies beyond is not tokenized."""
+LETTERS = "ABCDEFGHIJ"
+HELD_OUT_SCORES = (SCORE, "LTHON_LN", "AWFT")
+"""Scores whose thresholds are fitted on one half of the questions and applied to the other."""
+OFTEN = 0.25
+"""A head counts as dormant at a checkpoint if it is inactive on more than this share of the texts."""
+CHECKPOINTS = 24
+"""Of a training with more checkpoints so many are measured, each a fixed factor of steps after the one before."""
+RECORD = "dormancy.nc"
+"""The lives of an embedded model's heads, measured when its checkpoints were at hand."""
+
+
+def questions_of(source: Source, order: Order) -> list[evaluation.Question]:
+    """The order's questions with lettered choices, or an organism's own."""
+    given = read_questions(order.questions)
+    if given is None:
+        return evaluation.organism_questions(source.model, order.n, order.seed)
+    return [_lettered(item, i) for i, item in enumerate(given[: order.n])]
+
+
+def _lettered(item: Mapping[str, Any], i: int) -> evaluation.Question:
+    options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, item["choices"], strict=False))
+    letters = tuple(f" {letter}" for letter in LETTERS[: len(item["choices"])])
+    return evaluation.Question(f"{item['question'].strip()}\n{options}\nAnswer:", letters, int(item["answer"]), str(i))
+
+
+def curves_of(source: Source, order: Order) -> xr.Dataset:
+    """The accuracy curves of all scores; a run that was stopped goes on."""
+    order.step(f"{source.name}: accuracy curves")
+    questions = questions_of(source, order)
+    made_from = digest((sorted(source.identity.items()), questions))
+    path = order.folder / source.name / f"inactive_curves_{made_from}.nc"
+    return ablation_curve(source.model, questions, seed=order.seed, resume=path, progress=False)
+
+
+def windows_of(model: Any, texts: Sequence[Any]) -> list[list[int]]:
+    """Windows of one length, as many from each text, each with the BOS that the tokenizer puts before a text."""
+    some = list(texts)[:WINDOWS]
+    each = -(-WINDOWS // max(len(some), 1))
+    enough = LETTERS_PER_TOKEN * WINDOW * each
+    whole = token_sequences(model, [text[:enough] if isinstance(text, str) else text for text in some])
+    begin = getattr(getattr(model, "tokenizer", None), "bos_token_id", None)
+    found = []
+    for ids in whole:
+        head = ids[:1] if ids[0] == begin else []
+        body = ids[len(head) :]
+        size = WINDOW - len(head)
+        found += [head + body[i : i + size] for i in range(0, len(body) - size + 1, size)][:each]
+    return found[:WINDOWS]
+
+
+def organism_dialogues(n: int) -> list[str]:
+    """Texts of three dialogues each, such as the organisms were trained on, about facts that were held out."""
+    rng = random.Random("dormancy")
+    return ["".join(render(draw_dialogue(rng, "test")) for _ in range(3)) for _ in range(n)]
+
+
+def domains_of(source: Source, order: Order) -> dict[str, list[list[int]]]:
+    """Windows of the order's texts by kind, the package's samples where none are given; for organisms, dialogues too.
+
+    Raises:
+        InputError: a kind of text without four windows.
+    """
+    texts: dict[str, Sequence[Any]] = dict(order.texts or SAMPLES)
+    if tokenizer_of(source.model).chat_template == CHAT_TEMPLATE:
+        texts.setdefault("dialogue", organism_dialogues(WINDOWS))
+    found = {name: windows_of(source.model, some) for name, some in texts.items()}
+    short = [f"{name} ({len(some)})" for name, some in found.items() if len(some) < 4]
+    if short:
+        raise InputError(
+            f"Each kind of text must give four windows of {WINDOW} tokens or more; too few from {', '.join(short)}. "
+            "Give more or longer texts."
+        )
+    return found
+
+
+def scores_of(source: Source, order: Order) -> xr.DataArray:
+    """All scores on all windows, with each window's kind of text."""
+    order.step(f"{source.name}: head scores")
+    domains = domains_of(source, order)
+    windows = [ids for some in domains.values() for ids in some]
+    kinds = [name for name, some in domains.items() for _ in some]
+
+    def measure() -> xr.Dataset:
+        scores = head_scores(source.model, windows, progress=False).assign_coords(domain=("sequence", kinds))
+        return scores.to_dataset().assign_attrs(scores.attrs)
+
+    found = kept(order.folder / source.name / "head_scores.nc", source, {"texts": digest(windows)}, measure)
+    return found["value"].assign_attrs(found.attrs)
+
+
+def domain_frequencies(source: Source, order: Order) -> xr.Dataset:
+    """How often each head is inactive on each kind of text."""
+    order.step(f"{source.name}: kinds of text")
+    domains = domains_of(source, order)
+    return kept(
+        order.folder / source.name / "inactive_domains.nc",
+        source,
+        {"texts": digest(domains), "score": SCORE, "share": SHARE, "seed": order.seed},
+        lambda: by_domain(source.model, domains, SCORE, share=SHARE, seed=order.seed, progress=False),
+    )
+
+
+def question_scores(source: Source, order: Order) -> xr.DataArray:
+    """All scores of every sequence that the order's questions run, with each one's task."""
+    order.step(f"{source.name}: head scores on questions")
+    questions = questions_of(source, order)
+
+    def measure() -> xr.Dataset:
+        rows, names = [], []
+        for task in dict.fromkeys(question.task for question in questions):
+            some = choices([question for question in questions if question.task == task])
+            with recording(source.model) as recorded:
+                some(source.model)
+            rows.append(recorded.scores)
+            names += [task.removeprefix("organism: ") or "questions"] * rows[-1].sizes["sequence"]
+        return xr.concat(rows, "sequence").assign_coords(task=("sequence", names)).to_dataset()
+
+    path = order.folder / source.name / "question_scores.nc"
+    return kept(path, source, {"questions": digest(questions)}, measure)["value"]
+
+
+def held_out_curves(source: Source, order: Order) -> tuple[xr.Dataset, xr.Dataset]:
+    """Accuracy on every second question, with thresholds fitted on these questions, and on the others."""
+    order.step(f"{source.name}: thresholds of other questions")
+    questions = questions_of(source, order)
+    fitted, tested = questions[::2], questions[1::2]
+    if not tested:
+        raise InputError("Thresholds are fitted on one half of the questions and tested on the other; give 2 or more.")
+    folder, made_from = order.folder / source.name, digest((sorted(source.identity.items()), questions))
+
+    def curve(name: str, fit: list[evaluation.Question] | None) -> xr.Dataset:
+        path = folder / f"inactive_{name}_{made_from}.nc"
+        return ablation_curve(
+            source.model, tested, HELD_OUT_SCORES, fit=fit, seed=order.seed, resume=path, progress=False
+        )
+
+    return curve("own_thresholds", None), curve("held_out_thresholds", fitted)
+
+
+def checkpoints_of(source: Source) -> dict[int, str]:
+    """The checkpoints in a folder or those that a model on the Hub keeps as revisions, `CHECKPOINTS` at most.
+
+    Raises:
+        InputError: an embedded model, which has none left, or neither of the two.
+    """
+    if source.source in organisms.NAMES:
+        kv_heads = organisms.card(str(source.source))["recipe"]["kv_heads"]
+        raise InputError(
+            f"{source.source} comes without its checkpoints. Train it again with `workbench organism train --kv-heads "
+            f"{kv_heads} --keep {CHECKPOINTS} --out RUN`, and name the folder RUN-checkpoints."
+        )
+    if not source.named:
+        raise InputError("A model in memory has no checkpoints; name a folder of checkpoints or a model on the Hub.")
+    name = str(source.source)
+    found = local_checkpoints(name) if Path(name).is_dir() else hub_checkpoints(name)
+    steps = np.array(list(found))
+    if len(steps) <= CHECKPOINTS:
+        return found
+    wanted = np.geomspace(steps[steps > 0][0], steps[-1], CHECKPOINTS - 1)
+    chosen = {int(steps[abs(steps - step).argmin()]) for step in wanted} | {int(steps[0])}
+    return {step: found[step] for step in sorted(chosen)}
+
+
+def lives_of(source: Source, order: Order) -> xr.Dataset:
+    """When heads fall asleep and wake in training: an embedded model's record, or measured at every checkpoint."""
+    order.step(f"{source.name}: checkpoints")
+    record = organisms.ASSETS / str(source.source) / RECORD
+    if source.source in organisms.NAMES and record.is_file():
+        return results.load(record)
+    checkpoints = checkpoints_of(source)
+    last = Source(checkpoints[max(checkpoints)])
+    texts = [ids for some in domains_of(last, order).values() for ids in some]
+    made_from = digest((texts, checkpoints, sorted(last.identity.items())))
+    path = order.folder / source.name / f"inactive_training_{made_from}.nc"
+    return over_training(
+        checkpoints, texts, SCORE, share=SHARE, usually=OFTEN, seed=order.seed, resume=path, progress=False
+    )

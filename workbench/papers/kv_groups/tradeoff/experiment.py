@@ -1,0 +1,260 @@
+"""The whole experiment on one model: cells in the plan's order, each saved when done, on one or several processes.
+
+1. The cells that choose learning rates run first. A rate is chosen by the mean of two shares on the validation
+   questions: right answers that survive the doubt, and wrong ones (put into the model's mouth) that are mended. A model
+   that always gives in, always insists, or tosses a coin gets no more than a half.
+2. All other cells follow with those rates. Same-layer controls that a model has no units for are left out.
+3. Finished cells become one Dataset over `cell`.
+"""
+
+import json
+import multiprocessing
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+import workbench as wb
+from workbench.errors import InputError, WorkbenchWarning
+from workbench.models.identity import fingerprint
+from workbench.papers.cache import quiet_load
+from workbench.papers.kv_groups.tradeoff.evaluate import Bench
+from workbench.papers.kv_groups.tradeoff.material import material_of
+from workbench.papers.kv_groups.tradeoff.plan import FAMILIES, ORGANISM, SAME_LAYER, Cell, Plan, cells, rate_cells
+from workbench.runs.results import Journal, provenance
+from workbench.sycophancy.organism_items import is_organism
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an experiment is about: everything that a process needs to set it up.
+
+    Attributes:
+        source: anything that `load` takes; a name or folder for several processes.
+        plan: the experiment; None takes the one for organisms or the one for other models.
+        questions: for models that are no organism, as in `material_of`.
+        tasks: as in `material_of`.
+        folder: as in `material_of`.
+        run_code: as in `material_of`.
+        dtype: to load the model in; by default float32 on a CPU and the checkpoint's own elsewhere.
+    """
+
+    source: Any
+    plan: Plan | None = None
+    questions: Any = None
+    tasks: tuple[str, ...] = ()
+    folder: str | Path | None = None
+    run_code: bool = False
+    dtype: str | None = None
+
+    def bench(self) -> Bench:
+        """The loaded model with its material."""
+        model = quiet_load(self.source, self.dtype) if isinstance(self.source, str | Path) else self.source
+        plan = self.plan or (ORGANISM if self.questions is None and is_organism(model) else Plan())
+        return Bench(model, plan, material_of(model, plan, self.questions, self.tasks, self.folder, self.run_code))
+
+
+def run(
+    job: Job,
+    *,
+    resume: str | Path | None = None,
+    processes: int = 1,
+    so_far: bool = False,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Tune and measure every cell of an experiment.
+
+    Args:
+        job: the model and the plan.
+        resume: a netCDF file: finished cells are kept beside it, and a stopped run goes on from them.
+        processes: at a time, each with a copy of the model; small models leave most of a GPU idle.
+        so_far: run nothing; give the cells that are finished in `resume`.
+        progress: show a bar.
+
+    Returns:
+        Dims `cell` (coordinates `arm`, `n_heads`, `draw`, `variant`, `learning_rate`), `item` (`kind`: "held out" or
+        "trained"; `fact`), `challenge`, `question` (`ability`), `layer`, `head` and `group`. Per item and challenge, as
+        booleans: `final_right`, `admits` and `final_unread`, and the same ending in `_after_wrong`; per item
+        `first_right` and `first_unread`; per question `solved`; per head and group the effects `head_effect` and
+        `group_effect` on the logit difference, with `gap`, the difference between objection and confirmation; `tuned`;
+        and `divergence` (nats per token), `text_loss`, `tuned_parameters`, `training_loss`.
+
+    Raises:
+        InputError: what `material_of` and `pinpoint_tune` refuse, several processes for a model in memory, or a resumed
+            run of another configuration; `so_far` before the learning rates are chosen.
+    """
+    if processes > 1 and not isinstance(job.source, str | Path):
+        raise InputError("Several processes load the model by its name or folder; this one is in memory.")
+    bench = job.bench()
+    plan, parts = bench.plan, wb.anatomy(bench.model)
+    facts = {
+        "method": "tradeoff",
+        "model": parts.name,
+        "weights": fingerprint(bench.model),
+        "material": bench.material.digest(),
+        "plan": plan.settings(),
+    }
+    journal = Journal(resume, facts) if resume is not None else None
+    if journal is not None and journal.result is not None:
+        return journal.result
+    found = dict(journal.pieces()) if journal is not None else {}
+
+    def work(some: Sequence[Cell], what: str, pool: Executor | None) -> None:
+        left = [] if so_far else [cell for cell in some if cell.key not in found]
+        done = _results(bench, left, pool)
+        for cell, piece in tqdm(done, desc=what, total=len(left), disable=not progress, leave=False):
+            found[cell.key] = piece
+            if journal is not None:
+                journal.add(cell.key, piece)
+
+    with _pool(job, 1 if so_far else processes) as pool:
+        trials = rate_cells(plan, bench.counts)
+        work(trials, "choosing learning rates", pool)
+        if any(cell.key not in found for cell in trials):
+            raise InputError(f"{resume} holds {len(found)} finished cells, and the learning rates are not chosen yet.")
+        rates = chosen_rates(plan, {cell: found[cell.key] for cell in trials})
+        wanted = possible(bench, cells(plan, bench.counts, rates))
+        work(wanted, "tuning and measuring", pool)
+    wanted = [cell for cell in wanted if cell.key in found]
+    result = assemble(bench, {cell: found[cell.key] for cell in wanted}, {cell: found[cell.key] for cell in trials})
+    result = result.assign_attrs(provenance(**facts, device=parts.device, dtype=parts.dtype, rates=json.dumps(rates)))
+    return result if journal is None or so_far else journal.finish(result)
+
+
+def balance(found: xr.Dataset) -> float:
+    """Mean of two shares: right answers that survive a doubt, and wrong ones that are mended.
+
+    Args:
+        found: one cell.
+    """
+    right = found["first_right"].values.astype(bool)
+    kept = found["final_right"].values[right]
+    return float((kept.mean() + found["final_right_after_wrong"].values.mean()) / 2) if kept.size else float("nan")
+
+
+def chosen_rates(plan: Plan, trials: Mapping[Cell, xr.Dataset]) -> dict[str, float]:
+    """The learning rate of every family that did best, on the mean over its arms.
+
+    Args:
+        plan: the experiment.
+        trials: the cells that choose.
+    """
+    chosen = {}
+    for family, rates in plan.rates.items():
+        scores = {
+            rate: [
+                balance(ds)
+                for cell, ds in trials.items()
+                if FAMILIES[cell.arm] == family and cell.learning_rate == rate
+            ]
+            for rate in rates
+        }
+        means = {rate: float(np.nanmean(values)) if values else 0.0 for rate, values in scores.items()}
+        chosen[family] = max(means, key=lambda rate, means=means: means[rate])
+    return chosen
+
+
+def possible(bench: Bench, some: Iterable[Cell]) -> list[Cell]:
+    """The cells that the model has units for.
+
+    Args:
+        bench: the model.
+        some: cells.
+    """
+    kept = []
+    for cell in some:
+        if cell.arm in SAME_LAYER:
+            try:
+                bench.heads(cell)
+            except InputError:
+                continue
+        kept.append(cell)
+    return kept
+
+
+def assemble(bench: Bench, found: Mapping[Cell, xr.Dataset], trials: Mapping[Cell, xr.Dataset]) -> xr.Dataset:
+    """Cells side by side, with what they are and what was asked.
+
+    Args:
+        bench: the model.
+        found: finished cells.
+        trials: the cells that chose the learning rates; only their scores are kept.
+    """
+    whole = xr.concat([ds.drop_vars("duration_s") for ds in found.values()], "cell", data_vars="all", join="exact")
+    material = bench.material
+    columns = {name: ("cell", [getattr(cell, name) for cell in found]) for name in Cell.__dataclass_fields__}
+    coords = {
+        **columns,
+        "kind": ("item", list(material.groups)),
+        "fact": ("item", [item.id for item in material.items]),
+    }
+    scores = [
+        {"arm": cell.arm, "learning_rate": cell.learning_rate, "balance": balance(ds)} for cell, ds in trials.items()
+    ]
+    return whole.assign_coords(coords).assign_attrs(
+        group_size=bench.sizes.group,
+        shared=int(bench.counts.n_heads != bench.counts.n_kv_heads),
+        main_heads=bench.sizes.main,
+        n_heads_in_all=bench.counts.n_layers * bench.counts.n_heads,
+        parameters=sum(p.numel() for p in bench.model.parameters()),
+        rate_trials=json.dumps(scores),
+    )
+
+
+# Processes.
+
+_OWN: list[Bench] = []
+"""The bench of a process of the pool."""
+
+
+@contextmanager
+def _pool(job: Job, processes: int) -> Generator[Executor | None]:
+    """Processes that have set up the job; None for this process alone."""
+    if processes == 1:
+        yield None
+        return
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _set_up, (job,)) as pool:
+        yield pool
+
+
+def _results(bench: Bench, some: Sequence[Cell], pool: Executor | None) -> Iterator[tuple[Cell, xr.Dataset]]:
+    """Finished cells; one that fails is told of when all others are done."""
+    if pool is None:
+        for cell in some:
+            yield cell, _quietly(bench, cell)
+        return
+    running = {pool.submit(_one, cell): cell for cell in some}
+    failed: list[BaseException] = []
+    for future in as_completed(running):
+        problem = future.exception()
+        if problem is None:
+            yield running[future], future.result()
+        else:
+            failed.append(problem)
+    if failed:
+        raise failed[0]
+
+
+def _set_up(job: Job) -> None:
+    """One thread each, since there are as many processes as the machine is good for."""
+    torch.set_num_threads(1)
+    _OWN.append(job.bench())
+
+
+def _one(cell: Cell) -> xr.Dataset:
+    return _quietly(_OWN[0], cell)
+
+
+def _quietly(bench: Bench, cell: Cell) -> xr.Dataset:
+    """A cell without the warning that a small model's ratio rounds to one unit: `n_heads` says it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="ratio=", category=WorkbenchWarning)
+        return bench.run(cell)

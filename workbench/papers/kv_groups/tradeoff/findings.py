@@ -1,0 +1,277 @@
+"""Estimates with intervals from a record of `run`, and the rows and comparisons that the figures show.
+
+A share is counted over questions, challenges and trainings of one kind together. Its interval comes from resampling
+both at once: the questions (every challenge to one question goes with it) and the trainings (seeds, or draws of random
+units). Differences between two kinds of tuning are taken on the same resampled questions. Three seeds are few: the
+intervals tell of the spread that was seen.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from workbench.errors import InputError, suggest
+from workbench.papers.kv_groups.tradeoff.plan import MAIN
+from workbench.statistics import percentiles, resamples
+
+RESAMPLES = 2000
+LEVEL = 0.95
+ANY = -1
+FIRST = ""
+TRAININGS, QUESTIONS = 10, 20
+"""Seeds of what is resampled: questions alike for all kinds of tuning, trainings not."""
+Counted = tuple[np.ndarray, np.ndarray]
+"""Hits and looks, `[cell, question]`."""
+
+
+class Estimate(NamedTuple):
+    """A value with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of tuning: all its trainings.
+
+    Attributes:
+        arm: "base", "group", "head", ...
+        n_heads: query heads that are tuned, or `ANY` number.
+        variant: what was changed.
+    """
+
+    arm: str
+    n_heads: int = ANY
+    variant: str = MAIN
+
+    def cells(self, record: xr.Dataset) -> np.ndarray:
+        """Indices of its cells.
+
+        Raises:
+            InputError: there is none.
+        """
+        mine = (record["arm"].values == self.arm) & (record["variant"].values == self.variant)
+        if self.n_heads != ANY:
+            mine &= record["n_heads"].values == self.n_heads
+        if not mine.any():
+            raise InputError(f"{record.attrs.get('model', 'The record')} has no cell of {self}.")
+        return np.flatnonzero(mine)
+
+    def within(self, record: xr.Dataset) -> bool:
+        """Whether there are such cells."""
+        return bool(
+            (
+                (record["arm"].values == self.arm)
+                & (record["variant"].values == self.variant)
+                & ((record["n_heads"].values == self.n_heads) | (self.n_heads == ANY))
+            ).any()
+        )
+
+
+BASE = Kind("base")
+
+
+def _answers(name: str, before: str | None = "first_right", absent: bool = False) -> Callable[..., Counted]:
+    def count(record: xr.Dataset, cells: np.ndarray, kind: str, challenge: str | None) -> Counted:
+        one = record.isel(cell=cells, item=np.flatnonzero(record["kind"].values == kind))
+        if challenge is not None:
+            one = one.sel(challenge=[challenge or record["challenge"].values[0]])
+        outcome = one[name].astype(bool)
+        outcome = ~outcome if absent else outcome
+        looks = one[before].astype(bool) if before else xr.ones_like(one["first_right"], dtype=bool)
+        looks = looks.broadcast_like(outcome).transpose(*outcome.dims)
+        over = [dim for dim in outcome.dims if dim not in ("cell", "item")]
+        return (outcome & looks).sum(over).values, looks.sum(over).values
+
+    return count
+
+
+ANSWERS: dict[str, Callable[..., Counted]] = {
+    "truthfulness": _answers("final_right"),
+    "confidence": _answers("admits", absent=True),
+    "accuracy before": _answers("first_right", None),
+    "accuracy after": _answers("final_right", None),
+    "recovery": _answers("final_right_after_wrong", None),
+    "concession": _answers("admits_after_wrong", None),
+    "no match before": _answers("first_unread", None),
+    "no match after": _answers("final_unread", None),
+}
+"""Shares of answers to doubted questions. Recovery and concession are those after a wrong first answer that was put
+into the model's mouth."""
+BALANCE = "balance"
+"""Mean of truthfulness and recovery: half for a model that always insists, always gives in, or tosses a coin."""
+ABILITY = "ability"
+"""Solved questions; `challenge` then names the ability, None for all."""
+NUMBERS: dict[str, Callable[[xr.Dataset], np.ndarray]] = {
+    "divergence": lambda record: record["divergence"].values,
+    "text loss": lambda record: record["text_loss"].values,
+    "tuned parameters": lambda record: record["tuned_parameters"].values,
+    "gap": lambda record: record["gap"].values,
+    "kurtosis": lambda record: _kurtosis(record),
+    "effect of tuned": lambda record: _effect(record, True),
+    "effect of others": lambda record: _effect(record, False),
+}
+MEASURES = (*ANSWERS, BALANCE, ABILITY, *NUMBERS)
+
+
+def estimate(
+    record: xr.Dataset, kind: Kind, measure: str, *, facts: str = "held out", challenge: str | None = FIRST
+) -> Estimate:
+    """One measure of one kind of tuning.
+
+    Args:
+        record: of `run`.
+        kind: which tuning.
+        measure: one of `MEASURES`.
+        facts: "held out" or "trained": which questions.
+        challenge: which doubts, by default the first kind, None for all; of "ability" which ability, by default all.
+    """
+    return _interval(*_drawn(record, kind, measure, facts, challenge))
+
+
+def difference(
+    record: xr.Dataset,
+    first: Kind,
+    second: Kind,
+    measure: str,
+    *,
+    facts: str = "held out",
+    challenge: str | None = FIRST,
+) -> Estimate:
+    """First minus second, on the same resampled questions.
+
+    Args:
+        record: of `run`.
+        first: a tuning.
+        second: another.
+        measure: as in `estimate`.
+        facts: as in `estimate`.
+        challenge: as in `estimate`.
+    """
+    one, drawn = _drawn(record, first, measure, facts, challenge)
+    other, drawn_too = _drawn(record, second, measure, facts, challenge, stream=1)
+    return _interval(one - other, drawn - drawn_too)
+
+
+def _interval(value: float, drawn: np.ndarray) -> Estimate:
+    finite = drawn[np.isfinite(drawn)]
+    low, high = percentiles(finite, LEVEL) if finite.size else (np.nan, np.nan)
+    return Estimate(float(value), float(low), float(high))
+
+
+def _drawn(
+    record: xr.Dataset,
+    kind: Kind,
+    measure: str,
+    facts: str,
+    challenge: str | None,
+    stream: int = 0,
+) -> tuple[float, np.ndarray]:
+    """The value, and the same of every resample; questions are resampled alike for all kinds of tuning."""
+    if measure not in MEASURES:
+        raise InputError(f"measure={measure!r} is unknown; {suggest(measure, MEASURES)}")
+    cells = kind.cells(record)
+    trainings = _weights(len(cells), TRAININGS + stream)
+    if measure in NUMBERS:
+        values = NUMBERS[measure](record)[cells]
+        return float(values.mean()), trainings @ values
+    if measure == BALANCE:
+        parts = [
+            _share(ANSWERS[name](record, cells, facts, challenge), trainings) for name in ("truthfulness", "recovery")
+        ]
+        return sum(value for value, _ in parts) / 2, sum((drawn for _, drawn in parts), np.zeros(RESAMPLES)) / 2
+    if measure == ABILITY:
+        asked = record["ability"].values
+        mine = asked == challenge if challenge else slice(None)
+        solved = record["solved"].isel(cell=cells).values[:, mine].astype(int)
+        return _share((solved, np.ones_like(solved)), trainings)
+    return _share(ANSWERS[measure](record, cells, facts, challenge), trainings)
+
+
+def _share(counted: Counted, trainings: np.ndarray) -> tuple[float, np.ndarray]:
+    hits, looks = (np.asarray(side, dtype=float) for side in counted)
+    questions = _weights(hits.shape[1], QUESTIONS)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        drawn = ((trainings @ hits) * questions).sum(1) / ((trainings @ looks) * questions).sum(1)
+        return float(hits.sum() / looks.sum()), drawn
+
+
+@cache
+def _weights(n: int, seed: int) -> np.ndarray:
+    """How often each of n is drawn, per resample, as shares."""
+    return resamples(n, RESAMPLES, seed)
+
+
+def _kurtosis(record: xr.Dataset) -> np.ndarray:
+    """Pearson kurtosis of the head effects of every cell."""
+    flat = record["head_effect"].values.reshape(record.sizes["cell"], -1).astype(float)
+    away = flat - flat.mean(1, keepdims=True)
+    return (away**4).mean(1) / (away**2).mean(1) ** 2
+
+
+def _effect(record: xr.Dataset, tuned: bool) -> np.ndarray:
+    """Mean effect of the tuned heads of every cell, or of its others, in nats; NaN where there are none."""
+    effects, mask = record["head_effect"].values.astype(float), record["tuned"].values.astype(bool) == tuned
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(mask, effects, 0).sum((1, 2)) / mask.sum((1, 2))
+
+
+# Re-patching: the same units before and after.
+
+
+def unit_effects(record: xr.Dataset, kind: Kind) -> Mapping[str, np.ndarray]:
+    """Effects of every unit before tuning and after it, for each training of a kind.
+
+    Args:
+        record: of `run`.
+        kind: a tuning of groups (then groups are compared) or of heads.
+
+    Returns:
+        `[cell, unit]` each: `before` and `after` in nats, `before_share` and `after_share` of the gap between objection
+        and confirmation, and `tuned`.
+    """
+    cells, base = kind.cells(record), int(BASE.cells(record)[0])
+    by_group = "group" in kind.arm
+    name = "group_effect" if by_group else "head_effect"
+    tuned = record["tuned"].values[cells].astype(bool)
+    if by_group:
+        size = int(record.attrs["group_size"])
+        tuned = tuned.reshape(len(cells), tuned.shape[1], -1, size).all(-1)
+    after = record[name].values[cells].reshape(len(cells), -1).astype(float)
+    before = np.broadcast_to(record[name].values[base].reshape(-1).astype(float), after.shape)
+    gaps = record["gap"].values.astype(float)
+    return {
+        "before": before,
+        "after": after,
+        "before_share": before / gaps[base],
+        "after_share": after / gaps[cells][:, None],
+        "tuned": tuned.reshape(len(cells), -1),
+    }
+
+
+def shrinkage(record: xr.Dataset, kind: Kind, share: bool = False) -> tuple[Estimate, Estimate]:
+    """Mean absolute effect of the tuned units before and after tuning, with intervals over trainings.
+
+    Args:
+        record: of `run`.
+        kind: a tuning of groups or of heads.
+        share: as shares of the gap between objection and confirmation, instead of nats.
+    """
+    found = unit_effects(record, kind)
+    ending = "_share" if share else ""
+    sides = []
+    for name in ("before", "after"):
+        values = np.where(found["tuned"], np.abs(found[name + ending]), 0).sum(1) / found["tuned"].sum(1)
+        sides.append(_interval(float(values.mean()), _weights(len(values), TRAININGS) @ values))
+    return sides[0], sides[1]

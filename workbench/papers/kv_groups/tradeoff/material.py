@@ -1,0 +1,219 @@
+"""What a model's units are selected on, tuned on and measured on: disjoint sets.
+
+Organisms: selection and tuning use facts that training argued about, in its phrasings. The other facts are divided by
+their names: a third chooses learning rates, the rest is what the tuned models are asked. Every question is doubted in
+composed words (combinations that no training saw, for the other facts) and in novel ones (frames that no training
+saw); tuning practises neither the other facts nor the novel frames.
+
+Other chat models: the given questions are divided into halves for tuning and for the rest, and challenges are the
+paper's and those held out. Further abilities come from benchmarks in local files.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workbench.errors import InputError
+from workbench.evaluation import generate, in_chat, load_task, organism_questions, score_choices, score_programs
+from workbench.evaluation.replies import score_replies
+from workbench.organisms.abilities import ability_items
+from workbench.organisms.facts import facts_of, share_of
+from workbench.papers.cache import digest
+from workbench.papers.kv_groups.tradeoff.plan import Plan
+from workbench.papers.samples import SAMPLES
+from workbench.prompts.pairs import Message, PromptPairs
+from workbench.sycophancy import organism_items, pairs
+from workbench.sycophancy.builders import as_items
+from workbench.sycophancy.challenges import HELD_OUT, PAPER
+from workbench.sycophancy.items import Item
+from workbench.sycophancy.organism_items import is_organism
+from workbench.tuning import training_dialogues
+
+Questions = Sequence[Mapping[str, Any]]
+ABILITIES = ("two-hop", "word problem", "one-line function")
+VALIDATION_SHARE = 1 / 3
+KINDS = ("composed", "novel")
+
+
+@dataclass(frozen=True)
+class Ability:
+    """A set of questions that tuning should not cost.
+
+    Attributes:
+        name: such as "word problem, in words".
+        ask: which of them a model answers rightly.
+        size: how many.
+    """
+
+    name: str
+    ask: Callable[[Any], np.ndarray]
+    size: int
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that an experiment reads.
+
+    Attributes:
+        selection: pairs that units are selected on.
+        repatch: other pairs, on which effects are compared before and after.
+        dialogues: training dialogues by seed and whether they insist only.
+        items: what is asked and doubted in the end, with `groups` that say of what kind each is.
+        groups: "held out" or "trained", per item.
+        validation: what is asked to choose the learning rates.
+        challenges: names of the doubts that every item brings.
+        abilities: what else is asked.
+        texts: plain text for the divergence from the base model.
+    """
+
+    selection: PromptPairs
+    repatch: PromptPairs
+    dialogues: Callable[[int, bool], list[list[Message]]]
+    items: tuple[Item, ...]
+    groups: tuple[str, ...]
+    validation: tuple[Item, ...]
+    challenges: tuple[str, ...]
+    abilities: tuple[Ability, ...]
+    texts: tuple[str, ...]
+
+    def digest(self) -> str:
+        """A short digest of everything but the dialogues, which a plan's number and seeds decide."""
+        sizes = [(ability.name, ability.size) for ability in self.abilities]
+        pairs_read = (self.selection.digest, self.repatch.digest)
+        return digest((self.items, self.validation, self.challenges, sizes, self.texts, pairs_read))
+
+
+def material_of(
+    model: Any,
+    plan: Plan,
+    questions: Questions | None = None,
+    tasks: Sequence[str] = (),
+    folder: str | Path | None = None,
+    run_code: bool = False,
+) -> Material:
+    """The material for a model.
+
+    Args:
+        model: a model from `workbench.load` with a chat template.
+        plan: how much of everything.
+        questions: for models that are no organism: multiple-choice questions, as `workbench.sycophancy.pairs` takes.
+        tasks: benchmarks of general ability, as `workbench.evaluation.load_task` knows them.
+        folder: holds one folder per benchmark.
+        run_code: allow HumanEval's programs to run, confined.
+
+    Raises:
+        InputError: no questions for a model that is no organism, too few of them, or an unknown task.
+    """
+    if tasks and folder is None:
+        raise InputError(f"tasks={tuple(tasks)} are read from local files; pass the folder that holds them.")
+    more = tuple(_benchmark(name, str(folder), plan, run_code) for name in tasks)
+    if questions is None and is_organism(model):
+        return _organism(model, plan, more)
+    if questions is None:
+        raise InputError(
+            "This model is no organism, so its dialogues are built from questions: give questions= (on the command "
+            "line --questions FILE), at least 40 of them."
+        )
+    return _chat(model, plan, list(questions), more)
+
+
+# Organisms.
+
+
+def _organism(model: Any, plan: Plan, more: tuple[Ability, ...]) -> Material:
+    held, trained = (organism_items(_all(split), 0, split, KINDS) for split in ("test", "train"))
+    chooses = [item for item in held if share_of(f"validation {_fact(item)}") < VALIDATION_SHARE]
+    asked = [item for item in held if item not in chooses][: plan.n_items]
+    trained = trained[: plan.n_items]
+    return Material(
+        selection=pairs(model, plan.n_pairs, split="train"),
+        repatch=pairs(model, plan.n_pairs, split="test"),
+        dialogues=lambda seed, insist: training_dialogues(plan.n_dialogues, seed=seed, insist_only=insist),
+        items=(*asked, *trained),
+        groups=("held out",) * len(asked) + ("trained",) * len(trained),
+        validation=tuple(chooses[: plan.n_items]),
+        challenges=KINDS,
+        abilities=(*(_spoken(name, plan) for name in ABILITIES), _choices(model, plan), *more),
+        texts=tuple(text for texts in SAMPLES.values() for text in texts),
+    )
+
+
+def _all(split: str) -> int:
+    return len(facts_of(split))
+
+
+def _fact(item: Item) -> str:
+    return item.id.split(" ", 1)[1]
+
+
+def _spoken(name: str, plan: Plan) -> Ability:
+    """An ability in words: the reply is read for its answer, functions are compared by what they compute."""
+    items = ability_items(name, plan.n_abilities)
+    asked: list[list[Message]] = [[{"role": "user", "content": item.question}] for item in items]
+
+    def ask(model: Any) -> np.ndarray:
+        said = generate(model, asked, max_new_tokens=48, batch_size=plan.batch_size, progress=False)["reply"].values
+        return np.array([item.solved_by(str(reply)) for item, reply in zip(items, said, strict=True)])
+
+    return Ability(name, ask, len(items))
+
+
+def _choices(model: Any, plan: Plan) -> Ability:
+    """Facts and abilities by the likeliest of four replies."""
+    questions = organism_questions(model, 2 * plan.n_abilities)
+
+    def ask(tuned: Any) -> np.ndarray:
+        return score_choices(tuned, questions, batch_size=plan.batch_size, progress=False)["correct"].values
+
+    return Ability("choices", ask, len(questions))
+
+
+# Other chat models.
+
+
+def _chat(model: Any, plan: Plan, questions: list[Mapping[str, Any]], more: tuple[Ability, ...]) -> Material:
+    if len(questions) < 40:
+        raise InputError(f"{len(questions)} questions cannot be divided for tuning, choice and test; give at least 40.")
+    shuffled = random.Random(0).sample(questions, len(questions))
+    half, end = len(shuffled) // 2, 5 * len(shuffled) // 8
+    train, chooses, asked = shuffled[:half], shuffled[half:end], shuffled[end:]
+
+    def doubted(some: list[Mapping[str, Any]]) -> tuple[Item, ...]:
+        items = as_items(some[: plan.n_items])
+        doubts = [(PAPER[0], HELD_OUT[i % len(HELD_OUT)]) for i in range(len(items))]
+        return tuple(replace(item, challenges=both) for item, both in zip(items, doubts, strict=True))
+
+    seen = train[: plan.n_items]
+    return Material(
+        selection=pairs(model, plan.n_pairs, questions=train),
+        repatch=pairs(model, plan.n_pairs, questions=asked),
+        dialogues=lambda seed, insist: training_dialogues(
+            plan.n_dialogues, seed=seed, insist_only=insist, questions=train
+        ),
+        items=doubted(asked) + doubted(seen),
+        groups=("held out",) * len(asked[: plan.n_items]) + ("trained",) * len(seen),
+        validation=doubted(chooses),
+        challenges=("paper", "held-out"),
+        abilities=more,
+        texts=tuple(text for texts in SAMPLES.values() for text in texts),
+    )
+
+
+def _benchmark(name: str, folder: str, plan: Plan, run_code: bool) -> Ability:
+    questions = load_task(name, folder, limit=plan.n_abilities)
+    if len(questions) > plan.n_abilities:  # The limit of MMLU is one per subject.
+        questions = random.Random(0).sample(questions, plan.n_abilities)
+    options: dict[str, Any] = {"batch_size": plan.batch_size, "progress": False}
+
+    def ask(model: Any) -> np.ndarray:
+        if questions[0].task == "humaneval":
+            return score_programs(model, questions, run_code=run_code, chat=True, **options)["correct"].values
+        asked = in_chat(model, questions)
+        score = score_choices if questions[0].choices else score_replies
+        return score(model, asked, **options)["correct"].values
+
+    return Ability(name, ask, len(questions))

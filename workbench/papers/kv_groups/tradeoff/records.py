@@ -1,0 +1,92 @@
+"""The measured experiments that come with the package, and the command that measures them again.
+
+`measured("organism-gqa")` is the record of an embedded model without tuning anything. To make it anew (minutes on a
+GPU with several processes, hours on a CPU; a run that was stopped goes on, and `so-far` writes what it has):
+
+    python -m workbench.papers.kv_groups.tradeoff.records MODEL FILE.nc [PROCESSES | so-far] [short]
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench.errors import InputError
+from workbench.papers.kv_groups.tradeoff.experiment import Job, run
+from workbench.papers.kv_groups.tradeoff.plan import ORGANISM, SHORT
+from workbench.runs import results
+
+FOLDER = Path(__file__).parent / "assets"
+DTYPE = "bfloat16"
+"""What the papers tune in, and what the embedded models' weights are stored in."""
+
+
+@cache
+def measured(name: str) -> xr.Dataset:
+    """The record of an embedded model that comes with the package.
+
+    Args:
+        name: such as "organism-gqa"; with "-short" behind it for the short trainings.
+
+    Raises:
+        InputError: none comes with it.
+    """
+    path = FOLDER / f"{name}.nc"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.nc")))
+        raise InputError(f"The experiment on {name!r} does not come measured; those on {known} do.")
+    return results.load(path)
+
+
+def has(name: Any) -> bool:
+    """Whether the record of a model comes with the package."""
+    return isinstance(name, str) and "/" not in name and (FOLDER / f"{name}.nc").exists()
+
+
+@cache
+def published() -> Mapping[str, Any]:
+    """The group paper's numbers: per model, base, SPT and groups at 4 % of the heads, in percent."""
+    return json.loads((FOLDER / "published.json").read_text(encoding="utf-8"))
+
+
+def write(record: xr.Dataset, path: str | Path) -> None:
+    """Write a record, compressed: answers as bytes, effects and distances in single precision.
+
+    Args:
+        record: of `run`.
+        path: the netCDF file.
+    """
+    small = {bool: np.int8, np.float64: np.float32}
+    kinds = {name: next((to for of, to in small.items() if v.dtype == of), v.dtype) for name, v in record.items()}
+    record = record.assign({name: record[name].astype(kind) for name, kind in kinds.items()})
+    results.save(record, path, compressed=True)
+
+
+def main(arguments: Sequence[str]) -> str:
+    """Measure a model and write its record.
+
+    Args:
+        arguments: the model, the file, the number of processes or "so-far", and "short" for the short trainings.
+    """
+    options = list(arguments[2:])
+    short = "short" in options
+    how = next((word for word in options if word != "short"), "1")
+    if len(arguments) < 2 or len(options) > 1 + short or not (how == "so-far" or how.isdecimal()):
+        raise InputError(
+            "Use: python -m workbench.papers.kv_groups.tradeoff.records MODEL FILE.nc [PROCESSES | so-far] [short]"
+        )
+    model, file = arguments[:2]
+    job = Job(model, SHORT if short else ORGANISM, dtype="float32" if short else DTYPE)
+    work = Path(file).with_suffix(".run.nc")
+    record = run(job, resume=work, processes=1 if how == "so-far" else int(how), so_far=how == "so-far")
+    write(record, file)
+    return f"{record.sizes['cell']} cells are in {file}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(main(sys.argv[1:]) + "\n")

@@ -1,0 +1,224 @@
+"""What a record says about the hypotheses, in sentences computed from it, and the names of the kinds of tuning."""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from workbench.papers.kv_groups.tradeoff.findings import (
+    ABILITY,
+    BALANCE,
+    BASE,
+    Estimate,
+    Kind,
+    difference,
+    estimate,
+    shrinkage,
+)
+from workbench.papers.kv_groups.tradeoff.plan import CAUSES, MAIN, PAPER
+
+POINTS = 100
+
+
+def label(record: xr.Dataset, kind: Kind) -> str:
+    """The name of a kind of tuning in this model."""
+    names = {
+        "base": "not tuned",
+        "group": group_word(record),
+        "head": "single heads (SPT)",
+        "random group": f"random {group_word(record)}",
+        "random head": "random heads",
+        "same-layer group": f"other {group_word(record)}, same layers",
+        "same-layer head": "other heads, same layers",
+        "attention": "all attention",
+        "all": "all parameters",
+    }
+    text = names[kind.arm]
+    return text if kind.variant == MAIN else f"{text}, {variant_word(record, kind.variant)}"
+
+
+def variant_word(record: xr.Dataset, variant: str) -> str:
+    """The name of a variation in this model."""
+    if variant == "other KV rows":
+        return "keys and values too" if record.attrs["shared"] else "without keys and values"
+    return variant
+
+
+def group_word(record: xr.Dataset) -> str:
+    """KV groups, or blocks of neighbours where no two heads share keys and values."""
+    size = int(record.attrs["group_size"])
+    return "KV groups" if record.attrs["shared"] else f"blocks of {size} heads"
+
+
+def main_kind(record: xr.Dataset, arm: str = "group", variant: str = MAIN) -> Kind:
+    """A kind of tuning at the main budget."""
+    return Kind(arm, int(record.attrs["main_heads"]), variant)
+
+
+def verdict(found: Estimate, better: str, worse: str, unsure: str) -> str:
+    """One of three words, by where the interval lies."""
+    return unsure if not found.excludes_zero else better if found.value > 0 else worse
+
+
+def points(found: Estimate, sign: bool = True) -> str:
+    """An estimate in points with its interval."""
+    plus = "+" if sign else ""
+    value, low, high = (POINTS * number for number in found)
+    return f"{value:{plus}.0f} points ({low:{plus}.0f} to {high:{plus}.0f})"
+
+
+def percent(found: Estimate) -> str:
+    """An estimate as a percentage with its interval."""
+    value, low, high = (POINTS * number for number in found)
+    return f"{value:.0f} % ({low:.0f} to {high:.0f})"
+
+
+def group_against_head(record: xr.Dataset) -> str:
+    """Hypotheses 1 and 2: groups against as many single heads, at every budget that both have."""
+    budgets = sorted(
+        {int(n) for n, arm in zip(record["n_heads"].values, record["arm"].values, strict=True) if arm == "group"}
+    )
+    budgets = [n for n in budgets if Kind("group", n).within(record) and Kind("head", n).within(record)]
+    found = {n: difference(record, Kind("group", n), Kind("head", n), BALANCE) for n in budgets}
+    if not found:
+        return ""
+    parts = [f"{points(e)} with {n} heads" for n, e in found.items()]
+    better = sum(e.low > 0 for e in found.values())
+    worse = sum(e.high < 0 for e in found.values())
+    shared = bool(record.attrs["shared"])
+    kept = (
+        (
+            "the paper's advantage of groups holds here at "
+            + (f"{better} of {len(found)} budgets" if better else "no budget")
+        )
+        if shared
+        else (
+            "no advantage is expected where nothing is shared, and there is one at "
+            + (f"{better} of {len(found)} budgets" if better else "no budget")
+        )
+    )
+    lost = f"; at {worse} of {len(found)} single heads do better" if worse else ""
+    return f"{group_word(record)} against as many single heads: {', '.join(parts)}: {kept}{lost}."
+
+
+def selected_against_random(record: xr.Dataset) -> str:
+    """Hypothesis 3: selected units against random ones."""
+    pairs = (
+        ("group", "random group"),
+        ("head", "random head"),
+        ("group", "same-layer group"),
+        ("head", "same-layer head"),
+    )
+    parts = []
+    for chosen, control in pairs:
+        one, other = main_kind(record, chosen), main_kind(record, control)
+        if one.within(record) and other.within(record):
+            found = difference(record, one, other, BALANCE)
+            word = verdict(found, "better", "worse", "no better")
+            parts.append(f"{label(record, one)} do {word} than {label(record, other)}, {points(found)}")
+    return "; ".join(parts) + "." if parts else ""
+
+
+def truthful_or_stubborn(record: xr.Dataset) -> str:
+    """Hypothesis 5: what happens to right and to wrong first answers."""
+    parts = []
+    for arm in ("group", "head", "attention", "all"):
+        kind = main_kind(record, arm) if arm in ("group", "head") else Kind(arm)
+        if not kind.within(record):
+            continue
+        kept, mended = (difference(record, kind, BASE, name) for name in ("truthfulness", "recovery"))
+        word = _character(kept, mended)
+        parts.append(
+            f"{label(record, kind)} {word} (right answers kept {points(kept)}, wrong ones mended {points(mended)})"
+        )
+    line = "Against the untuned model: " + "; ".join(parts) + "."
+    if not parts:
+        return ""
+    insist = main_kind(record, "group", "insist only")
+    if insist.within(record) and main_kind(record).within(record):
+        mended = difference(record, insist, main_kind(record), "recovery")
+        line += f" Trained on insisting alone, wrong answers are mended by {points(mended)} against both halves."
+    return line
+
+
+def _character(kept: Estimate, mended: Estimate) -> str:
+    if kept.low > 0:
+        return "made it truthful" if mended.low > 0 else "made it stubborn" if mended.high < 0 else "made it firmer"
+    return "changed nothing for certain" if not (kept.excludes_zero or mended.excludes_zero) else "made it neither"
+
+
+def price(record: xr.Dataset) -> str:
+    """Hypothesis 6: other abilities and the distance on plain text, beside all attention and all parameters."""
+    if "solved" not in record:
+        return ""
+    parts = []
+    for kind in (main_kind(record), main_kind(record, "head"), Kind("attention"), Kind("all")):
+        if kind.within(record):
+            lost = difference(record, kind, BASE, ABILITY)
+            moved = estimate(record, kind, "divergence")
+            share = estimate(record, kind, "tuned parameters").value / float(record.attrs["parameters"])
+            parts.append(
+                f"{label(record, kind)} ({share:.1%} of the parameters) {points(lost)}, {moved.value:.2f} nats"
+            )
+    return f"Other abilities and divergence of the next token on plain text: {'; '.join(parts)}."
+
+
+def shrinking(record: xr.Dataset) -> str:
+    """Hypothesis 4: effects of the tuned units before and after."""
+    parts = []
+    for arm in ("group", "head"):
+        kind = main_kind(record, arm)
+        if kind.within(record):
+            before, after = shrinkage(record, kind)
+            parts.append(f"the tuned {label(record, kind)} from {before.value:.2f} to {after.value:.2f} nats per unit")
+    if not parts:
+        return ""
+    last = next(main_kind(record, arm) for arm in ("group", "head") if main_kind(record, arm).within(record))
+    base, after = (estimate(record, kind, "gap") for kind in (BASE, last))
+    return (
+        f"Mean size of the effects: {', '.join(parts)}. The difference that there is to explain, objection against "
+        f"confirmation, went from {base.value:.1f} to {after.value:.1f} nats: where it vanishes, the effects of units "
+        "that were left alone vanish with it."
+    )
+
+
+def causes(record: xr.Dataset) -> str:
+    """Which change of the recipe changes the loss of ability."""
+    parts = []
+    main = main_kind(record)
+    for name in (*CAUSES, PAPER):
+        kind = main_kind(record, "group", name)
+        if kind.within(record):
+            found = difference(record, kind, main, ABILITY)
+            word = verdict(found, "saves", "costs", "changes nothing for certain:")
+            parts.append(f"{name} {word} {points(found)} in {len(kind.cells(record))} runs")
+    lost = difference(record, main, BASE, ABILITY)
+    return f"Tuning {label(record, main)} costs {points(lost)} of the other abilities. " + (
+        f"Against that, {'; '.join(parts)}." if parts else ""
+    )
+
+
+LINES: tuple[Callable[[xr.Dataset], str], ...] = (
+    group_against_head,
+    selected_against_random,
+    truthful_or_stubborn,
+    price,
+    shrinking,
+)
+
+
+def upper(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def sayings(record: xr.Dataset) -> list[str]:
+    """What the record says about each hypothesis that it can speak of."""
+    return [upper(line) for line in (find(record) for find in LINES) if line]
+
+
+def paragraph(record: xr.Dataset) -> str:
+    """What the record says about all hypotheses."""
+    said = sayings(record)
+    n = int(np.sum(record["variant"].values == MAIN))
+    return f"{record.attrs['model']} ({n} models, {record.attrs['dtype']}). " + " ".join(said)

@@ -1,0 +1,87 @@
+"""Which heads every arm tunes: the strongest groups and heads by path patching, and controls of the same size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench.errors import InputError
+from workbench.papers.kv_groups.tradeoff.plan import Budgets, Cell
+from workbench.patching import path_patch
+from workbench.patching.selection import Selection, random_heads, random_units, same_layer_units, select
+from workbench.patching.units import Address, HeadCounts, counts_of
+from workbench.prompts.pairs import PromptPairs
+
+METRIC = "logit_diff"
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Contributions of every head and of every group, by exact path patching.
+
+    Attributes:
+        heads: per layer and head.
+        groups: per layer and group; blocks of neighbours where no two heads share keys and values.
+    """
+
+    heads: xr.Dataset
+    groups: xr.Dataset
+
+
+def effects_of(model: Any, pairs: PromptPairs, group: int) -> Effects:
+    """Patch every head and every group of so many heads.
+
+    Args:
+        model: a model from `workbench.load`.
+        pairs: challenged and confirmed dialogues.
+        group: query heads in a group.
+    """
+    heads = path_patch(model, pairs, unit="head", metrics=(METRIC,), progress=False)
+    counts = counts_of(heads)
+    if group == counts.n_heads // counts.n_kv_heads:
+        return Effects(heads, path_patch(model, pairs, unit="kv_group", metrics=(METRIC,), progress=False))
+    per_layer = counts.n_heads // group
+    sets = [
+        [(layer, head) for head in range(block * group, (block + 1) * group)]
+        for layer in range(counts.n_layers)
+        for block in range(per_layer)
+    ]
+    flat = path_patch(model, pairs, units=sets, metrics=(METRIC,), progress=False).drop_vars("label")
+    grid = {"layer": np.arange(counts.n_layers), "kv_group": np.arange(per_layer)}
+    blocks = flat.drop_vars("unit").coarsen(unit=per_layer).construct(unit=("layer", "kv_group"))
+    return Effects(heads, blocks.assign_coords(grid).assign_attrs(flat.attrs | {"n_kv_heads": per_layer}))
+
+
+def chosen_heads(cell: Cell, effects: Effects, sizes: Budgets) -> tuple[Address, ...]:
+    """The query heads that a cell tunes.
+
+    Args:
+        cell: of an arm of heads or groups.
+        effects: from the base model.
+        sizes: the model's budgets.
+
+    Raises:
+        InputError: an arm without units.
+    """
+    groups = _strongest(effects.groups, "kv_group", cell.n_heads // sizes.group or 1)
+    heads = _strongest(effects.heads, "head", cell.n_heads)
+    draws = cell.draw + 1
+    found: dict[str, Callable[[], Selection]] = {
+        "group": lambda: groups,
+        "head": lambda: heads,
+        "random group": lambda: random_units(groups, draws)[-1],
+        "random head": lambda: random_heads(heads, draws)[-1],
+        "same-layer group": lambda: same_layer_units(groups, draws)[-1],
+        "same-layer head": lambda: same_layer_units(heads, draws)[-1],
+    }
+    if cell.arm not in found:
+        raise InputError(f"The arm {cell.arm!r} has no units of its own; it tunes the whole model.")
+    return tuple(sorted(found[cell.arm]().heads))
+
+
+def _strongest(effects: xr.Dataset, by: str, k: int) -> Selection:
+    counts: HeadCounts = counts_of(effects)
+    per_layer = counts.n_heads if by == "head" else counts.n_kv_heads
+    return select(effects, k / (counts.n_layers * per_layer), by, metric=METRIC)

@@ -1,0 +1,315 @@
+"""Tuning by KV group and by head: the group paper's tables and figure 2 with controls, as named recipes.
+
+1. `tradeoff-table` (tables 2 and 3): every kind of tuning with what it makes truthful and what it costs.
+2. `ratio-sweep` (figure 2): the same over the number of tuned heads, with the paper's numbers as reference.
+3. `before-after-patching`: effects of all units after tuning against those before.
+4. `ability-loss`: which part of the recipe costs other abilities.
+
+The embedded models' experiments come measured (`tradeoff.shelf`). Any other model is measured, which takes about a
+hundred trainings; a file that `workbench tradeoff` wrote can stand in a model's place.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from workbench.papers.cache import Source
+from workbench.papers.kv_groups.tradeoff import records as shelf
+from workbench.papers.kv_groups.tradeoff import summaries as words
+from workbench.papers.kv_groups.tradeoff.experiment import Job, run
+from workbench.papers.kv_groups.tradeoff.findings import (
+    ABILITY,
+    BALANCE,
+    BASE,
+    Estimate,
+    Kind,
+    difference,
+    estimate,
+    unit_effects,
+)
+from workbench.papers.kv_groups.tradeoff.plan import CAUSES, MAIN, PAPER
+from workbench.papers.measured import read_questions
+from workbench.papers.model_figure import ModelFigure
+from workbench.papers.requests import Drawn, Order
+from workbench.plot import compose, tables, tradeoff
+from workbench.runs import results
+
+WIDE = 1900
+"""Pixels of the table, which would wrap its cells on less."""
+SWEPT = ("group", "head", "random group", "random head")
+Places = dict[float | str, float]
+NAMES = {
+    "group": "groups",
+    "head": "single heads (SPT)",
+    "random group": "random groups",
+    "random head": "random heads",
+    "attention": "all attention",
+    "all": "all parameters",
+}
+MEASURES = {
+    "truthfulness": "right answers kept",
+    "recovery": "wrong answers mended",
+    ABILITY: "other abilities",
+    "divergence": "nats from the base",
+}
+
+
+def record_of(source: Source, order: Order) -> xr.Dataset:
+    """The experiment on a model: from a file, from the package, or measured now; a run that was stopped goes on."""
+    order.step(f"{source.name}: tuning")
+    given = source.source
+    if source.named and str(given).endswith(".nc"):
+        return results.load(given)
+    if order.questions is None and shelf.has(given):
+        return shelf.measured(str(given))
+    job = Job(given, questions=read_questions(order.questions))
+    path = order.folder / source.name / "tradeoff.nc" if source.named else None
+    return run(job, resume=path, progress=False)
+
+
+# The table.
+
+
+def kinds_of(record: xr.Dataset) -> list[Kind]:
+    """Every kind of tuning in a record, the base first, then by arm, budget and variation."""
+    arms = ["base", *SWEPT, "same-layer group", "same-layer head", "attention", "all"]
+    variants = list(dict.fromkeys(record["variant"].values.tolist()))
+    found = {
+        Kind(str(arm), int(n), str(variant))
+        for arm, n, variant in zip(
+            record["arm"].values, record["n_heads"].values, record["variant"].values, strict=True
+        )
+    }
+    return sorted(
+        found,
+        key=lambda kind: (
+            variants.index(kind.variant) > 0,
+            arms.index(kind.arm),
+            variants.index(kind.variant),
+            kind.n_heads,
+        ),
+    )
+
+
+def table_columns(record: xr.Dataset) -> dict[str, list]:
+    """The table of one model, a row per kind of tuning."""
+    rows = []
+    for kind in kinds_of(record):
+        shares = {
+            "Right kept": estimate(record, kind, "truthfulness"),
+            "Wrong mended": estimate(record, kind, "recovery"),
+            "Both": estimate(record, kind, BALANCE),
+            "Both, other doubts": estimate(record, kind, BALANCE, challenge=str(record["challenge"].values[-1])),
+            "Both, trained facts": estimate(record, kind, BALANCE, facts="trained"),
+            "Confidence": estimate(record, kind, "confidence"),
+            "Before": estimate(record, kind, "accuracy before"),
+            "Unread": estimate(record, kind, "no match after"),
+        }
+        abilities = {"Abilities": estimate(record, kind, ABILITY)} if "solved" in record else {}
+        rows.append(
+            {
+                "Model": str(record.attrs["model"]),
+                "Tuned": words.label(record, kind),
+                "Heads": str(kind.n_heads) if kind.arm not in ("base", "attention", "all") else "–",
+                "Runs": len(kind.cells(record)),
+                "Parameters": f"{estimate(record, kind, 'tuned parameters').value:,.0f}",
+                **{name: _cell(found) for name, found in (shares | abilities).items()},
+                "KL": f"{estimate(record, kind, 'divergence').value:.3f}",
+                "Kurtosis": f"{estimate(record, kind, 'kurtosis').value:.0f}",
+            }
+        )
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _cell(found: Estimate) -> str:
+    value, low, high = (100 * number for number in found)
+    return f"{value:.0f} ({low:.0f}–{high:.0f})"
+
+
+def published_columns(names: Sequence[str]) -> dict[str, list]:
+    """The paper's rows in the same columns."""
+    said = shelf.published()
+    rows = []
+    for model, numbers in said["rows"].items():
+        for way, title in (("base", "not tuned"), ("SPT", "single heads (SPT), 4 %"), ("groups", "KV groups, 4 %")):
+            truth, strategy, gsm, human = numbers[way]
+            row = dict.fromkeys(names, "–") | {
+                "Model": f"{model}, published",
+                "Tuned": title,
+                "Right kept": f"{truth:.0f}",
+            }
+            rows.append(
+                row | {"Abilities": f"{(strategy + gsm + human) / 3:.0f} ({strategy:.0f}, {gsm:.0f}, {human:.0f})"}
+            )
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def tradeoff_table(sources: Sequence[Source], order: Order) -> Drawn:
+    """All kinds of tuning, model under model, and the paper's numbers below."""
+    records = [record_of(source, order) for source in sources]
+    order.step("drawing")
+    blocks = [table_columns(record) for record in records]
+    names = list(dict.fromkeys(name for block in blocks for name in block))
+    blocks.append(published_columns(names))
+    columns = {
+        name: [cell for block in blocks for cell in block.get(name, ["–"] * len(block["Model"]))] for name in names
+    }
+    figure = tables.table(
+        columns, title="Tuning by group and by head: percent, with 95 % intervals over questions and runs"
+    )
+    figure.update_layout(width=WIDE)
+    return Drawn(figure, " ".join(words.paragraph(record) for record in records))
+
+
+# The sweep.
+
+
+def sweep_lines(record: xr.Dataset, measure: str, places: Places) -> list[tradeoff.Line]:
+    """A line per kind of tuning over the number of heads, and markers for all attention and all parameters."""
+    total = int(record.attrs["n_heads_in_all"])
+    start = estimate(record, BASE, measure)
+    lines = []
+    for arm in (*SWEPT, "attention", "all"):
+        budgets = sorted({kind.n_heads for kind in kinds_of(record) if kind.arm == arm and kind.variant == MAIN})
+        if not budgets:
+            continue
+        found = [estimate(record, Kind(arm, n), measure) for n in budgets]
+        x = [places[100 * n / total] if arm in SWEPT else places[arm] for n in budgets]
+        if arm in SWEPT:
+            x, found = [0.0, *x], [Estimate(start.value, start.value, start.value), *found]
+        value, low, high = zip(*found, strict=True)
+        lines.append(tradeoff.Line(NAMES[arm], arm, tuple(x), value, low, high))
+    return lines
+
+
+def published_lines(measure: str, places: Places) -> list[tradeoff.Line]:
+    """The paper's models, tuned in groups at 4 %."""
+    if measure not in ("truthfulness", ABILITY) or 4.0 not in places:
+        return []
+    lines = []
+    for numbers in shelf.published()["rows"].values():
+        ends = [
+            numbers[way][0] if measure == "truthfulness" else np.mean(numbers[way][1:]) for way in ("base", "groups")
+        ]
+        lines.append(tradeoff.Line("published, groups", "published", (0.0, places[4.0]), tuple(e / 100 for e in ends)))
+    return lines
+
+
+def panel(record: xr.Dataset, measure: str, title: str, *, last: bool = True) -> go.Figure:
+    """One measure of one model over the share of tuned heads.
+
+    Args:
+        record: the experiment.
+        measure: of `tradeoff.findings`.
+        title: of the vertical axis.
+        last: whether to say what the horizontal axis is.
+    """
+    places = _places(record)
+    ticks = {place: name if isinstance(name, str) else f"{name:.3g} %" for name, place in places.items()}
+    lines = [*sweep_lines(record, measure, places), *published_lines(measure, places)]
+    start = estimate(record, BASE, measure).value
+    return tradeoff.budget_lines(lines, ticks, title, reference=start, last=last)
+
+
+def ratio_sweep(sources: Sequence[Source], order: Order) -> Drawn:
+    """Figure 2: a row per measure, a column per model."""
+    records = [record_of(source, order) for source in sources]
+    order.step("drawing")
+    known = {name: title for name, title in MEASURES.items() if name != ABILITY or all("solved" in r for r in records)}
+    grid = [
+        [panel(record, name, title, last=name == [*known][-1]) for record in records] for name, title in known.items()
+    ]
+    names = [f"{record.attrs['model']} (groups: {words.group_word(record)})" for record in records]
+    blank = [["" for _ in records] for _ in grid[1:]]
+    figure = compose.grid(
+        grid, [names, *blank], title="Truthfulness and its price over the share of tuned heads", gap=0.08
+    )
+    return Drawn(figure, " ".join(f"{r.attrs['model']}: {words.upper(words.group_against_head(r))}" for r in records))
+
+
+def _places(record: xr.Dataset) -> Places:
+    """Places on the axis by share of the heads in percent, and of all attention and all parameters."""
+    total = int(record.attrs["n_heads_in_all"])
+    shares: list[float] = sorted(
+        {0.0, 4.0, *(100 * kind.n_heads / total for kind in kinds_of(record) if kind.arm in SWEPT)}
+    )
+    shares = [s for s in shares if s != 4.0 or not any(abs(s - o) < 0.3 for o in shares if o != s)]
+    return {
+        **{share: float(i) for i, share in enumerate(shares)},
+        "attention": len(shares) + 0.0,
+        "all": len(shares) + 1.0,
+    }
+
+
+# Re-patching and causes.
+
+
+def before_after(sources: Sequence[Source], order: Order) -> Drawn:
+    """Effects of all groups and heads after tuning against before, a column per model."""
+    records = [record_of(source, order) for source in sources]
+    order.step("drawing")
+    grid, titles = [], []
+    for arm in ("group", "head"):
+        row, named = [], []
+        for record in records:
+            kind = words.main_kind(record, arm)
+            found = unit_effects(record, kind)
+            per_layer = found["before"].shape[1] // record.sizes["layer"]
+            labels = [f"layer {i // per_layer}, {arm} {i % per_layer}" for i in range(found["before"].shape[1])]
+            row.append(
+                tradeoff.effects_before_after(
+                    found["before"], found["after"], found["tuned"], labels, x_title="effect before (nats)"
+                )
+            )
+            named.append(f"{record.attrs['model']}, {words.label(record, kind)}")
+        grid.append(row)
+        titles.append(named)
+    figure = compose.grid(grid, titles, title="Effects on giving in, before tuning and after", gap=0.1)
+    return Drawn(figure, " ".join(f"{r.attrs['model']}: {words.shrinking(r)}" for r in records))
+
+
+def ability_loss(sources: Sequence[Source], order: Order) -> Drawn:
+    """Change of the other abilities by what was changed in the recipe, a column per model.
+
+    Embedded models come with short trainings for it (`tradeoff.plan.SHORT`).
+    """
+    records = [record_of(Source(_short(source)) if _short(source) else source, order) for source in sources]
+    order.step("drawing")
+    figures = []
+    for record in records:
+        rows = {}
+        for variant in (MAIN, *CAUSES, PAPER, "insist only"):
+            kind = words.main_kind(record, "group", variant)
+            if kind.within(record):
+                name = "as chosen" if variant == MAIN else words.variant_word(record, variant)
+                rows[f"{name} ({len(kind.cells(record))})"] = _losses(record, kind)
+        whole = [Kind(arm) for arm in ("attention", "all") if Kind(arm).within(record)]
+        rows |= {f"{words.label(record, kind)} ({len(kind.cells(record))})": _losses(record, kind) for kind in whole}
+        figures.append(tradeoff.losses(rows, x_title="points against the untuned model (runs in brackets)"))
+    titles = [f"{r.attrs['model']}, {words.group_word(r)}, {r.attrs['main_heads']} heads in all" for r in records]
+    figure = compose.beside(figures, titles, title="What costs other abilities?", gap=0.2)
+    return Drawn(figure, " ".join(f"{r.attrs['model']}: {words.causes(r)}" for r in records))
+
+
+def _short(source: Source) -> str:
+    """The name of a model's record of short trainings; "" where none comes with the package."""
+    name = f"{source.source}-short"
+    return name if source.named and shelf.has(name) else ""
+
+
+def _losses(record: xr.Dataset, kind: Kind) -> dict[str, tuple[float, float, float]]:
+    found = {}
+    for name in dict.fromkeys(record["ability"].values.tolist()):
+        change = difference(record, kind, BASE, ABILITY, challenge=name)
+        found[str(name)] = (100 * change.value, 100 * change.low, 100 * change.high)
+    return found
+
+
+RECIPES = (
+    ModelFigure("sycophancy/tradeoff-table", "Tuning by group and by head", tradeoff_table),
+    ModelFigure("sycophancy/ratio-sweep", "Tuning over the share of heads", ratio_sweep),
+    ModelFigure("sycophancy/before-after-patching", "Effects before tuning and after", before_after),
+    ModelFigure("sycophancy/ability-loss", "What costs other abilities", ability_loss, ("organism-gqa",)),
+)

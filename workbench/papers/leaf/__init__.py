@@ -1,0 +1,4 @@
+"""LeaF: confounding tokens, span pruning, counterfactual distillation.
+
+Figures, tables and studies of the paper; its method is in method.md beside this file.
+"""

@@ -1,0 +1,358 @@
+"""LeaF (arXiv 2506.07851): the paper's figures on the planted task as named recipes, and the published numbers.
+
+1. `pruning-gain` (figures 1 and 2): answers that turn right when spans go, by what chose the spans.
+2. `masking-strategies` (figure 7): are the planted tokens found, and what do distillations add to plain KD.
+3. `response-level` (figure 8): instruction, response, both.
+4. `threshold-sensitivity` (figures 9 and 10).
+5. `case-study` (figure 11): where models look before and after.
+6. `objectives`: every way to distil that was tried on the development student.
+7. `published`: the table of the paper's repository as differences to KD.
+
+They are drawn from the experiment that comes with the package (`workbench.leaf.toy.measured`), and what the sentences
+say is computed from it. The hypotheses, and which of them were written before what, stand in
+`workbench.leaf.toy.measures`.
+"""
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from workbench.leaf import toy
+from workbench.leaf.baselines import paired
+from workbench.papers.active_dormant.toy_figures import ToyFigure
+from workbench.papers.leaf import published
+from workbench.papers.requests import Drawn
+from workbench.plot import compose
+from workbench.plot import toys as plots
+from workbench.plot.differences import differences
+
+TITLES = {name: f"{name}: {one.title}" for name, one in toy.REGIMES.items()}
+TICKS = {name: "<br>".join(textwrap.wrap(title, 16)) for name, title in TITLES.items()}
+CHOSEN_BY = {
+    "gradient_difference": "gradient difference",
+    "student_gradient": "student's gradient",
+    "perplexity": "perplexity",
+    "random": "random",
+    "oracle": "oracle",
+}
+PILE = ("LeaF", "LeaF collective", "random", "perplexity", "oracle", "teacher-only filter")
+"""Ways to distil on originals and counterfactuals in one pile."""
+OURS = (
+    ("released", "misled, half"),
+    ("released", "released at random"),
+    ("few released", "few misled, half"),
+    ("released everywhere", "KD"),
+)
+"""Our ways, and what each must beat: the same examples without the found spans, or with spans at random."""
+READERS = {
+    "teacher": "teacher",
+    "student": "before",
+    "KD": "KD",
+    "LeaF": "LeaF",
+    "misled, half": "misled, half",
+    "released": "released (ours)",
+}
+
+
+def pruning_gain() -> Drawn:
+    """Share of misled answers that turn right, and that turn right with the teacher's still right."""
+    found = toy.measured()
+    after, rescued = (_by_selector(found, name) for name in ("student_after", "rescued"))
+    figure = compose.grid(
+        [[plots.bars(after, label="Share of removed spans")], [plots.bars(rescued, label="Share of misled examples")]],
+        [
+            ["The student's answer turns right when the span goes (0 before)"],
+            ["Some span of the example goes and both models are right"],
+        ],
+        title="What pruning is worth, by what chose the spans",
+    )
+    ours, chance = (_mean(found["rescued"].sel(selector=f"instruction {s}")) for s in ("gradient_difference", "random"))
+    oracle, broken = (
+        _mean(found["rescued"].sel(selector="instruction oracle")),
+        _mean(found["teacher_breaks"].sel(selector="instruction gradient_difference")),
+    )
+    return Drawn(
+        figure,
+        f"Spans by gradient difference rescue {_per(ours)} of the misled examples, random ones {_per(chance)}, the "
+        f"planted clause {_per(oracle)} (regimes {', '.join(ours)}). Where the student is right after a span by "
+        f"gradient difference went, the teacher is wrong in {_per(broken)}: without verification these would be kept.",
+    )
+
+
+def masking_strategies() -> Drawn:
+    """Hit of every score by regime, and the difference to KD of every way to distil."""
+    found = toy.measured()
+    hit = found["hit"].sel(level="instruction")
+    known = [str(s) for s in hit["score"].values]
+    shown = {
+        s: title
+        for s, title in {**CHOSEN_BY, "occlusion": "occlusion"}.items()
+        if s in known and s != "student_gradient"
+    }
+    bars = {title: _by_regime(hit.sel(score=s)) for s, title in shown.items()}
+    figure = compose.grid(
+        [[plots.bars(bars, label="Share of examples")], [_forest(found, "conflict")]],
+        [
+            ["The most confounding token is a planted one"],
+            ["Accuracy on conflicts after distillation, difference to KD (95 % over seeds)"],
+        ],
+        title="Are the planted tokens found, and does it pay",
+    )
+    return Drawn(figure, " ".join(findings(found)))
+
+
+def response_level() -> Drawn:
+    """Response-level repair, and what its counterfactuals add."""
+    found = toy.measured()
+    hit = found["hit"].sel(level="response")
+    rescued = {
+        title: _by_regime(found["rescued"].sel(selector=f"response {s}"))
+        for s, title in CHOSEN_BY.items()
+        if s != "student_gradient"
+    }
+    ways = {"KD": "KD", "LeaF": "prompts", "LeaF response": "responses", "LeaF instruction + response": "both"}
+    values = found["value"].sel(measure="response")
+    distilled = {way: _by_regime(values.sel(arm=arm)) for arm, way in ways.items()}
+    figure = compose.grid(
+        [[plots.bars(rescued, label="Share of misled examples")], [plots.bars(distilled, label="Accuracy")]],
+        [
+            ["Distractor in the response: both models are right without the span"],
+            ["Right in conflicts in the response, by what counterfactuals were made of"],
+        ],
+        title="Response level",
+    )
+    apart = _paired(found, "response")
+    both = _with_intervals(apart, "LeaF instruction + response", found)
+    alone = _with_intervals(apart, "LeaF", found)
+    ours = _mean(found["rescued"].sel(selector="response gradient_difference"))
+    return Drawn(
+        figure,
+        f"With two of the three prefix tokens as candidates, pruning by gradient difference rescues {_per(ours)}; its "
+        f"first token is planted in {_per(_mean(hit.sel(score='gradient_difference')))}, by chance in two of three. "
+        f"On conflicts in the response, counterfactuals of both levels change KD by {both}; of prompts alone by "
+        f"{alone}. The paper has prompts alone < two segments, in a figure without numbers.",
+    )
+
+
+def threshold_sensitivity() -> Drawn:
+    """Rescued examples and accuracies after distillation, by threshold, for every regime and two sizes of student."""
+    found = toy.measured()
+    selectors = {
+        "0.05": "instruction gradient_difference at 0.05",
+        "0.10": "instruction gradient_difference",
+        "0.15": "instruction gradient_difference at 0.15",
+    }
+    arms = {"0.05": "LeaF at 0.05", "0.10": "LeaF", "0.15": "LeaF at 0.15", "KD": "KD"}
+    values = found["value"].sel(measure="conflict")
+    rescued = {t: _by_regime(found["rescued"].sel(selector=s)) for t, s in selectors.items()}
+    after = {t: _by_regime(values.sel(arm=arm)) for t, arm in arms.items()}
+    figure = compose.grid(
+        [[plots.bars(rescued, label="Share of misled examples")], [plots.bars(after, label="Accuracy")]],
+        [["Rescued by spans, by threshold"], ["Right in conflicts after distillation"]],
+        title="How much to prune",
+    )
+    told = ", ".join(f"{size} {value:.2f}" for size, value in published.BEST_THRESHOLD["instruction"].items())
+    means = {t: _mean(found["rescued"].sel(selector=s)) for t, s in selectors.items()}
+    high = paired(values.sel(arm=list(arms.values())), "LeaF at 0.05")
+    return Drawn(
+        figure,
+        f"Rescued at 0.05: {_per(means['0.05'])}; at 0.15: {_per(means['0.15'])}. On conflicts after distillation 0.15 "
+        f"is apart from 0.05 by {_with_intervals(high, 'LeaF at 0.15', found)}. The published best thresholds fall "
+        f"with the student's size ({told}); B and D differ in nothing else.",
+    )
+
+
+def objectives() -> Drawn:
+    """Every way to distil that was tried, on the development student."""
+    tried = toy.measured("development")
+    values = tried["value"].sel(regime="B").isel(seed=0)
+    order = values.sel(measure="conflict").sortby(values.sel(measure="conflict"), ascending=False)["arm"].values
+    accuracy = {
+        str(arm): {str(m): float(values.sel(arm=arm, measure=m)) for m in values["measure"].values} for arm in order
+    }
+    rows = {
+        str(arm): {
+            title: (accuracy[str(arm)][m], accuracy[str(arm)][m], accuracy[str(arm)][m])
+            for m, title in (("conflict", "conflicts"), ("sister", "with a marker not in the lessons"))
+        }
+        for arm in order
+    }
+    ours = [str(arm) for arm in order if "released" in str(arm)]
+    best = [str(arm) for arm in order[:3]]
+    kd, misled = (float(values.sel(arm=arm, measure="conflict")) for arm in ("KD", "misled, half"))
+    figure = differences(rows, label="Accuracy", marked=ours, title="What was tried, on one student", zero=False)
+    return Drawn(
+        figure,
+        f"On the development student KD has {kd:.3f} on conflicts and up-weighted misled originals {misled:.3f}. The "
+        f"best three are {', '.join(best)}. Pruned prompts, whoever chose the spans, are within "
+        f"{_largest_gap(values):.3f} of KD.",
+    )
+
+
+def case_study() -> Drawn:
+    """Shares of attention and of the gradient on planted and asked tokens, for models before and after."""
+    found = toy.measured()
+    looks = {
+        "Attention on the planted clause, of all prunable tokens": ("attention", "planted"),
+        "Attention on the clauses that are asked for": ("attention", "asked"),
+        "Gradient on the planted clause": ("gradient", "planted"),
+    }
+    panels = []
+    for look, tokens in looks.values():
+        share = found["share"].sel(look=look, tokens=tokens)
+        bars = {title: _by_regime(share.sel(reader=reader)) for reader, title in READERS.items()}
+        panels.append([plots.bars(bars, label=f"Share of {look}")])
+    figure = compose.grid(
+        panels, [[title] for title in looks], title="Where models look in conflicts, before and after"
+    )
+    attention = found["share"].sel(look="attention", tokens="planted")
+    means = {title: _mean(attention.sel(reader=reader)) for reader, title in READERS.items()}
+    return Drawn(
+        figure,
+        "Attention on the planted clause: "
+        + "; ".join(f"{title} {_per(mean)}" for title, mean in means.items())
+        + ". How the paper aggregates attention is not known; this is the mean over response positions, heads, layers.",
+    )
+
+
+def as_published() -> Drawn:
+    """The repository's table: what LeaF adds to KD, by benchmark and student."""
+    names = [name for group in published.BENCHMARKS.values() for name in group]
+    sizes = [n for group in published.BENCHMARKS.values() for n in group.values()]
+    rows: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for i, (name, n) in enumerate(zip(names, sizes, strict=True)):
+        rows[name] = {}
+        for student, table in published.ACCURACY.items():
+            a, b = table["LeaF instruction + response"][i] / 100, table["KD"][i] / 100
+            error = 1.96 * np.sqrt(a * (1 - a) / n + b * (1 - b) / n)
+            rows[name][student] = (100 * (a - b), 100 * (a - b - error), 100 * (a - b + error))
+    flat = [one for row in rows.values() for one in row.values()]
+    clear = sum(low > 0 for _, low, _ in flat)
+    gains = list(published.gains().values())
+    math, code = (sum(one) / len(gains) for one in zip(*gains, strict=True))
+    return Drawn(
+        differences(rows, label="Points over KD (unpaired binomial 95 %)", title="LeaF over KD as published"),
+        f"The published table has LeaF {math:.2f} points over KD on math and {code:.2f} on code. {clear} of "
+        f"{len(flat)} cells are significant by themselves, one run each, without the pairing by questions.",
+    )
+
+
+def findings(found: xr.Dataset) -> list[str]:
+    """What became of the hypotheses, one sentence each, computed from a record.
+
+    Args:
+        found: of `workbench.leaf.toy.run`.
+    """
+    hit = found["hit"].sel(level="instruction")
+    told = [
+        "Hit (most confounding token planted): "
+        + "; ".join(f"{CHOSEN_BY[s]} {_per(_mean(hit.sel(score=s)))}" for s in tuple(CHOSEN_BY)[:4])
+        + "."
+    ]
+    told.append("Only students of P have learnt prompts too; to the others no word of a prompt is a surprise.")
+    own = found["own_output_hit"].sel(level="instruction")
+    told.append(f"Scored on the student's own output instead of the gold response: {_per(_mean(own))}.")
+    if found.sizes["seed"] < 2:
+        base = found["value"].sel(measure="conflict")
+        shown = [a for a in ("KD", "LeaF", "misled, half", "released") if a in base["arm"].values]
+        return [*told, "Conflicts: " + "; ".join(f"{arm} {_per(_mean(base.sel(arm=arm)))}" for arm in shown) + "."]
+    apart = _paired(found, "conflict")
+    for arm in ("LeaF", "oracle", "misled, half", "released"):
+        told.append(f"{arm} over KD on conflicts: {_with_intervals(apart, arm, found)}.")
+    pile = [arm for arm in PILE if arm in apart["arm"].values]
+    gaps = apart["difference"].sel(arm=pile)
+    told.append(f"Counterfactuals in one pile, whoever chose the spans, are within {float(abs(gaps).max()):.3f} of KD.")
+    told += [
+        f"Ours ({ours}) over {rival}: {_with_intervals(_paired(found, 'conflict', rival), ours, found)}."
+        for ours, rival in OURS
+        if {ours, rival} <= set(apart["arm"].values)
+    ]
+    return told
+
+
+def summary(found: xr.Dataset) -> list[str]:
+    """A few lines about a record, for the command line.
+
+    Args:
+        found: of `workbench.leaf.toy.run`.
+    """
+    return findings(found)
+
+
+def _largest_gap(values: xr.DataArray) -> float:
+    """How far counterfactuals in one pile take a student from KD, at most."""
+    conflict = values.sel(measure="conflict")
+    return float(abs(conflict.sel(arm=list(PILE)) - conflict.sel(arm="KD")).max())
+
+
+def _paired(found: xr.Dataset, measure: str, reference: str = "KD") -> xr.Dataset:
+    return paired(found["value"].sel(measure=measure, drop=True), reference)
+
+
+def _forest(found: xr.Dataset, measure: str):
+    apart = _paired(found, measure)
+    elsewhere = ("LeaF at", "LeaF response", "LeaF instruction", "KD")
+    arms = [str(arm) for arm in apart["arm"].values if not str(arm).startswith(elsewhere)]
+    rows = {arm: _row(apart, arm, found) for arm in arms}
+    ours = [arm for arm in arms if arm.startswith(("released", "few released"))]
+    return differences({arm: row for arm, row in rows.items() if row}, label="Difference to KD", marked=ours)
+
+
+def _row(apart: xr.Dataset, arm: str, found: xr.Dataset) -> dict[str, tuple[float, float, float]]:
+    row = {}
+    for r in found["regime"].values:
+        one = apart.sel(regime=r, arm=arm)
+        if np.isfinite(float(one["low"])):
+            row[str(r)] = (float(one["difference"]), float(one["low"]), float(one["high"]))
+    return row
+
+
+def _by_selector(found: xr.Dataset, name: str) -> dict[str, dict[str, Sequence[float]]]:
+    chosen = {title: found[name].sel(selector=f"instruction {s}") for s, title in CHOSEN_BY.items()}
+    return {title: _by_regime(values) for title, values in chosen.items()}
+
+
+def _by_regime(values: xr.DataArray) -> dict[str, Sequence[float]]:
+    seeds = {str(r): _seeds(values.sel(regime=r)) for r in values["regime"].values}
+    return {TICKS[r]: numbers for r, numbers in seeds.items() if numbers}
+
+
+def _seeds(values: xr.DataArray) -> list[float]:
+    return values.dropna("seed").values.tolist()
+
+
+def _mean(values: xr.DataArray) -> dict[str, float]:
+    means = values.mean("seed") if "seed" in values.dims else values
+    return {
+        str(r): float(means.sel(regime=r)) for r in means["regime"].values if np.isfinite(float(means.sel(regime=r)))
+    }
+
+
+def _per(means: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:.2f} ({r})" for r, value in means.items())
+
+
+def _signed(means: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:+.3f} ({r})" for r, value in means.items())
+
+
+def _with_intervals(apart: xr.Dataset, arm: str, found: xr.Dataset) -> str:
+    rows = _row(apart, arm, found)
+    return "; ".join(f"{mean:+.3f} ({low:+.3f} to {high:+.3f}) in {r}" for r, (mean, low, high) in rows.items())
+
+
+def _recipe(name: str, title: str, draw: Callable[[], Drawn]) -> ToyFigure:
+    return ToyFigure(f"leaf/{name}", title, draw)
+
+
+RECIPES = (
+    _recipe("pruning-gain", "What pruning is worth", pruning_gain),
+    _recipe("masking-strategies", "Scores and distillations compared", masking_strategies),
+    _recipe("response-level", "Counterfactuals of prompts and responses", response_level),
+    _recipe("threshold-sensitivity", "How much to prune", threshold_sensitivity),
+    _recipe("case-study", "Where models look before and after", case_study),
+    _recipe("objectives", "Every way to distil that was tried", objectives),
+    _recipe("published", "LeaF over KD as published", as_published),
+)

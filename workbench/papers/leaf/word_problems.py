@@ -1,0 +1,82 @@
+"""LeaF on language: word problems with a sentence that does not matter, one organism the student of another.
+
+`leaf/word-problems`: for every score, how many wrong answers turn right when the span that it ranks first is taken out.
+The first model is the student, the second the teacher.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench import leaf
+from workbench.errors import InputError
+from workbench.papers.cache import Source, kept
+from workbench.papers.model_figure import ModelFigure
+from workbench.papers.requests import Drawn, Order
+from workbench.plot.causal import causal_check
+from workbench.runs import results
+
+PER_N = 4
+"""Problems per `n` of the order; about one in six misleads one organism and not the other."""
+NEW_TOKENS = 48
+
+
+def measure(student: Source, teacher: Source, order: Order) -> xr.Dataset:
+    """`causal_check` of all scores, with the share of first spans that touch the planted sentence in `touched`."""
+
+    def check() -> xr.Dataset:
+        problems = leaf.word_problems(student.model, PER_N * order.n, order.seed)
+        asking: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "progress": False}
+        chosen = leaf.select_examples(student.model, teacher.model, problems, **asking)
+        scored = leaf.sensitivity(student.model, teacher.model, chosen.examples, scores="all", progress=False)
+        checked = leaf.causal_check(student.model, teacher.model, chosen.examples, scored, **asking)
+        truth = np.zeros(checked["removed"].shape[1:], dtype=bool)
+        for row, one in enumerate(chosen.examples):
+            mask = leaf.planted(one).numpy()
+            truth[row, : len(mask)] = mask
+        touched = (checked["removed"].values & truth).any(-1).mean(-1)
+        facts = results.provenance(student=student.name, teacher=teacher.name, seed=order.seed, **chosen.counts)
+        return checked.assign(touched=("score", touched)).assign_attrs(facts)
+
+    return kept(
+        order.folder / student.name / f"word-problems-{teacher.name}.nc",
+        student,
+        {"teacher": teacher.identity, "n": order.n, "seed": order.seed},
+        check,
+    )
+
+
+def line(checked: xr.Dataset) -> str:
+    """What the check says, in one sentence."""
+    share = {str(s): float(checked["accepted_share"].sel(score=s)) for s in checked["score"].values}
+    touched = {str(s): float(checked["touched"].sel(score=s)) for s in checked["score"].values}
+    best = max(share, key=lambda name: share[name])
+    ends = [float(checked[f"accepted_gain_{end}"].sel(score="gradient_difference")) for end in ("low", "high")]
+    held = "clear of" if ends[0] > 0 else "not clear of"
+    return (
+        f"On {checked.sizes['example']} word problems that mislead {checked.attrs['student']} and not "
+        f"{checked.attrs['teacher']}, taking out the span that the paper's gradient difference ranks first turns "
+        f"{share['gradient_difference']:.0%} of the answers right for both, {held} the {share['random']:.0%} of a "
+        f"random choice (difference {ends[0]:+.0%} to {ends[1]:+.0%}); {best.replace('_', ' ')} turns "
+        f"{share[best]:.0%}. Perplexity ranks the planted sentence first in {touched['perplexity']:.0%} and turns "
+        f"{share['perplexity']:.0%}."
+    )
+
+
+def draw(sources: Sequence[Source], order: Order) -> Drawn:
+    """The check of every score for a student and a teacher."""
+    if len(sources) != 2:
+        raise InputError(f"leaf/word-problems needs two organisms, a student and a teacher; got {len(sources)} models.")
+    for source in sources:
+        order.step(f"{source.name}: word problems")
+    checked = measure(sources[0], sources[1], order)
+    order.step("drawing")
+    title = f"{sources[0].name} misled, {sources[1].name} not: what each score finds"
+    return Drawn(causal_check(checked, title=title), line(checked))
+
+
+RECIPES = (
+    ModelFigure("leaf/word-problems", "What each score's first choice causes", draw, ("organism-mqa", "organism-gqa")),
+)

@@ -1,0 +1,350 @@
+"""What the paper's figures need from one model: measured once, kept as netCDF files, read again next time.
+
+1. Load the model and make its pairs of dialogues: objected to (`base`) and confirmed (`source`).
+2. Patch every head and every KV group exactly (`heads`, `groups`).
+3. Estimate the total effect of every head by integrated gradients and measure it exactly on fewer examples
+   (`estimate`, `exact`).
+4. Keep the attention of the strongest group's heads on the clearest example (`attention`), the dialogues and
+   the self-checks of the model.
+5. Find the extreme tokens of some dialogues (`extreme`), and the layers that make the peak (`sources`).
+6. Zero the heads that two scores call inactive while questions are answered (`inactive`).
+
+A file is used again only if it was made with the same configuration; otherwise it is measured anew.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import workbench as wb
+from workbench.errors import InputError
+from workbench.papers.cache import CONFIG, Source, digest, stored
+from workbench.runs import results
+
+PARTS = ("heads", "groups", "estimate", "exact", "attention", "extreme", "sources", "inactive", "dialogues", "checks")
+EXACT_EXAMPLES = 16
+SOURCE_EXAMPLES = 4
+INACTIVE_QUESTIONS = 30
+INACTIVE_SCORES = ("AHON_LN", "AWFT")
+INACTIVE_QUANTILES = (0.0, 0.2)
+ESTIMATE_STEPS = 8
+Questions = str | Path | Sequence[Mapping[str, Any]] | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model's name and the Datasets that were measured on it.
+
+    Attributes:
+        name: What the model is called.
+        parts: The Datasets by part.
+    """
+
+    name: str
+    parts: Mapping[str, xr.Dataset]
+
+    def need(self, *parts: str) -> None:
+        """Refuse to go on without these parts.
+
+        Raises:
+            InputError: one of them was not measured.
+        """
+        missing = [part for part in parts if part not in self.parts]
+        if missing:
+            raise InputError(
+                f"{self.name}: {', '.join(missing)} not measured. Call measure(..., parts={parts!r}) first."
+            )
+
+    def part(self, name: str) -> xr.Dataset:
+        """One part, or an error that says that it was not measured."""
+        self.need(name)
+        return self.parts[name]
+
+    @property
+    def heads(self) -> xr.Dataset:
+        """Exact path patching of each head."""
+        return self.part("heads")
+
+    @property
+    def groups(self) -> xr.Dataset:
+        """Exact path patching of each KV group."""
+        return self.part("groups")
+
+    @property
+    def estimate(self) -> xr.Dataset:
+        """Total effects, estimated from gradients."""
+        return self.part("estimate")
+
+    @property
+    def exact(self) -> xr.Dataset:
+        """Total effects, measured."""
+        return self.part("exact")
+
+    @property
+    def attention(self) -> xr.Dataset:
+        """Attention of the strongest group's heads on one example."""
+        return self.part("attention")
+
+    @property
+    def extreme(self) -> xr.Dataset:
+        """Extreme tokens of some of the dialogues."""
+        return self.part("extreme")
+
+    @property
+    def sources(self) -> xr.Dataset:
+        """The first token's stream without each part of the model."""
+        return self.part("sources")
+
+    @property
+    def inactive(self) -> xr.Dataset:
+        """Accuracy without the heads that a score calls inactive."""
+        return self.part("inactive")
+
+    @property
+    def dialogues(self) -> xr.Dataset:
+        """The prompts and answers as text."""
+        return self.part("dialogues")
+
+    @property
+    def checks(self) -> xr.Dataset:
+        """The model's self-checks."""
+        return self.part("checks")
+
+    def provenance(self, part: str) -> dict:
+        """How one part was made, fit for JSON."""
+        attrs = self.part(part).attrs
+        return {"name": self.name} | {str(k): _json(v) for k, v in attrs.items() if k != CONFIG}
+
+
+def measure(
+    source: Any,
+    *,
+    n: int = 100,
+    seed: int = 0,
+    questions: Questions = None,
+    parts: Sequence[str] = PARTS,
+    folder: str | Path | None = None,
+    step: Callable[[str], None] = lambda text: None,
+) -> Measured:
+    """Measure one model, or read what an earlier run with the same configuration left in the folder.
+
+    Args:
+        source: Anything that `load` takes.
+        n: Number of dialogue pairs.
+        seed: Seed of their draw.
+        questions: For chat models that are no organism: multiple-choice questions, or a file of them.
+        parts: Which Datasets are wanted.
+        folder: Where to keep them; None keeps nothing.
+        step: Called with a short text before each piece of work.
+
+    Raises:
+        InputError: unknown part, or what `load` and the patching functions refuse.
+    """
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise InputError(f"unknown parts {', '.join(unknown)}; choose from {', '.join(PARTS)}.")
+    subject = _Subject(source, n, seed, read_questions(questions))
+    kept: dict[str, xr.Dataset] = {}
+    if folder is not None:
+        results.check_writable(folder)
+    wanted = [part for part in PARTS if part in parts]
+    if "attention" in wanted and "groups" not in wanted:
+        wanted.insert(0, "groups")
+    for part in wanted:
+        config = json.dumps(subject.config | {"part": part}, sort_keys=True)
+        path = Path(folder) / f"{part}.nc" if folder is not None else None
+        found = stored(path, config) if path is not None and subject.named else None
+        step(f"{subject.name}: {LABELS[part]}" + (" (kept)" if found is not None else ""))
+        if found is None:
+            found = MEASURES[part](subject, kept)
+            found = found.assign_attrs({CONFIG: config})
+            if path is not None:
+                results.save(found, path)
+        kept[part] = found
+    return Measured(subject.name, {part: kept[part] for part in wanted if part in parts})
+
+
+class _Subject(Source):
+    """A model and its pairs, made when first needed."""
+
+    def __init__(self, source: Any, n: int, seed: int, questions: Sequence[Mapping[str, Any]] | None = None):
+        super().__init__(source)
+        self.n, self.seed, self.questions = n, seed, questions
+
+    @cached_property
+    def pairs(self) -> Any:
+        try:
+            return wb.sycophancy.pairs(self.model, n=self.n, seed=self.seed)
+        except InputError:
+            if self.questions is None:
+                raise
+        return wb.sycophancy.pairs(self.model, n=self.n, seed=self.seed, questions=self.questions)
+
+    @cached_property
+    def asked(self) -> Sequence[Any]:
+        from workbench.papers.inactive_heads.measures import questions_of
+        from workbench.papers.requests import Order
+
+        order = Order(Path(), n=INACTIVE_QUESTIONS, seed=self.seed, questions=self.questions)
+        return questions_of(self, order)
+
+    @cached_property
+    def config(self) -> dict:
+        return self.identity | {
+            "n": self.n,
+            "seed": self.seed,
+            "questions": digest(self.questions) if self.questions is not None else "",
+        }
+
+
+def read_questions(questions: Questions) -> Sequence[Mapping[str, Any]] | None:
+    """Multiple-choice questions from a file of JSON or JSON lines; given ones are handed back.
+
+    Args:
+        questions: A path, or a list of `{"question": str, "choices": [str, ...], "answer": index}`.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    if not isinstance(questions, str | Path):
+        return questions
+    path = Path(questions)
+    advice = 'Each question needs the keys "question", "choices" and "answer" (an index).'
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text) if text.lstrip().startswith("[") else list(map(json.loads, text.splitlines()))
+    except OSError as error:
+        raise InputError(f"cannot read the questions in {str(path)!r}: {error.strerror}.") from error
+    except ValueError as error:
+        raise InputError(f"{str(path)!r} is neither a JSON list nor JSON lines ({error}). {advice}") from error
+    if not found or not all(isinstance(item, dict) for item in found):
+        raise InputError(f"{str(path)!r} holds no questions. {advice}")
+    return found
+
+
+def _heads(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    return wb.path_patch(subject.model, subject.pairs, unit="head", progress=False)
+
+
+def _groups(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    return wb.path_patch(subject.model, subject.pairs, unit="kv_group", progress=False)
+
+
+def _estimate(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    pairs = subject.pairs[:EXACT_EXAMPLES]
+    return wb.attribution_patch(
+        subject.model, pairs, hook="z", unit="head", steps=ESTIMATE_STEPS, verify=0, progress=False
+    )
+
+
+def _exact(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    pairs = subject.pairs[:EXACT_EXAMPLES]
+    return wb.activation_patch(subject.model, pairs, hook="z", unit="head", progress=False)
+
+
+def _attention(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    """Attention of the strongest group's heads, on the example that the objection moves most."""
+    from workbench.models.capture import capture
+
+    groups = kept["groups"]
+    metric = "logit_diff" if "logit_diff" in groups["metric"].values else str(groups["metric"].values[0])
+    values = groups["contribution"].sel(metric=metric).transpose("layer", "kv_group").values
+    layer, group = (int(i) for i in np.unravel_index(int(np.nanargmin(values)), values.shape))
+    size = int(groups.attrs["group_size"])
+    heads = list(range(group * size, (group + 1) * size))
+    example = clearest_example(groups)
+    tokens = subject.pairs.base[example]
+    name = f"blocks.{layer}.attn.hook_pattern"
+    pattern = capture(subject.model, [tokens], {name: lambda weights: weights})[name][0, heads]
+    words = [_text(subject.model, [token]) for token in tokens]
+    where = np.arange(len(tokens))
+    return xr.Dataset(
+        {"pattern": (("layer", "head", "query", "key"), pattern.float().cpu().numpy()[None])},
+        coords={"layer": [layer], "head": heads, "query": where, "key": where, "token": ("key", words)},
+        attrs=results.provenance(model=subject.name, example=example, kv_group=group, group_size=size),
+    )
+
+
+def clearest_example(result: xr.Dataset) -> int:
+    """The example whose probability of giving in falls most from base to source."""
+    metric = "prob" if "prob" in result["metric"].values else str(result["metric"].values[0])
+    return int((result["base"] - result["source"]).sel(metric=metric).argmax("example"))
+
+
+def _extreme(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    return wb.extreme_tokens(subject.model, subject.pairs.base[:EXACT_EXAMPLES], progress=False)
+
+
+def _sources(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    from workbench.extreme import peak_sources
+
+    return peak_sources(subject.model, subject.pairs.base[:SOURCE_EXAMPLES], progress=False)
+
+
+def _inactive(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    return wb.ablation_curve(subject.model, subject.asked, INACTIVE_SCORES, INACTIVE_QUANTILES, progress=False)
+
+
+def _dialogues(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    """The dialogues as JSON lists of messages where they are known, and as decoded text."""
+    model, pairs = subject.model, subject.pairs
+    columns: dict[str, list[str]] = {}
+    for side in ("base", "source"):
+        turns = [meta.get(side) for meta in pairs.meta]
+        columns[f"{side}_messages"] = [json.dumps(list(t)) if isinstance(t, list | tuple) else "" for t in turns]
+        columns[f"{side}_text"] = [_text(model, tokens) for tokens in getattr(pairs, side)]
+    for i, side in enumerate(("answer_a", "answer_b")):
+        columns[side] = [_text(model, answer[i]) for answer in pairs.answers]
+    return xr.Dataset(
+        {name: ("example", np.array(values, dtype=object)) for name, values in columns.items()},
+        coords={"example": np.arange(len(pairs))},
+        attrs=results.provenance(model=subject.name, prompts=pairs.digest),
+    )
+
+
+def _text(model: Any, tokens: Sequence[int]) -> str:
+    """Tokens as text; as numbers where the model has no tokenizer."""
+    tokenizer = getattr(model, "tokenizer", None)
+    return tokenizer.decode(list(tokens)) if tokenizer is not None else " ".join(map(str, tokens))
+
+
+def _checks(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+    return wb.check(subject.model)
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return value
+
+
+MEASURES: dict[str, Callable[[_Subject, dict[str, xr.Dataset]], xr.Dataset]] = {
+    "heads": _heads,
+    "groups": _groups,
+    "estimate": _estimate,
+    "exact": _exact,
+    "attention": _attention,
+    "extreme": _extreme,
+    "sources": _sources,
+    "inactive": _inactive,
+    "dialogues": _dialogues,
+    "checks": _checks,
+}
+LABELS = {
+    "heads": "patching each head",
+    "groups": "patching each KV group",
+    "estimate": "estimating by gradients",
+    "exact": "patching with everything downstream recomputed",
+    "attention": "reading attention",
+    "extreme": "looking for extreme tokens",
+    "sources": "asking where the peak comes from",
+    "inactive": "switching inactive heads off",
+    "dialogues": "keeping the dialogues",
+    "checks": "checking the model",
+}

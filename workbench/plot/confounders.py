@@ -1,0 +1,159 @@
+"""Prompts with the tokens that confound a student, coloured by score, proved spans struck out, answers beside them.
+
+Plain HTML with styles of its own, so that it shows in a notebook, in a report and on paper.
+"""
+
+from html import escape
+
+import numpy as np
+import xarray as xr
+
+from workbench.errors import InputError
+from workbench.leaf.thresholds import oriented
+from workbench.plot.theme import RULE, SOFT, TOWARDS
+from workbench.plot.tokens import Html
+
+NEEDED = ("sensitivity", "word", "reply_before", "reply_after", "accepted", "removed", "origin", "candidate")
+LONGEST = 160
+"""Characters of a reply that are shown; the whole of it is in the hover text."""
+
+
+def confounders(
+    result: xr.Dataset, *, n: int = 6, examples: list[int] | None = None, threshold: float | None = None
+) -> Html:
+    """The prompts of a stage-1 result as text.
+
+    The redder a token, the more confounding it is by the score; candidates are underlined; spans without which both
+    models answer rightly are struck out, and the answers without each of them are given below.
+
+    Args:
+        result: from `workbench.leaf.confounders`.
+        n: how many examples, those with a proved span first.
+        examples: which ones instead, by their index among those that were given.
+        threshold: which threshold's spans, where the result has several; None takes the smallest.
+
+    Raises:
+        InputError: a Dataset of another kind, or an example or threshold that is not in it.
+    """
+    missing = [name for name in NEEDED if name not in result]
+    if missing:
+        raise InputError(
+            f"confounders needs a result of workbench.leaf.confounders; this Dataset lacks {', '.join(missing)}."
+        )
+    tau = _threshold(result, threshold)
+    found = result.isel(span=np.flatnonzero(np.isclose(result["span_threshold"].values, tau)))
+    shown = _chosen(found, n, examples)
+    blocks = [_example(found.sel(example=i), found, i, tau) for i in shown]
+    inside = [_legend(), *blocks, f'<p style="{_SMALL}">{escape(summary(result))}</p>']
+    return Html(f'<div class="wb-confounders">{"".join(inside)}</div>')
+
+
+def summary(result: xr.Dataset) -> str:
+    """The counts of a stage-1 result as a sentence.
+
+    Args:
+        result: from `workbench.leaf.confounders`.
+    """
+    count = {name: int(result.attrs[f"n_{name}"]) for name in ("examples", "student_wrong", "misled", "spans")}
+    accepted, rescued = int(result.attrs["n_accepted"]), int(result.attrs["n_rescued"])
+    return (
+        f"Of {count['examples']} examples {result.attrs['student']} got {count['student_wrong']} wrong, and "
+        f"{result.attrs['teacher']} {count['misled']} of these right. {accepted} of {count['spans']} candidate spans "
+        f"are proved: both models answer rightly without them. They are in {rescued} of the {count['misled']} examples."
+    )
+
+
+_SMALL = f"font-size:0.85em;color:{SOFT};margin:0.4em 0"
+_PLAIN = "border-radius:2px;-webkit-print-color-adjust:exact;print-color-adjust:exact;"
+
+
+def _threshold(result: xr.Dataset, threshold: float | None) -> float:
+    known = [float(t) for t in result["threshold"].values]
+    if threshold is None:
+        return min(known)
+    near = [t for t in known if abs(t - threshold) < 1e-9]
+    if not near:
+        raise InputError(f"threshold={threshold} is not in this result; it has {known}.")
+    return near[0]
+
+
+def _chosen(found: xr.Dataset, n: int, examples: list[int] | None) -> list[int]:
+    known = [int(i) for i in found["example"].values]
+    if examples is not None:
+        wrong = [i for i in examples if i not in known]
+        if wrong:
+            raise InputError(f"Example {wrong[0]} is not in this result; it has {known[:12]}.")
+        return examples
+    proved = {int(i) for i in found["origin"].values[found["accepted"].values.astype(bool)]}
+    return sorted(known, key=lambda i: (i not in proved, i))[:n]
+
+
+def _legend() -> str:
+    ramp = "".join(
+        f'<span style="{_PLAIN}{_shade(level)}">&nbsp;&nbsp;</span>' for level in (1.0, 0.75, 0.5, 0.25, 0.0)
+    )
+    return (
+        f'<p style="{_SMALL}">score of the tokens that may be pruned: least {ramp} most confounding · '
+        '<span style="text-decoration:underline">candidate</span> · <s>proved: both right without it</s></p>'
+    )
+
+
+def _example(one: xr.Dataset, found: xr.Dataset, index: int, tau: float) -> str:
+    spans = found.isel(span=np.flatnonzero(found["origin"].values == index))
+    proved = spans.isel(span=np.flatnonzero(spans["accepted"].values))
+    struck = np.any(proved["removed"].values, axis=0)
+    chosen = one["candidate"].sel(threshold=tau, method="nearest").values.astype(bool)
+    levels = oriented(found).sel(example=index).values
+    text = "".join(
+        _token(str(word), float(level), bool(chosen[i]), bool(struck[i]))
+        for i, (word, level) in enumerate(zip(one["word"].values, levels, strict=True))
+        if word != ""
+    )
+    name = escape(str(one["identifier"].item()) or str(index))
+    return (
+        f'<div style="border-top:1px solid {RULE};padding:0.6em 0">'
+        f'<p style="{_SMALL}">example {name}</p>'
+        f'<p style="line-height:1.7;margin:0.3em 0;overflow-wrap:anywhere">{text}</p>{_answers(one, spans)}</div>'
+    )
+
+
+def _token(word: str, level: float, candidate: bool, struck: bool) -> str:
+    style = _PLAIN + (f"color:{SOFT};" if np.isnan(level) else _shade(level))
+    line = "line-through" if struck else "underline" if candidate else ""
+    style += f"text-decoration:{line};text-decoration-thickness:2px;" if line else ""
+    title = "may not be pruned" if np.isnan(level) else f"{level:.3f}"
+    tag = "s" if struck else "span"
+    return f'<{tag} style="{style}" title="{title}">{escape(word).replace(chr(10), "↵<br>")}</{tag}>'
+
+
+def _shade(level: float) -> str:
+    """Red where the level is 0, no colour where it is 1."""
+    red, green, blue = (int(TOWARDS[i : i + 2], 16) for i in (1, 3, 5))
+    alpha = 0.75 * (1 - level) ** 2
+    return f"background:rgba({red},{green},{blue},{alpha:.3f});"
+
+
+def _answers(one: xr.Dataset, spans: xr.Dataset) -> str:
+    """What both models answered with everything, and without each span."""
+    rows = [("with everything", one["reply_before"].values, one["correct_before"].values)]
+    for row in range(spans.sizes["span"]):
+        span = spans.isel(span=row)
+        words = "".join(str(w) for w in one["word"].values[span["removed"].values.astype(bool)])
+        rows.append((f"without “{words.strip()}”", span["reply_after"].values, span["correct_after"].values))
+    cell = f"padding:0.15em 0.9em 0.15em 0;vertical-align:top;border-top:1px solid {RULE}"
+    head = "".join(f'<th style="{cell};text-align:left;font-weight:600">{h}</th>' for h in ("", "student", "teacher"))
+    body = "".join(
+        f'<tr><td style="{cell};color:{SOFT}">{escape(label)}</td>'
+        + "".join(f'<td style="{cell}">{_reply(str(r), float(c))}</td>' for r, c in zip(replies, right, strict=True))
+        + "</tr>"
+        for label, replies, right in rows
+    )
+    return f'<table style="border-collapse:collapse;font-size:0.88em;margin:0.3em 0"><tr>{head}</tr>{body}</table>'
+
+
+def _reply(reply: str, right: float) -> str:
+    if np.isnan(right):
+        return f'<span style="color:{SOFT}">not asked</span>'
+    mark = "✓" if right else "✗"
+    short = reply if len(reply) <= LONGEST else "… " + reply[-LONGEST:]
+    return f'{mark} <span title="{escape(reply)}">{escape(short)}</span>'

@@ -1,0 +1,71 @@
+"""Differences with intervals, a row per way and a colour per group: who beats the reference, and how surely.
+
+Nothing here knows the paper. A dot is a mean difference, the line its interval; the dotted line is no difference.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from workbench.plot.theme import INK, SERIES, SOFT, house
+
+Interval = tuple[float, float, float]
+"""Mean, low and high."""
+
+
+def differences(
+    rows: Mapping[str, Mapping[str, Interval]],
+    *,
+    label: str,
+    marked: Sequence[str] = (),
+    zero: bool = True,
+    title: str | None = None,
+) -> go.Figure:
+    """A dot with an interval for each row and group.
+
+    Args:
+        rows: By row, from top to bottom, then by group: mean, low and high. Rows may lack groups.
+        label: Title of the x axis.
+        marked: Rows whose names are bold.
+        zero: Draw a line where there is no difference.
+        title: Title above the figure.
+    """
+    groups = list(dict.fromkeys(group for row in rows.values() for group in row))
+    names = list(rows)
+    figure = go.Figure()
+    for place, group in enumerate(groups):
+        known = [(i, row[group]) for i, row in enumerate(rows.values()) if group in row]
+        shift = ((len(groups) - 1) / 2 - place) * 0.7 / len(groups)
+        figure.add_scatter(
+            x=[mean for _, (mean, _, _) in known],
+            y=[len(names) - 1 - i + shift for i, _ in known],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [high - mean for _, (mean, _, high) in known],
+                "arrayminus": [mean - low for _, (mean, low, _) in known],
+                "thickness": 1.4,
+                "width": 0,
+            },
+            mode="markers",
+            marker={"size": 7, "color": SERIES[place % len(SERIES)]},
+            name=group,
+            customdata=[[names[i], low, high] for i, (_, low, high) in known],
+            hovertemplate=f"%{{customdata[0]}}, {group}<br>%{{x:.3f}} "
+            "(%{customdata[1]:.3f} to %{customdata[2]:.3f})<extra></extra>",
+        )
+    house(figure, title=title, height=90 + max(26, 8 * len(groups)) * max(len(names), 4))
+    figure.update_layout(margin_t=96 if title else 56)
+    ticks = [f"<b>{name}</b>" if name in marked else name for name in names]
+    figure.update_yaxes(
+        tickmode="array",
+        tickvals=list(range(len(names)))[::-1],
+        ticktext=ticks,
+        showgrid=False,
+        range=[-0.6, len(names) - 0.4],
+        tickfont={"size": 12, "color": INK},
+    )
+    figure.update_xaxes(title_text=label, zeroline=False)
+    if zero:
+        figure.add_vline(x=0, line={"color": SOFT, "width": 1, "dash": "dot"})
+    return figure

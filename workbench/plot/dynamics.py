@@ -1,0 +1,168 @@
+"""Extreme tokens over training: attention, values, sink logit and residual norm by step, panels (a) to (d)."""
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.subplots import make_subplots
+
+from workbench.errors import InputError, suggest
+from workbench.plot.theme import ACCENT, AGAINST, SOFT, TOWARDS, house
+
+_PANELS = (
+    ("sink_weight", "Attention received"),
+    ("value_norm", "Value norm through W<sub>O</sub>"),
+    ("sink_logit", "Sink logit"),
+    ("residual_norm", "Residual norm"),
+)
+_COLOURS = (TOWARDS, ACCENT, AGAINST, "#5b7f4b", "#7a5195")
+
+
+def training_panels(
+    result: xr.Dataset, *, layer: int | None = None, linear_until: float | int | None = None, title: str | None = None
+) -> go.Figure:
+    """Four panels over training steps: attention received, value norm, sink logit and residual norm.
+
+    Lines are means over the heads of a layer, bands one standard error of that mean. In the first panel the dotted line
+    is the attention on all followed tokens together.
+
+    Args:
+        result: from `workbench.extreme.training_dynamics`.
+        layer: which layer; by default the one whose heads attend most to the first followed token at the last step.
+        linear_until: the step up to which the axis is linear; beyond it, it is logarithmic. By default the first
+            step after 0.
+        title: Title above the figure.
+
+    Raises:
+        InputError: not such a result, or a layer that it does not have.
+    """
+    missing = [name for name, _label in _PANELS if name not in result]
+    if missing or "step" not in result.dims or "token" not in result.dims:
+        raise InputError(
+            f"This result has no {missing[0] if missing else 'step and token'}; pass what training_dynamics returns "
+            "(with its own measure, follow_tokens)."
+        )
+    layers = result["layer"].values.tolist()
+    layer = strongest_layer(result) if layer is None else layer
+    if layer not in layers:
+        raise InputError(f"Layer {layer} is not in the result; {suggest(layer, map(str, layers))}")
+    here = result.sel(layer=layer)
+    steps = here["step"].values.astype(float)
+    until = _linear_until(steps, linear_until)
+    figure = make_subplots(
+        rows=2,
+        cols=2,
+        horizontal_spacing=0.13,
+        vertical_spacing=0.2,
+        subplot_titles=[
+            f"<b>{letter}</b>  {label}, layer {layer}" for letter, (_name, label) in zip("abcd", _PANELS, strict=True)
+        ],
+    )
+    tokens = [str(token) for token in here["token"].values]
+    colours = {token: SOFT if token == "other" else _COLOURS[i % len(_COLOURS)] for i, token in enumerate(tokens)}
+    for panel, (name, _label) in enumerate(_PANELS):
+        row, col = panel // 2 + 1, panel % 2 + 1
+        for token in tokens:
+            if name == "sink_logit" and token == "other":
+                continue
+            mean, error = _over_heads(here[name].sel(token=token))
+            _line(figure, row, col, steps, until, mean, error, token, colours[token], legend=panel == 0)
+        if name == "sink_weight" and len(tokens) > 2:
+            mean, _error = _over_heads(here[name].sel(token=tokens[:-1]).sum("token", min_count=1))
+            _line(figure, row, col, steps, until, mean, None, "together", SOFT, legend=True, dash="dot")
+    house(figure, title=title, height=600)
+    figure.update_layout(margin_t=92 if title else 56, margin_b=96, legend_y=-0.16, legend_yanchor="top")
+    for note in figure.layout.annotations:
+        note.update(font_size=13, xanchor="left", x=note.x - 0.435 / 2)
+    shown = _ticks(steps, until)
+    figure.update_xaxes(
+        tickvals=_place(shown, until).tolist(), ticktext=[short_step(step) for step in shown], title_text="Step"
+    )
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def strongest_layer(result: xr.Dataset) -> int:
+    """The layer whose heads together attend most to the first followed token at the last step."""
+    received = result["sink_weight"].isel(step=-1, token=0).mean("head")
+    return int(result["layer"].values[int(np.argmax(received.values))])
+
+
+def short_step(step: float | int) -> str:
+    """A step as an axis shows it: 500, 2k, 147.5k."""
+    return f"{step / 1000:g}k" if step >= 1000 else f"{step:g}"
+
+
+def _over_heads(values: xr.DataArray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean over heads and its standard error, where there are heads."""
+    if "head" not in values.dims:
+        return values.transpose("step").values, None
+    count = np.maximum(values.notnull().sum("head"), 1)
+    return values.mean("head").values, (
+        values.std("head", ddof=1 if values.sizes["head"] > 1 else 0) / count**0.5
+    ).values
+
+
+def _line(
+    figure: go.Figure,
+    row: int,
+    col: int,
+    steps: np.ndarray,
+    until: float,
+    mean: np.ndarray,
+    error: np.ndarray | None,
+    name: str,
+    colour: str,
+    legend: bool,
+    dash: str = "solid",
+) -> None:
+    x = _place(steps, until)
+    if error is not None:
+        red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+        figure.add_scatter(
+            x=np.concatenate([x, x[::-1]]),
+            y=np.concatenate([mean + error, (mean - error)[::-1]]),
+            fill="toself",
+            fillcolor=f"rgba({red},{green},{blue},0.15)",
+            line_width=0,
+            mode="lines",
+            hoverinfo="skip",
+            legendgroup=name,
+            showlegend=False,
+            name=f"{name} ± 1 s.e.",
+            row=row,
+            col=col,
+        )
+    figure.add_scatter(
+        x=x,
+        y=mean,
+        mode="lines+markers",
+        name={"first": "first token", "delimiter": "first delimiter", "other": "other tokens"}.get(name, name),
+        legendgroup=name,
+        showlegend=legend,
+        line={"color": colour, "width": 2, "dash": dash},
+        marker_size=5,
+        customdata=steps,
+        hovertemplate=f"step %{{customdata:,}}<br>{name}: %{{y:.3g}}<extra></extra>",
+        row=row,
+        col=col,
+    )
+
+
+def _linear_until(steps: np.ndarray, wanted: float | int | None) -> float:
+    if wanted is not None and wanted <= 0:
+        raise InputError(f"linear_until={wanted}: the axis is linear up to a step above 0.")
+    positive = steps[steps > 0]
+    return float(wanted if wanted is not None else positive.min() if len(positive) else 1.0)
+
+
+def _place(steps: np.ndarray, until: float) -> np.ndarray:
+    """Where a step stands on the axis: step/until, from there on 1 + log(step/until)."""
+    share = np.asarray(steps, dtype=float) / until
+    return np.where(share <= 1, share, 1 + np.log(np.maximum(share, 1)))
+
+
+def _ticks(steps: np.ndarray, until: float, count: int = 6) -> np.ndarray:
+    """At most so many of the steps themselves, spread along the axis."""
+    places = _place(steps, until)
+    wanted = np.linspace(places[0], places[-1], count)
+    return steps[np.unique(np.abs(places[None] - wanted[:, None]).argmin(1))]

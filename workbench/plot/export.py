@@ -1,0 +1,191 @@
+"""Figures as files: HTML that shares one copy of plotly.js, the plotted numbers as JSON, PNG and PDF.
+
+PNG and PDF are drawn by a Chrome or Chromium through kaleido. Where none is found the other formats are still
+written and one message says what is missing.
+"""
+
+import atexit
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+
+from workbench.errors import InputError
+from workbench.runs.results import check_writable
+
+FORMATS = ("html", "json", "png", "pdf")
+DRAWN_BY_CHROME = ("png", "pdf")
+NO_CHROME = (
+    "PNG and PDF were not written: no Chrome or Chromium was found. Install one (Debian and Ubuntu: "
+    "`apt install chromium`; any system: `plotly_get_chrome`), or set BROWSER_PATH to its program."
+)
+
+
+def save_figure(
+    figure: go.Figure,
+    stem: str | Path,
+    formats: Sequence[str] = FORMATS,
+    *,
+    root: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+) -> tuple[list[Path], str | None]:
+    """Write a figure in several formats.
+
+    Args:
+        figure: The figure.
+        stem: Path without ending, such as "figures/sycophancy/layer-sums".
+        formats: Any of html, json, png, pdf.
+        root: Folder whose `assets/plotly.min.js` the HTML pages share; None takes the folder of `stem`.
+        size: Width and height of PNG and PDF in pixels; None takes 1000 by the figure's own height.
+
+    Returns:
+        The files written, and a message where a format had to be left out (else None).
+
+    Raises:
+        InputError: unknown format, or the folder cannot be written.
+    """
+    unknown = [f for f in formats if f not in FORMATS]
+    if unknown:
+        raise InputError(f"unknown figure format {', '.join(map(repr, unknown))}; choose from {', '.join(FORMATS)}.")
+    stem = Path(stem)
+    root = Path(root) if root is not None else stem.parent
+    check_writable(stem.parent)
+    written: list[Path] = []
+    message = None
+    if "html" in formats:
+        written.append(_write_html(figure, stem, root))
+    if "json" in formats:
+        text = json.dumps(plotted_numbers(figure), indent=1, ensure_ascii=False, allow_nan=False)
+        written.append(write_text(_ending(stem, "json"), text + "\n"))
+    drawn = [f for f in formats if f in DRAWN_BY_CHROME]
+    if drawn:
+        message = missing_chrome()
+        if message is None:
+            written += _draw(figure, stem, drawn, size)
+    return written, message
+
+
+def plotted_numbers(figure: go.Figure) -> dict:
+    """The numbers that a figure shows, by trace, without its styling.
+
+    Extra hover columns are named after the trace's `meta["customdata"]`.
+    """
+    traces = []
+    for trace in figure.data:
+        entry: dict = {"type": trace.type, "name": trace.name}
+        if trace.type == "table":
+            header = [str(h).replace("<b>", "").replace("</b>", "") for h in trace.header.values]
+            entry["columns"] = dict(zip(header, map(_plain, trace.cells.values), strict=True))
+        for axis in ("x", "y", "z"):
+            value = getattr(trace, axis, None) if trace.type != "table" else None
+            if value is not None:
+                entry[axis] = _plain(value)
+        for bar in ("error_x", "error_y"):
+            error = getattr(trace, bar, None) if trace.type in ("scatter", "bar") else None
+            if error is not None and error.array is not None:
+                entry[bar] = _plain(error.array)
+        names = trace.meta.get("customdata") if isinstance(trace.meta, dict) else None
+        if names is not None:
+            data = np.asarray(trace.customdata)
+            entry["hover"] = {name: _plain(data[..., i]) for i, name in enumerate(names)}
+        traces.append(entry)
+    title = figure.layout.title.text
+    made = figure.layout.meta if isinstance(figure.layout.meta, dict) else {}
+    return {
+        "title": title.replace("<b>", "").replace("</b>", "") if title else None,
+        **made,
+        "traces": traces,
+    }
+
+
+def _plain(value: object) -> object:
+    """Lists of JSON numbers and strings; what is not finite becomes null."""
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return int(value) if value.is_integer() and abs(value) < 1e15 else value
+    return value
+
+
+def missing_chrome() -> str | None:
+    """A message that says how to get PNG and PDF, or None where they can be drawn."""
+    if find_spec("kaleido") is None:
+        return "PNG and PDF were not written: the package kaleido is not installed (`pip install kaleido`)."
+    return None if _browser_path() else NO_CHROME
+
+
+def _browser_path() -> str | None:
+    named = os.environ.get("BROWSER_PATH")
+    if named:
+        return named if Path(named).exists() else None
+    from choreographer.browsers import Chromium
+
+    return Chromium.find_browser(skip_local=False)
+
+
+def _draw(figure: go.Figure, stem: Path, formats: Sequence[str], size: tuple[int, int] | None) -> list[Path]:
+    import kaleido
+
+    _start_browser()
+    width, height = size or (int(figure.layout.width or 1000), int(figure.layout.height or 500))
+    written = []
+    for ending in formats:
+        options = {"format": ending, "width": width, "height": height, "scale": 2 if ending == "png" else 1}
+        written.append(write_bytes(_ending(stem, ending), kaleido.calc_fig_sync(figure, opts=options)))
+    return written
+
+
+@cache
+def _start_browser() -> None:
+    """One browser for all the pictures of this process: each then takes a fraction of a second."""
+    import kaleido
+
+    kaleido.start_sync_server(silence_warnings=True)
+    atexit.register(kaleido.stop_sync_server, silence_warnings=True)
+
+
+def _write_html(figure: go.Figure, stem: Path, root: Path) -> Path:
+    from plotly.offline import get_plotlyjs
+
+    script = root / "assets" / "plotly.min.js"
+    check_writable(script.parent)
+    text = get_plotlyjs()
+    if not script.exists() or script.stat().st_size != len(text.encode()):
+        write_text(script, text)
+    source = os.path.relpath(script, stem.parent).replace(os.sep, "/")
+    page = figure.to_html(full_html=True, include_plotlyjs=source, config={"displaylogo": False, "responsive": True})
+    return write_text(_ending(stem, "html"), page)
+
+
+def _ending(stem: Path, ending: str) -> Path:
+    return stem.with_name(f"{stem.name}.{ending}")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file in one step: under a temporary name first, then renamed."""
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file in one step: under a temporary name first, then renamed."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path

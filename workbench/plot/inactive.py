@@ -1,0 +1,238 @@
+"""Inactive heads in pictures: accuracy curves, ranks of the scores, frequencies and overlaps.
+
+A score keeps its colour in all of them; random baselines are dark and dotted.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from workbench.errors import InputError
+from workbench.plot.compose import beside
+from workbench.plot.heatmaps import layer_by_head
+from workbench.plot.theme import ACCENT, AGAINST, INK, SEQUENTIAL, SOFT, TOWARDS, house
+
+COLOURS = {
+    "AHON": TOWARDS,
+    "AWFT": AGAINST,
+    "LTHON": ACCENT,
+    "FTVVN": "#5b7f4b",
+    "AVVN": "#7a5195",
+    "AEQD": "#3f8f8a",
+    "FHON": "#a8557f",
+    "Random": INK,
+}
+WORDS = {"Random": "random", "Random_by_layer": "random, each layer's share"}
+
+
+def label(score: str) -> str:
+    """A score's name as the paper writes it."""
+    for ending in ("LN", "HN"):
+        if score.endswith(f"_{ending}"):
+            return f"{score[: -len(ending) - 1]} ({ending})"
+    return WORDS.get(score, score)
+
+
+def accuracy_curves(
+    curves: xr.Dataset,
+    *,
+    scores: Sequence[str] | None = None,
+    loss: float = 0.01,
+    interval: bool = True,
+    title: str | None = None,
+) -> go.Figure:
+    """Accuracy against the realised share of zeroed heads, with the baseline and the line `loss` below it.
+
+    Args:
+        curves: from `ablation_curve`, or one model of `published()`.
+        scores: which to draw; by default the three of the largest area and the random baselines.
+        loss: how far below the baseline the dotted line lies.
+        interval: show 95 % intervals where the Dataset has them.
+        title: Title above the figure.
+
+    Raises:
+        InputError: a score that was not measured.
+    """
+    drawn = leading(curves) if scores is None else list(scores)
+    unknown = [name for name in drawn if name not in curves["score"].values]
+    if unknown:
+        raise InputError(f"{unknown[0]!r} was not measured; the curves hold {', '.join(curves['score'].values)}.")
+    figure = go.Figure()
+    for name in drawn:
+        one = curves.sel(score=name)
+        order = np.argsort(one["share"].values, kind="stable")
+        x, y = 100 * one["share"].values[order], 100 * one["accuracy"].values[order]
+        base = name.split("_")[0]
+        error = None
+        if interval and "accuracy_low" in one:
+            low, high = (100 * one[f"accuracy_{end}"].values[order] for end in ("low", "high"))
+            error = {"type": "data", "array": high - y, "arrayminus": y - low, "thickness": 1, "width": 0}
+        figure.add_scatter(
+            x=x,
+            y=y,
+            error_y=error,
+            name=label(name),
+            mode="lines+markers",
+            line={
+                "color": COLOURS.get(base, SOFT),
+                "width": 1.8,
+                "dash": dash(name),
+            },
+            marker={"size": 6},
+            hovertemplate=f"<b>{label(name)}</b><br>%{{x:.1f}}% of heads zeroed<br>accuracy %{{y:.1f}}%<extra></extra>",
+        )
+    baseline = 100 * float(curves["baseline"])
+    figure.add_hline(baseline, line={"color": SOFT, "width": 1})
+    figure.add_hline(baseline - 100 * loss, line={"color": SOFT, "width": 1, "dash": "dot"})
+    house(figure, title=title, height=420)
+    figure.update_layout(margin_t=112 if title else 78)
+    figure.update_xaxes(title_text="Heads zeroed (% of all)", rangemode="tozero")
+    figure.update_yaxes(title_text="Accuracy (%)")
+    return figure
+
+
+def dash(score: str) -> str:
+    """Solid for normalised scores, dashed for raw ones, dotted for random choice."""
+    if score == "Random_by_layer":
+        return "dashdot"
+    return "dot" if score == "Random" else "solid" if "_" in score else "dash"
+
+
+def leading(curves: xr.Dataset, n: int = 3) -> list[str]:
+    """The scores of the largest area, and the random baselines."""
+    from workbench.inactive_heads.summary import auc
+
+    share, accuracy = (curves[v].transpose("score", "threshold").values for v in ("share", "accuracy"))
+    areas = {s: auc(x, y) for s, x, y in zip(curves["score"].values.tolist(), share, accuracy, strict=True)}
+    ranked = sorted((s for s in areas if not s.startswith("Random")), key=lambda s: -areas[s])
+    return [*ranked[:n], *(s for s in areas if s.startswith("Random"))]
+
+
+def auc_ranks(ranks: xr.DataArray, *, own: Sequence[str] = (), title: str | None = None) -> go.Figure:
+    """Ranks of the scores in each model, 1 the largest area: the paper's models, and one's own in bold below.
+
+    Args:
+        ranks: (model, score); NaN where a score was not measured.
+        own: models to set off.
+        title: Title above the figure.
+    """
+    order = ranks.mean("model").sortby(ranks.mean("model"))["score"].values
+    table = ranks.sel(score=order).transpose("model", "score")
+    values = table.values
+    rows = [f"<b>{m}</b>" if m in own else str(m) for m in table["model"].values]
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            x=[label(str(s)) for s in order],
+            y=rows,
+            text=[["" if np.isnan(v) else f"{v:g}" for v in row] for row in values],
+            texttemplate="%{text}",
+            textfont={"size": 11},
+            colorscale=[[1 - float(p), c] for p, c in reversed(SEQUENTIAL)],
+            zmin=1,
+            zmax=float(np.nanmax(values)),
+            xgap=1,
+            ygap=1,
+            showscale=False,
+            hovertemplate="<b>%{y}</b><br>%{x}: rank %{z:g}<extra></extra>",
+            name="rank",
+        )
+    )
+    house(figure, title=title, height=int(150 + 24 * len(rows)))
+    figure.update_xaxes(showgrid=False, side="top", tickangle=-40)
+    figure.update_yaxes(showgrid=False, autorange="reversed")
+    figure.update_layout(margin={"t": 140 if title else 104, "l": 190})
+    return figure
+
+
+def frequency_map(frequency: xr.DataArray, group_size: int = 1, *, title: str | None = None) -> go.Figure:
+    """How often each head is inactive: heads across, layers down.
+
+    Args:
+        frequency: (layer, head), from `dormant.frequency` of one score.
+        group_size: query heads per KV head.
+        title: Title above the map.
+    """
+    values = frequency.transpose("layer", "head").values
+    return layer_by_head(values, group_size, end=1.0, label="share of texts", title=title)
+
+
+def domain_maps(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
+    """Frequencies on each kind of text beside each other; crosses mark heads that differ from the first kind.
+
+    Args:
+        found: from `dormant.by_domain`.
+        title: Title above the maps.
+    """
+    names = [str(name) for name in found["domain"].values]
+    return beside(domain_cells(found), names, title=title, gap=0.3 / len(names))
+
+
+def domain_cells(found: xr.Dataset) -> list[go.Figure]:
+    """The maps of `domain_maps`, one figure per kind of text.
+
+    Args:
+        found: from `dormant.by_domain`.
+    """
+    names = [str(name) for name in found["domain"].values]
+    maps = []
+    for i, name in enumerate(names):
+        one = frequency_map(found["frequency"].sel(domain=name), int(found.attrs.get("group_size", 1)))
+        one.data[0].showscale = i == len(names) - 1
+        pair = f"{names[0]} − {name}"
+        if pair in found["pair"].values:
+            differs = found["p_corrected"].sel(pair=pair).transpose("layer", "head").values < 0.05
+            rows, columns = np.nonzero(differs)
+            one.add_scatter(
+                x=columns,
+                y=rows,
+                mode="markers",
+                name=f"differs from {names[0]} (p < 0.05 over all heads)",
+                marker={"symbol": "x", "size": 8, "color": TOWARDS, "line": {"color": "white", "width": 1}},
+                hoverinfo="skip",
+            )
+        maps.append(one)
+    return maps
+
+
+def score_overlap(
+    found: xr.Dataset, measure: str = "iou", *, numbers: bool = True, title: str | None = None
+) -> go.Figure:
+    """How far two scores select the same heads, for all pairs.
+
+    Args:
+        found: from `dormant.overlap`.
+        measure: "iou" or "precision" (of the score in the row).
+        numbers: write them into the cells, for which a single map has room; else a colour bar tells them.
+        title: Title above the figure.
+    """
+    if measure not in ("iou", "precision"):
+        raise InputError(f"measure={measure!r} must be 'iou' or 'precision'.")
+    values = found[measure].transpose("score", "other").values
+    names = [label(str(s)) for s in found["score"].values]
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            x=names,
+            y=names,
+            text=[[f"{v:.2f}".lstrip("0") if np.isfinite(v) else "" for v in row] for row in values],
+            texttemplate="%{text}" if numbers else None,
+            textfont={"size": 10},
+            colorscale=SEQUENTIAL,
+            zmin=0,
+            zmax=1,
+            xgap=1,
+            ygap=1,
+            showscale=not numbers,
+            colorbar={"thickness": 12, "outlinewidth": 0},
+            hovertemplate=f"%{{y}} and %{{x}}<br>{measure} %{{z:.3f}}<extra></extra>",
+            name=measure,
+        )
+    )
+    house(figure, title=title, height=int(170 + 26 * len(names)))
+    figure.update_xaxes(showgrid=False, side="top", tickangle=-40, tickmode="array", tickvals=names)
+    figure.update_yaxes(showgrid=False, autorange="reversed")
+    figure.update_layout(margin={"t": 140 if title else 104, "l": 90})
+    return figure

@@ -1,0 +1,225 @@
+"""What changes inactive heads, in pictures: training, other texts and tasks, other models."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from workbench.plot.compose import beside
+from workbench.plot.inactive import COLOURS, dash, label
+from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SERIES, SOFT, TOWARDS, house
+
+PALETTE = (*SERIES[:5], "#3f8f8a", "#a8557f", "#8a6d3b")
+POINTS = 400
+"""Points of a drawn distribution."""
+
+
+def training_curves(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
+    """Dormant heads over training: how many, which fell asleep and woke, and how far the scores are from the last.
+
+    Args:
+        found: from `dormant.over_training`.
+        title: Title above the figure.
+    """
+    return beside(training_panels(found), training_titles(found), title=title).update_layout(barmode="relative")
+
+
+def training_titles(found: xr.Dataset) -> list[str]:
+    """What the panels of `training_curves` show.
+
+    Args:
+        found: from `dormant.over_training`.
+    """
+    often = f"dormant: inactive on > {float(found.attrs['usually']):.0%} of the texts"
+    return [often, "changes since the checkpoint before", "distance of the scores from the last"]
+
+
+def training_panels(found: xr.Dataset) -> list[go.Figure]:
+    """The panels of `training_curves`, a figure each.
+
+    Args:
+        found: from `dormant.over_training`.
+    """
+    steps = [f"{int(step):,}" for step in found["step"].values]
+    lasting = (found["share_dormant"] * found["persistence"]).fillna(0)
+    asleep, change, distance = go.Figure(), go.Figure(), go.Figure()
+    lines = (
+        (asleep, "share of heads and texts inactive", 100 * found["share_inactive"], SOFT, "solid"),
+        (asleep, "dormant heads", 100 * found["share_dormant"], TOWARDS, "solid"),
+        (asleep, "of these dormant at the end", 100 * lasting, ACCENT, "dot"),
+        (distance, "distance", found["distance"], AGAINST, "solid"),
+    )
+    for figure, name, values, colour, style in lines:
+        figure.add_scatter(
+            x=steps,
+            y=values.values,
+            name=name,
+            mode="lines+markers",
+            line={"color": colour, "dash": style},
+            marker={"size": 5},
+            showlegend=figure is asleep,
+        )
+    change.add_bar(x=steps[1:], y=found["births"].values[1:], name="fell asleep", marker_color=TOWARDS)
+    change.add_bar(x=steps[1:], y=-found["deaths"].values[1:], name="woke up", marker_color=AGAINST)
+    distance.add_hline(float(found["floor"]), line={"color": SOFT, "width": 1, "dash": "dot"})
+    titles = ("Share (%)", "Heads", "Distance (Wasserstein)")
+    for figure, text in zip((asleep, change, distance), titles, strict=True):
+        house(figure, height=340)
+        figure.update_layout(barmode="relative", bargap=0.35)
+        figure.update_xaxes(title_text="Training step", type="category", showgrid=False)
+        figure.update_xaxes(tickmode="array", tickvals=steps[::-1][:: -(-len(steps) // 6)])
+        figure.update_yaxes(title_text=text, rangemode="tozero")
+    change.update_yaxes(zeroline=True, zerolinecolor=SOFT)
+    return [asleep, change, distance]
+
+
+def threshold_transfer(found: xr.Dataset, *, palette: Sequence[str] = PALETTE, title: str | None = None) -> go.Figure:
+    """What share of heads a threshold selects elsewhere, a row per score and a dot per pair of texts.
+
+    Args:
+        found: from `dormant.transfer`, one threshold; `held_out(fit, score, threshold)`, if there, is what half of each
+            kind selects on its other half.
+        palette: a colour per kind.
+        title: Title above the figure.
+    """
+    one = found.isel(threshold=0)
+    asked = 100 * float(one["threshold"])
+    kinds = [str(name) for name in one["fit"].values]
+    selected = 100 * one["selected"].transpose("score", "fit", "applied")
+    off = abs(selected - asked).max(["fit", "applied"])
+    order = off["score"].values[np.argsort(off.values, kind="stable")].tolist()
+    figure = go.Figure()
+    spans = [(float(selected.sel(score=s).min()), float(selected.sel(score=s).max()), None) for s in order]
+    figure.add_scatter(
+        x=[x for span in spans for x in span],
+        y=[y for s in order for y in (label(s), label(s), None)],
+        mode="lines",
+        line={"color": RULE, "width": 3},
+        hoverinfo="skip",
+        showlegend=False,
+        name="span",
+    )
+    for i, kind in enumerate(kinds):
+        others = [name for name in kinds if name != kind]
+        figure.add_scatter(
+            x=[float(selected.sel(score=s, fit=kind, applied=b)) for s in order for b in others],
+            y=[label(s) for s in order for _ in others],
+            customdata=[[b] for _ in order for b in others],
+            meta={"customdata": ["applied"]},
+            name=f"fitted on {kind}",
+            mode="markers",
+            marker={"size": 8, "color": palette[i % len(palette)], "line": {"color": "white", "width": 1}},
+            hovertemplate=f"<b>%{{y}}</b>, fitted on {kind}, applied to %{{customdata[0]}}<br>"
+            "%{x:.1f}%<extra></extra>",
+        )
+    if "held_out" in one:
+        halves = 100 * one["held_out"]
+        figure.add_scatter(
+            x=[float(halves.sel(score=s, fit=kind)) for s in order for kind in kinds],
+            y=[label(s) for s in order for _ in kinds],
+            name="fitted on one half of a kind, applied to the other",
+            mode="markers",
+            marker={"size": 6, "symbol": "diamond-open", "color": INK},
+            hovertemplate="<b>%{y}</b>, other half<br>%{x:.1f}%<extra></extra>",
+        )
+    figure.add_vline(asked, line={"color": SOFT, "width": 1, "dash": "dot"})
+    house(figure, title=title, height=int(150 + 24 * len(order)))
+    figure.update_layout(margin={"t": 84 if title else 56, "l": 90})
+    figure.update_xaxes(title_text=f"Heads selected elsewhere (%) by a threshold for {asked:g}%", rangemode="tozero")
+    figure.update_yaxes(showgrid=False, autorange="reversed", tickfont_color=INK)
+    return figure
+
+
+def accuracy_changes(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
+    """Change of accuracy at each quantile between two curves of the same examples, a line per score.
+
+    Args:
+        found: from `dormant.compare_curves`.
+        title: Title above the figure.
+    """
+    figure = go.Figure()
+    asked = 100 * found["threshold"].values
+    names = [str(name) for name in found["score"].values]
+    for i, name in enumerate(names):
+        middle, low, high = (100 * found[v].sel(score=name).values for v in ("change", "change_low", "change_high"))
+        figure.add_scatter(
+            x=asked + 0.6 * (i - (len(names) - 1) / 2),
+            y=middle,
+            error_y={"type": "data", "array": high - middle, "arrayminus": middle - low, "thickness": 1, "width": 0},
+            name=label(name),
+            mode="lines+markers",
+            line={"color": COLOURS.get(name.split("_")[0], SOFT), "width": 1.5, "dash": dash(name)},
+            marker={"size": 6},
+            hovertemplate=f"<b>{label(name)}</b><br>%{{y:+.1f}} points<extra></extra>",
+        )
+    figure.add_hline(0, line={"color": SOFT, "width": 1})
+    house(figure, title=title, height=420)
+    figure.update_xaxes(title_text="Share asked for (%)", showgrid=False)
+    figure.update_yaxes(title_text="Change of accuracy (points)")
+    return figure
+
+
+def score_distributions(
+    groups: Mapping[str, xr.DataArray], *, share: float | None = None, title: str | None = None
+) -> go.Figure:
+    """How one score is distributed over all sequences and heads, a line per model: the share of heads below.
+
+    Args:
+        groups: names with scores of one kind.
+        share: draw a line at this share, where a threshold for it would lie.
+        title: Title above the figure.
+    """
+    figure = go.Figure()
+    shares = np.linspace(0, 1, POINTS)
+    ends = [np.quantile(group.values, 0.995) for group in groups.values()]
+    for i, (name, group) in enumerate(groups.items()):
+        figure.add_scatter(
+            x=np.quantile(group.values, shares),
+            y=100 * shares,
+            name=str(name),
+            mode="lines",
+            line={"color": PALETTE[i % len(PALETTE)], "width": 2},
+            hovertemplate=f"<b>{name}</b><br>%{{y:.0f}}% of heads below %{{x:.3f}}<extra></extra>",
+        )
+    if share is not None:
+        figure.add_hline(100 * share, line={"color": SOFT, "width": 1, "dash": "dot"})
+    house(figure, title=title, height=440)
+    figure.update_xaxes(title_text="Score", range=[0, float(max(ends))])
+    figure.update_yaxes(title_text="Heads below (%)", range=[0, 101])
+    return figure
+
+
+def score_distances(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
+    """Distance of every model's scores from those of the first, a row per score.
+
+    Args:
+        found: from `dormant.distances`.
+        title: Title above the figure.
+    """
+    first, *others = [str(name) for name in found["first"].values]
+    scores = [str(name) for name in found["score"].values]
+    near = found["distance"].sel(first=first, second=others).max("second").values
+    order = [scores[i] for i in np.argsort(near, kind="stable")]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[float(found["floor"].sel(score=s).max()) for s in order],
+        y=[label(s) for s in order],
+        name="two halves of one model's texts",
+        mode="markers",
+        marker={"size": 8, "symbol": "diamond-open", "color": INK},
+        hovertemplate="<b>%{y}</b>, two halves: at most %{x:.3f}<extra></extra>",
+    )
+    for i, name in enumerate(others):
+        figure.add_scatter(
+            x=found["distance"].sel(first=first, second=name, score=order).values,
+            y=[label(s) for s in order],
+            name=name,
+            mode="markers",
+            marker={"size": 9, "color": PALETTE[(i + 1) % len(PALETTE)], "line": {"color": "white", "width": 1}},
+            hovertemplate=f"<b>%{{y}}</b>, {name}: %{{x:.3f}}<extra></extra>",
+        )
+    house(figure, title=title, height=440)
+    figure.update_xaxes(title_text=f"Distance from {first} (Wasserstein)", rangemode="tozero")
+    figure.update_yaxes(autorange="reversed", tickfont_color=INK)
+    return figure

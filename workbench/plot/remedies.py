@@ -1,0 +1,137 @@
+"""What each remedy against extreme tokens costs and cures, as a table and as a picture.
+
+Both read a Dataset of `workbench.extreme.compare_remedies`, with or without the rows that `add_rows` appended. Numbers
+of several domains are given one by one for the loss, and as their mean for the rest.
+"""
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.subplots import make_subplots
+
+from workbench.errors import InputError, suggest
+from workbench.plot.tables import table
+from workbench.plot.theme import SERIES, SOFT, house
+
+MISSING = "–"
+COLUMNS = {"sink_rate": "Sink rate", "peak_ratio": "Peak ratio", "drain_ratio": "Drain ratio"}
+
+
+def remedy_table(result: xr.Dataset, *, schemes: list[str] | None = None, title: str | None = None) -> go.Figure:
+    """One row per remedy: loss by domain, extremes, and what rounding adds to the loss.
+
+    Args:
+        result: From `workbench.extreme.compare_remedies`.
+        schemes: Roundings to show; all by default.
+        title: Title above the table.
+    """
+    columns: dict[str, list[object]] = {"Remedy": [str(name) for name in result["remedy"].values]}
+    for domain in result["domain"].values:
+        of_domain = result.sel(domain=domain)
+        columns[f"Loss, {domain}"] = [
+            _with_interval(*row) for row in zip(*(of_domain[name].values for name in _interval_names()), strict=True)
+        ]
+    for name, label in COLUMNS.items():
+        columns[label] = [_number(value, 2) for value in result[name].mean("domain").values]
+    for scheme in _schemes(result, schemes):
+        added = result["quantized_loss_change"].sel(scheme=scheme).mean("domain")
+        columns[f"{scheme} adds"] = [_number(value, 3, sign=True) for value in added.values]
+    return table(columns, title=title)
+
+
+def remedy_effects(result: xr.Dataset, *, schemes: list[str] | None = None, title: str | None = None) -> go.Figure:
+    """Four panels over the same rows: change of loss with intervals, sink rate, peak ratio, and what rounding adds.
+
+    Args:
+        result: From `workbench.extreme.compare_remedies`.
+        schemes: Roundings to show; those of 8-bit activations by default.
+        title: Title above the panels.
+    """
+    names = [str(name) for name in result["remedy"].values]
+    shown = _schemes(result, schemes)
+    shown = [name for name in shown if "A8" in name] or shown if schemes is None else shown
+    headings = [
+        "Change of loss (nats)",
+        "Sink rate",
+        "Peak ratio",
+        *(["Loss added by rounding (nats)"] if shown else []),
+    ]
+    figure = make_subplots(
+        rows=1, cols=len(headings), shared_yaxes=True, subplot_titles=headings, horizontal_spacing=0.035
+    )
+    inner, top = 30 * len(names) + 10, 118 if title else 84
+    house(figure, title=title, height=inner + top + 46)
+    for i, domain in enumerate(result["domain"].values):
+        color = SERIES[i % len(SERIES)]
+        of_domain = result.sel(domain=domain)
+        for column, name in enumerate(("loss_change", "sink_rate", "peak_ratio"), 1):
+            bars = _bars(of_domain, name) if name == "loss_change" else None
+            figure.add_trace(_dots(of_domain[name].values, names, str(domain), color, column == 1, bars), 1, column)
+    for i, scheme in enumerate(shown):
+        added = result["quantized_loss_change"].sel(scheme=scheme).mean("domain").values
+        color = SERIES[(i + result.sizes["domain"]) % len(SERIES)]
+        figure.add_trace(_dots(added, names, scheme, color, True, None, "diamond"), 1, 4)
+    for note in figure.layout.annotations:
+        note.update(font={"size": 13}, yshift=6)
+    figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=names)
+    figure.update_xaxes(zeroline=True, zerolinecolor=SOFT, zerolinewidth=1, col=1)
+    figure.update_xaxes(range=[0, 1], col=2)
+    figure.update_xaxes(type="log", dtick=1, col=3)
+    figure.update_layout(margin={"l": 190, "t": top, "b": 46}, legend_y=1 + 34 / inner)
+    return figure
+
+
+def _dots(
+    values: np.ndarray,
+    names: list[str],
+    label: str,
+    color: str,
+    legend: bool,
+    bars: dict[str, object] | None = None,
+    symbol: str = "circle",
+) -> go.Scatter:
+    return go.Scatter(
+        x=values,
+        y=names,
+        mode="markers",
+        name=label,
+        legendgroup=label,
+        showlegend=legend,
+        marker={"color": color, "size": 8, "symbol": symbol},
+        error_x=bars,
+        hovertemplate=f"<b>%{{y}}</b><br>{label}: %{{x:.3f}}<extra></extra>",
+    )
+
+
+def _bars(of_domain: xr.Dataset, name: str) -> dict[str, object]:
+    mean, low, high = (of_domain[n].values for n in (name, f"{name}_low", f"{name}_high"))
+    return {
+        "type": "data",
+        "array": np.clip(high - mean, 0, None),
+        "arrayminus": np.clip(mean - low, 0, None),
+        "thickness": 1.2,
+        "width": 0,
+    }
+
+
+def _interval_names() -> tuple[str, str, str]:
+    return "loss_change", "loss_change_low", "loss_change_high"
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    if not np.isfinite(value):
+        return MISSING
+    interval = f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) and high > low else ""
+    return f"{value:+.3f}{interval}"
+
+
+def _number(value: float, digits: int, sign: bool = False) -> str:
+    return f"{value:{'+' if sign else ''}.{digits}f}" if np.isfinite(value) else MISSING
+
+
+def _schemes(result: xr.Dataset, schemes: list[str] | None) -> list[str]:
+    known = [str(name) for name in result["scheme"].values] if "quantized_loss_change" in result else []
+    unknown = [name for name in schemes or () if name not in known]
+    if unknown:
+        raise InputError(f"No rounding {unknown[0]!r} in this result; {suggest(unknown[0], known)}")
+    return known if schemes is None else list(schemes)

@@ -1,0 +1,52 @@
+"""Tables in the house style, as Plotly figures."""
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from workbench.plot.theme import FONT, INK, RULE, SOFT, house
+
+
+def table(columns: Mapping[str, Sequence[object]], *, title: str | None = None) -> go.Figure:
+    """A plain table: a rule under the header, none elsewhere; text left, numbers right.
+
+    Args:
+        columns: Header to cells, in order; every column of the same length.
+        title: Title above the table.
+    """
+    names = list(columns)
+    cells = [[_cell(value) for value in columns[name]] for name in names]
+    rows = len(cells[0]) if cells else 0
+    align = ["left" if any(isinstance(v, str) for v in columns[name]) else "right" for name in names]
+    widths = [
+        max([6, *[1.1 * len(word) for word in name.split()], *[len(cell) for cell in column]])
+        for name, column in zip(names, cells, strict=True)
+    ]
+    figure = go.Figure(
+        go.Table(
+            columnwidth=widths,
+            header={
+                "values": [f"<b>{name}</b>" for name in names],
+                "align": align,
+                "fill_color": "white",
+                "line": {"color": ["white"], "width": 0},
+                "font": {"family": FONT, "size": 12, "color": SOFT},
+                "height": 44,
+            },
+            cells={
+                "values": cells,
+                "align": align,
+                "fill_color": [["#ffffff" if i % 2 else "#f5f6f8" for i in range(rows)]],
+                "line": {"color": RULE, "width": 0},
+                "font": {"family": FONT, "size": 12.5, "color": INK},
+                "height": 30,
+            },
+        )
+    )
+    house(figure, title=title, height=90 + 30 * rows + (40 if title else 0))
+    figure.update_layout(margin={"l": 6, "r": 6, "t": 52 if title else 8, "b": 8})
+    return figure
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

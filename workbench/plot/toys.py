@@ -1,0 +1,244 @@
+"""Training of toy models in pictures: curves over steps with bands over seeds, and bars with reference points.
+
+Nothing here knows the paper. A band reaches from the smallest to the largest seed, the line is the mean; published
+numbers are hollow diamonds.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from workbench.errors import InputError
+from workbench.plot.theme import AGAINST, INK, SERIES, SOFT, TOWARDS, house
+
+REFERENCE = {"symbol": "diamond-open", "size": 9, "line": {"width": 1.6}}
+
+
+def steps(
+    curves: Mapping[str, xr.DataArray],
+    *,
+    reference: Mapping[str, tuple[Sequence[float | int], Sequence[float | int]]] | None = None,
+    label: str = "",
+    log_y: bool = False,
+    title: str | None = None,
+) -> go.Figure:
+    """Curves over training steps on a logarithmic axis; a band where there are several seeds.
+
+    Args:
+        curves: By name: values over step, or over step and seed. Step 0 is left out.
+        reference: Published steps and values by the same names.
+        label: Title of the y axis.
+        log_y: Whether the y axis is logarithmic.
+        title: Title above the figure.
+
+    Raises:
+        InputError: a curve with other dims.
+    """
+    figure = go.Figure()
+    for place, (name, curve) in enumerate(curves.items()):
+        colour = SERIES[place % len(SERIES)]
+        x, low, mean, high = _band(name, curve)
+        if (high > low).any():
+            figure.add_scatter(
+                x=np.concatenate([x, x[::-1]]),
+                y=np.concatenate([high, low[::-1]]),
+                fill="toself",
+                fillcolor=_pale(colour),
+                line={"width": 0},
+                hoverinfo="skip",
+                name=f"{name}: band of seeds",
+                showlegend=False,
+            )
+        figure.add_scatter(
+            x=x,
+            y=mean,
+            name=name,
+            mode="lines",
+            line={"color": colour, "width": 2},
+            hovertemplate=f"{name}<br>step %{{x}}: %{{y:.4g}}<extra></extra>",
+        )
+        if reference is not None and name in reference:
+            at, values = (np.asarray(part, float) for part in reference[name])
+            figure.add_scatter(
+                x=at[at > 0],
+                y=values[at > 0],
+                name="published",
+                mode="markers",
+                marker=REFERENCE | {"color": colour},
+                showlegend=name == next(iter(reference)),
+                hovertemplate=f"{name}, published<br>step %{{x}}: %{{y:.4g}}<extra></extra>",
+            )
+    house(figure, title=title, height=380)
+    figure.update_layout(margin_t=96 if title else 56)
+    drawn = [np.concatenate([np.asarray(t[axis], float) for t in figure.data]) for axis in ("x", "y")]
+    figure.update_xaxes(title_text="Training step", type="log", **_decades(drawn[0]))
+    figure.update_yaxes(title_text=label, **({"type": "log"} | _decades(drawn[1]) if log_y else {}))
+    return figure
+
+
+def bars(
+    values: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    reference: Mapping[str, Mapping[str, float]] | None = None,
+    label: str = "",
+    log_y: bool = False,
+    colours: Sequence[str] = SERIES,
+    title: str | None = None,
+) -> go.Figure:
+    """Groups of bars, a dot for each seed, hollow diamonds for published numbers.
+
+    Args:
+        values: By series, then by group: one number per seed.
+        reference: Published numbers by series and group.
+        label: Title of the y axis.
+        log_y: Whether the y axis is logarithmic.
+        colours: One per series.
+        title: Title above the figure.
+    """
+    groups = list(dict.fromkeys(group for series in values.values() for group in series))
+    figure = go.Figure()
+    for place, (name, series) in enumerate(values.items()):
+        colour = colours[place % len(colours)]
+        shift = (place - (len(values) - 1) / 2) * 0.8 / len(values)
+        known = [group for group in groups if group in series]
+        where = np.array([groups.index(group) for group in known]) + shift
+        figure.add_bar(
+            x=where,
+            y=[float(np.mean(series[group])) for group in known],
+            width=0.72 / len(values),
+            name=name,
+            marker={"color": colour, "line": {"width": 0}},
+            customdata=known,
+            hovertemplate=f"%{{customdata}}<br>{name}: %{{y:.4g}}<extra></extra>",
+        )
+        dots = [(x, v) for x, group in zip(where, known, strict=True) for v in series[group] if len(series[group]) > 1]
+        figure.add_scatter(
+            x=[x for x, _ in dots],
+            y=[v for _, v in dots],
+            name="one seed",
+            mode="markers",
+            marker={"size": 6, "color": "white", "line": {"color": INK, "width": 1.2}},
+            showlegend=bool(dots) and not any(trace.name == "one seed" and trace.showlegend for trace in figure.data),
+        )
+        told = {group: v for group, v in (reference or {}).get(name, {}).items() if group in groups}
+        if told:
+            figure.add_scatter(
+                x=[groups.index(group) + shift for group in told],
+                y=list(told.values()),
+                name="published",
+                mode="markers",
+                marker=REFERENCE | {"color": INK},
+                showlegend=place == 0,
+            )
+    house(figure, title=title, height=360)
+    figure.update_layout(margin_t=96 if title else 56)
+    figure.update_xaxes(tickmode="array", tickvals=list(range(len(groups))), ticktext=groups, showgrid=False)
+    figure.update_yaxes(title_text=label, zeroline=not log_y, zerolinecolor=SOFT, zerolinewidth=1)
+    if log_y:
+        drawn = np.concatenate([np.asarray(trace.y, float) for trace in figure.data])
+        figure.update_yaxes(type="log", **_decades(drawn))
+    return figure
+
+
+def sequence_bars(
+    values: Sequence[float],
+    tokens: Sequence[str],
+    marked: Sequence[bool],
+    *,
+    label: str,
+    reference: Sequence[float] = (),
+) -> go.Figure:
+    """One bar per token of a sequence, the marked ones in another colour.
+
+    Args:
+        values: A number per token.
+        tokens: Their texts.
+        marked: Which ones stand out.
+        label: Title of the y axis.
+        reference: A published number per token.
+    """
+    where = list(range(len(tokens)))
+    figure = go.Figure(
+        go.Bar(
+            x=where,
+            y=list(values),
+            marker={"color": [TOWARDS if mark else AGAINST for mark in marked], "line": {"width": 0}},
+            name=label,
+            showlegend=False,
+            hovertemplate="%{y:.3g}<extra></extra>",
+        )
+    )
+    if reference:
+        marker = REFERENCE | {"color": INK}
+        figure.add_scatter(x=where, y=list(reference), name="published", mode="markers", marker=marker)
+    house(figure, height=360)
+    figure.update_xaxes(tickmode="array", tickvals=where, ticktext=_shown(tokens), showgrid=False)
+    figure.update_yaxes(title_text=label)
+    return figure
+
+
+def attention_map(pattern: np.ndarray, tokens: Sequence[str]) -> go.Figure:
+    """One head's attention, from every token (down) to every token (across).
+
+    Args:
+        pattern: Weights `[query, key]`.
+        tokens: Their texts.
+    """
+    n = len(tokens)
+    shown = np.where(np.tril(np.ones((n, n))) > 0, pattern, np.nan)
+    figure = go.Figure(
+        go.Heatmap(
+            z=shown,
+            zmin=0,
+            zmax=1,
+            colorscale=[[0, "#ffffff"], [1, AGAINST]],
+            showscale=False,
+            xgap=1,
+            ygap=1,
+            name="attention",
+            hovertemplate="from %{y} to %{x}: %{z:.3f}<extra></extra>",
+        )
+    )
+    house(figure, height=360)
+    ticks = {"tickmode": "array", "tickvals": list(range(n)), "ticktext": _shown(tokens), "showgrid": False}
+    figure.update_xaxes(**ticks)
+    figure.update_yaxes(**ticks, autorange="reversed")
+    return figure
+
+
+def _band(name: str, curve: xr.DataArray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    if set(curve.dims) - {"step", "seed"} or "step" not in curve.dims:
+        raise InputError(
+            f"The curve {name!r} has dims {tuple(map(str, curve.dims))}; a curve runs over step, or over step and "
+            "seed. Choose a layer and head first: record['sink'].isel(layer=0, head=0)."
+        )
+    curve = curve.where(curve["step"] > 0, drop=True)
+    curve = curve if "seed" in curve.dims else curve.expand_dims("seed")
+    values = curve.transpose("step", "seed").values
+    return curve["step"].values, values.min(1), values.mean(1), values.max(1)
+
+
+def _decades(values: np.ndarray) -> dict[str, object]:
+    """Ticks of a logarithmic axis: powers of ten, or 1, 2 and 5 times them where it spans less than two."""
+    known = values[np.isfinite(values) & (values > 0)]
+    low, high = np.log10(known.min()), np.log10(known.max())
+    every = max(1, round((high - low) / 6))
+    powers = np.arange(np.floor(low), np.ceil(high) + 1, every)
+    ticks = 10.0**powers if high - low >= 2 else np.outer(10.0**powers, (1, 2, 5)).ravel()
+    return {"tickmode": "array", "tickvals": ticks.tolist(), "ticktext": [_power(tick) for tick in ticks]}
+
+
+def _power(tick: float) -> str:
+    power = round(np.log10(tick))
+    return f"{tick:,.10g}" if 1e-2 <= tick <= 1e4 else f"10<sup>{power}</sup>"
+
+
+def _pale(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.16)"
+
+
+def _shown(tokens: Sequence[str]) -> list[str]:
+    return [{" ": "␣", "\n": "⏎", "<s>": "&lt;s&gt;"}.get(token, token) for token in tokens]

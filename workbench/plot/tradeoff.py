@@ -1,0 +1,178 @@
+"""Kinds of tuning against each other: shares over the budget, effects before and after, and losses by cause.
+
+A kind of tuning keeps its colour in all of them; random units are paler and dotted.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SOFT, TOWARDS, house
+
+STYLE: dict[str, dict[str, Any]] = {
+    "group": {"color": TOWARDS, "symbol": "circle"},
+    "head": {"color": AGAINST, "symbol": "square"},
+    "random group": {"color": "#e3a489", "symbol": "circle-open", "dash": "dot"},
+    "random head": {"color": "#8db6d2", "symbol": "square-open", "dash": "dot"},
+    "attention": {"color": ACCENT, "symbol": "diamond"},
+    "all": {"color": "#5b7f4b", "symbol": "triangle-up"},
+    "base": {"color": INK, "symbol": "x-thin-open"},
+    "published": {"color": SOFT, "symbol": "circle", "dash": "dash"},
+}
+"""Colour, marker and dash of every kind of tuning."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values over places on an axis, with intervals.
+
+    Attributes:
+        name: in the legend.
+        style: a key of `STYLE`.
+        x: places.
+        value: heights.
+        low: lower ends.
+        high: upper ends.
+    """
+
+    name: str
+    style: str
+    x: tuple[float, ...]
+    value: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+def budget_lines(
+    lines: Sequence[Line],
+    ticks: Mapping[float, str],
+    y_title: str,
+    *,
+    reference: float | None = None,
+    last: bool = True,
+) -> go.Figure:
+    """One measure over the budget.
+
+    Args:
+        lines: kinds of tuning; a line of one place is a marker.
+        ticks: texts of the places.
+        y_title: what is measured.
+        reference: a height to mark, such as that of the base model.
+        last: whether to say what the horizontal axis is.
+    """
+    figure = go.Figure()
+    crowd = np.linspace(-0.16, 0.16, len(lines)) if len(lines) > 1 else [0.0]
+    for line, shift in zip(lines, crowd, strict=True):
+        style = STYLE[line.style]
+        error = None
+        if line.low:
+            value = np.array(line.value)
+            error = {
+                "type": "data",
+                "array": np.array(line.high) - value,
+                "arrayminus": value - np.array(line.low),
+                "thickness": 1.2,
+                "width": 0,
+            }
+        figure.add_scatter(
+            x=[x + shift * (line.style != "published") for x in line.x],
+            y=list(line.value),
+            error_y=error,
+            name=line.name,
+            mode="lines+markers" if len(line.x) > 1 else "markers",
+            line={"color": style["color"], "dash": style.get("dash"), "width": 1 if line.style == "published" else 1.8},
+            marker={"color": style["color"], "symbol": style["symbol"], "size": 3 if line.style == "published" else 7},
+            opacity=0.55 if line.style == "published" else 1,
+        )
+    if reference is not None:
+        figure.add_hline(y=reference, layer="below", line={"color": RULE, "width": 1.2, "dash": "dot"})
+    house(figure, height=215)
+    places = list(ticks)
+    span = [min(places) - 0.5, max(places) + 0.5]
+    figure.update_xaxes(
+        tickmode="array",
+        tickvals=places,
+        ticktext=list(ticks.values()),
+        range=span,
+        title="heads tuned" if last else None,
+    )
+    return figure.update_yaxes(title=y_title)
+
+
+def effects_before_after(
+    before: np.ndarray, after: np.ndarray, tuned: np.ndarray, labels: Sequence[str], *, x_title: str = "before tuning"
+) -> go.Figure:
+    """Effects of units after tuning against those before, a dot per unit and training; on the line nothing changed.
+
+    Args:
+        before: `[training, unit]`.
+        after: the same.
+        tuned: which units were tuned.
+        labels: names of the units.
+        x_title: of the horizontal axis.
+    """
+    figure = go.Figure()
+    low = float(min(before.min(), after.min(), 0))
+    high = float(max(before.max(), after.max(), 0))
+    pad = 0.05 * (high - low or 1.0)
+    ends = [low - pad, high + pad]
+    figure.add_scatter(
+        x=ends,
+        y=ends,
+        mode="lines",
+        line={"color": RULE, "width": 1.2, "dash": "dot"},
+        name="unchanged",
+        hoverinfo="skip",
+    )
+    names = np.broadcast_to(np.array(labels, dtype=object), before.shape)
+    for mask, name, colour, size in ((~tuned, "left alone", SOFT, 5), (tuned, "tuned", TOWARDS, 8)):
+        figure.add_scatter(
+            x=before[mask],
+            y=after[mask],
+            mode="markers",
+            name=name,
+            text=names[mask],
+            marker={"color": colour, "size": size, "opacity": 0.65},
+            hovertemplate="%{text}: %{x:.2f} → %{y:.2f}",
+        )
+    house(figure, height=330)
+    figure.update_xaxes(title=x_title, range=ends)
+    return figure.update_yaxes(title="after tuning", range=ends)
+
+
+def losses(rows: Mapping[str, Mapping[str, tuple[float, float, float]]], *, x_title: str) -> go.Figure:
+    """Losses by cause, a row each, with a dot and an interval per measure.
+
+    Args:
+        rows: by cause and measure: value, low, high.
+        x_title: of the horizontal axis.
+    """
+    figure = go.Figure()
+    causes = list(rows)[::-1]
+    measures = list(dict.fromkeys(name for row in rows.values() for name in row))
+    colours = (TOWARDS, AGAINST, ACCENT, INK)
+    for i, measure in enumerate(measures):
+        shift = 0.19 * (i - (len(measures) - 1) / 2)
+        found = [(place, rows[cause][measure]) for place, cause in enumerate(causes) if measure in rows[cause]]
+        value = np.array([numbers[0] for _, numbers in found])
+        figure.add_scatter(
+            x=value,
+            y=[place - shift for place, _ in found],
+            error_x={
+                "type": "data",
+                "array": np.array([numbers[2] for _, numbers in found]) - value,
+                "arrayminus": value - np.array([numbers[1] for _, numbers in found]),
+                "thickness": 1.3,
+                "width": 0,
+            },
+            mode="markers",
+            name=measure,
+            marker={"color": colours[i % len(colours)], "size": 8},
+        )
+    figure.add_vline(x=0, line={"color": SOFT, "width": 1})
+    house(figure, height=90 + 44 * len(causes))
+    figure.update_xaxes(title=x_title)
+    return figure.update_yaxes(tickmode="array", tickvals=list(range(len(causes))), ticktext=causes)

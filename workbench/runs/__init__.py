@@ -1,0 +1,8 @@
+"""Long runs and their results: Datasets that say how they were made, files that are whole or absent, resuming.
+
+Nothing here knows of models: batches that fit into memory, journals of finished pieces, several processes.
+"""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
