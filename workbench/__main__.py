@@ -1,6 +1,8 @@
 """`python -m workbench` is the command line."""
 
+import sys
+
 from workbench.cli.app import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

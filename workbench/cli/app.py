@@ -81,12 +81,14 @@ def figure(
             "question", "choices" and "answer" (an index).
         progress: Show a bar.
     """
-    from workbench.papers import RECIPES, drawing
-    from workbench.papers.samples import read_texts
+    from workbench.papers.catalogue import FIGURES
 
     if name == "list":
-        say("\n".join(f"{recipe.name:40} {recipe.title}" for recipe in RECIPES.values()))
+        say("\n".join(f"{name:40} {title}" for name, title in FIGURES.items()))
         return
+    from workbench.papers import drawing
+    from workbench.papers.samples import read_texts
+
     done = drawing.draw(
         name,
         models or None,

@@ -1,4 +1,4 @@
-from .catalogue import RECIPES as RECIPES
+from .catalogue import FIGURES as FIGURES
 from .catalogue import recipe as recipe
 from .measured import Measured as Measured
 from .measured import measure as measure

@@ -1,21 +1,77 @@
-"""Every figure and table that can be made by name."""
+"""Every figure and table of the papers by name: what it shows, and the module that draws it.
+
+Listing them imports nothing else; `recipe(name)` imports the one module that is needed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from workbench.errors import InputError, suggest
-from workbench.papers.active_dormant import figures as active_dormant
-from workbench.papers.active_dormant import toy_figures as active_dormant_toys
-from workbench.papers.inactive_heads import figures as inactive_heads
-from workbench.papers.kv_groups import figures as sycophancy
-from workbench.papers.kv_groups import tuning_figures as pinpoint
-from workbench.papers.leaf import figures as leaf
-from workbench.papers.leaf import word_problems as leaf_word_problems
-from workbench.papers.requests import Recipe
 
-PAPERS = (sycophancy, pinpoint, active_dormant, active_dormant_toys, inactive_heads, leaf, leaf_word_problems)
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for paper in PAPERS for recipe in paper.RECIPES}
+if TYPE_CHECKING:
+    from workbench.papers.requests import Recipe
+
+_MODULES: dict[str, dict[str, str]] = {
+    "kv_groups.figures": {
+        "sycophancy/contribution-heatmap": "Contribution of heads and KV groups",
+        "sycophancy/layer-sums": "Contribution by layer",
+        "sycophancy/kurtosis-table": "Concentration of the contributions",
+        "sycophancy/head-vs-group": "Whole groups and single heads",
+        "sycophancy/agreement": "Estimate against exact",
+    },
+    "kv_groups.tuning_figures": {
+        "sycophancy/tradeoff-table": "Tuning by group and by head",
+        "sycophancy/ratio-sweep": "Tuning over the share of heads",
+        "sycophancy/before-after-patching": "Effects before tuning and after",
+        "sycophancy/ability-loss": "What costs other abilities",
+    },
+    "active_dormant.figures": {
+        "active-dormant/extreme-tokens": "Sink, drain and peak",
+        "active-dormant/sinks": "Attention sinks by head",
+        "active-dormant/peak": "Coordinates of the peak",
+        "active-dormant/training": "Extreme tokens over training",
+        "active-dormant/domains": "Heads that sleep and wake by domain",
+        "active-dormant/waking-head": "A head asleep and awake",
+        "active-dormant/remedies": "What remedies cost and cure",
+        "active-dormant/peak-sources": "Where the peak is made and unmade",
+    },
+    "active_dormant.toy_figures": {
+        "active-dormant/one-layer": "One layer: attention, values and interventions",
+        "active-dormant/dynamics": "One layer over training",
+        "active-dormant/optimizer-and-attention": "Residual peak by optimizer",
+        "active-dormant/architectures": "Residual peak by structure",
+        "active-dormant/variants": "Sinks in other languages",
+        "active-dormant/theory": "Gradient flow",
+    },
+    "inactive_heads.figures": {
+        "inactive-heads/accuracy-curves": "Accuracy without inactive heads",
+        "inactive-heads/auc-ranks": "Ranks of the scores",
+        "inactive-heads/frequency": "How often each head is inactive",
+        "inactive-heads/domains": "Inactive heads by kind of text",
+        "inactive-heads/training": "Dormant heads over training",
+        "inactive-heads/score-overlap": "Overlap of the scores",
+        "inactive-heads/threshold-transfer": "Thresholds carried elsewhere",
+        "inactive-heads/distances": "Distances between distributions of scores",
+    },
+    "leaf.figures": {
+        "leaf/pruning-gain": "What pruning is worth",
+        "leaf/masking-strategies": "Scores and distillations compared",
+        "leaf/response-level": "Counterfactuals of prompts and responses",
+        "leaf/threshold-sensitivity": "How much to prune",
+        "leaf/case-study": "Where models look before and after",
+        "leaf/objectives": "Every way to distil that was tried",
+        "leaf/published": "LeaF over KD as published",
+    },
+    "leaf.word_problems": {
+        "leaf/word-problems": "What each score's first choice causes",
+    },
+}
+FIGURES: dict[str, str] = {name: title for titles in _MODULES.values() for name, title in titles.items()}
+"""The title of each figure by its name, in the order of the papers."""
 
 
-def recipe(name: str) -> Recipe:
-    """The recipe of a figure.
+def recipe(name: str) -> "Recipe":
+    """How a figure is drawn.
 
     Args:
         name: Such as "sycophancy/layer-sums".
@@ -23,6 +79,8 @@ def recipe(name: str) -> Recipe:
     Raises:
         InputError: there is no such figure.
     """
-    if name not in RECIPES:
-        raise InputError(f"there is no figure {name!r}; {suggest(name, RECIPES)}")
-    return RECIPES[name]
+    for module, titles in _MODULES.items():
+        if name in titles:
+            recipes: tuple[Recipe, ...] = import_module(f"workbench.papers.{module}").RECIPES
+            return next(one for one in recipes if one.name == name)
+    raise InputError(f"there is no figure {name!r}; {suggest(name, FIGURES)}")

@@ -13,7 +13,6 @@ class ModelFigure:
     """A figure of a paper with a row or column per model."""
 
     name: str
-    title: str
     draw: Callable[[Sequence[Source], Order], Drawn]
     models: tuple[str, ...] = ("organism-gqa", "organism-mha")
     pieces: int = 1

@@ -55,11 +55,6 @@ class Recipe(Protocol):
         ...
 
     @property
-    def title(self) -> str:
-        """What it shows, in a few words."""
-        ...
-
-    @property
     def models(self) -> tuple[str, ...]:
         """Drawn where the order names no models."""
         ...

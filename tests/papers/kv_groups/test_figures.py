@@ -5,7 +5,7 @@ import pytest
 
 from tests.papers.synthetic import model
 from workbench.errors import InputError
-from workbench.papers import RECIPES, Measured, recipe
+from workbench.papers import FIGURES, Measured, recipe
 from workbench.papers.kv_groups.figures import kurtosis_columns
 from workbench.patching import statistics
 from workbench.plot import plotted_numbers
@@ -20,7 +20,7 @@ def pair():
 def test_the_paper_s_figures_are_registered():
     tuning = ("tradeoff-table", "ratio-sweep", "before-after-patching", "ability-loss")
     names = [f"sycophancy/{name}" for name in (*NAMES, *tuning)]
-    assert [name for name in RECIPES if name.startswith("sycophancy/")] == names
+    assert [name for name in FIGURES if name.startswith("sycophancy/")] == names
 
 
 @pytest.mark.parametrize("name", NAMES)

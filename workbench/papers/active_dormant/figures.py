@@ -252,12 +252,12 @@ def remedies(sources: Sequence[Source], order: Order) -> Drawn:
 
 
 RECIPES = (
-    ModelFigure("active-dormant/extreme-tokens", "Sink, drain and peak", extreme_tokens),
-    ModelFigure("active-dormant/sinks", "Attention sinks by head", sinks),
-    ModelFigure("active-dormant/peak", "Coordinates of the peak", peak),
-    ModelFigure("active-dormant/training", "Extreme tokens over training", training, ("organism-gqa",)),
-    ModelFigure("active-dormant/domains", "Heads that sleep and wake by domain", domains),
-    ModelFigure("active-dormant/waking-head", "A head asleep and awake", waking_head, ("organism-gqa",)),
-    ModelFigure("active-dormant/remedies", "What remedies cost and cure", remedies, ("organism-gqa",)),
-    ModelFigure("active-dormant/peak-sources", "Where the peak is made and unmade", sources_of_peak),
+    ModelFigure("active-dormant/extreme-tokens", extreme_tokens),
+    ModelFigure("active-dormant/sinks", sinks),
+    ModelFigure("active-dormant/peak", peak),
+    ModelFigure("active-dormant/training", training, ("organism-gqa",)),
+    ModelFigure("active-dormant/domains", domains),
+    ModelFigure("active-dormant/waking-head", waking_head, ("organism-gqa",)),
+    ModelFigure("active-dormant/remedies", remedies, ("organism-gqa",)),
+    ModelFigure("active-dormant/peak-sources", sources_of_peak),
 )

@@ -48,7 +48,6 @@ class ToyFigure:
     """A figure about toy models."""
 
     name: str
-    title: str
     draw: Callable[[], Drawn]
     models: tuple[str, ...] = ()
 
@@ -372,10 +371,10 @@ def retrained_rows() -> dict[str, dict[str, float]]:
 
 
 RECIPES = (
-    ToyFigure("active-dormant/one-layer", "One layer: attention, values and interventions", one_layer),
-    ToyFigure("active-dormant/dynamics", "One layer over training", dynamics),
-    ToyFigure("active-dormant/optimizer-and-attention", "Residual peak by optimizer", optimizer_and_attention),
-    ToyFigure("active-dormant/architectures", "Residual peak by structure", architectures),
-    ToyFigure("active-dormant/variants", "Sinks in other languages", variants),
-    ToyFigure("active-dormant/theory", "Gradient flow", theory),
+    ToyFigure("active-dormant/one-layer", one_layer),
+    ToyFigure("active-dormant/dynamics", dynamics),
+    ToyFigure("active-dormant/optimizer-and-attention", optimizer_and_attention),
+    ToyFigure("active-dormant/architectures", architectures),
+    ToyFigure("active-dormant/variants", variants),
+    ToyFigure("active-dormant/theory", theory),
 )

@@ -357,12 +357,12 @@ def distances_line(found: xr.Dataset) -> str:
 
 
 RECIPES = (
-    ModelFigure("inactive-heads/accuracy-curves", "Accuracy without inactive heads", accuracy_curves),
-    ModelFigure("inactive-heads/auc-ranks", "Ranks of the scores", auc_ranks),
-    ModelFigure("inactive-heads/frequency", "How often each head is inactive", frequency_maps),
-    ModelFigure("inactive-heads/domains", "Inactive heads by kind of text", domain_maps),
-    ModelFigure("inactive-heads/training", "Dormant heads over training", training, EMBEDDED[:1]),
-    ModelFigure("inactive-heads/score-overlap", "Overlap of the scores", score_overlap),
-    ModelFigure("inactive-heads/threshold-transfer", "Thresholds carried elsewhere", threshold_transfer, pieces=3),
-    ModelFigure("inactive-heads/distances", "Distances between distributions of scores", score_distances, EMBEDDED),
+    ModelFigure("inactive-heads/accuracy-curves", accuracy_curves),
+    ModelFigure("inactive-heads/auc-ranks", auc_ranks),
+    ModelFigure("inactive-heads/frequency", frequency_maps),
+    ModelFigure("inactive-heads/domains", domain_maps),
+    ModelFigure("inactive-heads/training", training, EMBEDDED[:1]),
+    ModelFigure("inactive-heads/score-overlap", score_overlap),
+    ModelFigure("inactive-heads/threshold-transfer", threshold_transfer, pieces=3),
+    ModelFigure("inactive-heads/distances", score_distances, EMBEDDED),
 )

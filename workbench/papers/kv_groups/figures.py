@@ -34,7 +34,6 @@ class PatchingFigure:
     """How one figure of the paper is drawn, and what has to be measured for it."""
 
     name: str
-    title: str
     needs: tuple[str, ...]
     draw: Callable[[Sequence[Measured], str], Drawn]
     models: tuple[str, ...] = ("organism-gqa", "organism-mha")
@@ -177,12 +176,11 @@ def _per_model(measured: Sequence[Measured], line: Callable[[Measured], str]) ->
 RECIPES = (
     PatchingFigure(
         "sycophancy/contribution-heatmap",
-        "Contribution of heads and KV groups",
         ("heads", "groups"),
         contribution_heatmap,
     ),
-    PatchingFigure("sycophancy/layer-sums", "Contribution by layer", ("heads",), layer_sums),
-    PatchingFigure("sycophancy/kurtosis-table", "Concentration of the contributions", ("heads",), kurtosis_table),
-    PatchingFigure("sycophancy/head-vs-group", "Whole groups and single heads", ("heads", "groups"), head_vs_group),
-    PatchingFigure("sycophancy/agreement", "Estimate against exact", ("estimate", "exact"), agreement),
+    PatchingFigure("sycophancy/layer-sums", ("heads",), layer_sums),
+    PatchingFigure("sycophancy/kurtosis-table", ("heads",), kurtosis_table),
+    PatchingFigure("sycophancy/head-vs-group", ("heads", "groups"), head_vs_group),
+    PatchingFigure("sycophancy/agreement", ("estimate", "exact"), agreement),
 )

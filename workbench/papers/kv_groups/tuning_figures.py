@@ -308,8 +308,8 @@ def _losses(record: xr.Dataset, kind: Kind) -> dict[str, tuple[float, float, flo
 
 
 RECIPES = (
-    ModelFigure("sycophancy/tradeoff-table", "Tuning by group and by head", tradeoff_table),
-    ModelFigure("sycophancy/ratio-sweep", "Tuning over the share of heads", ratio_sweep),
-    ModelFigure("sycophancy/before-after-patching", "Effects before tuning and after", before_after),
-    ModelFigure("sycophancy/ability-loss", "What costs other abilities", ability_loss, ("organism-gqa",)),
+    ModelFigure("sycophancy/tradeoff-table", tradeoff_table),
+    ModelFigure("sycophancy/ratio-sweep", ratio_sweep),
+    ModelFigure("sycophancy/before-after-patching", before_after),
+    ModelFigure("sycophancy/ability-loss", ability_loss, ("organism-gqa",)),
 )

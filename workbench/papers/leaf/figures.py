@@ -343,16 +343,16 @@ def _with_intervals(apart: xr.Dataset, arm: str, found: xr.Dataset) -> str:
     return "; ".join(f"{mean:+.3f} ({low:+.3f} to {high:+.3f}) in {r}" for r, (mean, low, high) in rows.items())
 
 
-def _recipe(name: str, title: str, draw: Callable[[], Drawn]) -> ToyFigure:
-    return ToyFigure(f"leaf/{name}", title, draw)
+def _recipe(name: str, draw: Callable[[], Drawn]) -> ToyFigure:
+    return ToyFigure(f"leaf/{name}", draw)
 
 
 RECIPES = (
-    _recipe("pruning-gain", "What pruning is worth", pruning_gain),
-    _recipe("masking-strategies", "Scores and distillations compared", masking_strategies),
-    _recipe("response-level", "Counterfactuals of prompts and responses", response_level),
-    _recipe("threshold-sensitivity", "How much to prune", threshold_sensitivity),
-    _recipe("case-study", "Where models look before and after", case_study),
-    _recipe("objectives", "Every way to distil that was tried", objectives),
-    _recipe("published", "LeaF over KD as published", as_published),
+    _recipe("pruning-gain", pruning_gain),
+    _recipe("masking-strategies", masking_strategies),
+    _recipe("response-level", response_level),
+    _recipe("threshold-sensitivity", threshold_sensitivity),
+    _recipe("case-study", case_study),
+    _recipe("objectives", objectives),
+    _recipe("published", as_published),
 )

@@ -77,6 +77,4 @@ def draw(sources: Sequence[Source], order: Order) -> Drawn:
     return Drawn(causal_check(checked, title=title), line(checked))
 
 
-RECIPES = (
-    ModelFigure("leaf/word-problems", "What each score's first choice causes", draw, ("organism-mqa", "organism-gqa")),
-)
+RECIPES = (ModelFigure("leaf/word-problems", draw, ("organism-mqa", "organism-gqa")),)
