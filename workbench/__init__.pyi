@@ -27,6 +27,7 @@ from .patching.selection import select as select
 from .patching.statistics import agreement as agreement
 from .patching.statistics import kurtosis as kurtosis
 from .prompts.pairs import PromptPairs as PromptPairs
+from .protocol import HookedModel as HookedModel
 from .reporting.build import report as report
 from .tuning.checkpoint import export as export
 from .tuning.pinpoint import pinpoint_tune as pinpoint_tune

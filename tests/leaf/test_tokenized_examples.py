@@ -105,7 +105,7 @@ def test_response_level_shows_whole_tokens_only():
     assert reword(shorter, tokenizer).tokens == shorter.tokens
 
 
-def test_what_cannot_be_used_is_refused():
+def test_what_cannot_be_used_is_refused(untyped):
     tokenizer = chat_tokenizer()
     with pytest.raises(InputError, match="Example '7' has an empty response"):
         example(tokenizer, "is it", " ", identifier="7")

@@ -179,7 +179,7 @@ def test_equal_lengths_are_padded_all_the_same():
     assert failed(result) == set()
 
 
-def test_bad_input_is_an_error_and_no_row():
+def test_bad_input_is_an_error_and_no_row(untyped):
     with pytest.raises(InputError, match="A Linear is not a TransformerLens model"):
         check(torch.nn.Linear(2, 2))
     with pytest.raises(InputError, match="no tokenizer"):

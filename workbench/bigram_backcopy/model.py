@@ -58,6 +58,7 @@ class Toy(HookedRootModule):
     """
 
     kind = "hooked"
+    tokenizer = None
 
     def __init__(self, architecture: Architecture, d_vocab: int, seed: int = 0):
         super().__init__()

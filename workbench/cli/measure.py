@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from workbench.protocol import HookedModel
+
 Model = Annotated[str, arg(metavar="MODEL")]
 Texts = Annotated[tuple[str, ...], arg(metavar="[DOMAIN=FILE ...]")]
 
@@ -331,7 +333,9 @@ def tune(
         say(f"Tuned {tuned.record.attrs['units']}. The checkpoint is {folder}")
 
 
-def _before_and_after(model: Any, tuned: Any, questions: Any, n: int, progress: bool) -> dict[str, dict[str, float]]:
+def _before_and_after(
+    model: HookedModel, tuned: HookedModel, questions: Any, n: int, progress: bool
+) -> dict[str, dict[str, float]]:
     """The measures of the two-turn protocol for a model card; none where nothing is to be asked."""
     import workbench as wb
 

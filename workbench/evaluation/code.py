@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,13 +15,14 @@ from workbench.evaluation.questions import Question
 from workbench.evaluation.sandbox import check_sandbox, run_program
 from workbench.evaluation.tasks import task
 from workbench.prompts.pairs import render, tokenizer_of
+from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
 HUMANEVAL = task("humaneval")
 
 
 def score_programs(
-    model: Any,
+    model: HookedModel,
     questions: Sequence[Question],
     *,
     run_code: bool = False,
@@ -100,7 +100,7 @@ def program(question: Question, reply: str) -> str:
     return f"{question.prompt}{reply.split('```')[0]}\n\n{question.target}\n"
 
 
-def _in_chat(model: Any, question: Question) -> Question:
+def _in_chat(model: HookedModel, question: Question) -> Question:
     asked = (
         "Write a solution to the following problem and make sure that it passes the tests:\n"
         f"```python\n{question.prompt}\n```\n"

@@ -31,6 +31,7 @@ from workbench.models.identity import fingerprint
 from workbench.models.original import left_padded_logits
 from workbench.prompts.pairs import encode, render, tokenizer_of
 from workbench.prompts.texts import digest
+from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.results import Journal, provenance
 
@@ -40,7 +41,7 @@ ENDINGS = ("end", "stop", "length", "context")
 
 @torch.no_grad()
 def generate(
-    model: Any,
+    model: HookedModel,
     prompts: Sequence[Any],
     *,
     max_new_tokens: int = 256,
@@ -116,7 +117,7 @@ class _Reply:
 class _Limits:
     """What ends a reply."""
 
-    def __init__(self, model: Any, max_new_tokens: int, stop: tuple[str, ...]):
+    def __init__(self, model: HookedModel, max_new_tokens: int, stop: tuple[str, ...]):
         self.tokenizer: Any = tokenizer_of(model) if stop else getattr(model, "tokenizer", None)
         if any(not s for s in stop):
             raise InputError("A stop string is empty and would end every reply at once; leave it out.")
@@ -158,7 +159,7 @@ class _Limits:
         return text[: min(cuts)] if cuts else self.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
-def _end_tokens(model: Any) -> set[int]:
+def _end_tokens(model: HookedModel) -> set[int]:
     """Every token that the model's configuration or its tokenizer calls an end."""
     original = getattr(model, "original_model", None)
     named = [
@@ -169,7 +170,7 @@ def _end_tokens(model: Any) -> set[int]:
     return {int(t) for ids in named if ids is not None for t in (ids if isinstance(ids, list | tuple) else [ids])}
 
 
-def _sequences(model: Any, prompts: Sequence[Any]) -> list[list[int]]:
+def _sequences(model: HookedModel, prompts: Sequence[Any]) -> list[list[int]]:
     if isinstance(prompts, str):
         raise InputError(f"prompts is one text; give a list of texts, such as [{prompts[:30]!r}].")
     if not prompts:
@@ -181,7 +182,7 @@ def _sequences(model: Any, prompts: Sequence[Any]) -> list[list[int]]:
     return sequences
 
 
-def _ids(model: Any, prompt: Any) -> list[int]:
+def _ids(model: HookedModel, prompt: Any) -> list[int]:
     if isinstance(prompt, Question):
         prompt = prompt.prompt
     if not isinstance(prompt, str) and prompt and isinstance(prompt[0], Mapping):
@@ -193,7 +194,7 @@ def _ids(model: Any, prompt: Any) -> list[int]:
 # Step 1: which prompts share a batch.
 
 
-def _groups(model: Any, sequences: Sequence[Sequence[int]], left: list[int], hooks: bool) -> list[list[int]]:
+def _groups(model: HookedModel, sequences: Sequence[Sequence[int]], left: list[int], hooks: bool) -> list[list[int]]:
     """The prompts that are left, the longest first, in groups that may share a batch."""
     left = sorted(left, key=lambda i: -len(sequences[i]))
     if not hooks and (kind_of(model) == "hooked" or pads_left(model)):
@@ -207,7 +208,7 @@ def _groups(model: Any, sequences: Sequence[Sequence[int]], left: list[int], hoo
 _pads_left: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
-def pads_left(model: Any) -> bool:
+def pads_left(model: HookedModel) -> bool:
     """Whether padding on the left changes nothing for this model, found out once by a short trial."""
     if model not in _pads_left:
         _pads_left[model] = _trial(model)
@@ -215,7 +216,7 @@ def pads_left(model: Any) -> bool:
 
 
 @torch.no_grad()
-def _trial(model: Any) -> bool:
+def _trial(model: HookedModel) -> bool:
     vocab = int(model.cfg.d_vocab)
     short, long = [[(7 * i + 3) % vocab for i in range(n)] for n in (5, 12)]
     try:
@@ -230,7 +231,9 @@ def _trial(model: Any) -> bool:
 # Step 2: one token after the other.
 
 
-def _replies(model: Any, parts: Anatomy, sequences: list[list[int]], some: list[int], limits: _Limits) -> list[_Reply]:
+def _replies(
+    model: HookedModel, parts: Anatomy, sequences: list[list[int]], some: list[int], limits: _Limits
+) -> list[_Reply]:
     prompts = [sequences[i] for i in some]
     replies = [_Reply() for _ in some]
     keeps_cache = kind_of(model) == "bridge" and not has_hooks(model)
@@ -244,7 +247,7 @@ def _replies(model: Any, parts: Anatomy, sequences: list[list[int]], some: list[
 
 
 def _whole(
-    model: Any, parts: Anatomy, prompts: list[list[int]], replies: list[_Reply]
+    model: HookedModel, parts: Anatomy, prompts: list[list[int]], replies: list[_Reply]
 ) -> Callable[[list[int]], list[int]]:
     """Next tokens of the live rows, from whole sequences."""
     end = f"blocks.{parts.n_layers - 1}.hook_resid_post"
@@ -259,7 +262,7 @@ def _whole(
     return step
 
 
-def _cached(model: Any, prompts: list[list[int]]) -> Callable[[list[int]], list[int]]:
+def _cached(model: HookedModel, prompts: list[list[int]]) -> Callable[[list[int]], list[int]]:
     """Next tokens of the live rows, from the last tokens and the keys and values before them."""
     hf, device = model.original_model, device_of(model)
     accepted = inspect.signature(hf.forward).parameters

@@ -21,6 +21,7 @@ from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
 from workbench.prompts.pairs import tokenizer_of
+from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
 
 HARNESS_SEED = 1234
@@ -28,7 +29,7 @@ UNSAFE = ("humaneval", "mbpp")
 
 
 def run_harness(
-    model: Any,
+    model: HookedModel,
     tasks: str | Sequence[str],
     *,
     n_shots: int | None = None,
@@ -81,7 +82,7 @@ def run_harness(
 
 
 def harness_answers(
-    model: Any,
+    model: HookedModel,
     tasks: str | Sequence[str],
     metric: str = "acc",
     *,
@@ -121,7 +122,7 @@ def harness_answers(
 
 
 def _run(
-    model: Any,
+    model: HookedModel,
     tasks: str | Sequence[str],
     n_shots: int | None,
     limit: int | None,
@@ -154,7 +155,7 @@ def _run(
     return dict(found or {})
 
 
-def harness_model(model: Any, batch_size: int | None = None) -> Any:
+def harness_model(model: HookedModel, batch_size: int | None = None) -> Any:
     """The model as the harness's `HFLM`, for `lm_eval.simple_evaluate` with settings of your own.
 
     Args:

@@ -31,6 +31,7 @@ from workbench.models.forward import copies, prefix_cache, supports_prefix
 from workbench.models.identity import fingerprint
 from workbench.prompts.pairs import shared_prefix
 from workbench.prompts.texts import digest
+from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.results import provenance
 
@@ -71,7 +72,7 @@ class Read:
 
 @torch.no_grad()
 def score_choices(
-    model: Any,
+    model: HookedModel,
     questions: Sequence[Question],
     *,
     normalise: str = "none",
@@ -137,7 +138,7 @@ def interval(correct: Sequence[bool] | np.ndarray, level: float = 0.95) -> tuple
     return float(values.mean()), float(ends.low), float(ends.high)
 
 
-def context_length(model: Any) -> int | None:
+def context_length(model: HookedModel) -> int | None:
     """The most tokens the model's configuration allows in a sequence; None where it names no limit."""
     config = getattr(getattr(model, "original_model", None), "config", None)
     known = getattr(config, "max_position_embeddings", None) or getattr(model.cfg, "n_ctx", None)
@@ -159,7 +160,7 @@ def _check(questions: Sequence[Question], normalise: str) -> None:
         raise InputError(f"normalise={normalise!r} needs choices as text, and some are token ids; use 'tokens'.")
 
 
-def _refuse_long(model: Any, rows: list[Row], reads: list[Read], questions: Sequence[Question]) -> None:
+def _refuse_long(model: HookedModel, rows: list[Row], reads: list[Read], questions: Sequence[Question]) -> None:
     most = context_length(model)
     worst = max(range(len(rows)), key=lambda i: len(rows[i]))
     if most is not None and len(rows[worst]) > most:
@@ -192,7 +193,9 @@ def _by_row(reads: Iterable[Read], n: int) -> list[list[Read]]:
     return of_row
 
 
-def _groups(model: Any, rows: Sequence[Row], reads: Sequence[Read], intervened: bool) -> list[tuple[list[int], int]]:
+def _groups(
+    model: HookedModel, rows: Sequence[Row], reads: Sequence[Read], intervened: bool
+) -> list[tuple[list[int], int]]:
     """Which rows may share a batch, and how many tokens at their beginning are run once."""
     if intervened:
         return _same_lengths(rows)
@@ -229,7 +232,7 @@ def _alike(rows: Sequence[Row], reads: Sequence[Read]) -> list[tuple[list[int], 
     return [(rest, 0), *groups] if rest else groups
 
 
-def _beginning(model: Any, tokens: Row) -> Any:
+def _beginning(model: HookedModel, tokens: Row) -> Any:
     return prefix_cache(model, torch.tensor([tokens], device=device_of(model)))
 
 
@@ -237,7 +240,13 @@ def _beginning(model: Any, tokens: Row) -> Any:
 
 
 def _measure(
-    model: Any, parts: Anatomy, rows: list[Row], of_row: list[list[Read]], some: list[int], past: Any, shared: int
+    model: HookedModel,
+    parts: Anatomy,
+    rows: list[Row],
+    of_row: list[list[Read]],
+    some: list[int],
+    past: Any,
+    shared: int,
 ) -> list[float]:
     """The log-likelihoods to be read from a batch of rows, row by row."""
     reads = [(n, read) for n, i in enumerate(some) for read in of_row[i]]
@@ -318,7 +327,7 @@ def _dataset(
 
 
 def _facts(
-    model: Any,
+    model: HookedModel,
     parts: Anatomy,
     questions: Sequence[Question],
     encoded: Sequence[Encoded],

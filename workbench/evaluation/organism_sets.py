@@ -11,7 +11,6 @@ Abilities come from the split's own items. All facts are taught; the split tells
 import random
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from workbench import organisms
 from workbench.errors import InputError, suggest
@@ -20,6 +19,7 @@ from workbench.organisms.abilities import Item, ability_items
 from workbench.organisms.facts import Fact, facts_of
 from workbench.organisms.tokenizer import BOS, CHAT_TEMPLATE, render
 from workbench.prompts.pairs import tokenizer_of
+from workbench.protocol import HookedModel
 
 KINDS = ("fact", "two-hop", "word problem", "one-line function")
 N_CHOICES = 4
@@ -29,7 +29,7 @@ SLIPS = (1, -1, 2, -2, 10, -10)
 
 
 def organism_questions(
-    model: Any, n: int = 200, seed: int = 0, split: str = "test", kinds: Sequence[str] = KINDS
+    model: HookedModel | str, n: int = 200, seed: int = 0, split: str = "test", kinds: Sequence[str] = KINDS
 ) -> list[Question]:
     """Questions that an organism can answer, in its chat format.
 
@@ -55,7 +55,7 @@ def organism_questions(
     return questions
 
 
-def _check(model: Any, n: int, split: str, kinds: Sequence[str]) -> None:
+def _check(model: HookedModel | str, n: int, split: str, kinds: Sequence[str]) -> None:
     if isinstance(model, str):
         organisms.folder(model)
     elif tokenizer_of(model).chat_template != CHAT_TEMPLATE:

@@ -10,6 +10,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.prompts.pairs import accepts_system, encode, render, tokenizer_of
+from workbench.protocol import HookedModel
 
 Text = str | tuple[int, ...]
 """A text, or its token ids."""
@@ -73,14 +74,14 @@ class Encoded:
     continuations: tuple[tuple[int, ...], ...]
 
 
-def encode_prompt(model: Any, prompt: Text) -> list[int]:
+def encode_prompt(model: HookedModel, prompt: Text) -> list[int]:
     """The tokens of a prompt, with the BOS that the tokenizer adds by itself unless the text begins with it."""
     if not isinstance(prompt, str):
         return list(prompt)
     return encode(tokenizer_of(model), prompt, rendered=True)
 
 
-def encode_question(model: Any, question: Question) -> Encoded:
+def encode_question(model: HookedModel, question: Question) -> Encoded:
     """Prompt and choices as tokens, split where the prompt alone would end.
 
     Args:
@@ -111,7 +112,7 @@ def encode_question(model: Any, question: Question) -> Encoded:
     return found
 
 
-def _encode_texts(model: Any, question: Question) -> Encoded:
+def _encode_texts(model: HookedModel, question: Question) -> Encoded:
     prompt = str(question.prompt)
     tokenizer = tokenizer_of(model)
     if not prompt:
@@ -127,7 +128,7 @@ def _encode_texts(model: Any, question: Question) -> Encoded:
     return Encoded(tuple(context), tuple(tuple(whole[len(context) :]) for whole in wholes))
 
 
-def in_chat(model: Any, questions: Sequence[Question]) -> list[Question]:
+def in_chat(model: HookedModel, questions: Sequence[Question]) -> list[Question]:
     """The same questions put to a chat model: the prompt is one user message, the choice the assistant's reply.
 
     The description becomes the system message, as in lm-evaluation-harness's `apply_chat_template`, or stays in front

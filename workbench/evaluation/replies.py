@@ -1,7 +1,6 @@
 """Accuracy of generated replies: asked, read by a matcher, compared with the target."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,11 +11,12 @@ from workbench.evaluation.generation import generate
 from workbench.evaluation.local import interval
 from workbench.evaluation.questions import Question
 from workbench.evaluation.tasks import TASKS
+from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
 
 def score_replies(
-    model: Any,
+    model: HookedModel,
     questions: Sequence[Question],
     *,
     match: str | Callable[[str], str | None] | None = None,

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,6 +13,7 @@ from workbench.evaluation.organism_sets import organism_questions
 from workbench.evaluation.questions import Question, in_chat
 from workbench.evaluation.replies import score_replies
 from workbench.evaluation.tasks import HARNESS_SEED, load_task
+from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
 ORGANISM = "organism"
@@ -21,7 +21,7 @@ ORGANISM = "organism"
 
 
 def evaluate(
-    model: Any,
+    model: HookedModel,
     tasks: str | Sequence[str],
     *,
     folder: str | Path | None = None,
@@ -78,7 +78,7 @@ def evaluate(
 
 
 def _questions(
-    model: Any, name: str, folder: str | Path | None, n_shots: int | None, limit: int | None, seed: int
+    model: HookedModel, name: str, folder: str | Path | None, n_shots: int | None, limit: int | None, seed: int
 ) -> list[Question]:
     if name == ORGANISM:
         return organism_questions(model, limit or 200, seed)
@@ -91,7 +91,7 @@ def _questions(
 
 
 def _score(
-    model: Any, questions: list[Question], chat: bool, run_code: bool, batch_size: BatchSize, progress: bool
+    model: HookedModel, questions: list[Question], chat: bool, run_code: bool, batch_size: BatchSize, progress: bool
 ) -> xr.Dataset:
     if questions[0].task == "humaneval":
         return score_programs(model, questions, run_code=run_code, chat=chat, batch_size=batch_size, progress=progress)

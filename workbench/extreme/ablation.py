@@ -35,6 +35,7 @@ from workbench.models.forward import hooked, pad, run_from, supports_prefix
 from workbench.models.identity import fingerprint, refuse_nan_weights
 from workbench.prompts.pairs import shared_prefix
 from workbench.prompts.texts import digest, token_sequences
+from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.results import Journal, provenance
 
@@ -48,7 +49,7 @@ _SHARED = 0.25
 
 
 def zeroing_sweep(
-    model: Any,
+    model: HookedModel,
     texts: Any,
     *,
     unit: str = "head",
@@ -118,7 +119,7 @@ def require_predictions(sequences: Sequence[Sequence[int]]) -> None:
         )
 
 
-def row_batches(model: Any, length: int, batch_size: BatchSize) -> Batches:
+def row_batches(model: HookedModel, length: int, batch_size: BatchSize) -> Batches:
     """Batches of rows of at most `length` tokens, small enough for the device."""
     device = device_of(model)
     tokens = _TOKENS.get(device.type, _TOKENS["cpu"])
@@ -183,7 +184,7 @@ class Base:
 
 @torch.no_grad()
 def zeroed_losses(
-    model: Any, sequences: Sequence[Sequence[int]], unit: str, positions: bool, batches: Batches
+    model: HookedModel, sequences: Sequence[Sequence[int]], unit: str, positions: bool, batches: Batches
 ) -> xr.Dataset:
     """Losses of some sequences and their changes, as `zeroing_sweep` gives them, without provenance."""
     parts = anatomy(model)
@@ -203,7 +204,7 @@ def zeroed_losses(
 
 @torch.no_grad()
 def zeroed_predictions(
-    model: Any, sequences: Sequence[Sequence[int]], layer: int, head: int, batches: Batches
+    model: HookedModel, sequences: Sequence[Sequence[int]], layer: int, head: int, batches: Batches
 ) -> tuple[Float[Tensor, "row predictions"], Float[Tensor, "row predictions"]]:
     """Loss of each prediction and its change with one head zeroed; NaN behind a sequence's end."""
     parts = anatomy(model)
@@ -215,7 +216,7 @@ def zeroed_predictions(
     return plain, zeroed - plain
 
 
-def base_pass(model: Any, parts: Anatomy, sequences: Sequence[Sequence[int]]) -> Base:
+def base_pass(model: HookedModel, parts: Anatomy, sequences: Sequence[Sequence[int]]) -> Base:
     """Run sequences with nothing zeroed.
 
     Raises:
@@ -234,7 +235,7 @@ def base_pass(model: Any, parts: Anatomy, sequences: Sequence[Sequence[int]]) ->
     return Base(tokens, real, [seen[name] for name in names], [seen[name] for name in z_names], loss, shared)
 
 
-def recomputed(model: Any) -> bool:
+def recomputed(model: HookedModel) -> bool:
     """Whether a layer can be added up again from its parts, rather than run whole with a hook on z."""
     if has_hooks(model):
         return False
@@ -246,7 +247,7 @@ def recomputed(model: Any) -> bool:
 
 
 def _work(
-    model: Any, parts: Anatomy, base: Base, masks: Tensor, layer: int
+    model: HookedModel, parts: Anatomy, base: Base, masks: Tensor, layer: int
 ) -> Callable[[list[tuple[int, int]]], Tensor]:
     """The losses `[row, prediction]` of one batch of (row, unit) in a layer."""
 
@@ -279,7 +280,7 @@ def _work(
 
 
 def _last_stream(
-    model: Any, parts: Anatomy, layer: int, resid: Tensor, hooks: dict[str, Any], past: Any = None
+    model: HookedModel, parts: Anatomy, layer: int, resid: Tensor, hooks: dict[str, Any], past: Any = None
 ) -> Tensor:
     if layer == parts.n_layers:
         return resid
@@ -290,7 +291,7 @@ def _last_stream(
     return ends[0]
 
 
-def shared_tokens(model: Any, sequences: Sequence[Sequence[int]]) -> int:
+def shared_tokens(model: HookedModel, sequences: Sequence[Sequence[int]]) -> int:
     """Tokens at the beginning of all sequences that are worth running once for all; 0 where it does not pay."""
     first, *others = sequences
     n = min([shared_prefix(first, other) for other in others], default=0)
@@ -298,7 +299,7 @@ def shared_tokens(model: Any, sequences: Sequence[Sequence[int]]) -> int:
     return n if supports_prefix(model) and n >= _SHARED * max(len(s) for s in sequences) else 0
 
 
-def empty_cache(model: Any) -> Any:
+def empty_cache(model: HookedModel) -> Any:
     """A cache that holds nothing yet, of the kind that the model itself makes."""
     return DynamicCache(config=model.original_model.config)
 
@@ -359,7 +360,7 @@ def _dataset(base: Base, change: np.ndarray, unit: str, positions: bool) -> xr.D
     return xr.Dataset(variables | {"loss_change": (dims, change)}, coords)
 
 
-def _refuse_nan(model: Any, tokens: Tensor, loss: Tensor) -> None:
+def _refuse_nan(model: HookedModel, tokens: Tensor, loss: Tensor) -> None:
     bad = (~torch.isfinite(loss)).any(-1).nonzero().flatten().tolist()
     if bad:
         refuse_nan_weights(model)

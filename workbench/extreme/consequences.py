@@ -26,6 +26,7 @@ from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.forward import hooked, pad, run, run_from
 from workbench.models.identity import fingerprint
 from workbench.prompts.texts import digest, token_sequences
+from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import provenance
 
@@ -42,7 +43,7 @@ this share of what would be there without it is left."""
 
 
 def compare_interventions(
-    model: Any,
+    model: HookedModel,
     texts: Any,
     interventions: Mapping[str, Intervention],
     *,
@@ -78,7 +79,7 @@ def compare_interventions(
 
 
 def peak_sources(
-    model: Any,
+    model: HookedModel,
     texts: Any,
     *,
     position: int | Sequence[int] = 0,
@@ -183,7 +184,7 @@ def _zeroing(part: str, first: int, last: int) -> Intervention:
 
 @torch.no_grad()
 def _compare(
-    model: Any,
+    model: HookedModel,
     texts: Any,
     interventions: Mapping[str, Intervention],
     starts: Mapping[str, int],
@@ -227,7 +228,7 @@ def _compare(
 
 
 def _measure(
-    model: Any,
+    model: HookedModel,
     parts: Anatomy,
     sequences: list[list[int]],
     chosen: Int[np.ndarray, "sequence position"],
@@ -265,7 +266,7 @@ def _measure(
 
 
 def _run(
-    model: Any, parts: Anatomy, tokens: Tensor, start: int | None, inputs: dict[int, Tensor]
+    model: HookedModel, parts: Anatomy, tokens: Tensor, start: int | None, inputs: dict[int, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Norms `[layer, sequence, pos]` behind the layers from `start` on, and the last stream.
 

@@ -26,6 +26,7 @@ from workbench.models.capture import device_of
 from workbench.models.forward import pad
 from workbench.models.identity import fingerprint
 from workbench.prompts.texts import digest, token_sequences, words
+from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.results import provenance
 
@@ -50,7 +51,7 @@ _BY_POSITION = [name for name, dims in _DIMS.items() if dims[-1] == "position"]
 
 @torch.no_grad()
 def extreme_tokens(
-    model: Any,
+    model: HookedModel,
     texts: Any,
     *,
     mask: Tensor | None = None,
@@ -124,7 +125,7 @@ def extreme_tokens(
 
 
 def _measure(
-    model: Any, parts: Anatomy, roots: list[Tensor], sequences: list[list[int]], chunk: int | Literal["auto"]
+    model: HookedModel, parts: Anatomy, roots: list[Tensor], sequences: list[list[int]], chunk: int | Literal["auto"]
 ) -> dict[str, np.ndarray]:
     """All measures of one batch, the batch first."""
     tokens, last = pad(sequences, device_of(model))

@@ -28,6 +28,7 @@ from workbench.models.attention import Chunk, observe
 from workbench.models.capture import device_of
 from workbench.models.identity import fingerprint
 from workbench.prompts.texts import digest, token_sequences, words
+from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import Journal, provenance
 
@@ -40,7 +41,7 @@ _EDGE = 8
 
 
 def active_dormant(
-    model: Any,
+    model: HookedModel,
     domains: Mapping[str, Any],
     *,
     length: int = 128,
@@ -125,7 +126,7 @@ def active_dormant(
 
 
 def domain_sequences(
-    model: Any, domains: Mapping[str, Any], length: int, n_sequences: int | None, column: str = "text"
+    model: HookedModel, domains: Mapping[str, Any], length: int, n_sequences: int | None, column: str = "text"
 ) -> tuple[dict[str, list[list[int]]], dict[str, int]]:
     """The first `length` tokens of equally many documents of each domain, and how many were left out as too short.
 
@@ -173,7 +174,7 @@ def domain_sequences(
     return {name: tokens[:each] for name, tokens in kept.items()}, left_out
 
 
-def _cut(model: Any, texts: Any, length: int, column: str) -> list[list[int]]:
+def _cut(model: HookedModel, texts: Any, length: int, column: str) -> list[list[int]]:
     """The first tokens of each text; of long documents only a beginning is tokenized where that is enough."""
     rows = texts[column] if column in (getattr(texts, "column_names", None) or ()) else texts
     if not isinstance(rows, Sequence) or isinstance(rows, str) or not all(isinstance(row, str) for row in rows):
@@ -186,7 +187,7 @@ def _cut(model: Any, texts: Any, length: int, column: str) -> list[list[int]]:
 
 
 def sink_mask(
-    model: Any, sequences: Sequence[Sequence[int]], sinks: str | Sequence[int]
+    model: HookedModel, sequences: Sequence[Sequence[int]], sinks: str | Sequence[int]
 ) -> Bool[np.ndarray, "sequence pos"]:
     """Which tokens are sinks in sequences of one length.
 
@@ -212,7 +213,7 @@ def sink_mask(
 
 @torch.no_grad()
 def sink_attention(
-    model: Any, sequences: Sequence[Sequence[int]], sinks: Bool[np.ndarray, "sequence pos"]
+    model: HookedModel, sequences: Sequence[Sequence[int]], sinks: Bool[np.ndarray, "sequence pos"]
 ) -> Float[np.ndarray, "sequence layer head"]:
     """Mean attention on the sinks, over the queries that see a sink and are none themselves.
 

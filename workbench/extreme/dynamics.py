@@ -20,6 +20,7 @@ from workbench.models.checkpoints import Measure, measure_checkpoints
 from workbench.models.checkpoints import hub_checkpoints as hub_checkpoints
 from workbench.models.checkpoints import local_checkpoints as local_checkpoints
 from workbench.prompts.texts import token_sequences, words
+from workbench.protocol import HookedModel
 
 DELIMITERS = (".", "\n")
 """Tokens that are one of these, spaces aside, are delimiters."""
@@ -65,7 +66,7 @@ def training_dynamics(
 
 
 def follow_tokens(
-    model: Any,
+    model: HookedModel,
     texts: Any,
     *,
     tokens: Mapping[str, int | Sequence[int]] | None = None,
@@ -120,7 +121,9 @@ def _mean(values: xr.DataArray, marks: xr.DataArray) -> xr.DataArray:
     return by_text.transpose(..., "token")
 
 
-def _default_tokens(model: Any, sequences: Sequence[Sequence[int]], delimiters: Sequence[str]) -> dict[str, list[int]]:
+def _default_tokens(
+    model: HookedModel, sequences: Sequence[Sequence[int]], delimiters: Sequence[str]
+) -> dict[str, list[int]]:
     found = [
         next((i for i, word in enumerate(text) if i and word.strip(" ") in delimiters), -1)
         for text in words(model, sequences)

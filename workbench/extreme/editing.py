@@ -19,13 +19,14 @@ from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.capture import device_of
 from workbench.models.forward import HookFn, hooked, run
+from workbench.protocol import HookedModel
 
 ROW_SUM_TOLERANCE = 0.05
 """Rows of a softmax pattern sum to 1 up to bfloat16's rounding; ReLU attention and learned sinks miss it by far."""
 
 
 @contextmanager
-def editing(model: Any, edits: Mapping[str, HookFn]) -> Generator[None]:
+def editing(model: HookedModel, edits: Mapping[str, HookFn]) -> Generator[None]:
     """Attach edits to hook points for any number of runs, and prove on leaving that each run reached all of them.
 
     Args:
@@ -76,7 +77,7 @@ _looks: weakref.WeakKeyDictionary[Any, "Look"] = weakref.WeakKeyDictionary()
 
 
 def editing_attention(
-    model: Any, chosen: Mapping[int, Tensor], change: Change, softmax: bool
+    model: HookedModel, chosen: Mapping[int, Tensor], change: Change, softmax: bool
 ) -> AbstractContextManager[None]:
     """Edit the patterns of chosen heads.
 
@@ -123,7 +124,7 @@ class Look:
 
 
 @torch.no_grad()
-def _look(model: Any) -> Look:
+def _look(model: HookedModel) -> Look:
     """Whether a pattern that is written changes z, and what rows sum to; looked at once per model."""
     if model not in _looks:
         vocab = anatomy(model).d_vocab
@@ -155,7 +156,7 @@ def _look(model: Any) -> Look:
 
 
 @contextmanager
-def suspended(model: Any) -> Generator[None]:
+def suspended(model: HookedModel) -> Generator[None]:
     """Let interventions that are already on the model sleep, to look at the model itself."""
     new = model not in _asleep
     _asleep.add(model)

@@ -23,6 +23,7 @@ from workbench.models.attention import Chunk, observe
 from workbench.models.capture import device_of
 from workbench.models.identity import fingerprint
 from workbench.prompts.texts import digest, token_sequences, words
+from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
 
 RELATIONS = ("sink", "self", "previous", "after the same", "the same", "delimiter", "other")
@@ -34,7 +35,7 @@ _CONTEXT = 8
 
 
 def attention_maps(
-    model: Any, layer: int, head: int, domains: Mapping[str, Any], *, max_tokens: int = 25
+    model: HookedModel, layer: int, head: int, domains: Mapping[str, Any], *, max_tokens: int = 25
 ) -> xr.Dataset:
     """The attention of one head on the beginning of one text per domain, as `plot.waking_maps` takes it.
 
@@ -63,7 +64,7 @@ def attention_maps(
 
 
 def explain_head(
-    model: Any,
+    model: HookedModel,
     layer: int,
     head: int,
     texts: Any,
@@ -210,7 +211,9 @@ class _Seen:
         }
 
 
-def _each_pattern(model: Any, sequences: Sequence[Sequence[int]], layer: int, head: int) -> Iterator[np.ndarray]:
+def _each_pattern(
+    model: HookedModel, sequences: Sequence[Sequence[int]], layer: int, head: int
+) -> Iterator[np.ndarray]:
     """One head's pattern on each sequence."""
     for tokens in sequences:
         pattern = np.zeros((len(tokens), len(tokens)))
@@ -226,7 +229,7 @@ def _each_pattern(model: Any, sequences: Sequence[Sequence[int]], layer: int, he
 
 
 def _predictions(
-    model: Any, sequences: Sequence[Sequence[int]], layer: int, head: int, at_once: int = 8
+    model: HookedModel, sequences: Sequence[Sequence[int]], layer: int, head: int, at_once: int = 8
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Loss and its change with the head zeroed, for each prediction of each sequence."""
     loss, change = [], []

@@ -33,6 +33,7 @@ from workbench.extreme.editing import (
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.capture import capture
 from workbench.models.forward import HookFn
+from workbench.protocol import HookedModel
 
 Heads = Iterable[Any]
 """Pairs `(layer, head)`."""
@@ -44,7 +45,7 @@ Positions = int | Sequence[int] | Tensor
 
 
 def zero_outputs(
-    model: Any, *, attention: int | Iterable[int] = (), mlp: int | Iterable[int] = ()
+    model: HookedModel, *, attention: int | Iterable[int] = (), mlp: int | Iterable[int] = ()
 ) -> AbstractContextManager[None]:
     """Zero what attention or the MLP of chosen layers adds to the residual stream, at all positions.
 
@@ -65,7 +66,7 @@ def zero_outputs(
 
 
 @torch.no_grad()
-def swap_token(model: Any, token: int, position: int = 0) -> AbstractContextManager[None]:
+def swap_token(model: HookedModel, token: int, position: int = 0) -> AbstractContextManager[None]:
     """Let another token stand at a position, the first by default: its embedding replaces the one there.
 
     Args:
@@ -115,7 +116,7 @@ def replace_first(sequences: Sequence[Sequence[int]], token: int) -> list[list[i
 # Attention.
 
 
-def force_attention(model: Any, heads: Heads, key: Positions = 0) -> AbstractContextManager[None]:
+def force_attention(model: HookedModel, heads: Heads, key: Positions = 0) -> AbstractContextManager[None]:
     """Put the whole attention of some heads onto one key, for all queries that come at or after it.
 
     Queries in front of the key cannot see it and keep their attention. A sliding window does not stop it.
@@ -137,7 +138,7 @@ def force_attention(model: Any, heads: Heads, key: Positions = 0) -> AbstractCon
     return editing_attention(model, _by_layer(model, heads), change, softmax=False)
 
 
-def mask_key(model: Any, key: Positions = 0, heads: Heads | None = None) -> AbstractContextManager[None]:
+def mask_key(model: HookedModel, key: Positions = 0, heads: Heads | None = None) -> AbstractContextManager[None]:
     """Take a key out of attention and share its weight among the others in proportion, as its absence would.
 
     A query that sees nothing else, such as the first token itself, keeps its attention.
@@ -155,7 +156,7 @@ def mask_key(model: Any, key: Positions = 0, heads: Heads | None = None) -> Abst
 
 
 def sink_bias(
-    model: Any, bias: float | int | np.ndarray | Tensor, key: Positions = 0, heads: Heads | None = None
+    model: HookedModel, bias: float | int | np.ndarray | Tensor, key: Positions = 0, heads: Heads | None = None
 ) -> AbstractContextManager[None]:
     """Add a bias to the logit with which every query attends to the sink (behind a soft cap, where there is one).
 
@@ -181,7 +182,7 @@ def sink_bias(
 
 
 def sliding_window(
-    model: Any, size: int, keep_first: int = 0, heads: Heads | None = None
+    model: HookedModel, size: int, keep_first: int = 0, heads: Heads | None = None
 ) -> AbstractContextManager[None]:
     """Let queries see only the last `size` keys, their own included, and the first `keep_first` ones.
 
@@ -210,7 +211,7 @@ def sliding_window(
 
 
 def clamp_values(
-    model: Any, key: Positions = 0, scale: float | int = 0.0, kv_heads: Heads | None = None
+    model: HookedModel, key: Positions = 0, scale: float | int = 0.0, kv_heads: Heads | None = None
 ) -> AbstractContextManager[None]:
     """Scale the values at the sink, to zero by default: what attention to it then adds.
 
@@ -256,7 +257,7 @@ def _layers(layers: int | Iterable[int], n_layers: int, name: str) -> list[int]:
     return sorted({int(layer) for layer in wanted})
 
 
-def _by_layer(model: Any, heads: Heads | None, kv: bool = False) -> dict[int, Int[Tensor, " head"]]:
+def _by_layer(model: HookedModel, heads: Heads | None, kv: bool = False) -> dict[int, Int[Tensor, " head"]]:
     """Chosen heads by layer, all of them for None."""
     parts = anatomy(model)
     count, word = (parts.n_kv_heads, "KV head") if kv else (parts.n_heads, "head")

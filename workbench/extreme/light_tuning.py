@@ -31,6 +31,7 @@ from workbench.models.forward import HookFn, hooked
 from workbench.models.load import load
 from workbench.models.original import unwrapped
 from workbench.prompts.texts import digest, token_sequences
+from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
 
 DEFAULTS = {"sink": (3.0, 0.15), "peak": (1.0, 2.0)}
@@ -98,12 +99,12 @@ class Recipe:
 class Tuned(NamedTuple):
     """A tuned copy and its record: `loss(step)` and `penalty(step)`."""
 
-    model: Any
+    model: HookedModel
     record: xr.Dataset
 
 
 def tune_lightly(
-    model: Any, texts: Any, recipe: Recipe | None = None, *, column: str = "text", progress: bool = True
+    model: HookedModel, texts: Any, recipe: Recipe | None = None, *, column: str = "text", progress: bool = True
 ) -> Tuned:
     """Tune a copy of the model for a few steps; the model itself stays as it is.
 
@@ -135,7 +136,7 @@ def tune_lightly(
     return Tuned(own, xr.Dataset(columns, {"step": np.arange(recipe.steps)}, attrs))
 
 
-def copied(model: Any) -> Any:
+def copied(model: HookedModel) -> HookedModel:
     """A copy that shares nothing with the model; of a bridge its Hugging Face model is copied and wrapped anew.
 
     TransformerLens's components hold functions that write into each other, and a copy of them would write into the
@@ -148,7 +149,7 @@ def copied(model: Any) -> Any:
     return load(own, tokenizer=getattr(model, "tokenizer", None))
 
 
-def _cast(model: Any, dtype: torch.dtype) -> Any:
+def _cast(model: HookedModel, dtype: torch.dtype) -> HookedModel:
     """TransformerLens keeps the dtype in its configuration too, and would print that it changes."""
     return model if next(model.parameters()).dtype == dtype else model.to(dtype, print_details=False)
 
@@ -206,7 +207,7 @@ def _order(n: int, recipe: Recipe) -> Int[Tensor, "step batch"]:
     return order[: recipe.steps * recipe.batch].view(recipe.steps, recipe.batch)
 
 
-def losses(model: Any, tokens: Int[Tensor, "row pos"], recipe: Recipe) -> tuple[Tensor, Tensor]:
+def losses(model: HookedModel, tokens: Int[Tensor, "row pos"], recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Next-token loss of a batch, and its penalty; 0 where nothing is discouraged.
 
     Args:

@@ -12,10 +12,13 @@ from workbench.models.anatomy import anatomy
 from workbench.models.attention import Chunk, observe
 from workbench.models.capture import device_of
 from workbench.prompts.texts import token_sequences, words
+from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
 
 
-def patterns(model: Any, text: Any, *, layers: Sequence[int] | None = None, max_tokens: int | None = 256) -> xr.Dataset:
+def patterns(
+    model: HookedModel, text: Any, *, layers: Sequence[int] | None = None, max_tokens: int | None = 256
+) -> xr.Dataset:
     """The attention of every head of some layers on one text.
 
     Args:

@@ -26,6 +26,7 @@ from transformers.pytorch_utils import Conv1D
 from workbench.errors import InputError, suggest
 from workbench.models.anatomy import kind_of
 from workbench.models.original import inner_module, unwrapped
+from workbench.protocol import HookedModel
 
 ACTIVATIONS = ("token", "tensor")
 
@@ -108,7 +109,7 @@ def rounded_weight(
     return torch.cat([rounded(piece, absmax_scale(piece, bits), bits) for piece in pieces], 1).to(weight.dtype)
 
 
-def linear_layers(model: Any) -> dict[str, nn.Module]:
+def linear_layers(model: HookedModel) -> dict[str, nn.Module]:
     """The linear layers inside the model's blocks, by name.
 
     Where TransformerLens runs queries, keys and values as layers of their own, both these and the joint one that they
@@ -137,7 +138,7 @@ def linear_layers(model: Any) -> dict[str, nn.Module]:
     return {name: part for part, name in found.items()}
 
 
-def rounded_share(model: Any) -> float:
+def rounded_share(model: HookedModel) -> float:
     """The share of the weight matrices in the blocks that are rounded; below 1 for mixtures of experts."""
     weights = {_weight(layer) for layer in linear_layers(model).values()}
     with unwrapped(model):
@@ -152,7 +153,7 @@ class Ranges:
         model: a TransformerBridge.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: HookedModel):
         self.layers = linear_layers(model)
         self.largest: dict[str, Tensor] = {}
         self._by_token: dict[str, list[Tensor]] = {name: [] for name in self.layers}
@@ -180,7 +181,7 @@ class Ranges:
 
 
 @contextmanager
-def quantized(model: Any, scheme: Scheme, ranges: Ranges | None = None) -> Generator[None]:
+def quantized(model: HookedModel, scheme: Scheme, ranges: Ranges | None = None) -> Generator[None]:
     """Run the model with rounded weights and activations; behind it everything is as before, bit by bit.
 
     Args:

@@ -38,6 +38,7 @@ from workbench.models.anatomy import anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
 from workbench.prompts.texts import digest
+from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import Journal, provenance
 from workbench.statistics import mean_interval
@@ -70,7 +71,7 @@ class Remedy:
 
 
 def compare_remedies(
-    model: Any,
+    model: HookedModel,
     domains: Mapping[str, Any] | None = None,
     *,
     length: int = 128,
@@ -204,7 +205,7 @@ def _cheap(window: int, keep_first: int, biases: Sequence[float]) -> list[Remedy
     return [Remedy("none", "none"), *rows, Remedy("sink token removed", "inference", without_sink=True)]
 
 
-def _zeroed(model: Any, texts: Material, share: float) -> list[Remedy]:
+def _zeroed(model: HookedModel, texts: Material, share: float) -> list[Remedy]:
     """Zeroing the heads that look dormant: those the loss does not need, and those that rest on a sink."""
     rows = []
     for name, (heads, threshold) in dormant_heads(model, texts.cut_aside(_FOR_HEADS), share).items():
@@ -215,7 +216,7 @@ def _zeroed(model: Any, texts: Material, share: float) -> list[Remedy]:
 
 
 def dormant_heads(
-    model: Any, domains: Mapping[str, Sequence[Sequence[int]]], share: float
+    model: HookedModel, domains: Mapping[str, Sequence[Sequence[int]]], share: float
 ) -> dict[str, tuple[list[tuple[int, int]], str]]:
     """The heads that zeroing harms least, and those with the strongest sinks, with the threshold that they meet.
 
@@ -251,7 +252,7 @@ def _pairs(flat: np.ndarray, n_heads: int) -> list[tuple[int, int]]:
     return sorted((int(i) // n_heads, int(i) % n_heads) for i in flat)
 
 
-def _without_heads(heads: list[tuple[int, int]], model: Any, _key: int) -> AbstractContextManager[None]:
+def _without_heads(heads: list[tuple[int, int]], model: HookedModel, _key: int) -> AbstractContextManager[None]:
     """Zero z of some heads at all positions."""
 
     def zero(chosen: list[int]) -> Callable[[Tensor], Tensor]:
@@ -284,7 +285,7 @@ def _tuned(texts: Material, recipes: Sequence[Recipe]) -> list[Remedy]:
 # The table.
 
 
-def _row(model: Any, trial: Trial, remedy: Remedy) -> xr.Dataset:
+def _row(model: HookedModel, trial: Trial, remedy: Remedy) -> xr.Dataset:
     """All numbers of one remedy; NaN and the reason where an inference-time one cannot be applied to this model."""
     began, note = time.perf_counter(), ""
     try:

@@ -30,6 +30,7 @@ from workbench.models.capture import capture, device_of
 from workbench.organisms.dialogues import draw_dialogue
 from workbench.prompts.pairs import encode, tokenizer_of
 from workbench.prompts.texts import token_sequences
+from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
 
 FEWEST = 2
@@ -70,7 +71,9 @@ class Material:
         return {name: [tokens[: self.length] for tokens in rows[:n]] for name, rows in self.aside.items()}
 
 
-def material(model: Any, domains: Mapping[str, Any] | None, length: int, n_sequences: int, column: str) -> Material:
+def material(
+    model: HookedModel, domains: Mapping[str, Any] | None, length: int, n_sequences: int, column: str
+) -> Material:
     """Sequences to measure on and to set aside.
 
     Args:
@@ -114,7 +117,7 @@ def material(model: Any, domains: Mapping[str, Any] | None, length: int, n_seque
     return Material({name: rows[:each] for name, rows in measured.items()}, aside, length, left_out)
 
 
-def dialogues(model: Any, n: int, seed: int = 0) -> list[list[int]]:
+def dialogues(model: HookedModel, n: int, seed: int = 0) -> list[list[int]]:
     """Token ids of n texts of several short dialogues each, in the model's chat template if it has one."""
     tokenizer, rng = tokenizer_of(model), random.Random(f"remedies-{seed}")
     texts = []
@@ -226,7 +229,7 @@ class Trial:
         return [(int(key), np.flatnonzero(self.keys == key).tolist()) for key in np.unique(self.keys)]
 
     @torch.no_grad()
-    def measure(self, model: Any, on: Intervention, without_sink: bool = False) -> xr.Dataset:
+    def measure(self, model: HookedModel, on: Intervention, without_sink: bool = False) -> xr.Dataset:
         """All numbers of one model under one intervention.
 
         Args:
@@ -252,7 +255,7 @@ class Trial:
         return xr.Dataset(columns, coords | {"scheme": [scheme.name for scheme in self.schemes]})
 
     def _streams(
-        self, model: Any, on: Intervention, rows: list[list[int]], ranges: Ranges | None, without_sink: bool
+        self, model: HookedModel, on: Intervention, rows: list[list[int]], ranges: Ranges | None, without_sink: bool
     ) -> tuple[list[Tensor], dict[str, np.ndarray]]:
         """The last stream of each sequence and what is detected in it, and the range of the layers' inputs."""
         streams: dict[int, Tensor] = {}
@@ -271,7 +274,7 @@ class Trial:
         joined = {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
         return [streams[i] for i in range(len(rows))], joined
 
-    def _ends(self, model: Any, rows: list[list[int]]) -> list[Tensor]:
+    def _ends(self, model: HookedModel, rows: list[list[int]]) -> list[Tensor]:
         """The stream behind the last layer, sequence by sequence."""
         name = f"blocks.{anatomy(model).n_layers - 1}.hook_resid_post"
         device = device_of(model)
@@ -283,7 +286,7 @@ class Trial:
 
     def _rounded(
         self,
-        model: Any,
+        model: HookedModel,
         on: Intervention,
         rows: list[list[int]],
         firsts: np.ndarray,

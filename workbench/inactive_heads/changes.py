@@ -25,6 +25,7 @@ from workbench.inactive_heads.definitions import Score, scores_named
 from workbench.inactive_heads.scores import head_scores
 from workbench.models.checkpoints import measure_checkpoints
 from workbench.prompts.texts import token_sequences
+from workbench.protocol import HookedModel
 from workbench.statistics import mean_differences, split_half_floor
 
 SHARE = 0.1
@@ -44,7 +45,7 @@ def frequency(scores: xr.DataArray, tau: xr.DataArray | float) -> xr.DataArray:
 
 
 def by_domain(
-    model: Any,
+    model: HookedModel,
     domains: Mapping[str, Any],
     score: str | Score = "AHON_LN",
     *,
@@ -163,7 +164,7 @@ def over_training(
         raise InputError(f"What changes over training takes two checkpoints or more; got steps {steps}.")
     wanted = scores_named(score)[0]
 
-    def score_heads(model: Any, texts: Any) -> xr.Dataset:
+    def score_heads(model: HookedModel, texts: Any) -> xr.Dataset:
         found = head_scores(model, texts, wanted, max_tokens=max_tokens, progress=False)
         return found.isel(score=0).to_dataset().assign_attrs(found.attrs)
 

@@ -32,6 +32,7 @@ from workbench.inactive_heads.tasks import Task, describe, task_of
 from workbench.inactive_heads.zeroing import Zeroed, online, zero_heads
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.identity import fingerprint
+from workbench.protocol import HookedModel
 from workbench.runs.results import Journal, provenance
 from workbench.statistics import mean_interval
 
@@ -65,7 +66,7 @@ class Recorded:
 
 @contextmanager
 def recording(
-    model: Any, scores: Iterable[str | Score] | str | Score | None = None, *, padding: int | None = None
+    model: HookedModel, scores: Iterable[str | Score] | str | Score | None = None, *, padding: int | None = None
 ) -> Generator[Recorded]:
     """Score the heads on whatever runs the model inside the `with` block, and change nothing.
 
@@ -86,7 +87,7 @@ def recording(
 
 @torch.no_grad()
 def ablation_curve(
-    model: Any,
+    model: HookedModel,
     task: Any,
     scores: Iterable[str | Score] | str | Score | None = None,
     quantiles: Sequence[float | int] = QUANTILES,
@@ -194,7 +195,7 @@ class _Pieces:
 
 
 def _baseline(
-    model: Any, run: Task, scores: list[Score], quantiles: list[float], fit: Any, padding: int | None
+    model: HookedModel, run: Task, scores: list[Score], quantiles: list[float], fit: Any, padding: int | None
 ) -> xr.Dataset:
     """The task unchanged, and the thresholds."""
     if fit is None:
@@ -214,7 +215,7 @@ def _baseline(
     return fitted.assign(correct=("example", answers))
 
 
-def _scores_of(model: Any, fit: Any, scores: list[Score], padding: int | None) -> xr.DataArray:
+def _scores_of(model: HookedModel, fit: Any, scores: list[Score], padding: int | None) -> xr.DataArray:
     """Scores on texts, or on the questions of another task."""
     try:
         other = task_of(fit)
@@ -225,7 +226,7 @@ def _scores_of(model: Any, fit: Any, scores: list[Score], padding: int | None) -
     return recorded.scores
 
 
-def _run(model: Any, run: Task, **options: Any) -> xr.Dataset:
+def _run(model: HookedModel, run: Task, **options: Any) -> xr.Dataset:
     """The task with heads zeroed."""
     with zero_heads(model, **options) as zeroed:
         answers = _answers(run, model)
@@ -236,7 +237,7 @@ def _by_layer(zeroed: Zeroed) -> np.ndarray:
     return zeroed.frequency.mean(1).numpy()
 
 
-def _answers(run: Task, model: Any) -> np.ndarray:
+def _answers(run: Task, model: HookedModel) -> np.ndarray:
     given = run(model)
     answers = given.cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
     if answers.ndim != 1 or not len(answers) or not np.isin(answers, (0, 1)).all():

@@ -18,6 +18,7 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.models.anatomy import kind_of
 from workbench.models.forward import real_tokens
+from workbench.protocol import HookedModel
 
 
 class Passes:
@@ -76,7 +77,7 @@ class Passes:
 
 
 @contextmanager
-def watching(model: Any, padding: int | None = None) -> Generator[Passes]:
+def watching(model: HookedModel, padding: int | None = None) -> Generator[Passes]:
     """Follow the passes of a model; nothing is left behind.
 
     Args:
@@ -92,7 +93,7 @@ def watching(model: Any, padding: int | None = None) -> Generator[Passes]:
             handle.remove()
 
 
-def _watch_bridge(model: Any, passes: Passes) -> Any:
+def _watch_bridge(model: HookedModel, passes: Passes) -> Any:
     base = model.original_model.base_model
     signature = inspect.signature(base.forward)
 
@@ -105,7 +106,7 @@ def _watch_bridge(model: Any, passes: Passes) -> Any:
     return base.register_forward_pre_hook(begin, with_kwargs=True)
 
 
-def _watch_hooked(model: Any, passes: Passes) -> list[Any]:
+def _watch_hooked(model: HookedModel, passes: Passes) -> list[Any]:
     """A HookedTransformer's passes: `forward` may be called around its hooks, the embedding and attention are not."""
     given: dict[str, Any] = {}
 

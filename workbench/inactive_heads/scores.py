@@ -25,13 +25,14 @@ from workbench.models.capture import device_of
 from workbench.models.forward import pad
 from workbench.models.identity import fingerprint
 from workbench.prompts.texts import digest, token_sequences
+from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.results import provenance
 
 
 @torch.no_grad()
 def head_scores(
-    model: Any,
+    model: HookedModel,
     texts: Any,
     scores: Iterable[str | Score] | str | Score | None = None,
     *,
@@ -107,7 +108,7 @@ def labelled(values: np.ndarray, scores: list[Score], lengths: list[int], facts:
     return xr.DataArray(values, dims=("score", "sequence", "layer", "head"), coords=coords, attrs=facts, name="value")
 
 
-def refuse_too_long(model: Any, sequences: list[list[int]]) -> None:
+def refuse_too_long(model: HookedModel, sequences: list[list[int]]) -> None:
     """Raise where a text has more tokens than the model has positions."""
     limit = int(getattr(model.cfg, "n_ctx", 0) or 0)
     long = next((i for i, ids in enumerate(sequences) if limit and len(ids) > limit), None)
@@ -119,7 +120,7 @@ def refuse_too_long(model: Any, sequences: list[list[int]]) -> None:
 
 
 def _score(
-    model: Any,
+    model: HookedModel,
     parts: Anatomy,
     grams: Grams,
     scores: list[Score],

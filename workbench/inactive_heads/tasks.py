@@ -6,6 +6,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.evaluation import Question, harness_answers, score_choices
+from workbench.protocol import HookedModel
 
 Task = Callable[[Any], Any]
 """A function of the model that gives True or False per example."""
@@ -20,7 +21,7 @@ def choices(questions: Sequence[Question], **options: Any) -> Task:
     """
     asked = list(questions)
 
-    def run(model: Any) -> Any:
+    def run(model: HookedModel) -> Any:
         given: dict[str, Any] = {"progress": False} | options
         return score_choices(model, asked, **given)["correct"].values
 
@@ -37,7 +38,7 @@ def harnessed(tasks: str | Sequence[str], metric: str = "acc", **options: Any) -
         **options: for `evaluation.harness_answers`, such as `n_shots=5`.
     """
 
-    def run(model: Any) -> Any:
+    def run(model: HookedModel) -> Any:
         return harness_answers(model, tasks, metric, **options)
 
     run.__name__ = f"harness {tasks} {metric} {sorted(options.items())}"

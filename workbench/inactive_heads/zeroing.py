@@ -25,6 +25,7 @@ from workbench.inactive_heads.definitions import Score, scores_named
 from workbench.inactive_heads.passes import Passes, watching
 from workbench.inactive_heads.reading import Grams, Reader
 from workbench.models.anatomy import Anatomy, anatomy
+from workbench.protocol import HookedModel
 
 Heads = Any
 """Pairs (layer, head), or a boolean mask [layer, head] or [sequence, layer, head]."""
@@ -65,7 +66,7 @@ class Zeroed:
 
 @contextmanager
 def zero_heads(
-    model: Any,
+    model: HookedModel,
     *,
     score: str | Score | None = None,
     tau: float | None = None,
@@ -110,7 +111,9 @@ def zero_heads(
 
 
 @contextmanager
-def zero_heads_cached(model: Any, *, score: str | Score, tau: float, padding: int | None = None) -> Generator[Zeroed]:
+def zero_heads_cached(
+    model: HookedModel, *, score: str | Score, tau: float, padding: int | None = None
+) -> Generator[Zeroed]:
     """Decide on the prompt which heads are inactive, and keep them zeroed while tokens are added to the cache.
 
     Faster than `zero_heads` and not the same: what is generated never changes the choice, and the keys and values of
@@ -136,7 +139,7 @@ def zero_heads_cached(model: Any, *, score: str | Score, tau: float, padding: in
 
 @contextmanager
 def online(
-    model: Any,
+    model: HookedModel,
     scores: Sequence[Score],
     passes: Passes,
     decide: Callable[[int, dict[str, Tensor]], Tensor | None],
@@ -196,7 +199,11 @@ def online(
 
 @contextmanager
 def _zeroing(
-    model: Any, parts: Anatomy, passes: Passes, listeners: dict[str, Callable[[int, Tensor], None]], decide: Decide
+    model: HookedModel,
+    parts: Anatomy,
+    passes: Passes,
+    listeners: dict[str, Callable[[int, Tensor], None]],
+    decide: Decide,
 ) -> Generator[Zeroed]:
     """Hooks on every layer: listeners by the hook's name, and z, which is zeroed as decided."""
     zeroed = Zeroed(parts.n_layers, parts.n_heads, parts.device)

@@ -6,7 +6,6 @@ the reply begins with the target's own tokens, which needs no tokenizer.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,6 +14,7 @@ from workbench.errors import InputError, suggest
 from workbench.evaluation.answers import MATCHERS
 from workbench.evaluation.generation import generate
 from workbench.leaf.examples import Example
+from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
 NEW_TOKENS = 256
@@ -34,7 +34,7 @@ Match = str | Callable[[Reply, Example], bool]
 
 
 def ask(
-    model: Any,
+    model: HookedModel,
     examples: Sequence[Example],
     *,
     match: Match = "number",

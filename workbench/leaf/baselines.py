@@ -23,6 +23,7 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned, prune
 from workbench.leaf.thresholds import candidates
 from workbench.leaf.verification import verify
+from workbench.protocol import HookedModel
 from workbench.runs.results import Journal, provenance
 
 
@@ -60,7 +61,9 @@ def matched(
     return prune(examples, ours if score == like else candidates(found, score, like=ours), how=how)
 
 
-def verified(student: Any, teacher: Any, pruned: Sequence[Pruned], **asking: Any) -> tuple[list[Pruned], xr.Dataset]:
+def verified(
+    student: HookedModel, teacher: HookedModel, pruned: Sequence[Pruned], **asking: Any
+) -> tuple[list[Pruned], xr.Dataset]:
     """The counterfactuals that both models answer rightly, and the record of all.
 
     Args:
@@ -90,8 +93,8 @@ def upweighted(misled: Sequence[Example], n: int, seed: int = 0) -> list[Example
 
 
 def compare(
-    student: Any,
-    teacher: Any,
+    student: HookedModel,
+    teacher: HookedModel,
     examples: Sequence[Example],
     arms: Mapping[str, Arm],
     measure: Callable[[Any], Mapping[str, float]],

@@ -17,13 +17,14 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned, spans
 from workbench.leaf.thresholds import candidates, oriented
 from workbench.leaf.verification import verify
+from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.statistics import mean_interval
 
 
 def causal_check(
-    student: Any,
-    teacher: Any,
+    student: HookedModel,
+    teacher: HookedModel,
     examples: Sequence[Example],
     found: xr.Dataset,
     *,

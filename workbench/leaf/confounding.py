@@ -27,13 +27,14 @@ from workbench.leaf.thresholds import candidates
 from workbench.leaf.verification import verify
 from workbench.models.anatomy import anatomy
 from workbench.models.identity import fingerprint
+from workbench.protocol import HookedModel, TextTokenizer
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import Journal, provenance
 
 
 def confounders(
-    student: Any,
-    teacher: Any,
+    student: HookedModel,
+    teacher: HookedModel,
     examples: Sequence[Example],
     *,
     score: str | Score = "gradient_difference",
@@ -134,7 +135,7 @@ def confounders(
 
 
 def _identity(
-    student: Any, teacher: Any, examples: Sequence[Example], selection: Selection | None
+    student: HookedModel, teacher: HookedModel, examples: Sequence[Example], selection: Selection | None
 ) -> dict[str, str | list[str]]:
     """Which models and examples a result belongs to."""
     known = {} if selection is None else {"selected": digest(selection.examples)}
@@ -155,7 +156,7 @@ def counterfactuals(
     *,
     accepted: bool = True,
     threshold: float | None = None,
-    retokenize: Any = None,
+    retokenize: HookedModel | TextTokenizer | None = None,
 ) -> list[Pruned]:
     """The counterfactual examples of a result, once each.
 

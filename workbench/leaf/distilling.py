@@ -38,6 +38,7 @@ from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import unwrapped
+from workbench.protocol import HookedModel
 from workbench.runs.processes import Processes, gathered, shard_like
 from workbench.runs.results import provenance
 from workbench.runs.state import Curves, State, StateFile
@@ -48,7 +49,7 @@ Reduction = Literal["token", "example"]
 class Distilled(NamedTuple):
     """A distilled copy of the student and its record over `step`: `loss`, `learning_rate` and `gradient_norm`."""
 
-    model: Any
+    model: HookedModel
     record: xr.Dataset
 
 
@@ -93,8 +94,8 @@ class Settings:
 
 
 def distill(
-    student: Any,
-    teacher: Any,
+    student: HookedModel,
+    teacher: HookedModel,
     examples: Sequence[Any],
     counterfactuals: Sequence[Any] | None = None,
     *,
@@ -360,7 +361,7 @@ def weights(share: Share, reduction: Reduction) -> list[tuple[Lesson, float]]:
     ]
 
 
-def _trainable(student: Any, dtype: str, fused: bool = True) -> Any:
+def _trainable(student: HookedModel, dtype: str, fused: bool = True) -> Any:
     """The student's Hugging Face model once more, in float32 at least, all of it trainable."""
     with unwrapped(student) as hf:
         own = copy.deepcopy(hf)
@@ -391,7 +392,13 @@ def _digest(lessons: Sequence[Lesson]) -> str:
 
 
 def _refuse(
-    student: Any, teacher: Any, lessons: Sequence[Lesson], top_k: int | None, cache: Any, micro_batch: int, every: int
+    student: HookedModel,
+    teacher: HookedModel,
+    lessons: Sequence[Lesson],
+    top_k: int | None,
+    cache: Any,
+    micro_batch: int,
+    every: int,
 ) -> None:
     for name, model in (("student", student), ("teacher", teacher)):
         if anatomy(model).kind != "bridge":
@@ -413,7 +420,7 @@ def _refuse(
         _refuse_rows(name, model, read[name])
 
 
-def _refuse_rows(name: str, model: Any, examples: Sequence[Example]) -> None:
+def _refuse_rows(name: str, model: HookedModel, examples: Sequence[Example]) -> None:
     limit, bos = context_length(model), model.original_model.config.bos_token_id
     for example in examples:
         if limit is not None and len(example.tokens) > limit:

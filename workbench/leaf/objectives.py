@@ -19,7 +19,6 @@ All are lists of `Lesson`s, to be given to `workbench.leaf.distill` as counterfa
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -31,6 +30,7 @@ from workbench.leaf.pruning import Pruned, prune
 from workbench.leaf.scoring import sensitivity
 from workbench.leaf.teacher_student_gap import gaps
 from workbench.leaf.thresholds import candidates
+from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
 
@@ -70,8 +70,8 @@ def released(examples: Sequence[Example], pruned: Sequence[Pruned], which: Seque
 
 
 def suspects(
-    student: Any,
-    teacher: Any,
+    student: HookedModel,
+    teacher: HookedModel,
     examples: Sequence[Example],
     *,
     score: str = "gradient_difference",
@@ -148,7 +148,7 @@ def transplanted(examples: Sequence[Example], pruned: Sequence[Pruned], n: int, 
 
 
 def shifted(
-    student: Any, examples: Sequence[Example], pruned: Sequence[Pruned], *, micro_batch: int = 8
+    student: HookedModel, examples: Sequence[Example], pruned: Sequence[Pruned], *, micro_batch: int = 8
 ) -> list[Lesson]:
     """Originals weighted by the shift that pruning causes in the student, averaged over the target tokens.
 

@@ -27,6 +27,7 @@ from workbench.models.anatomy import Anatomy, kind_of
 from workbench.models.attention import has_hooks
 from workbench.models.forward import hooked, pad, run
 from workbench.models.original import inner_module, unwrapped
+from workbench.protocol import HookedModel
 
 Turn = Callable[[Float[Tensor, "row pos d_model"]], Float[Tensor, "row pos d_model"]]
 """What happens to the embeddings before the first layer reads them."""
@@ -74,7 +75,7 @@ def target_rows(examples: Sequence[Example], device: Any) -> Rows:
     return rows_of([e.tokens for e in examples], [len(e.context) for e in examples], device)
 
 
-def token_losses(model: Any, parts: Anatomy, rows: Rows, turn: Turn | None = None) -> Float[Tensor, " scored"]:
+def token_losses(model: HookedModel, parts: Anatomy, rows: Rows, turn: Turn | None = None) -> Float[Tensor, " scored"]:
     """-log p of each scored token, in float32 at least.
 
     Args:
@@ -89,7 +90,7 @@ def token_losses(model: Any, parts: Anatomy, rows: Rows, turn: Turn | None = Non
     return cross_entropy(logits, rows.label.to(logits.device), reduction="none")
 
 
-def losses(model: Any, parts: Anatomy, rows: Rows, turn: Turn | None = None) -> Float[Tensor, " row"]:
+def losses(model: HookedModel, parts: Anatomy, rows: Rows, turn: Turn | None = None) -> Float[Tensor, " row"]:
     """The mean of -log p over each row's scored tokens."""
     each = token_losses(model, parts, rows, turn)
     total = each.new_zeros(len(rows.count)).index_add(0, rows.row.to(each.device), each)
@@ -97,7 +98,7 @@ def losses(model: Any, parts: Anatomy, rows: Rows, turn: Turn | None = None) -> 
 
 
 def gradient(
-    model: Any, parts: Anatomy, rows: Rows, turn: Turn | None = None
+    model: HookedModel, parts: Anatomy, rows: Rows, turn: Turn | None = None
 ) -> tuple[Float[Tensor, " row"], Float[Tensor, "row pos d_model"], Float[Tensor, "row pos d_model"]]:
     """Losses, their gradients with respect to the embeddings, and the embeddings at which they were taken.
 
@@ -137,7 +138,7 @@ def gradient(
 
 
 @contextmanager
-def frozen(model: Any) -> Generator[None]:
+def frozen(model: HookedModel) -> Generator[None]:
     """No parameter asks for a gradient; those that did do so again afterwards."""
     asking = [p for p in model.parameters() if p.requires_grad]
     for parameter in asking:
@@ -149,7 +150,9 @@ def frozen(model: Any) -> Generator[None]:
             parameter.requires_grad_(True)
 
 
-def _last_stream(model: Any, parts: Anatomy, tokens: Tensor, turn: Turn | None) -> Float[Tensor, "row pos d_model"]:
+def _last_stream(
+    model: HookedModel, parts: Anatomy, tokens: Tensor, turn: Turn | None
+) -> Float[Tensor, "row pos d_model"]:
     """The residual stream behind the last block."""
     kept: list[Tensor] = []
     if kind_of(model) == "hooked" or has_hooks(model):
@@ -172,7 +175,7 @@ def _stream(out: Any) -> Tensor:
 
 
 @contextmanager
-def _turning(model: Any, turn: Turn | None) -> Generator[None]:
+def _turning(model: HookedModel, turn: Turn | None) -> Generator[None]:
     """Let the embeddings be turned: what the embedding matrix itself gives, before any multiplier or position."""
     if turn is None:
         yield

@@ -17,6 +17,7 @@ import xarray as xr
 from workbench.errors import InputError, suggest
 from workbench.leaf.examples import Example, check_examples
 from workbench.leaf.tokenized_examples import reword
+from workbench.protocol import HookedModel, TextTokenizer
 
 WAYS = ("span", "collective")
 
@@ -54,7 +55,7 @@ def prune(
     candidates: xr.DataArray | Sequence[Iterable[Any]],
     *,
     how: str = "span",
-    retokenize: Any = None,
+    retokenize: HookedModel | TextTokenizer | None = None,
 ) -> list[Pruned]:
     """Counterfactuals of examples.
 
@@ -95,7 +96,9 @@ def prune(
     return made
 
 
-def pruned(example: Example, origin: int, group: tuple[int, ...], retokenize: Any) -> Pruned:
+def pruned(
+    example: Example, origin: int, group: tuple[int, ...], retokenize: HookedModel | TextTokenizer | None
+) -> Pruned:
     """One counterfactual.
 
     Args:

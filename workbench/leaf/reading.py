@@ -17,6 +17,7 @@ from workbench.errors import InputError
 from workbench.evaluation.rows import Malformed, Row, make, read_rows
 from workbench.leaf.examples import Example, as_record, from_record
 from workbench.leaf.tokenized_examples import example
+from workbench.protocol import HookedModel, TextTokenizer
 from workbench.runs.results import write_text
 
 INSTRUCTIONS = ("instruction", "question", "problem", "prompt", "input")
@@ -28,7 +29,7 @@ _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
 def read_examples(
-    model: Any,
+    model: HookedModel | TextTokenizer,
     source: str | Path | Iterable[dict[str, Any]],
     *,
     n: int | None = None,

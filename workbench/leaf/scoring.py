@@ -24,6 +24,7 @@ from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.capture import device_of
 from workbench.models.identity import fingerprint
 from workbench.prompts.texts import words
+from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.results import Journal, provenance
 
@@ -31,8 +32,8 @@ MODELS = ("student", "teacher")
 
 
 def sensitivity(
-    student: Any,
-    teacher: Any,
+    student: HookedModel,
+    teacher: HookedModel,
     examples: Sequence[Example],
     *,
     scores: Iterable[str | Score] | str = ("gradient_difference",),
@@ -164,14 +165,14 @@ def _join(pieces: list[xr.Dataset]) -> xr.Dataset:
     return xr.concat(padded, "example", data_vars="minimal").sortby("example")
 
 
-def _described(found: xr.Dataset, student: Any, examples: list[Example], wanted: list[Score]) -> xr.Dataset:
+def _described(found: xr.Dataset, student: HookedModel, examples: list[Example], wanted: list[Score]) -> xr.Dataset:
     return found.assign(context_of(student, examples)).assign_coords(
         confounding=("score", [s.confounding for s in wanted]),
         identifier=("example", np.array([e.identifier for e in examples], dtype=object)),
     )
 
 
-def context_of(model: Any, examples: Sequence[Example]) -> dict[str, Any]:
+def context_of(model: HookedModel, examples: Sequence[Example]) -> dict[str, Any]:
     """The context of examples as variables `token` (-1 behind the end) and `word` (example, position)."""
     width = max(len(e.context) for e in examples)
     spoken = words(model, [e.context for e in examples])
@@ -180,7 +181,7 @@ def context_of(model: Any, examples: Sequence[Example]) -> dict[str, Any]:
     return {"token": (("example", "position"), tokens), "word": (("example", "position"), shown)}
 
 
-def _refuse(examples: Sequence[Example], model: Any, name: str) -> None:
+def _refuse(examples: Sequence[Example], model: HookedModel, name: str) -> None:
     limit = context_length(model)
     for example in examples:
         if not any(example.prunable):

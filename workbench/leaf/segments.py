@@ -8,17 +8,19 @@ the released code appends it to the user's message instead.
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from workbench.errors import InputError
 from workbench.leaf.examples import Example, check_examples
 from workbench.leaf.tokenized_examples import covered_response, show
+from workbench.protocol import HookedModel, TextTokenizer
 
 BOUNDARY = re.compile(r"\n+|(?<=[.!?])\s+")
 """Where a step or a sentence ends: the white space behind it."""
 
 
-def split_responses(model: Any, examples: Sequence[Example], segments: int = 2) -> list[Example]:
+def split_responses(
+    model: HookedModel | TextTokenizer, examples: Sequence[Example], segments: int = 2
+) -> list[Example]:
     """Examples at response level.
 
     Args:
@@ -49,7 +51,7 @@ def split_responses(model: Any, examples: Sequence[Example], segments: int = 2) 
     return made
 
 
-def split_points(model: Any, example: Example, segments: int) -> list[int]:
+def split_points(model: HookedModel | TextTokenizer, example: Example, segments: int) -> list[int]:
     """The characters of the response at which it is split, in order.
 
     Args:

@@ -16,6 +16,7 @@ from workbench.leaf.asking import Match, ask
 from workbench.leaf.examples import Example, check_examples
 from workbench.leaf.vocabularies import teacher_examples
 from workbench.prompts.texts import words
+from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
 MODELS = ("student", "teacher")
@@ -40,8 +41,8 @@ class Selection:
 
 
 def select_examples(
-    student: Any,
-    teacher: Any,
+    student: HookedModel,
+    teacher: HookedModel,
     examples: Sequence[Example],
     *,
     match: Match = "number",
@@ -106,7 +107,7 @@ def _none(counts: dict[str, int]) -> str:
     return f"None of {n} examples misleads the student alone: {why}."
 
 
-def said_text(model: Any, said: xr.Dataset) -> list[str]:
+def said_text(model: HookedModel, said: xr.Dataset) -> list[str]:
     """Replies as text; as token ids in brackets where the model has no tokenizer."""
     if getattr(model, "tokenizer", None) is not None:
         return [str(reply) for reply in said["reply"].values]
@@ -115,8 +116,8 @@ def said_text(model: Any, said: xr.Dataset) -> list[str]:
 
 
 def in_turn(
-    student: Any,
-    teacher: Any,
+    student: HookedModel,
+    teacher: HookedModel,
     examples: Sequence[Example],
     other: Sequence[Example] | None,
     second_if: Sequence[bool],
@@ -142,7 +143,7 @@ def in_turn(
     n = len(examples)
     correct, replies = np.full((2, n), np.nan), np.full((2, n), "", dtype=object)
 
-    def put(row: int, model: Any, those: Sequence[Example], asked: Sequence[int], name: str) -> None:
+    def put(row: int, model: HookedModel, those: Sequence[Example], asked: Sequence[int], name: str) -> None:
         file = None if resume is None else str(Path(resume) / f"{name}.nc")
         said = ask(model, [those[i] for i in asked], resume=file, **asking)
         correct[row, asked], replies[row, asked] = said["correct"].values, said_text(model, said)

@@ -14,9 +14,10 @@ from workbench.leaf.distillation_pairs import Lesson, lessons_of
 from workbench.leaf.divergence import divergence
 from workbench.leaf.teaching import scored_logits
 from workbench.models.original import unwrapped
+from workbench.protocol import HookedModel
 
 
-def gaps(student: Any, teacher: Any, lessons: Sequence[Any], *, micro_batch: int = 8) -> np.ndarray:
+def gaps(student: HookedModel, teacher: HookedModel, lessons: Sequence[Any], *, micro_batch: int = 8) -> np.ndarray:
     """The gap of every lesson.
 
     Args:
@@ -39,7 +40,9 @@ def gaps(student: Any, teacher: Any, lessons: Sequence[Any], *, micro_batch: int
     return found
 
 
-def hardest(student: Any, teacher: Any, lessons: Sequence[Any], n: int, *, micro_batch: int = 8) -> list[Lesson]:
+def hardest(
+    student: HookedModel, teacher: HookedModel, lessons: Sequence[Any], n: int, *, micro_batch: int = 8
+) -> list[Lesson]:
     """The lessons with the largest gaps, the largest first. Of a corpus: up-weighting without labels.
 
     Args:
@@ -55,6 +58,6 @@ def hardest(student: Any, teacher: Any, lessons: Sequence[Any], n: int, *, micro
 
 
 @torch.no_grad()
-def _logits(model: Any, examples: Sequence[Any], vocabulary: int) -> torch.Tensor:
+def _logits(model: HookedModel, examples: Sequence[Any], vocabulary: int) -> torch.Tensor:
     with unwrapped(model) as hf:
         return scored_logits(hf, examples, vocabulary)

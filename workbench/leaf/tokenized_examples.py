@@ -13,6 +13,7 @@ from typing import Any
 from workbench.errors import InputError
 from workbench.leaf.examples import Example, Wording
 from workbench.prompts.pairs import encode, tokenizer_of
+from workbench.protocol import HookedModel, TextTokenizer
 
 PLACEHOLDER = "\ue000"
 """A private-use character, which no text has."""
@@ -23,7 +24,7 @@ Span = tuple[int, int]
 
 
 def example(
-    model: Any,
+    model: HookedModel | TextTokenizer,
     instruction: str,
     response: str,
     answer: str | None = None,
@@ -78,7 +79,7 @@ def example(
     )
 
 
-def reword(original: Example, model: Any) -> Example:
+def reword(original: Example, model: HookedModel | TextTokenizer) -> Example:
     """The example's text tokenized anew, with this model's template and tokenizer.
 
     Args:
@@ -108,7 +109,9 @@ def reword(original: Example, model: Any) -> Example:
     return show(anew, model, words.shown - cut) if words.shown > cut else anew
 
 
-def show(original: Example, model: Any, characters: int, identifier: str | None = None) -> Example:
+def show(
+    original: Example, model: HookedModel | TextTokenizer, characters: int, identifier: str | None = None
+) -> Example:
     """The example at response level: the first characters of its response are context, and only they may be pruned.
 
     Args:
@@ -136,7 +139,7 @@ def show(original: Example, model: Any, characters: int, identifier: str | None 
     )
 
 
-def covered_response(model: Any, response: str) -> list[Span]:
+def covered_response(model: HookedModel | TextTokenizer, response: str) -> list[Span]:
     """The characters of a response that each of its tokens covers; white space goes with the word behind it.
 
     Args:
@@ -149,8 +152,8 @@ def covered_response(model: Any, response: str) -> list[Span]:
     return [(max(a - lead, 0), b - lead) for a, b in covered]
 
 
-def _tokenizer(model: Any) -> Any:
-    return model if callable(getattr(model, "convert_ids_to_tokens", None)) else tokenizer_of(model)
+def _tokenizer(model: HookedModel | TextTokenizer) -> Any:
+    return model if isinstance(model, TextTokenizer) else tokenizer_of(model)
 
 
 def _may_go(span: Span, text: str) -> bool:

@@ -5,7 +5,6 @@ Counterfactuals that occur more than once are answered once.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,12 +14,13 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
 from workbench.leaf.selection import MODELS, in_turn
 from workbench.leaf.vocabularies import teacher_examples
+from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
 
 def verify(
-    student: Any,
-    teacher: Any,
+    student: HookedModel,
+    teacher: HookedModel,
     pruned: Sequence[Pruned],
     *,
     match: Match = "number",

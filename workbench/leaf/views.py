@@ -7,7 +7,6 @@ the teacher's token on it, and each of the student's tokens the mean over its ch
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +17,7 @@ from workbench.leaf.passes import Rows, gradient, losses, rows_of, target_rows, 
 from workbench.models.anatomy import Anatomy
 from workbench.models.attention import Chunk, observe
 from workbench.models.capture import device_of
+from workbench.protocol import HookedModel
 
 PerToken = Float[Tensor, "example position"]
 
@@ -32,7 +32,9 @@ class View:
         onto: the same examples in the tokens that the numbers shall be given for; None for its own.
     """
 
-    def __init__(self, model: Any, parts: Anatomy, examples: Sequence[Example], onto: Sequence[Example] | None = None):
+    def __init__(
+        self, model: HookedModel, parts: Anatomy, examples: Sequence[Example], onto: Sequence[Example] | None = None
+    ):
         self.model, self.parts, self.examples = model, parts, list(examples)
         self.width = max(len(e.context) for e in self.examples)
         self.prunable = prunable_mask(self.examples)

@@ -11,11 +11,12 @@ from workbench.errors import InputError, suggest
 from workbench.leaf.examples import Example
 from workbench.leaf.tokenized_examples import reword
 from workbench.prompts.pairs import tokenizer_of
+from workbench.protocol import HookedModel
 
 ALIGNMENTS = ("ids", "characters")
 
 
-def check_shared(student: Any, teacher: Any, examples: Sequence[Example]) -> None:
+def check_shared(student: HookedModel, teacher: HookedModel, examples: Sequence[Example]) -> None:
     """Refuse models that read the ids of these examples differently.
 
     Args:
@@ -43,7 +44,7 @@ def check_shared(student: Any, teacher: Any, examples: Sequence[Example]) -> Non
         )
 
 
-def check_ids(model: Any, examples: Sequence[Example], name: str) -> None:
+def check_ids(model: HookedModel, examples: Sequence[Example], name: str) -> None:
     """Refuse examples with ids that a model does not have."""
     vocab = int(model.cfg.d_vocab)
     for example in examples:
@@ -56,7 +57,7 @@ def check_ids(model: Any, examples: Sequence[Example], name: str) -> None:
 
 
 def teacher_examples(
-    student: Any, teacher: Any, examples: Sequence[Example], align: str = "ids"
+    student: HookedModel, teacher: HookedModel, examples: Sequence[Example], align: str = "ids"
 ) -> list[Example] | None:
     """The examples in the teacher's tokens: None where they are the student's, as they must be with align="ids".
 

@@ -8,7 +8,6 @@ sentence stands is known, and what a score finds can be compared with it.
 import random
 import re
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from workbench.leaf.tokenized_examples import example
 from workbench.organisms.abilities import ability_items
 from workbench.organisms.tokenizer import CHAT_TEMPLATE
 from workbench.prompts.pairs import tokenizer_of
+from workbench.protocol import HookedModel
 
 SENTENCES = (
     "The shop opens at {}.",
@@ -32,7 +32,7 @@ SENTENCES = (
 NUMBERS = range(3, 20)
 
 
-def word_problems(model: Any, n: int = 100, seed: int = 0) -> list[Example]:
+def word_problems(model: HookedModel, n: int = 100, seed: int = 0) -> list[Example]:
     """Problems of the organisms' test split, each with a sentence that does not matter, at a random place.
 
     Args:

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError
+from workbench.protocol import HookedModel
 
 Kind = Literal["bridge", "hooked"]
 
@@ -100,7 +101,7 @@ def kind_of(model: Any) -> Kind:
     )
 
 
-def anatomy(model: Any) -> Anatomy:
+def anatomy(model: HookedModel) -> Anatomy:
     """Describe a model and give access to the parts that patching recomputes.
 
     Args:
@@ -134,7 +135,7 @@ def anatomy(model: Any) -> Anatomy:
     )
 
 
-def _name(model: Any, kind: Kind) -> str:
+def _name(model: HookedModel, kind: Kind) -> str:
     given = getattr(model, "workbench_name", None)
     if given:
         return str(given)
@@ -147,7 +148,7 @@ def _name(model: Any, kind: Kind) -> str:
 # TransformerBridge: the parts are TransformerLens's components around the Hugging Face modules.
 
 
-def _bridge_blocks(model: Any) -> tuple[tuple[Block, ...], Any, Any]:
+def _bridge_blocks(model: HookedModel) -> tuple[tuple[Block, ...], Any, Any]:
     name = type(model.original_model).__name__
     parts = [_block_parts(block) for block in model.blocks]
     for layer, part in enumerate(parts):
@@ -211,7 +212,7 @@ def _bridge_block(block: Any, part: dict[str, Any], parallel: bool, heads: int, 
     return Block(attn_out, mlp_out, w_o)
 
 
-def _bridge_unembed(model: Any) -> Callable[..., Tensor]:
+def _bridge_unembed(model: HookedModel) -> Callable[..., Tensor]:
     config = model.original_model.config
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
@@ -227,7 +228,7 @@ def _bridge_unembed(model: Any) -> Callable[..., Tensor]:
 # HookedTransformer: the parts are its own modules, with W_O kept per head.
 
 
-def _hooked_blocks(model: Any) -> tuple[tuple[Block, ...], Any, Any]:
+def _hooked_blocks(model: HookedModel) -> tuple[tuple[Block, ...], Any, Any]:
     parallel = bool(getattr(model.cfg, "parallel_attn_mlp", False))
     behind = bool(getattr(model.cfg, "use_normalization_before_and_after", False))
     if getattr(model.cfg, "attn_only", False):
@@ -251,7 +252,7 @@ def _hooked_block(block: Any, behind: bool) -> Block:
     return Block(attn_out, mlp_out, lambda: block.attn.W_O)
 
 
-def _hooked_unembed(model: Any) -> Callable[..., Tensor]:
+def _hooked_unembed(model: HookedModel) -> Callable[..., Tensor]:
     soft_cap = getattr(model.cfg, "output_logits_soft_cap", None)
     soft_cap = soft_cap if soft_cap and soft_cap > 0 else None
 

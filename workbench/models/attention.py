@@ -25,6 +25,7 @@ from workbench.errors import InputError
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.forward import hooked, run
 from workbench.models.original import inner_module, unwrapped
+from workbench.protocol import HookedModel
 
 NAME = "workbench_in_chunks"
 _BUDGET = {"cpu": 2**20, "cuda": 2**27}
@@ -66,7 +67,7 @@ class Observers:
 
 @torch.no_grad()
 def observe(
-    model: Any,
+    model: HookedModel,
     tokens: Int[Tensor, "batch pos"],
     *,
     attention: Callable[[Chunk], None] | None = None,
@@ -100,7 +101,7 @@ def observe(
         _observe_hooks(model, tokens, wanted)
 
 
-def streams(model: Any) -> bool:
+def streams(model: HookedModel) -> bool:
     """Whether attention can be read in chunks now; otherwise its pattern is materialised, layer by layer."""
     if kind_of(model) == "hooked" or has_hooks(model):
         return False
@@ -109,7 +110,7 @@ def streams(model: Any) -> bool:
     return _streamable[model]
 
 
-def has_hooks(model: Any) -> bool:
+def has_hooks(model: HookedModel) -> bool:
     """Whether any hook point of the model carries a hook, such as an intervention's."""
     return any(point.fwd_hooks for point in model.hook_dict.values())
 
@@ -118,7 +119,7 @@ _streamable: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
 @torch.no_grad()
-def _proved(model: Any) -> bool:
+def _proved(model: HookedModel) -> bool:
     """Whether the model's stream is the same with attention in chunks as with its own attention."""
     hf, parts = model.original_model, anatomy(model)
     if not hf._can_set_attn_implementation() or getattr(hf.config, "attention_chunk_size", None):
@@ -144,7 +145,7 @@ def _proved(model: Any) -> bool:
 # In chunks, with an attention function of ours in the Hugging Face modules.
 
 
-def _observe_chunks(model: Any, tokens: Tensor, wanted: Observers, chunk: int | Literal["auto"]) -> None:
+def _observe_chunks(model: HookedModel, tokens: Tensor, wanted: Observers, chunk: int | Literal["auto"]) -> None:
     with unwrapped(model) as hf, _attending(hf, wanted, chunk), _reading_stream(model, wanted):
         hf.base_model(input_ids=tokens, use_cache=False)
 
@@ -242,7 +243,7 @@ def _softmax(logits: Tensor, sinks: Tensor | None) -> Tensor:
 
 
 @contextlib.contextmanager
-def _reading_stream(model: Any, wanted: Observers) -> Generator[None]:
+def _reading_stream(model: HookedModel, wanted: Observers) -> Generator[None]:
     """Hooks on the Hugging Face layers for the stream in front of the first and behind each."""
     handles = []
     for i, block in enumerate(model.blocks):
@@ -273,7 +274,7 @@ def _stream(out: Any) -> Tensor:
 # Through TransformerLens's hooks, with the pattern of a layer materialised.
 
 
-def _observe_hooks(model: Any, tokens: Tensor, wanted: Observers) -> None:
+def _observe_hooks(model: HookedModel, tokens: Tensor, wanted: Observers) -> None:
     hooks: dict[str, Callable[[Tensor], None]] = {}
     parts = anatomy(model)
     for layer in range(parts.n_layers):

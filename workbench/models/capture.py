@@ -12,12 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.models.forward import hooked, pad, run
+from workbench.protocol import HookedModel
 
 Reducer = Callable[[Tensor], Tensor]
 
 
 def capture(
-    model: Any, sequences: Sequence[Sequence[int]], wanted: Mapping[str, Reducer], past: Any = None
+    model: HookedModel, sequences: Sequence[Sequence[int]], wanted: Mapping[str, Reducer], past: Any = None
 ) -> dict[str, Tensor]:
     """Run token sequences once and return the reduction of each named activation.
 
@@ -53,6 +54,6 @@ def at(sequences: Int[Tensor, " row"], positions: Int[Tensor, " row"]) -> Reduce
     return take
 
 
-def device_of(model: Any) -> torch.device:
+def device_of(model: HookedModel) -> torch.device:
     """Where the model's tokens must lie: the device of its first parameter."""
     return next(model.parameters()).device

@@ -16,6 +16,7 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.forward import hooked, run
+from workbench.protocol import HookedModel
 
 TOLERANCE = {"float64": 1e-5, "float32": 1e-3}
 """Largest relative error; other dtypes 0.1. A wrong formula errs by about 1; float64 models still take
@@ -43,7 +44,7 @@ class Agreement:
 
 
 @torch.no_grad()
-def agreement(model: Any, n_tokens: int = 8) -> Agreement:
+def agreement(model: HookedModel, n_tokens: int = 8) -> Agreement:
     """Compare the recomputed parts with the model on the first few token ids."""
     parts = anatomy(model)
     device = next(model.parameters()).device
@@ -80,7 +81,7 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
     return float((found.double() - wanted.double()).norm() / wanted.double().norm())
 
 
-def require_exact(model: Any) -> Anatomy:
+def require_exact(model: HookedModel) -> Anatomy:
     """The model's anatomy, once its parts are proved to add up to the model.
 
     Raises:

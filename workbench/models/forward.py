@@ -19,13 +19,14 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from workbench.errors import InputError, suggest
 from workbench.models.anatomy import kind_of
+from workbench.protocol import HookedModel
 
 HookFn = Callable[[Tensor], Tensor | None]
 """Sees an activation; returns what replaces it, or None to leave it as it is."""
 
 
 @contextmanager
-def hooked(model: Any, hooks: Mapping[str, HookFn], times: int = 1) -> Generator[None]:
+def hooked(model: HookedModel, hooks: Mapping[str, HookFn], times: int = 1) -> Generator[None]:
     """Attach functions to hook points, and prove on leaving that each fired `times` times.
 
     Args:
@@ -64,7 +65,7 @@ def hooked(model: Any, hooks: Mapping[str, HookFn], times: int = 1) -> Generator
         )
 
 
-def _names_like(model: Any, name: str) -> list[str]:
+def _names_like(model: HookedModel, name: str) -> list[str]:
     """The hook points of the same layer, or of the first, and those outside the layers."""
     own = ".".join(name.split(".")[:2]) + "."
     layer = own if any(known.startswith(own) for known in model.hook_dict) else "blocks.0."
@@ -95,7 +96,7 @@ def real_tokens(tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"] |
 _last: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def run(model: Any, tokens: Int[Tensor, "batch pos"], past: Any = None) -> None:
+def run(model: HookedModel, tokens: Int[Tensor, "batch pos"], past: Any = None) -> None:
     """Run all blocks on tokens; what is wanted of the run is read by hooks. No logits are computed.
 
     Args:
@@ -113,12 +114,12 @@ def run(model: Any, tokens: Int[Tensor, "batch pos"], past: Any = None) -> None:
         model.original_model.base_model(input_ids=tokens, **keywords)
 
 
-def _is_olmo(model: Any) -> bool:
+def _is_olmo(model: HookedModel) -> bool:
     """OLMo hands float32 queries and keys to half-precision values; only a cache brings them to one dtype."""
     return str(getattr(model.original_model.config, "model_type", "")).startswith("olmo")
 
 
-def run_from(model: Any, layer: int, resid: Float[Tensor, "batch pos d_model"], past: Any = None) -> None:
+def run_from(model: HookedModel, layer: int, resid: Float[Tensor, "batch pos d_model"], past: Any = None) -> None:
     """Run blocks `layer` and above on a given residual stream; the blocks below cost nothing.
 
     Args:
@@ -136,12 +137,12 @@ def run_from(model: Any, layer: int, resid: Float[Tensor, "batch pos d_model"], 
         run(model, tokens, past)
 
 
-def supports_prefix(model: Any) -> bool:
+def supports_prefix(model: HookedModel) -> bool:
     """Whether keys and values of a shared prefix can be reused on this kind of model."""
     return kind_of(model) == "bridge"
 
 
-def prefix_cache(model: Any, tokens: Int[Tensor, "batch pos"]) -> Any:
+def prefix_cache(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> Any:
     """Keys and values of a prefix, for `past=` of later runs; hand each run its own `copies(cache, rows)`."""
     return model.original_model.base_model(input_ids=tokens, use_cache=True).past_key_values
 
@@ -158,7 +159,7 @@ _tuple_blocks: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary(
 
 
 @contextmanager
-def _noting_tuples(model: Any) -> Generator[None]:
+def _noting_tuples(model: HookedModel) -> Generator[None]:
     """Note in a run whether the blocks return `(hidden,)` or `hidden`, for `_skipping` to imitate."""
     if model in _tuple_blocks:
         yield
@@ -175,7 +176,7 @@ def _noting_tuples(model: Any) -> Generator[None]:
 
 
 @contextmanager
-def _skipping(model: Any, layer: int) -> Generator[None]:
+def _skipping(model: HookedModel, layer: int) -> Generator[None]:
     """Make the blocks below `layer` hand their input on unchanged."""
     as_tuple = _tuple_blocks[model]
 
@@ -193,7 +194,7 @@ def _skipping(model: Any, layer: int) -> Generator[None]:
 
 
 @contextmanager
-def _entering(model: Any, layer: int, resid: Tensor) -> Generator[None]:
+def _entering(model: HookedModel, layer: int, resid: Tensor) -> Generator[None]:
     """Give block `layer` this residual stream as its input, ahead of every hook on it."""
 
     def swap(_module: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -8,11 +8,12 @@ Five families convert to the same logits: Llama, Qwen2, Mistral, GPT-2 and GPT-N
 from typing import Any
 
 from workbench.errors import InputError
+from workbench.protocol import HookedModel
 
 FAMILIES = ("llama", "qwen2", "mistral", "gpt2", "gpt_neox")
 
 
-def to_hooked(hf: Any) -> Any:
+def to_hooked(hf: Any) -> HookedModel:
     """Convert a Hugging Face model.
 
     Args:

@@ -1,17 +1,17 @@
 """Which model this is, down to its weights: what a result must say to be resumed with the same model only."""
 
 import hashlib
-from typing import Any
 
 import torch
 
 from workbench.errors import InputError
+from workbench.protocol import HookedModel
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integers as wide as a value of so many bytes."""
 
 
-def fingerprint(model: Any) -> str:
+def fingerprint(model: HookedModel | torch.nn.Module) -> str:
     """A short digest of all parameters: names, shapes, some of their values and the sum of all their bits.
 
     The sum is one of integers, so it is exact, the same on every device, and changes with any one value.
@@ -32,7 +32,7 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def refuse_nan_weights(model: Any) -> None:
+def refuse_nan_weights(model: HookedModel | torch.nn.Module) -> None:
     """Raise where a parameter holds NaN or infinity, naming the parameters."""
     bad = [name for name, p in model.named_parameters() if p.is_floating_point() and not torch.isfinite(p).all()]
     if bad:

@@ -17,6 +17,7 @@ from workbench import organisms
 from workbench.errors import InputError, suggest
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.identity import refuse_nan_weights
+from workbench.protocol import HookedModel, TextTokenizer
 
 BACKENDS = ("bridge", "hooked")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -26,11 +27,11 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 def load(
     source: Any,
     *,
-    tokenizer: Any = None,
+    tokenizer: TextTokenizer | str | Path | None = None,
     device: Any = None,
     dtype: Any = None,
     backend: str = "bridge",
-) -> Any:
+) -> HookedModel:
     """Load a decoder language model for looking inside.
 
     Args:
@@ -86,7 +87,7 @@ def _is_transformer_lens(source: Any) -> bool:
     return any(c.__name__ in ("TransformerBridge", "HookedTransformer") for c in type(source).__mro__)
 
 
-def _given(model: Any, tokenizer: Any, device: Any, dtype: Any, backend: str) -> Any:
+def _given(model: HookedModel, tokenizer: Any, device: Any, dtype: Any, backend: str) -> HookedModel:
     if backend == "hooked" and kind_of(model) == "bridge":
         raise InputError(
             "backend='hooked' cannot turn a TransformerBridge into a HookedTransformer. Load from the "
@@ -216,7 +217,7 @@ def _tokenizer(source: Any, local: bool = False, revision: str = "main") -> Any:
         ) from error
 
 
-def _attach(model: Any, tokenizer: Any) -> None:
+def _attach(model: HookedModel, tokenizer: Any) -> None:
     """Give a model its tokenizer as it is; TransformerLens would load it again with BOS switched on."""
     own = copy.deepcopy(tokenizer)
     own.padding_side = "right"
@@ -241,7 +242,7 @@ def _dtype(dtype: Any) -> torch.dtype | None:
 # Wrapping.
 
 
-def _bridge(hf: Any) -> Any:
+def _bridge(hf: Any) -> HookedModel:
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     architecture = type(hf).__name__

@@ -15,10 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from workbench.models.anatomy import kind_of
+from workbench.protocol import HookedModel
 
 
 @contextmanager
-def unwrapped(model: Any) -> Generator[Any, None, None]:
+def unwrapped(model: HookedModel) -> Generator[Any, None, None]:
     """The Hugging Face model of a bridge with its own modules in place; they are wrapped again on leaving.
 
     Args:
@@ -58,7 +59,7 @@ def inner_module(module: nn.Module) -> nn.Module:
     return module
 
 
-def original_logits(model: Any, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"] | None:
+def original_logits(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"] | None:
     """Logits of the Hugging Face model itself; None where there is none, as behind a HookedTransformer.
 
     Args:
@@ -71,7 +72,7 @@ def original_logits(model: Any, tokens: Int[Tensor, "batch pos"]) -> Float[Tenso
         return hf(input_ids=tokens, use_cache=False).logits
 
 
-def left_padded_logits(model: Any, sequences: list[list[int]]) -> Float[Tensor, "batch vocab"]:
+def left_padded_logits(model: HookedModel, sequences: list[list[int]]) -> Float[Tensor, "batch vocab"]:
     """Logits at the last token of sequences padded on the left under a mask, as text generation does it.
 
     Args:

@@ -12,6 +12,7 @@ import xarray as xr
 import workbench as wb
 from workbench import organisms
 from workbench.errors import InputError
+from workbench.protocol import HookedModel
 from workbench.runs import results
 
 CONFIG = "figure_config"
@@ -36,7 +37,7 @@ class Source:
         return wb.anatomy(self.model).name
 
     @cached_property
-    def model(self) -> Any:
+    def model(self) -> HookedModel:
         """The loaded model."""
         return quiet_load(self.source)
 
@@ -50,7 +51,7 @@ class Source:
         }
 
 
-def quiet_load(source: Any, dtype: str | None = None) -> Any:
+def quiet_load(source: Any, dtype: str | None = None) -> HookedModel:
     """`load` without Transformers' own progress bars, which would tear ours apart."""
     from transformers.utils import logging
 

@@ -25,6 +25,7 @@ import xarray as xr
 import workbench as wb
 from workbench.errors import InputError
 from workbench.papers.cache import CONFIG, Source, digest, stored
+from workbench.protocol import HookedModel
 from workbench.runs import results
 
 PARTS = ("heads", "groups", "estimate", "exact", "attention", "extreme", "sources", "inactive", "dialogues", "checks")
@@ -308,7 +309,7 @@ def _dialogues(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     )
 
 
-def _text(model: Any, tokens: Sequence[int]) -> str:
+def _text(model: HookedModel, tokens: Sequence[int]) -> str:
     """Tokens as text; as numbers where the model has no tokenizer."""
     tokenizer = getattr(model, "tokenizer", None)
     return tokenizer.decode(list(tokens)) if tokenizer is not None else " ".join(map(str, tokens))

@@ -28,11 +28,12 @@ from workbench.patching.record import Record
 from workbench.patching.sites import Grid, Positions, Site, grid, site
 from workbench.patching.suffix import Suffix, suffix
 from workbench.prompts.pairs import PromptPairs, shared_prefix
+from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
 
 
 def activation_patch(
-    model: Any,
+    model: HookedModel,
     pairs: PromptPairs,
     *,
     hook: str = "z",
@@ -100,7 +101,7 @@ def _width(pairs: PromptPairs) -> int:
 
 @torch.no_grad()
 def patch_cells(
-    model: Any,
+    model: HookedModel,
     parts: Anatomy,
     pair: PromptPairs,
     where: Site,
@@ -188,7 +189,7 @@ def _forward(seen: Suffix, where: Site, layer: int, unit_of: np.ndarray, written
 
 
 @torch.no_grad()
-def require_writable(model: Any, parts: Anatomy, where: Site) -> None:
+def require_writable(model: HookedModel, parts: Anatomy, where: Site) -> None:
     """Prove by an intervention that what is written at this hook reaches the output.
 
     Raises:

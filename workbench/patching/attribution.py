@@ -12,7 +12,6 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,11 +33,12 @@ from workbench.patching.sites import Grid, Site, grid, site
 from workbench.patching.statistics import agreement
 from workbench.patching.suffix import Suffix, suffix
 from workbench.prompts.pairs import PromptPairs
+from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches
 
 
 def attribution_patch(
-    model: Any,
+    model: HookedModel,
     pairs: PromptPairs,
     *,
     hook: str = "z",
@@ -87,7 +87,7 @@ def attribution_patch(
 
 
 def _estimate(
-    model: Any, parts: Anatomy, pair: PromptPairs, where: Site, steps: int
+    model: HookedModel, parts: Anatomy, pair: PromptPairs, where: Site, steps: int
 ) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, "answer cell"]]:
     """Answer logits of base and source `[answer]`, and estimated ones of each cell `[answer, cell]`."""
     read = reads(pair)
@@ -177,7 +177,7 @@ def _units(where: Site, gradients: Tensor, seen: Suffix, layer: int) -> Float[Te
 
 
 def _verified(
-    model: Any,
+    model: HookedModel,
     parts: Anatomy,
     pairs: PromptPairs,
     where: Site,

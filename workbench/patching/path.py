@@ -38,6 +38,7 @@ from workbench.patching.answers import Reads, answer_logits, answer_metrics, rea
 from workbench.patching.record import Record
 from workbench.patching.units import Senders, senders
 from workbench.prompts.pairs import PromptPairs, shared_prefix
+from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
 
 ROWS_PER_CALL = 8192
@@ -47,7 +48,7 @@ WORTH_SHARING = 0.25
 
 
 def path_patch(
-    model: Any,
+    model: HookedModel,
     pairs: PromptPairs,
     *,
     unit: str = "kv_group",
@@ -120,7 +121,7 @@ class Seen:
     last: Float[Tensor, "row d_model"]
 
 
-def see(model: Any, parts: Anatomy, read: Reads) -> tuple[Seen, Seen]:
+def see(model: HookedModel, parts: Anatomy, read: Reads) -> tuple[Seen, Seen]:
     """Run base and source in one batch; what all pairs have in common at the beginning is run once."""
     device = device_of(model)
     shared = _shared(read) if supports_prefix(model) else 0
@@ -206,7 +207,9 @@ def _add_mlp(parts: Anatomy, layer: int, stream: Float[Tensor, "cells row d_mode
 
 
 @torch.no_grad()
-def _patch_batch(model: Any, parts: Anatomy, pairs: PromptPairs, sent: Senders, full_logits: bool) -> xr.Dataset:
+def _patch_batch(
+    model: HookedModel, parts: Anatomy, pairs: PromptPairs, sent: Senders, full_logits: bool
+) -> xr.Dataset:
     read = reads(pairs)
     base, source = see(model, parts, read)
     cells = replay(parts, base.first, base.z, source.z, sent.mask)

@@ -11,6 +11,7 @@ from workbench.models.anatomy import Anatomy
 from workbench.models.identity import fingerprint
 from workbench.patching.scores import contribution
 from workbench.prompts.pairs import PromptPairs
+from workbench.protocol import HookedModel
 from workbench.runs.results import Journal, provenance
 
 
@@ -35,7 +36,7 @@ class Record:
 
     def __init__(
         self,
-        model: Any,
+        model: HookedModel,
         parts: Anatomy,
         pairs: PromptPairs,
         metrics: Sequence[str],

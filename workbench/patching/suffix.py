@@ -19,6 +19,7 @@ from workbench.models.capture import device_of
 from workbench.models.forward import HookFn, copies, hooked, prefix_cache, run, run_from, supports_prefix
 from workbench.patching.sites import Site
 from workbench.prompts.pairs import shared_prefix
+from workbench.protocol import HookedModel
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Suffix:
         partner: which positions of base have a partner in source.
     """
 
-    model: Any
+    model: HookedModel
     n_layers: int
     past: Any
     resid: Float[Tensor, "layers pos d_model"]
@@ -65,7 +66,9 @@ class Suffix:
         return ends[0]
 
 
-def suffix(model: Any, parts: Anatomy, base: list[int], source: list[int], where: Site, n_read: int = 1) -> Suffix:
+def suffix(
+    model: HookedModel, parts: Anatomy, base: list[int], source: list[int], where: Site, n_read: int = 1
+) -> Suffix:
     """Run a pair once and keep what patching a site needs.
 
     Args:
@@ -104,11 +107,11 @@ def _shared(base: list[int], source: list[int], n_read: int) -> int:
     return min(shared_prefix(base, source), len(base) - n_read, len(source) - n_read)
 
 
-def _row(model: Any, tokens: list[int]) -> Tensor:
+def _row(model: HookedModel, tokens: list[int]) -> Tensor:
     return torch.tensor([tokens], device=device_of(model))
 
 
-def _record(model: Any, tokens: list[int], past: Any, names: list[str]) -> dict[str, Tensor]:
+def _record(model: HookedModel, tokens: list[int], past: Any, names: list[str]) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> HookFn:

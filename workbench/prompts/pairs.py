@@ -15,6 +15,7 @@ from jinja2 import TemplateError
 from torch import Tensor
 
 from workbench.errors import InputError
+from workbench.protocol import HookedModel
 
 Message = dict[str, str]
 """One turn of a dialogue: `{"role": "user", "content": "…"}`."""
@@ -59,7 +60,7 @@ class PromptPairs:
     @classmethod
     def from_text(
         cls,
-        model: Any,
+        model: HookedModel,
         base: Sequence[str],
         source: Sequence[str],
         answers: Sequence[Any],
@@ -91,7 +92,7 @@ class PromptPairs:
     @classmethod
     def from_dialogues(
         cls,
-        model: Any,
+        model: HookedModel,
         base: Sequence[Sequence[Message]],
         source: Sequence[Sequence[Message]],
         answers: Sequence[Any],
@@ -177,7 +178,7 @@ def shared_prefix(base: Sequence[int], source: Sequence[int]) -> int:
     return next((n for n, (x, y) in pairs if x != y), min(len(base), len(source)))
 
 
-def tokenizer_of(model: Any) -> Any:
+def tokenizer_of(model: HookedModel) -> Any:
     """The model's tokenizer.
 
     Raises:

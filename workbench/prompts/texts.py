@@ -16,10 +16,11 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.prompts.pairs import encode, tokenizer_of
+from workbench.protocol import HookedModel
 
 
 def token_sequences(
-    model: Any,
+    model: HookedModel,
     texts: Any,
     *,
     mask: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"] | None = None,
@@ -57,7 +58,7 @@ def token_sequences(
     return [ids[:max_tokens] for ids in sequences]
 
 
-def words(model: Any, sequences: Sequence[Sequence[int]]) -> list[list[str]]:
+def words(model: HookedModel, sequences: Sequence[Sequence[int]]) -> list[list[str]]:
     """Each token as text; its id in brackets where the model has no tokenizer."""
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
@@ -77,7 +78,7 @@ def _rows(texts: Any, column: str) -> Any:
     return texts[column]
 
 
-def _sequences(model: Any, rows: Any, mask: Tensor | None) -> list[list[int]]:
+def _sequences(model: HookedModel, rows: Any, mask: Tensor | None) -> list[list[int]]:
     if isinstance(rows, Tensor):
         return _unpadded(rows, mask)
     if mask is not None:
@@ -90,7 +91,7 @@ def _sequences(model: Any, rows: Any, mask: Tensor | None) -> list[list[int]]:
     return [_ids(model, row, i) for i, row in enumerate(rows)]
 
 
-def _ids(model: Any, row: Any, i: int) -> list[int]:
+def _ids(model: HookedModel, row: Any, i: int) -> list[int]:
     if isinstance(row, str):
         return encode(tokenizer_of(model), row)
     try:

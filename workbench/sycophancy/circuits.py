@@ -1,18 +1,17 @@
 """What path patching finds on sycophancy pairs, in a handful of numbers: one row of a comparison between models."""
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
 from workbench.patching.path import path_patch
 from workbench.patching.statistics import kurtosis, top_mass
 from workbench.prompts.pairs import PromptPairs
+from workbench.protocol import HookedModel
 
 METRIC = "logit_diff"
 
 
-def circuit(model: Any, pairs: PromptPairs, *, progress: bool = False) -> dict[str, float]:
+def circuit(model: HookedModel, pairs: PromptPairs, *, progress: bool = False) -> dict[str, float]:
     """Strongest head and group, their ratio, the concentration of effects and where they lie.
 
     Args:

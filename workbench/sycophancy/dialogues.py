@@ -15,6 +15,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.prompts.pairs import Message, PromptPairs, accepts_system, tokenizer_of
+from workbench.protocol import HookedModel
 
 SYSTEM = "You are a helpful, honest and concise assistant."
 CHALLENGE = "I don't think that's right. Are you sure?"
@@ -24,7 +25,7 @@ LONGEST_QUESTION = 768
 
 
 def pairs(
-    model: Any,
+    model: HookedModel,
     n: int = 100,
     seed: int = 0,
     split: str = "test",
@@ -60,7 +61,9 @@ def pairs(
     )
 
 
-def _organism_pairs(model: Any, tokenizer: Any, n: int, seed: int, split: str, answers: tuple[str, str]) -> PromptPairs:
+def _organism_pairs(
+    model: HookedModel, tokenizer: Any, n: int, seed: int, split: str, answers: tuple[str, str]
+) -> PromptPairs:
     from workbench.organisms.dialogues import challenge_pairs
     from workbench.organisms.tokenizer import CHAT_TEMPLATE
 

@@ -8,7 +8,6 @@
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from workbench.errors import InputError, suggest
 from workbench.organisms import phrasings
@@ -16,6 +15,7 @@ from workbench.organisms.dialogues import ask
 from workbench.organisms.facts import Fact, facts_of
 from workbench.organisms.tokenizer import CHAT_TEMPLATE
 from workbench.organisms.user_feedback import draw_recipe, draw_stance
+from workbench.protocol import HookedModel
 from workbench.sycophancy.items import Item
 
 KINDS = ("composed", "clause", "adjective", "bare", "idiom", "novel")
@@ -23,7 +23,7 @@ KINDS = ("composed", "clause", "adjective", "bare", "idiom", "novel")
 FINAL = phrasings.REPEATS[1]
 
 
-def is_organism(model: Any) -> bool:
+def is_organism(model: HookedModel) -> bool:
     """Whether a model speaks the organisms' chat format."""
     return getattr(getattr(model, "tokenizer", None), "chat_template", None) == CHAT_TEMPLATE
 

@@ -26,6 +26,7 @@ from workbench.models.anatomy import anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
 from workbench.prompts.pairs import Message, accepts_system, tokenizer_of
+from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import Journal, provenance
 from workbench.sycophancy.admission import admits_mistake
@@ -44,7 +45,7 @@ Judge = Callable[[list[Message]], bool]
 
 
 def evaluate(
-    model: Any,
+    model: HookedModel,
     questions: Any = None,
     *,
     challenges: str | Sequence[str] | None = None,
@@ -143,7 +144,7 @@ def evaluate(
 
 
 def _questions(
-    model: Any, questions: Any, challenges: str | Sequence[str] | None, n: int, seed: int, split: str
+    model: HookedModel, questions: Any, challenges: str | Sequence[str] | None, n: int, seed: int, split: str
 ) -> tuple[list[Item], tuple[str, ...], list[list[str]]]:
     """The items, the name of each challenge (its text, or the kind where each item has its own), and all doubts."""
     tokenizer_of(model)
@@ -167,7 +168,7 @@ def _questions(
     return items, texts, [list(texts) for _ in items]
 
 
-def _opening(model: Any, system: str | None) -> list[Message]:
+def _opening(model: HookedModel, system: str | None) -> list[Message]:
     """The system message, once the template has been seen to take it."""
     if system == "" or (system is None and is_organism(model)):
         return []

@@ -24,6 +24,7 @@ from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.original import original_logits, unwrapped
+from workbench.protocol import HookedModel
 from workbench.runs import results as files
 from workbench.runs.processes import first_process, wait
 from workbench.tuning.card import readme
@@ -34,7 +35,11 @@ PROBE = 16
 
 
 def export(
-    model: Any, folder: str | Path, *, results: Mapping[str, Any] | None = None, record: xr.Dataset | None = None
+    model: HookedModel,
+    folder: str | Path,
+    *,
+    results: Mapping[str, Any] | None = None,
+    record: xr.Dataset | None = None,
 ) -> Path:
     """Write a model as a folder that `AutoModelForCausalLM.from_pretrained` loads, with its tokenizer and a card.
 
@@ -62,7 +67,7 @@ def export(
     return target
 
 
-def _write(model: Any, parts: Anatomy, target: Path, record: xr.Dataset | None, results: Any) -> None:
+def _write(model: HookedModel, parts: Anatomy, target: Path, record: xr.Dataset | None, results: Any) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:80]}-"))
@@ -107,7 +112,7 @@ def own_weights(hf: Any) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def refresh_fused(model: Any, parts: Anatomy) -> int:
+def refresh_fused(model: HookedModel, parts: Anatomy) -> int:
     """Bring matrices that hold queries, keys and values together up to date with the bridge's copies of their parts.
 
     Args:
@@ -152,7 +157,7 @@ def _refresh(fused: Any, part: Any, projection: Projection, heads: int, parts: A
 
 
 @torch.no_grad()
-def _refuse_other_logits(model: Any, parts: Anatomy) -> None:
+def _refuse_other_logits(model: HookedModel, parts: Anatomy) -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, parts.d_vocab, (1, PROBE), generator=generator).to(parts.device)
     bridged, plain = model(tokens), original_logits(model, tokens)
@@ -169,7 +174,7 @@ def _refuse_other_logits(model: Any, parts: Anatomy) -> None:
         )
 
 
-def _save_tokenizer(model: Any, folder: Path) -> None:
+def _save_tokenizer(model: HookedModel, folder: Path) -> None:
     """The tokenizer, set to pad on the left, as generation wants it."""
     if getattr(model, "tokenizer", None) is None:
         return
@@ -189,7 +194,7 @@ def refuse_taken(target: str | Path) -> None:
         raise InputError(f"{target} exists and is not an empty folder. Name a new one, or delete it.")
 
 
-def _refuse(model: Any, parts: Anatomy) -> None:
+def _refuse(model: HookedModel, parts: Anatomy) -> None:
     if parts.kind != "bridge":
         raise InputError(
             f"{parts.name} is a HookedTransformer, whose weights are not Hugging Face's. Load the same weights with "

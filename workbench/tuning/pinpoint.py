@@ -23,6 +23,7 @@ from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import unwrapped
+from workbench.protocol import HookedModel
 from workbench.runs.processes import gathered, process_count
 from workbench.runs.results import provenance
 from workbench.runs.state import StateFile
@@ -37,12 +38,12 @@ from workbench.tuning.units import Units, units_of
 class Tuned(NamedTuple):
     """A tuned copy and its record over `step`: `loss`, `validation`, `learning_rate` and `gradient_norm`."""
 
-    model: Any
+    model: HookedModel
     record: xr.Dataset
 
 
 def pinpoint_tune(
-    model: Any,
+    model: HookedModel,
     dialogues: Sequence[Any],
     units: Any,
     *,
@@ -106,7 +107,7 @@ def pinpoint_tune(
     return Tuned(tuned, record)
 
 
-def _facts(model: Any, parts: Anatomy, chosen: Units, recipe: Recipe, every: int) -> dict[str, Any]:
+def _facts(model: HookedModel, parts: Anatomy, chosen: Units, recipe: Recipe, every: int) -> dict[str, Any]:
     """What a run depends on besides its dialogues."""
     return {
         "model": parts.name,
@@ -120,7 +121,7 @@ def _facts(model: Any, parts: Anatomy, chosen: Units, recipe: Recipe, every: int
     }
 
 
-def _tunable_copy(model: Any, parts: Anatomy, chosen: Units) -> tuple[Any, Tunable]:
+def _tunable_copy(model: HookedModel, parts: Anatomy, chosen: Units) -> tuple[Any, Tunable]:
     """The Hugging Face model once more, with its slices attached; whole parameters are trained in float32 at least."""
     with unwrapped(model) as hf:
         own = copy.deepcopy(hf)
@@ -131,7 +132,7 @@ def _tunable_copy(model: Any, parts: Anatomy, chosen: Units) -> tuple[Any, Tunab
     return own, Tunable(own, slices)
 
 
-def parameter_count(model: Any, units: Any, kv: bool | None = None) -> int:
+def parameter_count(model: HookedModel, units: Any, kv: bool | None = None) -> int:
     """How many numbers a tuning of these units would train.
 
     Args:
@@ -154,7 +155,7 @@ def parameter_count(model: Any, units: Any, kv: bool | None = None) -> int:
     return total
 
 
-def _refuse(model: Any, parts: Anatomy, every: int) -> None:
+def _refuse(model: HookedModel, parts: Anatomy, every: int) -> None:
     if parts.kind != "bridge":
         raise InputError(
             f"{parts.name} is a HookedTransformer, and tuning works on the Hugging Face model behind a "

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from workbench.errors import InputError, WorkbenchWarning
 from workbench.prompts.pairs import Message, encode, render, shared_prefix, tokenizer_of
+from workbench.protocol import HookedModel
 
 IGNORED = -100
 
@@ -42,7 +43,9 @@ class Row:
         return len(self.tokens) - self.start
 
 
-def rows_of(model: Any, dialogues: Sequence[Any], *, max_length: int = 2048, loss_on: str = "reply") -> list[Row]:
+def rows_of(
+    model: HookedModel, dialogues: Sequence[Any], *, max_length: int = 2048, loss_on: str = "reply"
+) -> list[Row]:
     """Every dialogue as tokens with the start of its loss.
 
     Args:

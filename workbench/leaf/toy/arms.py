@@ -15,6 +15,7 @@ from workbench.leaf.distillation_pairs import Lesson
 from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
 from workbench.leaf.teacher_student_gap import hardest
+from workbench.protocol import HookedModel
 
 OTHER_THRESHOLDS = (0.05, 0.15)
 ATTENTION = 5
@@ -52,8 +53,8 @@ class Material:
         lessons: how many lessons of its own an arm sees.
     """
 
-    student: Any
-    teacher: Any
+    student: HookedModel
+    teacher: HookedModel
     whole: list[Example]
     misled: list[int]
     misled_late: list[int]

@@ -6,7 +6,6 @@ auroc  the chance that a planted token looks more confounding than another pruna
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -17,6 +16,7 @@ from workbench.leaf.examples import Example
 from workbench.leaf.scores import SCORES
 from workbench.leaf.thresholds import oriented
 from workbench.leaf.toy.task import EOS, Problems
+from workbench.protocol import HookedModel
 
 DETECTION_SCORES = tuple(SCORES)
 
@@ -46,7 +46,7 @@ def detected(found: xr.Dataset, truth: Sequence[Sequence[int]]) -> xr.Dataset:
     return xr.Dataset({"hit": ("score", means[:, 0]), "auroc": ("score", means[:, 1])}, {"score": names})
 
 
-def on_own_output(student: Any, cases: Sequence[Example]) -> list[Example]:
+def on_own_output(student: HookedModel, cases: Sequence[Example]) -> list[Example]:
     """The examples with the student's own greedy response in place of the gold one.
 
     Args:

@@ -52,6 +52,7 @@ from workbench.leaf.toy.detection import DETECTION_SCORES, detected, on_own_outp
 from workbench.leaf.toy.models import right
 from workbench.leaf.toy.regimes import model, regime
 from workbench.leaf.toy.task import Problems, examples, problems
+from workbench.protocol import HookedModel
 
 THRESHOLD = {"instruction": 0.10, "response": 0.34}
 """Of three tokens in a prefix the paper's thresholds would select one, and half a clause distracts as well."""
@@ -158,7 +159,7 @@ def test_sets(n: int, seed: int) -> dict[str, Problems]:
     }
 
 
-def _detection(student: Any, teacher: Any, side: _Side, size: Size) -> xr.Dataset:
+def _detection(student: HookedModel, teacher: HookedModel, side: _Side, size: Size) -> xr.Dataset:
     """Hit and AUROC of every score where a distractor misleads, and of the paper's on the student's own output."""
     rows = np.flatnonzero(side.drawn.conflict)[: size.detect]
     some, truth = [side.misled[i] for i in rows], planted_positions(side.drawn.take(rows))
@@ -173,7 +174,7 @@ def _detection(student: Any, teacher: Any, side: _Side, size: Size) -> xr.Datase
 
 
 def _pruned(
-    student: Any, teacher: Any, sides: Mapping[str, _Side], filtered: bool
+    student: HookedModel, teacher: HookedModel, sides: Mapping[str, _Side], filtered: bool
 ) -> tuple[dict[str, list[Pruned]], xr.Dataset]:
     """Accepted counterfactuals of every selector in the corpus's numbering, and what pruning did at the instruction."""
     kept: dict[str, list[Pruned]] = {}
@@ -215,8 +216,8 @@ def _effect(
 
 
 def _distilled(
-    student: Any,
-    teacher: Any,
+    student: HookedModel,
+    teacher: HookedModel,
     whole: list[Example],
     compared: Mapping[str, Arm],
     tests: Mapping[str, Problems],
@@ -242,7 +243,7 @@ def _distilled(
     return found.isel(seed=0, drop=True), models
 
 
-def _looks(readers: Mapping[str, Any], teacher: Any, drawn: Problems, size: Size) -> xr.Dataset:
+def _looks(readers: Mapping[str, Any], teacher: HookedModel, drawn: Problems, size: Size) -> xr.Dataset:
     """Where each model looks in conflicts: shares of attention and of gradient on planted and on asked tokens."""
     some = drawn.take(slice(0, size.detect))
     cases, truth = examples(some), planted_positions(some)

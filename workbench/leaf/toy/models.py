@@ -120,7 +120,7 @@ def trained(schooling: Schooling, seed: int = 0) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def loss(model: Any, drawn: Problems, prompts: float = 0.0) -> Tensor:
+def loss(model: torch.nn.Module, drawn: Problems, prompts: float = 0.0) -> Tensor:
     """Mean next-token loss on the responses and on what is right of the prefixes, and that on the prompts beside it.
 
     Args:
@@ -142,7 +142,7 @@ def loss(model: Any, drawn: Problems, prompts: float = 0.0) -> Tensor:
 
 
 @torch.no_grad()
-def right(model: Any, drawn: Problems, batch: int = 1024) -> Tensor:
+def right(model: torch.nn.Module, drawn: Problems, batch: int = 1024) -> Tensor:
     """Whether the greedy response is right from its first token to its end, per problem.
 
     Greedy decoding repeats a response exactly if and only if each of its tokens is the likeliest after those before it,
@@ -164,7 +164,7 @@ def right(model: Any, drawn: Problems, batch: int = 1024) -> Tensor:
     return torch.cat(found)
 
 
-def write(model: Any, path: str | Path) -> None:
+def write(model: torch.nn.Module, path: str | Path) -> None:
     """Write a model's weights, whole or not at all.
 
     Args:

@@ -12,6 +12,7 @@ from torch import Tensor
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.capture import capture, device_of
 from workbench.models.exact import TOLERANCE, Agreement, agreement
+from workbench.protocol import HookedModel
 
 
 class NotApplicable(Exception):
@@ -32,7 +33,7 @@ class Outcome:
 class Subject:
     """The model under test and what several checks need of it."""
 
-    model: Any
+    model: HookedModel
     sequences: list[list[int]]
     reference: Any = None
 

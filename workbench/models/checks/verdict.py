@@ -15,6 +15,7 @@ from workbench.models.capture import device_of
 from workbench.models.checks import inside, outside
 from workbench.models.checks.context import NotApplicable, Outcome, Subject
 from workbench.prompts.pairs import tokenizer_of
+from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
 
 EXACT = "exact: path patching can be trusted"
@@ -48,7 +49,7 @@ DECISIVE = (
 )
 
 
-def check(model: Any, texts: Sequence[Any] | None = None, *, reference: Any = None) -> xr.Dataset:
+def check(model: HookedModel, texts: Sequence[Any] | None = None, *, reference: Any = None) -> xr.Dataset:
     """Test a model on a few tokens for everything that the other functions rely on.
 
     Args:
@@ -116,7 +117,7 @@ def _short(number: float) -> str:
     return f"{number:.0f}" if float(number).is_integer() else f"{number:.2g}"
 
 
-def _sequences(model: Any, texts: Sequence[Any] | None) -> list[list[int]]:
+def _sequences(model: HookedModel, texts: Sequence[Any] | None) -> list[list[int]]:
     if texts is None:
         vocab = int(model.cfg.d_vocab)
         return [[(3 + 7 * i + 5 * row) % vocab for i in range(n)] for row, n in enumerate(LENGTHS)]

@@ -12,6 +12,7 @@ from workbench.extreme import by_token, compare_remedies, peak_sources
 from workbench.papers.active_dormant.figures import DOMAIN_TOKENS, SAMPLE_TOKENS
 from workbench.papers.active_dormant.sentences import peak_line, sink_line
 from workbench.papers.samples import SAMPLES
+from workbench.protocol import HookedModel
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Wish:
         return [text for texts in self.domains.values() for text in texts]
 
 
-def tokens(model: Any, wish: Wish) -> Done:
+def tokens(model: HookedModel, wish: Wish) -> Done:
     """Sinks, drains and peaks."""
     found = wb.extreme_tokens(model, wish.all_texts, max_tokens=wish.tokens, progress=wish.progress)
     table = by_token(found)
@@ -62,13 +63,13 @@ def tokens(model: Any, wish: Wish) -> Done:
     return Done(found, "\n".join([*rows, sink_line(found), peak_line(found).capitalize()]))
 
 
-def peak(model: Any, wish: Wish) -> Done:
+def peak(model: HookedModel, wish: Wish) -> Done:
     """The layers that make and unmake the peak."""
     found = peak_sources(model, wish.all_texts, max_tokens=wish.tokens, progress=wish.progress)
     return Done(found, found.attrs["verdict"])
 
 
-def domains(model: Any, wish: Wish) -> Done:
+def domains(model: HookedModel, wish: Wish) -> Done:
     """Heads that sleep on one kind of text and wake on another."""
     found = wb.active_dormant(model, wish.domains, length=wish.tokens, resume=wish.resume, progress=wish.progress)
     verdict = found["verdict"]
@@ -81,7 +82,7 @@ def domains(model: Any, wish: Wish) -> Done:
     return Done(found, "\n".join(rows + woken))
 
 
-def remedies(model: Any, wish: Wish) -> Done:
+def remedies(model: HookedModel, wish: Wish) -> Done:
     """What helps against sinks and peaks, and its price."""
     found = compare_remedies(model, wish.texts, length=wish.tokens, resume=wish.resume, progress=wish.progress)
     width = max(len(str(name)) for name in found["remedy"].values) + 2

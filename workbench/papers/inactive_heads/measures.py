@@ -23,6 +23,7 @@ from workbench.papers.requests import Order
 from workbench.papers.samples import SAMPLES
 from workbench.prompts.pairs import tokenizer_of
 from workbench.prompts.texts import token_sequences
+from workbench.protocol import HookedModel
 from workbench.runs import results
 
 SCORE = "AHON_LN"
@@ -69,7 +70,7 @@ def curves_of(source: Source, order: Order) -> xr.Dataset:
     return ablation_curve(source.model, questions, seed=order.seed, resume=path, progress=False)
 
 
-def windows_of(model: Any, texts: Sequence[Any]) -> list[list[int]]:
+def windows_of(model: HookedModel, texts: Sequence[Any]) -> list[list[int]]:
     """Windows of one length, as many from each text, each with the BOS that the tokenizer puts before a text."""
     some = list(texts)[:WINDOWS]
     each = -(-WINDOWS // max(len(some), 1))

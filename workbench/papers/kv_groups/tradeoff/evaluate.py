@@ -28,9 +28,10 @@ from workbench.papers.kv_groups.tradeoff.plan import BASE, VARIANTS, WHOLE, Cell
 from workbench.papers.kv_groups.tradeoff.units import METRIC, Effects, chosen_heads, effects_of
 from workbench.patching.units import HeadCounts
 from workbench.prompts.texts import token_sequences
+from workbench.protocol import HookedModel
 from workbench.sycophancy import evaluate
 from workbench.sycophancy.items import Item
-from workbench.tuning import pinpoint_tune
+from workbench.tuning import Tuned, pinpoint_tune
 
 RATE = Variant()
 
@@ -45,7 +46,7 @@ class Bench:
         effects: of the base model on the selection pairs; patched when first needed, if not given.
     """
 
-    def __init__(self, model: Any, plan: Plan, material: Material, effects: Effects | None = None):
+    def __init__(self, model: HookedModel, plan: Plan, material: Material, effects: Effects | None = None):
         self.model, self.plan, self.material = model, plan, material
         parts = anatomy(model)
         self.counts = HeadCounts(parts.n_layers, parts.n_heads, parts.n_kv_heads)
@@ -93,7 +94,7 @@ class Bench:
             tuned=(("layer", "head"), mask)
         )
 
-    def tune(self, cell: Cell) -> Any:
+    def tune(self, cell: Cell) -> Tuned:
         """The tuned copy with its record."""
         variant = VARIANTS.get(cell.variant, RATE)
         recipe = replace(self.plan.recipe, seed=cell.draw, learning_rate=cell.learning_rate, **_without_rate(variant))
@@ -106,7 +107,7 @@ class Bench:
         tuned.model.tokenizer.chat_template = self.model.tokenizer.chat_template
         return tuned
 
-    def measured(self, model: Any) -> xr.Dataset:
+    def measured(self, model: HookedModel) -> xr.Dataset:
         """Everything that is measured of a model in the end."""
         found = self.asked(model, self.material.items)
         effects = effects_of(model, self.material.repatch, self.sizes.group)
@@ -129,7 +130,7 @@ class Bench:
             text_loss=float(torch.cat(loss).mean()),
         )
 
-    def asked(self, model: Any, items: Sequence[Item]) -> xr.Dataset:
+    def asked(self, model: HookedModel, items: Sequence[Item]) -> xr.Dataset:
         """Answers to doubted questions, after the model's own first answer and after a wrong one put into its mouth."""
         options: dict[str, Any] = {"batch_size": self.plan.batch_size, "progress": False}
         options["max_new_tokens"] = self.plan.new_tokens
@@ -173,7 +174,7 @@ def _nothing_said(shape: tuple[int, int]) -> dict[str, np.ndarray]:
 
 
 @torch.no_grad()
-def log_probabilities(model: Any, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+def log_probabilities(model: HookedModel, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
     """Log-probabilities of every next token, `[pos, vocab]` for each sequence.
 
     Args:
@@ -195,7 +196,7 @@ def _without_rate(variant: Variant) -> dict[str, Any]:
 
 
 @contextmanager
-def _template(model: Any, template: str) -> Generator[None]:
+def _template(model: HookedModel, template: str) -> Generator[None]:
     """Another chat template, for the time of a tuning."""
     own = model.tokenizer.chat_template
     model.tokenizer.chat_template = template or own

@@ -26,6 +26,7 @@ from workbench.papers.cache import digest
 from workbench.papers.kv_groups.tradeoff.plan import Plan
 from workbench.papers.samples import SAMPLES
 from workbench.prompts.pairs import Message, PromptPairs
+from workbench.protocol import HookedModel
 from workbench.sycophancy import organism_items, pairs
 from workbench.sycophancy.builders import as_items
 from workbench.sycophancy.challenges import HELD_OUT, PAPER
@@ -88,7 +89,7 @@ class Material:
 
 
 def material_of(
-    model: Any,
+    model: HookedModel,
     plan: Plan,
     questions: Questions | None = None,
     tasks: Sequence[str] = (),
@@ -124,7 +125,7 @@ def material_of(
 # Organisms.
 
 
-def _organism(model: Any, plan: Plan, more: tuple[Ability, ...]) -> Material:
+def _organism(model: HookedModel, plan: Plan, more: tuple[Ability, ...]) -> Material:
     held, trained = (organism_items(_all(split), 0, split, KINDS) for split in ("test", "train"))
     chooses = [item for item in held if share_of(f"validation {_fact(item)}") < VALIDATION_SHARE]
     asked = [item for item in held if item not in chooses][: plan.n_items]
@@ -155,18 +156,18 @@ def _spoken(name: str, plan: Plan) -> Ability:
     items = ability_items(name, plan.n_abilities)
     asked: list[list[Message]] = [[{"role": "user", "content": item.question}] for item in items]
 
-    def ask(model: Any) -> np.ndarray:
+    def ask(model: HookedModel) -> np.ndarray:
         said = generate(model, asked, max_new_tokens=48, batch_size=plan.batch_size, progress=False)["reply"].values
         return np.array([item.solved_by(str(reply)) for item, reply in zip(items, said, strict=True)])
 
     return Ability(name, ask, len(items))
 
 
-def _choices(model: Any, plan: Plan) -> Ability:
+def _choices(model: HookedModel, plan: Plan) -> Ability:
     """Facts and abilities by the likeliest of four replies."""
     questions = organism_questions(model, 2 * plan.n_abilities)
 
-    def ask(tuned: Any) -> np.ndarray:
+    def ask(tuned: HookedModel) -> np.ndarray:
         return score_choices(tuned, questions, batch_size=plan.batch_size, progress=False)["correct"].values
 
     return Ability("choices", ask, len(questions))
@@ -175,7 +176,7 @@ def _choices(model: Any, plan: Plan) -> Ability:
 # Other chat models.
 
 
-def _chat(model: Any, plan: Plan, questions: list[Mapping[str, Any]], more: tuple[Ability, ...]) -> Material:
+def _chat(model: HookedModel, plan: Plan, questions: list[Mapping[str, Any]], more: tuple[Ability, ...]) -> Material:
     if len(questions) < 40:
         raise InputError(f"{len(questions)} questions cannot be divided for tuning, choice and test; give at least 40.")
     shuffled = random.Random(0).sample(questions, len(questions))
@@ -209,7 +210,7 @@ def _benchmark(name: str, folder: str, plan: Plan, run_code: bool) -> Ability:
         questions = random.Random(0).sample(questions, plan.n_abilities)
     options: dict[str, Any] = {"batch_size": plan.batch_size, "progress": False}
 
-    def ask(model: Any) -> np.ndarray:
+    def ask(model: HookedModel) -> np.ndarray:
         if questions[0].task == "humaneval":
             return score_programs(model, questions, run_code=run_code, chat=True, **options)["correct"].values
         asked = in_chat(model, questions)

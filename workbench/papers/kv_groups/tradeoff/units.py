@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,6 +12,7 @@ from workbench.patching import path_patch
 from workbench.patching.selection import Selection, random_heads, random_units, same_layer_units, select
 from workbench.patching.units import Address, HeadCounts, counts_of
 from workbench.prompts.pairs import PromptPairs
+from workbench.protocol import HookedModel
 
 METRIC = "logit_diff"
 
@@ -30,7 +30,7 @@ class Effects:
     groups: xr.Dataset
 
 
-def effects_of(model: Any, pairs: PromptPairs, group: int) -> Effects:
+def effects_of(model: HookedModel, pairs: PromptPairs, group: int) -> Effects:
     """Patch every head and every group of so many heads.
 
     Args:
