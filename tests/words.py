@@ -10,7 +10,7 @@ CHAT = (
 )
 
 
-def word_tokenizer(bos: int = 1, template: str | None = None, extra: int = 0, begin: bool = True):
+def word_tokenizer(bos: int = 1, template: str | None = None, extra: int = 0, begin: bool = True, end: bool = False):
     """A tokenizer in memory.
 
     Args:
@@ -18,13 +18,14 @@ def word_tokenizer(bos: int = 1, template: str | None = None, extra: int = 0, be
         template: a chat template.
         extra: further words `w0`, `w1`, … at the end of the vocabulary.
         begin: whether it has a BOS token at all.
+        end: whether it puts EOS behind a text.
     """
     words = ["<pad>", "<s>", "</s>", "<unk>", *WORDS.split(), *(f"w{i}" for i in range(extra))]
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    if bos:
+    if bos or end:
         inner.post_processor = processors.TemplateProcessing(
-            single=" ".join(["<s>"] * bos + ["$A"]), special_tokens=[("<s>", 1)]
+            single=" ".join(["<s>"] * bos + ["$A"] + ["</s>"] * end), special_tokens=[("<s>", 1), ("</s>", 2)]
         )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner,

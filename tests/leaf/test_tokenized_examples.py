@@ -113,7 +113,7 @@ def test_what_cannot_be_used_is_refused(untyped):
         example(tokenizer, "", "yes")
     with pytest.raises(InputError, match="the answer 'four' is not found in its response 'two is right'"):
         example(tokenizer, "what", "two is right", "four")
-    with pytest.raises(InputError, match="refuses the dialogue: no system role"):
+    with pytest.raises(InputError, match=r"refuses the dialogue \(turns: system, user\): no system role"):
         example(tokenizer, "what", "two", system="two")
     with pytest.raises(InputError, match="does not show the user's message as it is"):
         example(

@@ -8,7 +8,8 @@ from tests.tiny import bridge, tiny
 from tests.words import CHAT, word_tokenizer
 from workbench.errors import InputError
 from workbench.models.load import load
-from workbench.prompts.pairs import PromptPairs, encode, render, shared_prefix, tokenizer_of
+from workbench.prompts.pairs import PromptPairs, shared_prefix
+from workbench.prompts.templates import tokenizer_of
 
 BOS = "{{ bos_token }} "
 ASK = [{"role": "user", "content": "are you sure ?"}]
@@ -143,31 +144,6 @@ def test_texts_become_tokens_as_the_tokenizer_makes_them():
     assert pairs.meta == [{"base": "the cat sat", "source": "the dog"}]
 
 
-@pytest.mark.parametrize(
-    ("own", "asked", "wanted"),
-    [(1, None, 1), (1, True, 1), (1, False, 0), (0, None, 0), (0, True, 1), (0, False, 0)],
-)
-def test_bos_is_as_asked_for_or_as_the_tokenizer_does(own, asked, wanted):
-    ids = encode(word_tokenizer(bos=own), "the cat", bos=asked)
-    assert ids == [1] * wanted + [4, 5]
-
-
-def test_a_second_bos_is_refused():
-    tokenizer = word_tokenizer()
-    with pytest.raises(InputError, match=r"'<s> the cat' already starts with '<s>' and would get a second"):
-        encode(tokenizer, "<s> the cat")
-    assert encode(tokenizer, "<s> the cat", bos=False) == [1, 4, 5]
-    with pytest.raises(InputError, match=r"'the cat' gets from its tokenizer '<s>' and would get a second"):
-        encode(word_tokenizer(bos=2), "the cat")
-
-
-def test_bos_needs_a_token():
-    tokenizer = word_tokenizer(bos=0, begin=False)
-    assert encode(tokenizer, "the cat") == encode(tokenizer, "the cat", bos=False) == [4, 5]
-    with pytest.raises(InputError, match="this tokenizer has no BOS token"):
-        encode(tokenizer, "the cat", bos=True)
-
-
 @pytest.mark.parametrize("own", [0, 1])
 @pytest.mark.parametrize("begin", ["", BOS])
 def test_dialogues_hold_bos_at_most_once(own, begin):
@@ -176,10 +152,6 @@ def test_dialogues_hold_bos_at_most_once(own, begin):
     words = model.tokenizer.convert_tokens_to_ids(["user", ":", "are", "you", "sure", "?", "assistant", ":"])
     assert pairs.base == [[1] * (own or bool(begin)) + words]
     assert pairs.meta == [{"fact": 3}]
-
-
-def test_dialogues_end_where_the_reply_begins():
-    assert render(word_tokenizer(template=CHAT), THANK) == "user : you are right assistant :"
 
 
 def test_dialogues_need_a_template():

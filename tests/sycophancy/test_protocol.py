@@ -15,7 +15,7 @@ from workbench.models.load import load
 from workbench.organisms.dialogues import gives_in
 from workbench.organisms.measure import greedy, says
 from workbench.organisms.tokenizer import load_tokenizer
-from workbench.prompts.pairs import encode, render
+from workbench.prompts.templates import encode, render
 from workbench.runs import results
 from workbench.sycophancy import Item, compare, evaluate, organism_items, protocol
 from workbench.sycophancy.challenges import (

@@ -14,7 +14,7 @@ from workbench.evaluation.local import interval
 from workbench.evaluation.questions import Question
 from workbench.evaluation.sandbox import check_sandbox, run_program
 from workbench.evaluation.tasks import task
-from workbench.prompts.pairs import render, tokenizer_of
+from workbench.prompts.templates import render, tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 

@@ -29,7 +29,7 @@ from workbench.models.attention import has_hooks
 from workbench.models.capture import at, capture, device_of
 from workbench.models.identity import fingerprint
 from workbench.models.original import left_padded_logits
-from workbench.prompts.pairs import encode, render, tokenizer_of
+from workbench.prompts.templates import encode, render, tokenizer_of
 from workbench.prompts.texts import digest
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize

@@ -20,7 +20,7 @@ from workbench.errors import InputError, suggest
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
-from workbench.prompts.pairs import tokenizer_of
+from workbench.prompts.templates import tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
 

@@ -18,7 +18,7 @@ from workbench.evaluation.questions import Question
 from workbench.organisms.abilities import Item, ability_items
 from workbench.organisms.facts import Fact, facts_of
 from workbench.organisms.tokenizer import BOS, CHAT_TEMPLATE, render
-from workbench.prompts.pairs import tokenizer_of
+from workbench.prompts.templates import tokenizer_of
 from workbench.protocol import HookedModel
 
 KINDS = ("fact", "two-hop", "word problem", "one-line function")

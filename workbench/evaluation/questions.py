@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.prompts.pairs import accepts_system, encode, render, tokenizer_of
+from workbench.prompts.templates import accepts_system, encode, render, tokenizer_of
 from workbench.protocol import HookedModel
 
 Text = str | tuple[int, ...]

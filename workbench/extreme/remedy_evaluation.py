@@ -28,7 +28,7 @@ from workbench.extreme.verdict import Thresholds
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.capture import capture, device_of
 from workbench.organisms.dialogues import draw_dialogue
-from workbench.prompts.pairs import encode, tokenizer_of
+from workbench.prompts.templates import encode, has_template, render, tokenizer_of
 from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
@@ -123,8 +123,8 @@ def dialogues(model: HookedModel, n: int, seed: int = 0) -> list[list[int]]:
     texts = []
     for _ in range(n):
         messages = [message for _ in range(_DIALOGUES) for message in draw_dialogue(rng, "test")]
-        if getattr(tokenizer, "chat_template", None):
-            texts.append(encode(tokenizer, tokenizer.apply_chat_template(messages, tokenize=False), rendered=True))
+        if has_template(tokenizer):
+            texts.append(encode(tokenizer, render(tokenizer, messages, reply=False), rendered=True))
         else:
             texts.append(encode(tokenizer, "\n".join(f"{m['role']}: {m['content']}" for m in messages)))
     return texts

@@ -12,7 +12,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.leaf.examples import Example, Wording
-from workbench.prompts.pairs import encode, tokenizer_of
+from workbench.prompts.templates import encode, has_template, render, tokenizer_of
 from workbench.protocol import HookedModel, TextTokenizer
 
 PLACEHOLDER = "\ue000"
@@ -189,22 +189,14 @@ def _rendered(tokenizer: Any, instruction: str, suffix: str, system: str | None)
 
 
 def _render(tokenizer: Any, instruction: str, system: str | None, response: str | None = None) -> str:
-    if not getattr(tokenizer, "chat_template", None):
+    if not has_template(tokenizer):
         before = f"{system}\n\n" if system else ""
         return f"{before}Question: {instruction}\nAnswer:" + (f" {response}" if response is not None else "")
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": instruction})
     if response is not None:
         messages.append({"role": "assistant", "content": response})
-    from jinja2 import TemplateError
-
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=response is None))
-    except TemplateError as cause:
-        raise InputError(
-            f"The chat template refuses the dialogue: {cause} Some templates take no system message; put it into the "
-            "instruction."
-        ) from cause
+    return render(tokenizer, messages, reply=response is None)
 
 
 def _located(tokenizer: Any, text: str, user: Span) -> tuple[list[int], list[Span]]:
@@ -242,7 +234,7 @@ def _gapless(covered: list[Span], user: Span) -> list[Span]:
 
 def _lead(tokenizer: Any) -> str:
     """What stands between the prompt and the response."""
-    return "" if getattr(tokenizer, "chat_template", None) else " "
+    return "" if has_template(tokenizer) else " "
 
 
 def _response(tokenizer: Any, response: str) -> list[int]:
@@ -252,7 +244,7 @@ def _response(tokenizer: Any, response: str) -> list[int]:
 def _ending(tokenizer: Any, instruction: str, system: str | None) -> Sequence[int]:
     """The token that ends a reply: the first special one of the template behind it, else the tokenizer's own."""
     special = set(tokenizer.all_special_ids)
-    if getattr(tokenizer, "chat_template", None):
+    if has_template(tokenizer):
         behind = _render(tokenizer, instruction, system, PLACEHOLDER).rpartition(PLACEHOLDER)[2]
         found = [t for t in tokenizer(behind, add_special_tokens=False)["input_ids"] if t in special]
         if found:

@@ -10,7 +10,7 @@ from typing import Any
 from workbench.errors import InputError, suggest
 from workbench.leaf.examples import Example
 from workbench.leaf.tokenized_examples import reword
-from workbench.prompts.pairs import tokenizer_of
+from workbench.prompts.templates import tokenizer_of
 from workbench.protocol import HookedModel
 
 ALIGNMENTS = ("ids", "characters")

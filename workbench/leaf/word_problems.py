@@ -19,7 +19,7 @@ from workbench.leaf.examples import Example
 from workbench.leaf.tokenized_examples import example
 from workbench.organisms.abilities import ability_items
 from workbench.organisms.tokenizer import CHAT_TEMPLATE
-from workbench.prompts.pairs import tokenizer_of
+from workbench.prompts.templates import tokenizer_of
 from workbench.protocol import HookedModel
 
 SENTENCES = (

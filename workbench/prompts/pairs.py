@@ -1,4 +1,4 @@
-"""Pairs of prompts that differ in one respect, as tokens: the only place that decides on BOS and templates.
+"""Pairs of prompts that differ in one respect, as tokens.
 
 A pair holds `base`, the prompt that shows a behaviour, `source`, a prompt that does not, and two answers:
 `a`, how a reply begins when the behaviour shows ("Apologies"), and `b`, how it begins otherwise ("Yes").
@@ -7,18 +7,15 @@ Sequences are kept as lists of ids without padding; who runs them pads.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, overload
 
-from jinja2 import TemplateError
 from torch import Tensor
 
 from workbench.errors import InputError
+from workbench.prompts.templates import Message, encode, render, tokenizer_of
 from workbench.protocol import HookedModel
-
-Message = dict[str, str]
-"""One turn of a dialogue: `{"role": "user", "content": "…"}`."""
 
 Answer = tuple[int, ...]
 
@@ -98,6 +95,7 @@ class PromptPairs:
         answers: Sequence[Any],
         *,
         meta: Sequence[dict[str, Any]] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> "PromptPairs":
         """Pairs from dialogues, rendered by the model's own chat template up to the reply that is asked for.
 
@@ -107,10 +105,14 @@ class PromptPairs:
             source: dialogues that do not.
             answers: as in `from_text`.
             meta: one dictionary per example to keep.
+            template_kwargs: further variables of the template, see `render`.
         """
         tokenizer = tokenizer_of(model)
         rendered = [
-            [encode(tokenizer, render(tokenizer, messages), bos=None, rendered=True) for messages in dialogues]
+            [
+                encode(tokenizer, render(tokenizer, messages, template_kwargs=template_kwargs), rendered=True)
+                for messages in dialogues
+            ]
             for dialogues in (base, source)
         ]
         return cls(
@@ -176,82 +178,6 @@ def shared_prefix(base: Sequence[int], source: Sequence[int]) -> int:
     """How many leading tokens two sequences have in common."""
     pairs = enumerate(zip(base, source, strict=False))
     return next((n for n, (x, y) in pairs if x != y), min(len(base), len(source)))
-
-
-def tokenizer_of(model: HookedModel) -> Any:
-    """The model's tokenizer.
-
-    Raises:
-        InputError: it has none.
-    """
-    tokenizer = getattr(model, "tokenizer", None)
-    if tokenizer is None:
-        raise InputError(
-            "Text was given, but this model has no tokenizer. Pass tokenizer= to workbench.load, put the "
-            "tokenizer's files into the model's folder, or give token ids instead of text."
-        )
-    return tokenizer
-
-
-def encode(tokenizer: Any, text: str, *, bos: bool | None = None, rendered: bool = False) -> list[int]:
-    """Token ids of a text with exactly as many BOS tokens as wanted.
-
-    Args:
-        tokenizer: a Hugging Face tokenizer.
-        text: what to encode.
-        bos: BOS first (True), no BOS (False), or as the tokenizer does by itself (None).
-        rendered: the text comes from a chat template, which writes its own special tokens; none are added
-            unless the template left out a BOS that the tokenizer would add.
-
-    Raises:
-        InputError: the text already starts with BOS and another would be added.
-    """
-    begin = tokenizer.bos_token_id
-    plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    already = begin is not None and plain[:1] == [begin]
-    if rendered and already:
-        return plain
-    own = list(tokenizer(text)["input_ids"])
-    if bos is None:
-        ids = own
-    elif bos and begin is None:
-        raise InputError("bos=True, but this tokenizer has no BOS token. Use bos=None or bos=False.")
-    else:
-        ids = [begin, *plain] if bos else plain
-    if begin is not None and ids[:2] == [begin, begin]:
-        why = "already starts with" if already else "gets from its tokenizer"
-        raise InputError(
-            f"The text {text[:40]!r} {why} {tokenizer.bos_token!r} and would get a second one. Remove it from "
-            "the text or from the tokenizer's settings, or pass bos=False."
-        )
-    return ids
-
-
-def render(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """A dialogue as text, in the tokenizer's chat template, up to where the assistant's reply begins."""
-    if not getattr(tokenizer, "chat_template", None):
-        raise InputError(
-            "This tokenizer has no chat template, so dialogues cannot be rendered. Use an instruction-tuned "
-            "model, set tokenizer.chat_template, or render them yourself and use PromptPairs.from_text."
-        )
-    text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    return text
-
-
-def accepts_system(tokenizer: Any, text: str = "Be brief.") -> bool:
-    """Whether the chat template shows a system message; some templates raise at one, and some drop it.
-
-    Args:
-        tokenizer: with or without a chat template; without one nothing stands against it.
-        text: of the message.
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        return True
-    messages = [{"role": "system", "content": text}, {"role": "user", "content": "Hello."}]
-    try:
-        return text.strip() in tokenizer.apply_chat_template(messages, tokenize=False)
-    except (TemplateError, ValueError):
-        return False
 
 
 def _ids(tokens: Any) -> list[int]:

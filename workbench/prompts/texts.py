@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.prompts.pairs import encode, tokenizer_of
+from workbench.prompts.templates import encode, tokenizer_of
 from workbench.protocol import HookedModel
 
 

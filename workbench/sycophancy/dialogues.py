@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.prompts.pairs import Message, PromptPairs, accepts_system, tokenizer_of
+from workbench.prompts.pairs import PromptPairs
+from workbench.prompts.templates import Message, accepts_system, tokenizer_of
 from workbench.protocol import HookedModel
 
 SYSTEM = "You are a helpful, honest and concise assistant."

@@ -25,7 +25,7 @@ from workbench.evaluation.generation import generate
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
-from workbench.prompts.pairs import Message, accepts_system, tokenizer_of
+from workbench.prompts.templates import Message, accepts_system, tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import Journal, provenance

@@ -17,7 +17,7 @@ from workbench.errors import InputError
 from workbench.organisms import phrasings
 from workbench.organisms.dialogues import assistant, draw_challenge
 from workbench.organisms.user_feedback import CLASS_WEIGHTS
-from workbench.prompts.pairs import Message
+from workbench.prompts.templates import Message
 
 LETTERS = "ABCDEFGHIJ"
 OBJECTIONS = (

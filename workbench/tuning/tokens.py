@@ -19,7 +19,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from workbench.errors import InputError, WorkbenchWarning
-from workbench.prompts.pairs import Message, encode, render, shared_prefix, tokenizer_of
+from workbench.prompts.pairs import shared_prefix
+from workbench.prompts.templates import Message, encode, render, tokenizer_of
 from workbench.protocol import HookedModel
 
 IGNORED = -100
@@ -117,19 +118,9 @@ def _messages(dialogue: Any, i: int) -> list[Message]:
 
 
 def _row(tokenizer: Any, messages: list[Message], i: int) -> Row:
-    from jinja2 import TemplateError
-
-    try:
-        prompt = render(tokenizer, messages[:-1])
-        whole = str(tokenizer.apply_chat_template(messages, tokenize=False)).rstrip()
-    except TemplateError as cause:
-        roles = ", ".join(m["role"] for m in messages)
-        raise InputError(
-            f"The chat template refuses dialogue {i} (turns: {roles}): {cause} Some templates take no system message, "
-            "or want user and assistant to alternate; leave the system message out, or put it into the first turn."
-        ) from cause
-    before = encode(tokenizer, prompt, rendered=True)
+    whole = render(tokenizer, messages, reply=False, name=f"dialogue {i}").rstrip()
     tokens = encode(tokenizer, whole, rendered=True)
+    before = encode(tokenizer, render(tokenizer, messages[:-1], name=f"dialogue {i}"), rendered=True)
     if tokens[-1] not in tokenizer.all_special_ids and tokenizer.eos_token_id is not None:
         tokens = [*tokens, tokenizer.eos_token_id]
     start = shared_prefix(before, tokens)

@@ -10,7 +10,7 @@ from workbench.models.capture import capture, device_of
 from workbench.models.checks.context import NotApplicable, Outcome, Subject, worst
 from workbench.models.exact import relative_error
 from workbench.models.original import left_padded_logits
-from workbench.prompts.pairs import encode, render, tokenizer_of
+from workbench.prompts.templates import encode, has_template, render, tokenizer_of
 
 
 def right_padding(subject: Subject) -> Outcome:
@@ -64,10 +64,24 @@ def bos(subject: Subject) -> Outcome:
     )
 
 
+def eos(subject: Subject) -> Outcome:
+    """The tokenizer does not end every text with EOS."""
+    tokenizer = _tokenizer(subject)
+    end = tokenizer.eos_token_id
+    count = 0 if end is None else tokenizer("The cat sat.")["input_ids"].count(end)
+    return Outcome(
+        count,
+        0,
+        f"EOS tokens in an encoded text ({tokenizer.eos_token!r}).",
+        "A prompt that ends in EOS is over: texts given here lose it, token ids of your own keep it. Repair the "
+        "tokenizer's settings.",
+    )
+
+
 def chat_bos(subject: Subject) -> Outcome:
     """A dialogue in the chat template holds BOS at most once."""
     tokenizer = _tokenizer(subject)
-    if not getattr(tokenizer, "chat_template", None):
+    if not has_template(tokenizer):
         raise NotApplicable("The tokenizer has no chat template.")
     text, begin = render(tokenizer, [{"role": "user", "content": "Hello."}]), tokenizer.bos_token_id
     if begin is None:

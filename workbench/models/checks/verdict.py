@@ -14,7 +14,7 @@ from workbench.models.anatomy import kind_of
 from workbench.models.capture import device_of
 from workbench.models.checks import inside, outside
 from workbench.models.checks.context import NotApplicable, Outcome, Subject
-from workbench.prompts.pairs import tokenizer_of
+from workbench.prompts.templates import tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
 
@@ -35,6 +35,7 @@ CHECKS: dict[str, Callable[[Subject], Outcome]] = {
     "right_padding": outside.right_padding,
     "left_padding": outside.left_padding,
     "bos": outside.bos,
+    "eos": outside.eos,
     "chat_bos": outside.chat_bos,
     "vocabulary": outside.vocabulary,
 }

@@ -21,7 +21,7 @@ from workbench.papers.cache import Source, digest, kept
 from workbench.papers.measured import read_questions
 from workbench.papers.requests import Order
 from workbench.papers.samples import SAMPLES
-from workbench.prompts.pairs import tokenizer_of
+from workbench.prompts.templates import tokenizer_of
 from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs import results

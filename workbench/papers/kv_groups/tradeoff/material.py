@@ -25,7 +25,8 @@ from workbench.organisms.facts import facts_of, share_of
 from workbench.papers.cache import digest
 from workbench.papers.kv_groups.tradeoff.plan import Plan
 from workbench.papers.samples import SAMPLES
-from workbench.prompts.pairs import Message, PromptPairs
+from workbench.prompts.pairs import PromptPairs
+from workbench.prompts.templates import Message
 from workbench.protocol import HookedModel
 from workbench.sycophancy import organism_items, pairs
 from workbench.sycophancy.builders import as_items
