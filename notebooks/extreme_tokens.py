@@ -66,7 +66,7 @@ from workbench.papers.samples import SAMPLES
 
 texts = [text for some in SAMPLES.values() for text in some]
 sources = extreme.peak_sources(model, texts, max_tokens=96, progress=False)
-print(sources.attrs["verdict"])
+print(extreme.peak_verdict(sources))
 wb.plot.peak_sources(sources)
 
 # %% [markdown]

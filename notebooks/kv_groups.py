@@ -39,7 +39,7 @@ print(f"{shape.n_layers} layers, {shape.n_heads} query heads on {shape.n_kv_head
 # %%
 checks = wb.check(model)
 print(checks.attrs["verdict"])
-assert checks.attrs["verdict"].startswith("exact")
+assert checks.attrs["exact"]
 
 # %% [markdown]
 # ## 2. Two dialogues that differ in one respect

@@ -8,7 +8,7 @@ import torch
 from tests.extreme.test_interventions import EVERY_KIND, PARTS, model_of
 from tests.tiny import bridge, sequences, tiny
 from workbench.errors import InputError
-from workbench.extreme.consequences import NONE, compare_interventions, peak_sources, peak_verdict
+from workbench.extreme.consequences import NONE, compare_interventions, judge_peak, peak_sources, peak_verdict
 from workbench.extreme.editing import editing
 from workbench.extreme.interventions import mask_key, zero_outputs
 from workbench.models.load import load
@@ -99,8 +99,10 @@ def test_a_planted_peak_is_traced_to_the_mlps_that_make_and_remove_it():
     with planted(model, made=0, removed=2):
         found = sources(model, TEXTS)
     assert found["residual_norm"].sel(intervention=NONE, layer=[0, 1]).min() > 290
-    verdict = found.attrs["verdict"]
+    verdict = peak_verdict(found)
     made, removed = verdict.split(", and ")
+    assert found["intervention"].values[found["makes_peak"].values].tolist() == ["mlp 0"]
+    assert found["intervention"].values[found["removes_peak"].values].tolist() == ["mlp 2"]
     assert "after layer" in made and "it collapses without mlp 0 (norm" in made and "attention" not in made
     assert removed.startswith("stands without mlp 2 (norm") and "mlp 1" not in removed
 
@@ -108,14 +110,15 @@ def test_a_planted_peak_is_traced_to_the_mlps_that_make_and_remove_it():
 def test_a_planted_peak_that_stays_is_said_to_stay():
     model = bridge("gpt2")
     with planted(model, made=1):
-        verdict = sources(model, TEXTS).attrs["verdict"]
+        verdict = peak_verdict(sources(model, TEXTS))
     assert "collapses without mlp 1" in verdict and verdict.endswith("and no single part behind it removes it.")
 
 
 def test_a_model_without_a_peak_is_told_so():
     found = sources(bridge("llama"), TEXTS)
-    assert "has no peak: it is at most" in found.attrs["verdict"]
-    assert "has no peak" not in peak_verdict(found, peak=0.1)
+    assert "has no peak: it is at most" in peak_verdict(found)
+    assert not found["makes_peak"].any() and not found["removes_peak"].any()
+    assert "has no peak" not in peak_verdict(judge_peak(found, peak=0.1))
 
 
 def test_the_peak_of_each_text_may_stand_elsewhere():

@@ -14,7 +14,7 @@ from workbench.errors import InputError, WorkbenchWarning
 from workbench.extreme import ablation
 from workbench.extreme.ablation import zeroing_sweep
 from workbench.extreme.domains import active_dormant, domain_sequences, sink_attention, sink_mask
-from workbench.extreme.dormancy import Limits, phases
+from workbench.extreme.dormancy import Limits, phases, waking_sentences
 from workbench.models.load import load
 
 QUICK = Limits(n_permutations=200, n_resamples=200)
@@ -62,7 +62,7 @@ def test_extreme_tokens_are_the_sinks_where_there_are_any():
 def test_the_sleeper_is_dormant_on_plain_texts_and_awake_at_triggers():
     domains = {"plain": texts(12, 24, False), "triggered": texts(12, 24, True, seed=1)}
     found = active_dormant(sleeper(), domains, length=24, limits=QUICK)
-    assert found["verdict"].values.tolist() == [["dormant in plain, active in triggered", "not decided"]]
+    assert waking_sentences(found).values.tolist() == [["dormant in plain, active in triggered", "not decided"]]
     assert found["phase"].sel(head=0, layer=0).values.tolist() == ["dormant", "active"]
     assert found["phase"].sel(head=1, layer=0).values.tolist() == ["idle", "idle"]
     plain, triggered = (found.sel(domain=name, layer=0, head=0) for name in domains)
@@ -78,16 +78,16 @@ def test_the_sleeper_is_dormant_on_plain_texts_and_awake_at_triggers():
 def test_other_texts_of_one_kind_are_told_apart_from_nothing():
     domains = {"one": texts(12, 24, True), "other": texts(12, 24, True, seed=1)}
     found = active_dormant(sleeper(), domains, length=24, limits=QUICK)
-    assert found["verdict"].values.tolist() == [["active in all", "not decided"]]
+    assert waking_sentences(found).values.tolist() == [["active in all", "not decided"]]
     domains = {"one": texts(8, 24, False), "other": texts(8, 24, False, seed=1)}
     found = active_dormant(sleeper(), domains, length=24, limits=QUICK)
-    assert found["verdict"].values.tolist() == [["dormant in all", "not decided"]]
+    assert waking_sentences(found).values.tolist() == [["dormant in all", "not decided"]]
 
 
 def test_three_domains_are_compared_in_pairs():
     domains = {"a": texts(8, 24, False), "b": texts(8, 24, True), "c": texts(8, 24, False, seed=2)}
     found = active_dormant(sleeper(), domains, length=24, limits=QUICK)
-    assert found["verdict"].values[0, 0] == "dormant in a, c, active in b"
+    assert waking_sentences(found).values[0, 0] == "dormant in a, c, active in b"
     assert found["pair"].values.tolist() == ["a − b", "a − c", "b − c"]
     assert found["p_corrected"].sel(score="loss_change", layer=0, head=0, pair="a − b") == pytest.approx(3 / 201)
 
@@ -109,7 +109,7 @@ def test_a_group_sleeps_as_its_heads_do_on_average():
     groups = active_dormant(bridge("llama"), domains, length=9, unit="kv_group", limits=QUICK)
     mean = heads["sink_weight"].values.reshape(2, 4, 3, 2, 2).mean(-1)
     np.testing.assert_allclose(groups["sink_weight"].values, mean)
-    assert groups["verdict"].dims == ("layer", "kv_group")
+    assert groups["wakes"].dims[2:] == ("layer", "kv_group")
 
 
 def test_domains_are_cut_to_one_length_and_number_and_what_is_short_is_said():
@@ -164,7 +164,10 @@ def test_a_stopped_run_goes_on_and_other_limits_need_no_new_run(tmp_path, monkey
     assert len(calls) == 4, "one of three groups was on disk"
     strict = active_dormant(sleeper(), domains, limits=Limits(asleep=0.999999, n_permutations=200), **options)
     assert len(calls) == 4
-    assert found["verdict"].values[0, 0].startswith("dormant") and strict["verdict"].values[0, 0] == "not decided"
+    assert (
+        waking_sentences(found).values[0, 0].startswith("dormant")
+        and waking_sentences(strict).values[0, 0] == "not decided"
+    )
     with pytest.raises(InputError, match="another configuration"):
         active_dormant(sleeper(), domains, limits=QUICK, **(options | {"length": 19}))
 

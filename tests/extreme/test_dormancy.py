@@ -9,7 +9,7 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.extreme import dormancy
-from workbench.extreme.dormancy import Limits, phases
+from workbench.extreme.dormancy import Limits, phases, waking_sentences
 
 QUICK = Limits(n_permutations=300, n_resamples=200)
 NAMES = ["prose", "code"]
@@ -33,13 +33,13 @@ def test_each_phase_has_its_reason():
     found = phases(measured(effect, sink, noise=0.004), QUICK)
     assert found["phase"].values[0, 0].tolist() == ["dormant", "idle", "active", "active", "undecided"]
     verdicts = ["dormant in all", "not decided", "active in all", "active in all", "not decided"]
-    assert found["verdict"].values[0].tolist() == verdicts
+    assert waking_sentences(found).values[0].tolist() == verdicts
 
 
 def test_asleep_here_and_awake_there():
     found = phases(measured([[0.0, 0.1], [0.1, 0.0]], [[0.95, 0.3], [0.4, 0.9]]), QUICK)
     wanted = ["dormant in prose, active in code", "dormant in code, active in prose"]
-    assert found["verdict"].values[0].tolist() == wanted
+    assert waking_sentences(found).values[0].tolist() == wanted
     np.testing.assert_allclose(found["difference"].sel(score="loss_change").values, [[[-0.1, 0.1]]], atol=2e-3)
     np.testing.assert_allclose(found["difference"].sel(score="sink_weight").values, [[[0.55, -0.6]]], atol=2e-3)
 
@@ -49,7 +49,7 @@ def test_a_difference_within_chance_decides_nothing():
     assert found["phase"].values[:, 0, 0].tolist() == ["dormant", "active"]
     assert float(found["p_corrected"].sel(score="loss_change").values.squeeze()) > 0.02
     strict = Limits(n_permutations=300, n_resamples=200, alpha=0.01)
-    assert phases(found, strict)["verdict"].values[0, 0] == "not decided"
+    assert waking_sentences(phases(found, strict)).values[0, 0] == "not decided"
 
 
 def test_a_clause_names_only_domains_that_were_told_apart():
@@ -57,19 +57,19 @@ def test_a_clause_names_only_domains_that_were_told_apart():
         measured([[0.0], [0.0], [0.03], [0.08]], [[0.9]] * 4, noise=0.005, n=20, names=["a", "b", "c", "d"]),
         dataclasses.replace(QUICK, negligible=0.01),
     )
-    assert found["verdict"].values[0, 0] == "dormant in a, b, active in c, d"
+    assert waking_sentences(found).values[0, 0] == "dormant in a, b, active in c, d"
     p = found["p_corrected"].copy()
     p.loc[{"pair": "a − c"}] = 0.2
-    verdict = dormancy._verdict(found.assign(p_corrected=p), QUICK)
+    verdict = waking_sentences(found.assign(wakes=dormancy._wakes(found.assign(p_corrected=p), QUICK)))
     assert verdict.values[0, 0] == "dormant in a, active in d; dormant in b, active in c, d"
 
 
 def test_limits_move_the_verdict_and_are_kept():
     data = measured([[0.0], [0.1]], [[0.6], [0.6]])
-    assert phases(data, QUICK)["verdict"].values[0, 0] == "dormant in prose, active in code"
+    assert waking_sentences(phases(data, QUICK)).values[0, 0] == "dormant in prose, active in code"
     for other in ({"asleep": 0.8}, {"negligible": 0.2}):
         found = phases(data, Limits(n_permutations=300, n_resamples=200, **other))
-        assert found["verdict"].values[0, 0] in ("not decided", "dormant in all")
+        assert waking_sentences(found).values[0, 0] in ("not decided", "dormant in all")
         assert found.attrs | {f"limit_{k}": v for k, v in other.items()} == found.attrs
 
 
@@ -102,7 +102,7 @@ def test_p_values_are_near_those_of_a_t_test_and_holm_corrects_them():
 def test_units_may_be_groups():
     data = measured([[0.0], [0.1]], [[0.9], [0.9]]).rename(head="kv_group")
     found = phases(data, QUICK)
-    assert found["verdict"].dims == ("layer", "kv_group")
+    assert found["wakes"].dims[2:] == ("layer", "kv_group")
     assert found["noise_floor"].dims == ("score", "domain", "layer", "kv_group")
 
 

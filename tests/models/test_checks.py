@@ -33,7 +33,7 @@ def model():
 @pytest.mark.parametrize("family", TEN)
 def test_ten_architectures_pass_everything(family):
     result = check(bridge(family, torch.float32))
-    assert failed(result) == set() and result.attrs["verdict"] == EXACT
+    assert failed(result) == set() and result.attrs["verdict"] == EXACT and result.attrs["exact"]
     assert list(result["check"].values) == list(CHECKS)
 
 
@@ -70,6 +70,7 @@ def test_blocks_that_cannot_be_recomputed_are_refused():
     result = check(load(tiny("bloom", torch.float32)))
     assert failed(result) == {"recomputed_attention", "recomputed_stream", "recomputed_logits"}
     assert result.attrs["verdict"].startswith("refused: recomputed_attention, recomputed_stream")
+    assert not result.attrs["exact"]
     assert "Could not be measured, TypeError" in why(result, "recomputed_stream")
 
 

@@ -63,10 +63,24 @@ def test_cells_are_differences_and_marks_are_verdicts(result):
 
 
 def test_clauses_of_a_verdict_are_read_one_by_one(result):
-    verdict = result["verdict"].astype(object)
-    verdict[:] = "dormant in talk, active in prose; dormant in code, active in talk"
-    for pair, names in {"prose − talk": ["dormant in talk, active in prose"], "prose − code": []}.items():
-        assert [t.name for t in waking_heatmap(result.assign(verdict=verdict), pair).data[1:]] == names
+    wakes = xr.zeros_like(result["wakes"])
+    wakes.loc["talk", "prose"] = wakes.loc["code", "talk"] = True
+    phase = result["phase"].copy(data=np.full(result["phase"].shape, "undecided"))
+    for pair, names in {
+        "prose − talk": ["dormant in talk, active in prose"],
+        "prose − code": [],
+        "code − talk": ["dormant in code, active in talk"],
+    }.items():
+        assert [t.name for t in waking_heatmap(result.assign(wakes=wakes, phase=phase), pair).data[1:]] == names
+
+
+def test_a_comma_in_a_domains_name_moves_no_mark(result):
+    names = ["prose", "code, python", "talk"]
+    raw = result[["loss_change", "sink_weight"]].assign_coords(domain=names)
+    figure = waking_heatmap(phases(raw, Limits(n_permutations=200, n_resamples=100)), "prose − code, python")
+    marks = {t.name: sorted(set(t.x)) for t in figure.data[1:]}
+    assert marks["dormant in code, python, active in prose"] == [1]
+    assert marks["dormant in prose, active in code, python"] == [0]
 
 
 def test_a_group_is_as_wide_as_its_heads(result):
@@ -98,5 +112,5 @@ def test_bad_choices_are_refused(result):
         waking_heatmap(result, "code")
     with pytest.raises(InputError, match="score='loss' is not in this result"):
         waking_heatmap(result, score="loss")
-    with pytest.raises(InputError, match=r"holds no verdicts, only loss_change, sink_weight"):
+    with pytest.raises(InputError, match=r"does not say which heads wake; it holds loss_change, sink_weight"):
         waking_heatmap(result[["loss_change", "sink_weight"]])

@@ -1,11 +1,13 @@
 from .ablation import zeroing_sweep as zeroing_sweep
 from .consequences import compare_interventions as compare_interventions
+from .consequences import judge_peak as judge_peak
 from .consequences import peak_sources as peak_sources
 from .consequences import peak_verdict as peak_verdict
 from .detect import extreme_tokens as extreme_tokens
 from .domains import active_dormant as active_dormant
 from .dormancy import Limits as Limits
 from .dormancy import phases as phases
+from .dormancy import waking_sentences as waking_sentences
 from .dynamics import OLMO_7B_0424 as OLMO_7B_0424
 from .dynamics import PYTHIA as PYTHIA
 from .dynamics import follow_tokens as follow_tokens

@@ -102,7 +102,7 @@ def peak_sources(
     Returns:
         residual_norm, other_norm_median and other_norm_max `(intervention, layer)`, means over sequences; loss and
         loss_change `(intervention, sequence)`; the coordinates `part` ("attention", "mlp", "both") and `first_layer`,
-        `last_layer` (-1 for "none") say what each intervention zeroed; the attribute `verdict` is a sentence.
+        `last_layer` (-1 for "none") say what each intervention zeroed; and what `judge_peak` adds.
 
     Raises:
         InputError: as `compare_interventions`.
@@ -123,33 +123,53 @@ def peak_sources(
     result = means.merge(found[["loss", "loss_change"]]).assign_attrs(found.attrs)
     result = result.assign_coords({name: ("intervention", values) for name, values in labels.items()})
     result.attrs |= {"method": "peak_sources", "position": str(position)}
-    return result.assign_attrs(verdict=peak_verdict(result))
+    return judge_peak(result)
 
 
-def peak_verdict(sources: xr.Dataset, *, peak: float = PEAK, collapse: float = COLLAPSE) -> str:
-    """One sentence on where the peak is made and removed, computed from a result of `peak_sources`.
+def judge_peak(sources: xr.Dataset, *, peak: float = PEAK, collapse: float = COLLAPSE) -> xr.Dataset:
+    """Say which single parts make the peak and which remove it; a Dataset from `peak_sources` can be judged again.
+
+    Adds `peak_ratio(layer)`, the norm relative to the median of the other tokens, and the booleans
+    `makes_peak(intervention)` (without that part the norm collapses in the layer of the peak) and
+    `removes_peak(intervention)` (without it the norm stands at the end); no part does either where there is no peak.
 
     Args:
         sources: that result.
         peak: times the median of the other tokens from which a norm is a peak.
         collapse: the share of the norm that counts as collapsed.
     """
+    norm, first = sources["residual_norm"], sources["first_layer"]
+    base = norm.sel(intervention=NONE, drop=True)
+    ratio = base / sources["other_norm_median"].sel(intervention=NONE, drop=True)
+    top = int(ratio.argmax("layer"))
+    layer = sources["layer"].values[top]
+    single = (sources["part"] != "both") & (first >= 0) & bool(ratio[top] >= peak)
+    return sources.assign(
+        peak_ratio=ratio,
+        makes_peak=single & (first <= layer) & (norm.isel(layer=top) <= collapse * base[top]).drop_vars("layer"),
+        removes_peak=single & (first > layer) & (base[-1] <= collapse * norm.isel(layer=-1)).drop_vars("layer"),
+    ).assign_attrs(limit_peak=peak, limit_collapse=collapse)
+
+
+def peak_verdict(sources: xr.Dataset) -> str:
+    """One sentence on where the peak is made and removed.
+
+    Args:
+        sources: from `peak_sources` or `judge_peak`.
+    """
+    ratio = sources["peak_ratio"]
+    top = int(ratio.argmax("layer"))
     norm = sources["residual_norm"].transpose("intervention", "layer").values
-    others = sources["other_norm_median"].sel(intervention=NONE).values
-    base, layers = norm[0], sources["layer"].values
-    top = int(np.argmax(base / others))
+    height, layer, base = float(ratio[top]), sources["layer"].values[top], norm[0]
     token = f"The token at position {sources.attrs['position']}"
-    if base[top] < peak * others[top]:
+    if height < sources.attrs["limit_peak"]:
         return (
-            f"{token} has no peak: it is at most {base[top] / others[top]:.1f} times as long as the median of the "
-            f"others (norm {base[top]:.3g} after layer {layers[top]})."
+            f"{token} has no peak: it is at most {height:.1f} times as long as the median of the "
+            f"others (norm {base[top]:.3g} after layer {layer})."
         )
-    single = (sources["part"] != "both").values & (sources["first_layer"] >= 0).values
-    first = sources["first_layer"].values
     loss = sources["loss_change"].mean("sequence").values
     names = sources["intervention"].values
-    makers = np.flatnonzero(single & (first <= layers[top]) & (norm[:, top] <= collapse * base[top]))
-    removers = np.flatnonzero(single & (first > layers[top]) & (base[-1] <= collapse * norm[:, -1]))
+    makers, removers = (np.flatnonzero(sources[name].values) for name in ("makes_peak", "removes_peak"))
     made = [
         f"{names[i]} (norm {norm[i, top]:.3g}, loss {loss[i]:+.2f})" for i in makers[np.argsort(norm[makers, top])][:4]
     ]
@@ -158,7 +178,7 @@ def peak_verdict(sources: xr.Dataset, *, peak: float = PEAK, collapse: float = C
         for i in removers[np.argsort(-norm[removers, -1])][:4]
     ]
     return (
-        f"{token} is {base[top] / others[top]:.1f} times as long as the median of the others after layer {layers[top]} "
+        f"{token} is {height:.1f} times as long as the median of the others after layer {layer} "
         f"(norm {base[top]:.3g}); "
         + (f"it collapses without {_either(made)}" if made else "no single part's absence makes it collapse")
         + (f", and stands without {_either(removed)}." if removed else ", and no single part behind it removes it.")

@@ -3,7 +3,7 @@
 1. Every domain's texts are cut to one length in tokens, and as many of each are kept.
 2. Sleep: the mean attention that a head pays to the sink (position 0, or the extreme tokens) per sequence.
 3. Waking: how the next-token loss of a sequence changes when the head is zeroed (`ablation.py`).
-4. `dormancy.phases` tests both over sequences and gives each head its verdict.
+4. `dormancy.phases` tests both over sequences and says which heads wake where.
 
 Guo et al., arXiv 2410.13835, section 3.1: a dormant head rests on a token whose value is next to nothing, so that
 taking the head away costs nothing; the same head is active where its weight goes elsewhere and the loss needs it.
@@ -55,7 +55,7 @@ def active_dormant(
     resume: str | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Per head and domain: attention on the sink, worth to the loss, and a verdict.
+    """Per head and domain: attention on the sink, worth to the loss, and where it wakes.
 
     Args:
         model: a model from `workbench.load`.
@@ -74,7 +74,7 @@ def active_dormant(
 
     Returns:
         `loss(domain, sequence)`, `loss_change` and `sink_weight(domain, sequence, layer, <unit>)`, the coordinate
-        `text`, and all that `phases` adds: `effect` with its interval, `phase`, `verdict`, p-values and noise floors.
+        `text`, and all that `phases` adds: `effect` with its interval, `phase`, `wakes`, p-values and noise floors.
 
     Raises:
         InputError: fewer than two domains, one without enough long documents, a sink position outside the sequences,

@@ -1,4 +1,4 @@
-"""Is a head asleep, awake, or is nothing decided? Verdicts on what `active_dormant` measured, without running a model.
+"""Is a head asleep, awake, or is nothing decided? Tests on what `active_dormant` measured, without running a model.
 
 1. Per domain: the mean effect of zeroing the head with its bootstrap interval, its mean attention on the sink, and the
    share of sequences in which it sleeps.
@@ -7,12 +7,12 @@
    elsewhere, else *undecided*.
 3. Between two domains: a permutation test over sequences of the difference in effect (and in attention on the sink),
    corrected for the number of heads and of pairs, and the noise floor from split halves of one domain.
-4. The verdict: "dormant in X, active in Y" where the phases say so, the corrected test is passed and the difference
-   is above the noise floors of both domains (for every pair of an X and a Y that one clause names); "active in all",
-   "dormant in all", or "not decided".
+4. A head wakes between two domains where it is dormant in one and active in the other, the corrected test is passed
+   and the difference is above the noise floors of both. `waking_sentences` puts phases and wakings into words.
 """
 
 import dataclasses
+import functools
 import itertools
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ class Limits:
             tokens together.
         negligible: change of the loss in nats per prediction that counts as next to nothing; 0.01 is one per cent of
             perplexity.
-        alpha: chance of any wrong "dormant in X, active in Y" among all heads and pairs of domains.
+        alpha: chance of any wrong waking among all heads and pairs of domains.
         correction: "max" (largest statistic of each permutation, which uses that heads go together) or "holm" (needs
             more permutations than heads divided by alpha).
         level: of the intervals, and share of split halves below the noise floor.
@@ -68,12 +68,12 @@ class Limits:
 
 
 def phases(measured: xr.Dataset, limits: Limits | None = None) -> xr.Dataset:
-    """Add effects, tests, phases and verdicts; a Dataset from `active_dormant` can be judged again.
+    """Add effects, tests, phases and wakings; a Dataset from `active_dormant` can be judged again.
 
     Adds `effect`, `effect_low`, `effect_high`, `sink`, `dormant_share` and `phase` (domain, layer, <unit>),
     `noise_floor(score, domain, layer, <unit>)`, `difference`, `p_value` and `p_corrected` (score, pair, layer,
-    <unit>) for the scores "loss_change" and "sink_weight", and `verdict(layer, <unit>)`. `difference` is first minus
-    second of the pair.
+    <unit>) for the scores "loss_change" and "sink_weight", and the boolean `wakes(dormant_in, active_in, layer,
+    <unit>)`. A `phase` is "dormant", "active", "idle" or "undecided"; `difference` is first minus second of the pair.
 
     Args:
         measured: with the variables `loss_change` and `sink_weight` (domain, sequence, layer, <unit>).
@@ -96,7 +96,7 @@ def phases(measured: xr.Dataset, limits: Limits | None = None) -> xr.Dataset:
     floors = [split_half_floor(score.values, seed=limits.seed, level=limits.level) for score in (change, weight)]
     result["noise_floor"] = (("score", *dims), np.stack(floors))
     result = _compare(result.assign_coords(score=list(SCORES)), [change, weight], limits)
-    result["verdict"] = _verdict(result, limits)
+    result["wakes"] = _wakes(result, limits)
     used = {f"limit_{name}": value for name, value in dataclasses.asdict(limits).items()}
     result.attrs = measured.attrs | used
     return result
@@ -135,32 +135,15 @@ def _compare(result: xr.Dataset, scores: list[xr.DataArray], limits: Limits) -> 
     return result.assign({name: (dims, values) for name, values in columns.items()}).assign_coords(coords)
 
 
-def _verdict(result: xr.Dataset, limits: Limits) -> xr.DataArray:
-    """The verdict of each head, from its phases and what tells them apart."""
-    names = [str(name) for name in result["domain"].values]
-    phase = result["phase"].transpose("domain", ...)
-    apart = _apart(result, limits).transpose("pair", ...).values
-    firsts, seconds = result["first"].values.tolist(), result["second"].values.tolist()
-    verdict = np.full(phase.shape[1:], "not decided", dtype=object)
-    for at in np.ndindex(*verdict.shape):
-        found = dict(zip(names, phase.values[(slice(None), *at)].tolist(), strict=True))
-        between = [
-            (x, y) if found[x] == "dormant" else (y, x)
-            for k, (x, y) in enumerate(zip(firsts, seconds, strict=True))
-            if {found[x], found[y]} == {"dormant", "active"} and apart[(k, *at)]
-        ]
-        if between:
-            verdict[at] = _sentence(between, names)
-        elif len(set(found.values())) == 1 and found[names[0]] in ("dormant", "active"):
-            verdict[at] = f"{found[names[0]]} in all"
-    return phase.isel(domain=0, drop=True).copy(data=verdict.astype(str))
-
-
-def _sentence(between: list[tuple[str, str]], names: list[str]) -> str:
-    """Pairs of (asleep, awake) domains in words; only pairs that were told apart stand in one clause."""
-    awake = {x: tuple(y for y in names if (x, y) in between) for x in names if any(x == pair[0] for pair in between)}
-    clauses = {ys: [x for x in awake if awake[x] == ys] for ys in awake.values()}
-    return "; ".join(f"dormant in {', '.join(xs)}, active in {', '.join(ys)}" for ys, xs in clauses.items())
+def _wakes(result: xr.Dataset, limits: Limits) -> xr.DataArray:
+    """Whether a head is dormant in one domain and active in another, and both are told apart."""
+    dormant, active = ((result["phase"] == name).rename(domain=f"{name}_in") for name in ("dormant", "active"))
+    wakes = (dormant & active).transpose("dormant_in", "active_in", ...)
+    apart = xr.zeros_like(wakes)
+    pairs = zip(result["first"].values, result["second"].values, strict=True)
+    for (first, second), told in zip(pairs, _apart(result, limits).transpose("pair", ...).values, strict=True):
+        apart.loc[first, second] = apart.loc[second, first] = told
+    return wakes & apart
 
 
 def _apart(result: xr.Dataset, limits: Limits) -> xr.DataArray:
@@ -169,3 +152,33 @@ def _apart(result: xr.Dataset, limits: Limits) -> xr.DataArray:
     floor = of_loss["noise_floor"]
     floors = xr.concat([floor.sel(domain=of_loss[side], drop=True) for side in ("first", "second")], "side")
     return (of_loss["p_corrected"] < limits.alpha) & (abs(of_loss["difference"]) > floors.max("side"))
+
+
+def waking_sentences(judged: xr.Dataset) -> xr.DataArray:
+    """What `phases` found of each head, in words: "dormant in X, active in Y" and its like (layer, <unit>).
+
+    A clause names only domains that were all told apart. Heads without a waking are "active in all", "dormant in all"
+    or "not decided".
+
+    Args:
+        judged: from `phases` or `active_dormant`.
+    """
+    return xr.apply_ufunc(
+        functools.partial(_sentence, judged["domain"].values.astype(object)),
+        judged["wakes"],
+        judged["phase"],
+        input_core_dims=[["dormant_in", "active_in"], ["domain"]],
+        vectorize=True,
+        output_dtypes=[object],
+    ).astype(str)
+
+
+def _sentence(names: np.ndarray, wakes: np.ndarray, phase: np.ndarray) -> str:
+    clauses: dict[tuple[str, ...], list[str]] = {}
+    for name, awake in zip(names, wakes, strict=True):
+        if awake.any():
+            clauses.setdefault(tuple(names[awake]), []).append(name)
+    if clauses:
+        return "; ".join(f"dormant in {', '.join(xs)}, active in {', '.join(ys)}" for ys, xs in clauses.items())
+    same = set(phase) <= {"dormant"} or set(phase) <= {"active"}
+    return f"{phase[0]} in all" if same else "not decided"

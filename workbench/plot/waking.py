@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.errors import InputError, suggest
+from workbench.extreme.dormancy import waking_sentences
 from workbench.plot.compose import beside
 from workbench.plot.extreme import pattern
 from workbench.plot.heatmaps import layer_by_head
@@ -46,7 +47,7 @@ def waking_scatter(result: xr.Dataset, layer: int, unit: int, *, title: str | No
         result: From `workbench.extreme.active_dormant`.
         layer: Which layer.
         unit: Which head, or KV group where groups were zeroed.
-        title: Title above the figure; the head and its verdict by default.
+        title: Title above the figure; the head and where it wakes by default.
     """
     dim = unit_dim(result)
     at = {"layer": _one_of(result, "layer", layer), dim: _one_of(result, dim, unit)}
@@ -64,7 +65,8 @@ def waking_scatter(result: xr.Dataset, layer: int, unit: int, *, title: str | No
             hovertemplate=f"<b>{name}</b>, sequence %{{customdata[0]}}<br>on the sink %{{x:.3f}}<br>"
             "loss change %{y:.4f}<br>%{customdata[1]}<extra></extra>",
         )
-    house(figure, title=title or f"Layer {layer}, {dim.replace('_', ' ')} {unit}: {one['verdict'].item()}", height=420)
+    title = title or f"Layer {layer}, {dim.replace('_', ' ')} {unit}: {waking_sentences(one).item()}"
+    house(figure, title=title, height=420)
     figure.update_layout(margin_t=84)
     negligible, asleep = (float(result.attrs[f"limit_{name}"]) for name in ("negligible", "asleep"))
     for side in (-negligible, negligible):
@@ -78,7 +80,7 @@ def waking_scatter(result: xr.Dataset, layer: int, unit: int, *, title: str | No
 def waking_heatmap(
     result: xr.Dataset, pair: str | None = None, score: str = "loss_change", *, title: str | None = None
 ) -> go.Figure:
-    """All heads: the difference between two domains, with marks for the verdicts between them.
+    """All heads: the difference between two domains, with marks where heads wake between them.
 
     Args:
         result: From `workbench.extreme.active_dormant`.
@@ -105,15 +107,16 @@ def waking_heatmap(
         label=f"{SCORE_NAMES[score]}, {pair}",
         title=title,
     )
-    verdicts = result["verdict"].transpose("layer", ...).values.astype(str)
+    wakes, phase = result["wakes"], result["phase"]
     marks = {
-        f"dormant in {second}, active in {first}": ("triangle-up", lambda v: _wakes(v, second, first)),
-        f"dormant in {first}, active in {second}": ("triangle-down", lambda v: _wakes(v, first, second)),
-        "dormant in all": ("circle", lambda v: v == "dormant in all"),
-        "active in all": ("square", lambda v: v == "active in all"),
+        f"dormant in {second}, active in {first}": ("triangle-up", wakes.sel(dormant_in=second, active_in=first)),
+        f"dormant in {first}, active in {second}": ("triangle-down", wakes.sel(dormant_in=first, active_in=second)),
+        "dormant in all": ("circle", (phase == "dormant").all("domain")),
+        "active in all": ("square", (phase == "active").all("domain")),
     }
-    for name, (symbol, fits) in marks.items():
-        rows, columns = np.nonzero(np.vectorize(fits, otypes=[bool])(verdicts))
+    sentences = waking_sentences(result).transpose("layer", ...).values
+    for name, (symbol, marked) in marks.items():
+        rows, columns = np.nonzero(marked.transpose("layer", ...).values)
         if len(rows):
             figure.add_scatter(
                 x=columns * width + (width - 1) / 2,
@@ -122,7 +125,7 @@ def waking_heatmap(
                 name=name,
                 showlegend=True,
                 marker={"symbol": symbol, "size": 9, "color": PAPER, "line": {"width": 1.2, "color": INK}},
-                customdata=verdicts[rows, columns],
+                customdata=sentences[rows, columns],
                 hovertemplate="layer %{y}: %{customdata}<extra></extra>",
             )
     figure.update_layout(margin_t=84 if title else 48, legend_y=1.01, plot_bgcolor=RULE)
@@ -131,18 +134,12 @@ def waking_heatmap(
 
 def unit_dim(result: xr.Dataset) -> str:
     """The name of the units' axis: "head" or "kv_group"."""
-    if "verdict" not in result:
+    if "wakes" not in result:
         raise InputError(
-            f"This Dataset holds no verdicts, only {', '.join(map(str, result.data_vars))}. Give what active_dormant "
-            "returned, or add them with phases(...)."
+            f"This Dataset does not say which heads wake; it holds {', '.join(map(str, result.data_vars))}. Give what "
+            "active_dormant returned, or add the tests with phases(...)."
         )
-    return next(str(dim) for dim in result["verdict"].dims if dim != "layer")
-
-
-def _wakes(verdict: str, asleep: str, awake: str) -> bool:
-    """Whether a verdict has one domain among those asleep and another among those awake."""
-    clauses = [clause.removeprefix("dormant in ").split(", active in ") for clause in verdict.split("; ")]
-    return any(len(c) == 2 and asleep in c[0].split(", ") and awake in c[1].split(", ") for c in clauses)
+    return next(str(dim) for dim in result["effect"].dims if dim not in ("domain", "layer"))
 
 
 def _one_of(result: xr.Dataset, dim: str, value: int) -> int:

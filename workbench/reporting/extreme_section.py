@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from workbench.extreme import peak_verdict
 from workbench.papers.active_dormant.sentences import extremes_line, peak_line, sink_line
 from workbench.papers.measured import Measured
 from workbench.plot import extreme as plots
@@ -33,7 +34,7 @@ def section(measured: Sequence[Measured]) -> str:
                     ),
                 ]
             )
-            + page.text(f"{one.name}: {peak_line(found)} {sources.attrs['verdict']}")
+            + page.text(f"{one.name}: {peak_line(found)} {peak_verdict(sources)}")
         )
     intro = (
         "A token is extreme when heads rest their attention on it (a sink), can take little from it (its value is "

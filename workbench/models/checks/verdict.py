@@ -62,7 +62,8 @@ def check(model: HookedModel, texts: Sequence[Any] | None = None, *, reference: 
     Returns:
         Per `check`: the `status` ("passed", "failed" or "not applicable"), the measured `value` (NaN where
         there is none) and the `limit` up to which it is fine, `passed` (True unless it failed), whether it
-        `decides` on exact patching, and an `explanation`. The attribute `verdict` sums up.
+        `decides` on exact patching, and an `explanation`. The attribute `exact` says
+        whether heads and groups can be patched exactly, and `verdict` says it in words.
 
     Raises:
         InputError: not a TransformerLens model, or texts for a model without tokenizer.
@@ -91,6 +92,7 @@ def check(model: HookedModel, texts: Sequence[Any] | None = None, *, reference: 
             kind=kind,
             dtype=subject.dtype,
             device=device_of(model),
+            exact=bool((dataset["passed"] | ~dataset["decides"]).all()),
             verdict=_verdict(dataset),
         )
     )
@@ -144,10 +146,12 @@ def _row(subject: Subject, function: Callable[[Subject], Outcome]) -> tuple[str,
 
 
 def _verdict(dataset: xr.Dataset) -> str:
-    failed = dataset.where(~dataset["passed"], drop=True)
-    names = [str(name) for name in failed["check"].values]
-    decisive = [name for name in names if name in DECISIVE]
-    if decisive:
-        first = str(failed["explanation"].sel(check=decisive[0]).item())
-        return f"refused: {', '.join(decisive)} failed. {decisive[0]}: {first}"
-    return EXACT + (f"; mind what failed beside it: {', '.join(names)}" if names else "")
+    failed = dataset.sel(check=~dataset["passed"].values)
+    decisive = failed.sel(check=failed["decides"].values)
+    names = ", ".join(decisive["check"].values)
+    if names:
+        first = decisive.isel(check=0)
+        return f"refused: {names} failed. {first['check'].item()}: {first['explanation'].item()}"
+    return EXACT + (
+        f"; mind what failed beside it: {', '.join(failed['check'].values)}" if failed["check"].size else ""
+    )

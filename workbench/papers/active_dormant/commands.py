@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 import workbench as wb
-from workbench.extreme import by_token, compare_remedies, peak_sources
+from workbench.extreme import by_token, compare_remedies, peak_sources, peak_verdict, waking_sentences
 from workbench.papers.active_dormant.figures import DOMAIN_TOKENS, SAMPLE_TOKENS
-from workbench.papers.active_dormant.sentences import peak_line, sink_line
+from workbench.papers.active_dormant.sentences import peak_line, sink_line, waking_heads
 from workbench.papers.samples import SAMPLES
 from workbench.protocol import HookedModel
 
@@ -66,18 +66,17 @@ def tokens(model: HookedModel, wish: Wish) -> Done:
 def peak(model: HookedModel, wish: Wish) -> Done:
     """The layers that make and unmake the peak."""
     found = peak_sources(model, wish.all_texts, max_tokens=wish.tokens, progress=wish.progress)
-    return Done(found, found.attrs["verdict"])
+    return Done(found, peak_verdict(found))
 
 
 def domains(model: HookedModel, wish: Wish) -> Done:
     """Heads that sleep on one kind of text and wake on another."""
     found = wb.active_dormant(model, wish.domains, length=wish.tokens, resume=wish.resume, progress=wish.progress)
-    verdict = found["verdict"]
-    names, counts = np.unique(verdict.values.astype(str), return_counts=True)
+    sentences = waking_sentences(found).transpose("layer", "head").values
+    names, counts = np.unique(sentences, return_counts=True)
     rows = [f"{count:5d} heads: {name}" for count, name in sorted(zip(counts, names, strict=True), reverse=True)]
     woken = [
-        f"layer {layer}, head {head}: {verdict.values[layer, head]}"
-        for layer, head in np.argwhere(np.char.find(verdict.values.astype(str), ", active in") >= 0)
+        f"layer {layer}, head {head}: {sentences[layer, head]}" for layer, head in np.argwhere(waking_heads(found))
     ]
     return Done(found, "\n".join(rows + woken))
 

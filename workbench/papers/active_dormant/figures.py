@@ -28,7 +28,9 @@ from workbench.extreme import (
     local_checkpoints,
     patterns,
     peak_sources,
+    peak_verdict,
     training_dynamics,
+    waking_sentences,
 )
 from workbench.papers.active_dormant.sentences import (
     domains_line,
@@ -36,6 +38,7 @@ from workbench.papers.active_dormant.sentences import (
     peak_line,
     remedies_line,
     training_line,
+    waking_heads,
 )
 from workbench.papers.active_dormant.toy_figures import retrained_rows
 from workbench.papers.cache import Source, digest, kept
@@ -153,7 +156,7 @@ def sources_of_peak(sources: Sequence[Source], order: Order) -> Drawn:
         title="The first token's stream without a part of the model",
         gap=0.3,
     )
-    lines = [f"{source.name}: {one.attrs['verdict']}" for source, one in zip(sources, found, strict=True)]
+    lines = [f"{source.name}: {peak_verdict(one)}" for source, one in zip(sources, found, strict=True)]
     return Drawn(figure, " ".join(lines))
 
 
@@ -196,10 +199,10 @@ def measure_domains(source: Source, order: Order) -> xr.Dataset:
 
 
 def woken(found: xr.Dataset) -> tuple[str, int, int]:
-    """The pair of domains and the head that differ most, among those whose verdict names a waking if any does."""
+    """The pair of domains and the head that differ most, among those that wake if any does."""
     difference = abs(found["difference"].sel(score="loss_change")).transpose("pair", "layer", "head")
-    named = np.char.find(found["verdict"].values.astype(str), ", active in") >= 0
-    candidates = np.where(named, difference.values, -1) if named.any() else difference.values
+    wakes = waking_heads(found)
+    candidates = np.where(wakes, difference.values, -1) if wakes.any() else difference.values
     pair, layer, head = np.unravel_index(int(candidates.argmax()), candidates.shape)
     return str(found["pair"].values[pair]), int(layer), int(head)
 
@@ -227,9 +230,9 @@ def waking_head(sources: Sequence[Source], order: Order) -> Drawn:
     texts = {domain: some[0] for domain, some in (order.texts or SAMPLES).items()}
     maps = attention_maps(source.model, layer, head, texts)
     order.step("drawing")
-    verdict = str(found["verdict"].sel(layer=layer, head=head).item())
-    figure = waking_maps(maps, title=f"{source.name}, layer {layer}, head {head}: {verdict}")
-    return Drawn(figure, f"{source.name}: layer {layer}, head {head} is {verdict}.")
+    sentence = waking_sentences(found).sel(layer=layer, head=head).item()
+    figure = waking_maps(maps, title=f"{source.name}, layer {layer}, head {head}: {sentence}")
+    return Drawn(figure, f"{source.name}: layer {layer}, head {head} is {sentence}.")
 
 
 def remedies(sources: Sequence[Source], order: Order) -> Drawn:

@@ -3,6 +3,8 @@
 import numpy as np
 import xarray as xr
 
+from workbench.extreme import waking_sentences
+
 CONTROL = "tuned, nothing discouraged"
 """The row that tuned rows are compared with: all tuning makes texts of its own kind easier."""
 
@@ -65,10 +67,14 @@ def training_line(found: xr.Dataset) -> str:
     return f"in layer {layer}, " + ", ".join(parts) + f", of {int(found['step'].values[-1]):,}."
 
 
+def waking_heads(found: xr.Dataset) -> np.ndarray:
+    """Which heads sleep in one domain and wake in another `[layer, head]`."""
+    return found["wakes"].any(["dormant_in", "active_in"]).transpose("layer", "head").values
+
+
 def domains_line(found: xr.Dataset) -> str:
     """How many heads sleep in one domain and wake in another, in one sentence."""
-    verdicts = found["verdict"].values.astype(str)
-    waking = np.argwhere(np.char.find(verdicts, ", active in") >= 0)
+    waking = np.argwhere(waking_heads(found))
     texts = f"{found.sizes['sequence']} texts per domain"
     if not len(waking):
         return f"no head is shown to sleep in one domain and wake in another ({texts})."
@@ -77,7 +83,7 @@ def domains_line(found: xr.Dataset) -> str:
     some = "1 head sleeps" if len(waking) == 1 else f"{len(waking)} heads sleep"
     return (
         f"{some} in one domain and work in another ({texts}); the largest difference is that of head {head} of layer "
-        f"{layer}, {verdicts[layer, head]}."
+        f"{layer}, {waking_sentences(found).sel(layer=layer, head=head).item()}."
     )
 
 
