@@ -34,6 +34,7 @@ import workbench as wb
 from workbench.papers.kv_groups.tradeoff import records as shelf
 from workbench.papers.kv_groups.tradeoff import summaries as words
 from workbench.papers.kv_groups.tradeoff.findings import Kind, estimate
+from workbench.papers.kv_groups.tradeoff.plan import Arm
 
 model = wb.load("organism-gqa")
 shape = wb.anatomy(model)
@@ -161,12 +162,13 @@ print(words.paragraph(record))
 
 # %%
 main = int(record.attrs["main_heads"])
-kept = {arm: estimate(record, Kind(arm, main), "balance").value for arm in ("group", "head", "random head")}
-whole = estimate(record, Kind("attention"), "balance").value
-print({arm: round(value, 2) for arm, value in kept.items()}, "all attention", round(whole, 2))
+kept = {arm: estimate(record, Kind(arm, main), "balance").value for arm in (Arm.GROUP, Arm.HEAD, Arm.RANDOM_HEAD)}
+whole = estimate(record, Kind(Arm.ATTENTION), "balance").value
+print({str(arm): round(value, 2) for arm, value in kept.items()}, "all attention", round(whole, 2))
 assert whole > max(kept.values())
 assert (
-    estimate(record, Kind("attention"), "divergence").value < estimate(record, Kind("group", main), "divergence").value
+    estimate(record, Kind(Arm.ATTENTION), "divergence").value
+    < estimate(record, Kind(Arm.GROUP, main), "divergence").value
 )
 siblings = [lay * shape.n_kv_heads + h // shape.group_size for lay, h in chosen.matched.heads]
 assert len(set(siblings)) < len(siblings)

@@ -10,6 +10,7 @@ from workbench.papers.cache import Source
 from workbench.papers.kv_groups import tuning_figures as pinpoint
 from workbench.papers.kv_groups.tradeoff import findings
 from workbench.papers.kv_groups.tradeoff import records as shelf
+from workbench.papers.kv_groups.tradeoff.plan import Arm
 from workbench.papers.measured import Measured
 from workbench.papers.requests import Order
 from workbench.reporting import tuning_section
@@ -34,7 +35,7 @@ def test_the_table_says_what_the_record_says():
     record = shelf.measured("organism-gqa")
     columns = pinpoint.table_columns(record)
     row = next(i for i, text in enumerate(columns["Tuned"]) if text == "all attention")
-    cells = findings.Kind("attention").cells(record)
+    cells = findings.Kind(Arm.ATTENTION).cells(record)
     mine = record.isel(cell=cells, item=np.flatnonzero(record["kind"].values == "held out")).sel(challenge="composed")
     right = mine["first_right"].values.astype(bool)
     kept = 100 * mine["final_right"].values[right].mean()
@@ -47,8 +48,8 @@ def test_the_table_says_what_the_record_says():
 def test_a_record_holds_the_controls_and_seeds(name):
     record = shelf.measured(name)
     main = int(record.attrs["main_heads"])
-    assert len(findings.Kind("random group", main).cells(record)) == 5
-    for arm in ("group", "head"):
+    assert len(findings.Kind(Arm.RANDOM_GROUP, main).cells(record)) == 5
+    for arm in (Arm.GROUP, Arm.HEAD):
         assert len(findings.Kind(arm, main).cells(record)) == 3
     base = int(findings.BASE.cells(record)[0])
     assert record["divergence"].values[base] == 0

@@ -29,7 +29,7 @@ from workbench.papers.kv_groups.tradeoff.findings import (
     estimate,
     unit_effects,
 )
-from workbench.papers.kv_groups.tradeoff.plan import CAUSES, MAIN, PAPER
+from workbench.papers.kv_groups.tradeoff.plan import CAUSES, MAIN, PAPER, RANDOM, SELECTED, WHOLE, Arm
 from workbench.papers.measured import read_questions
 from workbench.papers.model_figure import ModelFigure
 from workbench.papers.requests import Drawn, Order
@@ -38,15 +38,15 @@ from workbench.runs import results
 
 WIDE = 1900
 """Pixels of the table, which would wrap its cells on less."""
-SWEPT = ("group", "head", "random group", "random head")
+SWEPT = (*SELECTED, *RANDOM)
 Places = dict[float | str, float]
 NAMES = {
-    "group": "groups",
-    "head": "single heads (SPT)",
-    "random group": "random groups",
-    "random head": "random heads",
-    "attention": "all attention",
-    "all": "all parameters",
+    Arm.GROUP: "groups",
+    Arm.HEAD: "single heads (SPT)",
+    Arm.RANDOM_GROUP: "random groups",
+    Arm.RANDOM_HEAD: "random heads",
+    Arm.ATTENTION: "all attention",
+    Arm.ALL: "all parameters",
 }
 MEASURES = {
     "truthfulness": "right answers kept",
@@ -74,23 +74,16 @@ def record_of(source: Source, order: Order) -> xr.Dataset:
 
 def kinds_of(record: xr.Dataset) -> list[Kind]:
     """Every kind of tuning in a record, the base first, then by arm, budget and variation."""
-    arms = ["base", *SWEPT, "same-layer group", "same-layer head", "attention", "all"]
+    arms = list(Arm)
     variants = list(dict.fromkeys(record["variant"].values.tolist()))
-    found = {
-        Kind(str(arm), int(n), str(variant))
-        for arm, n, variant in zip(
-            record["arm"].values, record["n_heads"].values, record["variant"].values, strict=True
-        )
-    }
-    return sorted(
-        found,
-        key=lambda kind: (
-            variants.index(kind.variant) > 0,
-            arms.index(kind.arm),
-            variants.index(kind.variant),
-            kind.n_heads,
-        ),
-    )
+    columns = (record[name].values.tolist() for name in ("arm", "n_heads", "variant"))
+    found = {Kind(Arm(arm), n, variant) for arm, n, variant in zip(*columns, strict=True)}
+
+    def place(kind: Kind) -> tuple[int, ...]:
+        variant = variants.index(kind.variant)
+        return variant > 0, arms.index(kind.arm), variant, kind.n_heads
+
+    return sorted(found, key=place)
 
 
 def table_columns(record: xr.Dataset) -> dict[str, list]:
@@ -112,7 +105,7 @@ def table_columns(record: xr.Dataset) -> dict[str, list]:
             {
                 "Model": str(record.attrs["model"]),
                 "Tuned": words.label(record, kind),
-                "Heads": str(kind.n_heads) if kind.arm not in ("base", "attention", "all") else "–",
+                "Heads": str(kind.n_heads) if kind.arm.selection else "–",
                 "Runs": len(kind.cells(record)),
                 "Parameters": f"{estimate(record, kind, 'tuned parameters').value:,.0f}",
                 **{name: _cell(found) for name, found in (shares | abilities).items()},
@@ -171,7 +164,7 @@ def sweep_lines(record: xr.Dataset, measure: str, places: Places) -> list[tradeo
     total = int(record.attrs["n_heads_in_all"])
     start = estimate(record, BASE, measure)
     lines = []
-    for arm in (*SWEPT, "attention", "all"):
+    for arm in (*SWEPT, *WHOLE):
         budgets = sorted({kind.n_heads for kind in kinds_of(record) if kind.arm == arm and kind.variant == MAIN})
         if not budgets:
             continue
@@ -207,7 +200,7 @@ def panel(record: xr.Dataset, measure: str, title: str, *, last: bool = True) ->
         last: whether to say what the horizontal axis is.
     """
     places = _places(record)
-    ticks = {place: name if isinstance(name, str) else f"{name:.3g} %" for name, place in places.items()}
+    ticks = {place: str(name) if isinstance(name, str) else f"{name:.3g} %" for name, place in places.items()}
     lines = [*sweep_lines(record, measure, places), *published_lines(measure, places)]
     start = estimate(record, BASE, measure).value
     return tradeoff.budget_lines(lines, ticks, title, reference=start, last=last)
@@ -238,8 +231,7 @@ def _places(record: xr.Dataset) -> Places:
     shares = [s for s in shares if s != 4.0 or not any(abs(s - o) < 0.3 for o in shares if o != s)]
     return {
         **{share: float(i) for i, share in enumerate(shares)},
-        "attention": len(shares) + 0.0,
-        "all": len(shares) + 1.0,
+        **{arm: float(i) for i, arm in enumerate(WHOLE, start=len(shares))},
     }
 
 
@@ -251,13 +243,13 @@ def before_after(sources: Sequence[Source], order: Order) -> Drawn:
     records = [record_of(source, order) for source in sources]
     order.step("drawing")
     grid, titles = [], []
-    for arm in ("group", "head"):
+    for arm in SELECTED:
         row, named = [], []
         for record in records:
             kind = words.main_kind(record, arm)
             found = unit_effects(record, kind)
             per_layer = found["before"].shape[1] // record.sizes["layer"]
-            labels = [f"layer {i // per_layer}, {arm} {i % per_layer}" for i in range(found["before"].shape[1])]
+            labels = [f"layer {i // per_layer}, {arm.unit} {i % per_layer}" for i in range(found["before"].shape[1])]
             row.append(
                 tradeoff.effects_before_after(
                     found["before"], found["after"], found["tuned"], labels, x_title="effect before (nats)"
@@ -281,11 +273,11 @@ def ability_loss(sources: Sequence[Source], order: Order) -> Drawn:
     for record in records:
         rows = {}
         for variant in (MAIN, *CAUSES, PAPER, "insist only"):
-            kind = words.main_kind(record, "group", variant)
+            kind = words.main_kind(record, Arm.GROUP, variant)
             if kind.within(record):
                 name = "as chosen" if variant == MAIN else words.variant_word(record, variant)
                 rows[f"{name} ({len(kind.cells(record))})"] = _losses(record, kind)
-        whole = [Kind(arm) for arm in ("attention", "all") if Kind(arm).within(record)]
+        whole = [Kind(arm) for arm in WHOLE if Kind(arm).within(record)]
         rows |= {f"{words.label(record, kind)} ({len(kind.cells(record))})": _losses(record, kind) for kind in whole}
         figures.append(tradeoff.losses(rows, x_title="points against the untuned model (runs in brackets)"))
     titles = [f"{r.attrs['model']}, {words.group_word(r)}, {r.attrs['main_heads']} heads in all" for r in records]

@@ -17,7 +17,7 @@ from workbench.models.load import load
 from workbench.papers.kv_groups.tradeoff import Job, experiment, run
 from workbench.papers.kv_groups.tradeoff.evaluate import Bench
 from workbench.papers.kv_groups.tradeoff.material import material_of
-from workbench.papers.kv_groups.tradeoff.plan import ORGANISM, Cell, cells
+from workbench.papers.kv_groups.tradeoff.plan import ORGANISM, Arm, Cell, cells
 
 BENCHMARKS = Path(os.environ.get("WORKBENCH_DATA", "nowhere")) / "benchmarks"
 TASKS = ("strategyqa", "gsm8k", "humaneval", "mmlu")
@@ -72,7 +72,7 @@ def _check(record, job):
 
 def test_the_base_cell_is_the_base_model_measured_directly(job):
     bench = job.bench()
-    found = bench.run(Cell("base"))
+    found = bench.run(Cell(Arm.BASE))
     said = wb.sycophancy.evaluate(job.source, list(bench.material.items), max_new_tokens=2, progress=False)
     np.testing.assert_array_equal(found["final_right"], said["final_right"])
     heads = wb.path_patch(job.source, bench.material.repatch, unit="head", metrics=("logit_diff",), progress=False)
@@ -121,10 +121,10 @@ def test_the_rate_with_the_best_balance_is_taken():
 
     trials = {
         Cell(arm, 8, 1000, "rate", rate): found(rate == 1e-2, True)
-        for arm in ("group", "head")
+        for arm in (Arm.GROUP, Arm.HEAD)
         for rate in ORGANISM.rates["units"]
     }
-    trials |= {Cell(arm, 64, 1000, "rate", 1e-3): found(True, True) for arm in ("attention", "all")}
+    trials |= {Cell(arm, 64, 1000, "rate", 1e-3): found(True, True) for arm in (Arm.ATTENTION, Arm.ALL)}
     rates = experiment.chosen_rates(ORGANISM, trials)
     assert rates == {"units": 1e-2, "attention": 1e-3, "all": 1e-3}
     assert experiment.balance(found(True, True)) == 0.75

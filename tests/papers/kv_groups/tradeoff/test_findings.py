@@ -7,6 +7,7 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.papers.kv_groups.tradeoff import summaries as words
 from workbench.papers.kv_groups.tradeoff.findings import BASE, Kind, difference, estimate, shrinkage, unit_effects
+from workbench.papers.kv_groups.tradeoff.plan import Arm
 
 N_ITEMS, N_SEEDS = 120, 3
 
@@ -71,7 +72,7 @@ def test_shares_are_those_counted_by_hand():
     right = mine["first_right"].values
     kept = mine["final_right"].values[right].mean()
     mended = mine["final_right_after_wrong"].values.mean()
-    group = Kind("group", 2)
+    group = Kind(Arm.GROUP, 2)
     assert estimate(ds, group, "truthfulness").value == pytest.approx(kept)
     assert estimate(ds, group, "confidence").value == pytest.approx(1 - mine["admits"].values[right].mean())
     assert estimate(ds, group, "recovery").value == pytest.approx(mended)
@@ -86,7 +87,7 @@ def test_shares_are_those_counted_by_hand():
 
 
 def test_an_interval_covers_the_value_and_is_as_wide_as_its_sample():
-    found = estimate(record(), Kind("group"), "recovery", challenge=None)
+    found = estimate(record(), Kind(Arm.GROUP), "recovery", challenge=None)
     assert found.low < found.value < found.high
     binomial = 2 * 1.96 * np.sqrt(found.value * (1 - found.value) / (N_ITEMS * N_SEEDS))
     assert 0.5 * binomial < found.high - found.low < 2 * binomial
@@ -94,7 +95,7 @@ def test_an_interval_covers_the_value_and_is_as_wide_as_its_sample():
 
 def test_a_difference_is_taken_on_the_same_questions():
     ds = record()
-    group, head = Kind("group", 2), Kind("head", 2)
+    group, head = Kind(Arm.GROUP, 2), Kind(Arm.HEAD, 2)
     found = difference(ds, group, head, "truthfulness")
     assert found.value == pytest.approx(
         estimate(ds, group, "truthfulness").value - estimate(ds, head, "truthfulness").value
@@ -109,11 +110,11 @@ def test_a_difference_is_taken_on_the_same_questions():
 
 def test_effects_before_and_after_are_those_of_the_tuned_units():
     ds = record()
-    found = unit_effects(ds, Kind("group", 2))
+    found = unit_effects(ds, Kind(Arm.GROUP, 2))
     assert found["tuned"].tolist() == [[True, False, False, False]] * N_SEEDS
-    before, after = shrinkage(ds, Kind("group", 2))
+    before, after = shrinkage(ds, Kind(Arm.GROUP, 2))
     assert (before.value, after.value) == pytest.approx((1.0, 0.2))
-    before, after = shrinkage(ds, Kind("head", 2), share=True)
+    before, after = shrinkage(ds, Kind(Arm.HEAD, 2), share=True)
     assert (before.value, after.value) == pytest.approx((0.05, 0.02))
 
 
@@ -135,6 +136,6 @@ def test_words_follow_the_intervals():
 
 def test_what_was_not_measured_is_refused():
     with pytest.raises(InputError, match="has no cell of"):
-        estimate(record(), Kind("attention"), "truthfulness")
+        estimate(record(), Kind(Arm.ATTENTION), "truthfulness")
     with pytest.raises(InputError, match="measure='truth' is unknown"):
         estimate(record(), BASE, "truth")

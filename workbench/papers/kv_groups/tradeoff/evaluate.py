@@ -24,7 +24,7 @@ from torch.nn import functional
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.papers.kv_groups.tradeoff.material import Material
-from workbench.papers.kv_groups.tradeoff.plan import BASE, VARIANTS, WHOLE, Cell, Plan, Variant, budgets
+from workbench.papers.kv_groups.tradeoff.plan import BASE, VARIANTS, Cell, Plan, Variant, budgets
 from workbench.papers.kv_groups.tradeoff.units import METRIC, Effects, chosen_heads, effects_of
 from workbench.patching.units import HeadCounts
 from workbench.prompts.texts import token_sequences
@@ -70,7 +70,7 @@ class Bench:
 
     def heads(self, cell: Cell) -> Any:
         """What a cell tunes, as `pinpoint_tune` takes it."""
-        return cell.arm if cell.arm in WHOLE else list(chosen_heads(cell, self.effects, self.sizes))
+        return list(chosen_heads(cell, self.effects, self.sizes)) if cell.arm.selection else cell.arm.unit
 
     def run(self, cell: Cell) -> xr.Dataset:
         """Tune and measure one cell.

@@ -28,7 +28,7 @@ from workbench.models.identity import fingerprint
 from workbench.papers.cache import quiet_load
 from workbench.papers.kv_groups.tradeoff.evaluate import Bench
 from workbench.papers.kv_groups.tradeoff.material import material_of
-from workbench.papers.kv_groups.tradeoff.plan import FAMILIES, ORGANISM, SAME_LAYER, Cell, Plan, cells, rate_cells
+from workbench.papers.kv_groups.tradeoff.plan import ORGANISM, SAME_LAYER, Cell, Plan, cells, rate_cells
 from workbench.runs.results import Journal, provenance
 from workbench.sycophancy.organism_items import is_organism
 
@@ -80,10 +80,10 @@ def run(
         progress: show a bar.
 
     Returns:
-        Dims `cell` (coordinates `arm`, `n_heads`, `draw`, `variant`, `learning_rate`), `item` (`kind`: "held out" or
-        "trained"; `fact`), `challenge`, `question` (`ability`), `layer`, `head` and `group`. Per item and challenge, as
-        booleans: `final_right`, `admits` and `final_unread`, and the same ending in `_after_wrong`; per item
-        `first_right` and `first_unread`; per question `solved`; per head and group the effects `head_effect` and
+        Dims `cell` (coordinates `arm`, of `plan.Arm`, `n_heads`, `draw`, `variant`, `learning_rate`), `item` (`kind`:
+        "held out" or "trained"; `fact`), `challenge`, `question` (`ability`), `layer`, `head` and `group`. Per item and
+        challenge, as booleans: `final_right`, `admits` and `final_unread`, and the same ending in `_after_wrong`; per
+        item `first_right` and `first_unread`; per question `solved`; per head and group the effects `head_effect` and
         `group_effect` on the logit difference, with `gap`, the difference between objection and confirmation; `tuned`;
         and `divergence` (nats per token), `text_loss`, `tuned_parameters`, `training_loss`.
 
@@ -151,9 +151,7 @@ def chosen_rates(plan: Plan, trials: Mapping[Cell, xr.Dataset]) -> dict[str, flo
     for family, rates in plan.rates.items():
         scores = {
             rate: [
-                balance(ds)
-                for cell, ds in trials.items()
-                if FAMILIES[cell.arm] == family and cell.learning_rate == rate
+                balance(ds) for cell, ds in trials.items() if cell.arm.family == family and cell.learning_rate == rate
             ]
             for rate in rates
         }

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError, suggest
-from workbench.papers.kv_groups.tradeoff.plan import MAIN
+from workbench.papers.kv_groups.tradeoff.plan import MAIN, Arm
 from workbench.statistics import percentiles, resamples
 
 RESAMPLES = 2000
@@ -46,12 +46,12 @@ class Kind:
     """One kind of tuning: all its trainings.
 
     Attributes:
-        arm: "base", "group", "head", ...
+        arm: what is tuned.
         n_heads: query heads that are tuned, or `ANY` number.
         variant: what was changed.
     """
 
-    arm: str
+    arm: Arm
     n_heads: int = ANY
     variant: str = MAIN
 
@@ -61,25 +61,21 @@ class Kind:
         Raises:
             InputError: there is none.
         """
-        mine = (record["arm"].values == self.arm) & (record["variant"].values == self.variant)
-        if self.n_heads != ANY:
-            mine &= record["n_heads"].values == self.n_heads
-        if not mine.any():
+        found = np.flatnonzero(self._mine(record))
+        if not found.size:
             raise InputError(f"{record.attrs.get('model', 'The record')} has no cell of {self}.")
-        return np.flatnonzero(mine)
+        return found
 
     def within(self, record: xr.Dataset) -> bool:
         """Whether there are such cells."""
-        return bool(
-            (
-                (record["arm"].values == self.arm)
-                & (record["variant"].values == self.variant)
-                & ((record["n_heads"].values == self.n_heads) | (self.n_heads == ANY))
-            ).any()
-        )
+        return bool(self._mine(record).any())
+
+    def _mine(self, record: xr.Dataset) -> np.ndarray:
+        mine = (record["arm"].values == self.arm) & (record["variant"].values == self.variant)
+        return mine if self.n_heads == ANY else mine & (record["n_heads"].values == self.n_heads)
 
 
-BASE = Kind("base")
+BASE = Kind(Arm.BASE)
 
 
 def _answers(name: str, before: str | None = "first_right", absent: bool = False) -> Callable[..., Counted]:
@@ -242,7 +238,7 @@ def unit_effects(record: xr.Dataset, kind: Kind) -> Mapping[str, np.ndarray]:
         and confirmation, and `tuned`.
     """
     cells, base = kind.cells(record), int(BASE.cells(record)[0])
-    by_group = "group" in kind.arm
+    by_group = kind.arm.unit == "group"
     name = "group_effect" if by_group else "head_effect"
     tuned = record["tuned"].values[cells].astype(bool)
     if by_group:

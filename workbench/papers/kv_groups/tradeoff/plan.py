@@ -12,18 +12,52 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 from workbench.errors import InputError
 from workbench.patching.units import HeadCounts
 from workbench.tuning import Recipe
 
-SELECTED = ("group", "head")
-RANDOM = ("random group", "random head")
-SAME_LAYER = ("same-layer group", "same-layer head")
-WHOLE = ("attention", "all")
-FAMILIES = {**dict.fromkeys((*SELECTED, *RANDOM, *SAME_LAYER), "units"), "attention": "attention", "all": "all"}
-"""What shares a learning rate."""
+
+class Arm(StrEnum):
+    """A way to choose what is tuned; a record's coordinate `arm` holds the names.
+
+    Attributes:
+        unit: what is tuned: "group", "head", "attention", "all", or "none" for the base model.
+        selection: which groups or heads: the "strongest", "random" ones, or random ones in the "same layers".
+    """
+
+    BASE = "base", "none"
+    GROUP = "group", "group", "strongest"
+    HEAD = "head", "head", "strongest"
+    RANDOM_GROUP = "random group", "group", "random"
+    RANDOM_HEAD = "random head", "head", "random"
+    SAME_LAYER_GROUP = "same-layer group", "group", "same layers"
+    SAME_LAYER_HEAD = "same-layer head", "head", "same layers"
+    ATTENTION = "attention", "attention"
+    ALL = "all", "all"
+
+    unit: str
+    selection: str
+
+    def __new__(cls, name: str, unit: str, selection: str = "") -> "Arm":
+        """A member that is its name, with what it means."""
+        member = str.__new__(cls, name)
+        member._value_, member.unit, member.selection = name, unit, selection
+        return member
+
+    @property
+    def family(self) -> str:
+        """What shares its learning rate: "units", "attention" or "all"."""
+        return "units" if self.selection else self.unit
+
+
+SELECTED, RANDOM, SAME_LAYER = (
+    tuple(arm for arm in Arm if arm.selection == how) for how in ("strongest", "random", "same layers")
+)
+WHOLE = (Arm.ATTENTION, Arm.ALL)
+ARMS = (*SELECTED, *RANDOM, *SAME_LAYER, *WHOLE)
 VALIDATION_SEED = 1000
 FOREIGN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -46,7 +80,7 @@ class Variant:
         template: a chat template to tune in, instead of the model's own.
     """
 
-    arms: tuple[str, ...] = ("group",)
+    arms: tuple[Arm, ...] = (Arm.GROUP,)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     rate: float = 1.0
     other_kv: bool = False
@@ -57,7 +91,7 @@ class Variant:
 MAIN = "main"
 PAPER = "paper's settings"
 VARIANTS: dict[str, Variant] = {
-    MAIN: Variant((*FAMILIES,)),
+    MAIN: Variant(ARMS),
     "a tenth of the rate": Variant(SELECTED, rate=0.1),
     "insist only": Variant(insist_only=True),
     "loss on the whole dialogue": Variant(recipe={"loss_on": "dialogue"}),
@@ -75,14 +109,14 @@ class Cell:
     """One model: the base, or one tuning.
 
     Attributes:
-        arm: "base", or one of `FAMILIES`.
+        arm: what is tuned.
         n_heads: query heads that are tuned.
         draw: the training seed; for random arms also which draw.
         variant: one of `VARIANTS`, or "rate" for the choice of a learning rate.
         learning_rate: of the first update.
     """
 
-    arm: str
+    arm: Arm
     n_heads: int = 0
     draw: int = 0
     variant: str = MAIN
@@ -94,7 +128,7 @@ class Cell:
         return f"{self.arm}, {self.n_heads} heads, {self.variant}, draw {self.draw}, rate {self.learning_rate:g}"
 
 
-BASE = Cell("base")
+BASE = Cell(Arm.BASE)
 
 
 @dataclass(frozen=True)
@@ -102,7 +136,7 @@ class Plan:
     """The experiment on one model; the defaults are for chat models of billions of parameters.
 
     Attributes:
-        arms: kinds of tuning, of `FAMILIES`; all parameters need the memory of full fine-tuning.
+        arms: kinds of tuning, of `ARMS` or their names; all parameters need the memory of full fine-tuning.
         ratios: shares of the heads to tune.
         main: the ratio of the variations and of the choice of rates.
         block: heads in a block where no two share keys and values; 0 for no blocks.
@@ -119,7 +153,7 @@ class Plan:
         batch_size: prompts at a time when models are measured.
     """
 
-    arms: tuple[str, ...] = tuple(FAMILIES)
+    arms: tuple[str, ...] = ARMS
     ratios: tuple[float, ...] = (0.02, 0.04, 0.08)
     main: float = 0.04
     block: int = 0
@@ -140,9 +174,9 @@ class Plan:
     def __post_init__(self):
         """Refuse what cannot be run."""
         unknown = [name for name in self.variants if name not in VARIANTS]
-        strange = [arm for arm in self.arms if arm not in FAMILIES]
+        strange = [arm for arm in self.arms if arm not in ARMS]
         if strange:
-            raise InputError(f"arms={strange} are unknown; they are {', '.join(FAMILIES)}.")
+            raise InputError(f"arms={strange} are unknown; they are {', '.join(ARMS)}.")
         if unknown or self.main not in self.ratios:
             what = f"variants={unknown}" if unknown else f"main={self.main}"
             raise InputError(f"{what}: variants are {', '.join(VARIANTS)}, and main must be one of {self.ratios}.")
@@ -169,7 +203,7 @@ ORGANISM = Plan(
 """For the embedded models, 64 heads in all: the smallest group is 6 % of the heads, so the sweep goes on to 25 %."""
 SHORT = replace(
     ORGANISM,
-    arms=("group",),
+    arms=(Arm.GROUP,),
     ratios=(ORGANISM.main,),
     recipe=replace(Recipe(), steps=40, batch=32, micro_batch=32),
     rates={"units": (3e-2,), "attention": (3e-4,), "all": (1e-3,)},
@@ -226,11 +260,9 @@ def budgets(plan: Plan, counts: HeadCounts) -> Budgets:
 def rate_cells(plan: Plan, counts: HeadCounts) -> list[Cell]:
     """Cells that choose the learning rates, where there is a choice."""
     main, every = budgets(plan, counts).main, counts.n_layers * counts.n_heads
-    selected = [arm for arm in SELECTED if arm in plan.arms and (arm == "head" or budgets(plan, counts).group > 1)]
-    arms = {
-        "units": [(arm, main) for arm in selected],
-    }
-    arms |= {arm: [(arm, every)] for arm in WHOLE if arm in plan.arms}
+    selected = [arm for arm in SELECTED if arm in plan.arms and (arm.unit == "head" or budgets(plan, counts).group > 1)]
+    arms: dict[str, list[tuple[Arm, int]]] = {"units": [(arm, main) for arm in selected]}
+    arms |= {arm.family: [(arm, every)] for arm in WHOLE if arm in plan.arms}
     return [
         Cell(arm, n, VALIDATION_SEED, "rate", rate)
         for family, rates in plan.rates.items()
@@ -249,16 +281,15 @@ def cells(plan: Plan, counts: HeadCounts, rates: Mapping[str, float]) -> list[Ce
         rates: the chosen learning rate of every family.
     """
     sizes, every = budgets(plan, counts), counts.n_layers * counts.n_heads
-    by_arm = {arm: sizes.groups if "group" in arm else sizes.heads for arm in SELECTED}
-    by_arm |= dict.fromkeys(WHOLE, (every,)) | dict.fromkeys(RANDOM, sizes.groups)
-    by_arm |= dict.fromkeys(SAME_LAYER, (sizes.main,))
+    by_arm = {Arm.GROUP: sizes.groups, Arm.HEAD: sizes.heads} | dict.fromkeys(RANDOM, sizes.groups)
+    by_arm |= dict.fromkeys(SAME_LAYER, (sizes.main,)) | dict.fromkeys(WHOLE, (every,))
 
-    def runs(arms: Iterable[str], draws: int, variant: str = MAIN) -> list[Cell]:
+    def runs(arms: Iterable[Arm], draws: int, variant: str = MAIN) -> list[Cell]:
         found = []
-        wanted = [arm.replace("group", "head") if sizes.group == 1 else arm for arm in arms if arm in plan.arms]
+        wanted = [_of_heads(arm) if sizes.group == 1 else arm for arm in arms if arm in plan.arms]
         for arm in dict.fromkeys(wanted):
             chosen = by_arm[arm] if variant == MAIN else (sizes.main,)
-            rate = VARIANTS[variant].rate * rates[FAMILIES[arm]]
+            rate = VARIANTS[variant].rate * rates[arm.family]
             rate = VARIANTS[variant].recipe.get("learning_rate", rate)
             found += [Cell(arm, n, draw, variant, rate) for n in chosen for draw in range(draws)]
         return sorted(found, key=lambda cell: cell.n_heads != sizes.main)
@@ -269,3 +300,8 @@ def cells(plan: Plan, counts: HeadCounts, rates: Mapping[str, float]) -> list[Ce
     found += sorted(varied, key=lambda cell: cell.draw)
     found += runs(SAME_LAYER, plan.draws)
     return [BASE, *found, *(cell for cell in drawn if cell.n_heads != sizes.main)]
+
+
+def _of_heads(arm: Arm) -> Arm:
+    """The arm of single heads that are chosen like an arm's groups."""
+    return next(a for a in ARMS if a.unit == "head" and a.selection == arm.selection) if arm.unit == "group" else arm

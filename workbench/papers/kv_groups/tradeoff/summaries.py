@@ -15,7 +15,7 @@ from workbench.papers.kv_groups.tradeoff.findings import (
     estimate,
     shrinkage,
 )
-from workbench.papers.kv_groups.tradeoff.plan import CAUSES, MAIN, PAPER
+from workbench.papers.kv_groups.tradeoff.plan import CAUSES, MAIN, PAPER, RANDOM, SAME_LAYER, SELECTED, WHOLE, Arm
 
 POINTS = 100
 
@@ -23,15 +23,15 @@ POINTS = 100
 def label(record: xr.Dataset, kind: Kind) -> str:
     """The name of a kind of tuning in this model."""
     names = {
-        "base": "not tuned",
-        "group": group_word(record),
-        "head": "single heads (SPT)",
-        "random group": f"random {group_word(record)}",
-        "random head": "random heads",
-        "same-layer group": f"other {group_word(record)}, same layers",
-        "same-layer head": "other heads, same layers",
-        "attention": "all attention",
-        "all": "all parameters",
+        Arm.BASE: "not tuned",
+        Arm.GROUP: group_word(record),
+        Arm.HEAD: "single heads (SPT)",
+        Arm.RANDOM_GROUP: f"random {group_word(record)}",
+        Arm.RANDOM_HEAD: "random heads",
+        Arm.SAME_LAYER_GROUP: f"other {group_word(record)}, same layers",
+        Arm.SAME_LAYER_HEAD: "other heads, same layers",
+        Arm.ATTENTION: "all attention",
+        Arm.ALL: "all parameters",
     }
     text = names[kind.arm]
     return text if kind.variant == MAIN else f"{text}, {variant_word(record, kind.variant)}"
@@ -50,7 +50,7 @@ def group_word(record: xr.Dataset) -> str:
     return "KV groups" if record.attrs["shared"] else f"blocks of {size} heads"
 
 
-def main_kind(record: xr.Dataset, arm: str = "group", variant: str = MAIN) -> Kind:
+def main_kind(record: xr.Dataset, arm: Arm = Arm.GROUP, variant: str = MAIN) -> Kind:
     """A kind of tuning at the main budget."""
     return Kind(arm, int(record.attrs["main_heads"]), variant)
 
@@ -76,10 +76,10 @@ def percent(found: Estimate) -> str:
 def group_against_head(record: xr.Dataset) -> str:
     """Hypotheses 1 and 2: groups against as many single heads, at every budget that both have."""
     budgets = sorted(
-        {int(n) for n, arm in zip(record["n_heads"].values, record["arm"].values, strict=True) if arm == "group"}
+        {int(n) for n, arm in zip(record["n_heads"].values, record["arm"].values, strict=True) if arm == Arm.GROUP}
     )
-    budgets = [n for n in budgets if Kind("group", n).within(record) and Kind("head", n).within(record)]
-    found = {n: difference(record, Kind("group", n), Kind("head", n), BALANCE) for n in budgets}
+    budgets = [n for n in budgets if Kind(Arm.GROUP, n).within(record) and Kind(Arm.HEAD, n).within(record)]
+    found = {n: difference(record, Kind(Arm.GROUP, n), Kind(Arm.HEAD, n), BALANCE) for n in budgets}
     if not found:
         return ""
     parts = [f"{points(e)} with {n} heads" for n, e in found.items()]
@@ -103,14 +103,8 @@ def group_against_head(record: xr.Dataset) -> str:
 
 def selected_against_random(record: xr.Dataset) -> str:
     """Hypothesis 3: selected units against random ones."""
-    pairs = (
-        ("group", "random group"),
-        ("head", "random head"),
-        ("group", "same-layer group"),
-        ("head", "same-layer head"),
-    )
     parts = []
-    for chosen, control in pairs:
+    for chosen, control in zip((*SELECTED, *SELECTED), (*RANDOM, *SAME_LAYER), strict=True):
         one, other = main_kind(record, chosen), main_kind(record, control)
         if one.within(record) and other.within(record):
             found = difference(record, one, other, BALANCE)
@@ -122,8 +116,8 @@ def selected_against_random(record: xr.Dataset) -> str:
 def truthful_or_stubborn(record: xr.Dataset) -> str:
     """Hypothesis 5: what happens to right and to wrong first answers."""
     parts = []
-    for arm in ("group", "head", "attention", "all"):
-        kind = main_kind(record, arm) if arm in ("group", "head") else Kind(arm)
+    for arm in (*SELECTED, *WHOLE):
+        kind = main_kind(record, arm) if arm in SELECTED else Kind(arm)
         if not kind.within(record):
             continue
         kept, mended = (difference(record, kind, BASE, name) for name in ("truthfulness", "recovery"))
@@ -134,7 +128,7 @@ def truthful_or_stubborn(record: xr.Dataset) -> str:
     line = "Against the untuned model: " + "; ".join(parts) + "."
     if not parts:
         return ""
-    insist = main_kind(record, "group", "insist only")
+    insist = main_kind(record, Arm.GROUP, "insist only")
     if insist.within(record) and main_kind(record).within(record):
         mended = difference(record, insist, main_kind(record), "recovery")
         line += f" Trained on insisting alone, wrong answers are mended by {points(mended)} against both halves."
@@ -152,7 +146,7 @@ def price(record: xr.Dataset) -> str:
     if "solved" not in record:
         return ""
     parts = []
-    for kind in (main_kind(record), main_kind(record, "head"), Kind("attention"), Kind("all")):
+    for kind in (main_kind(record), main_kind(record, Arm.HEAD), Kind(Arm.ATTENTION), Kind(Arm.ALL)):
         if kind.within(record):
             lost = difference(record, kind, BASE, ABILITY)
             moved = estimate(record, kind, "divergence")
@@ -166,14 +160,14 @@ def price(record: xr.Dataset) -> str:
 def shrinking(record: xr.Dataset) -> str:
     """Hypothesis 4: effects of the tuned units before and after."""
     parts = []
-    for arm in ("group", "head"):
+    for arm in SELECTED:
         kind = main_kind(record, arm)
         if kind.within(record):
             before, after = shrinkage(record, kind)
             parts.append(f"the tuned {label(record, kind)} from {before.value:.2f} to {after.value:.2f} nats per unit")
     if not parts:
         return ""
-    last = next(main_kind(record, arm) for arm in ("group", "head") if main_kind(record, arm).within(record))
+    last = next(main_kind(record, arm) for arm in SELECTED if main_kind(record, arm).within(record))
     base, after = (estimate(record, kind, "gap") for kind in (BASE, last))
     return (
         f"Mean size of the effects: {', '.join(parts)}. The difference that there is to explain, objection against "
@@ -187,7 +181,7 @@ def causes(record: xr.Dataset) -> str:
     parts = []
     main = main_kind(record)
     for name in (*CAUSES, PAPER):
-        kind = main_kind(record, "group", name)
+        kind = main_kind(record, Arm.GROUP, name)
         if kind.within(record):
             found = difference(record, kind, main, ABILITY)
             word = verdict(found, "saves", "costs", "changes nothing for certain:")

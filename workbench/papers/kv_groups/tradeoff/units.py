@@ -1,6 +1,5 @@
 """Which heads every arm tunes: the strongest groups and heads by path patching, and controls of the same size."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,20 +64,18 @@ def chosen_heads(cell: Cell, effects: Effects, sizes: Budgets) -> tuple[Address,
     Raises:
         InputError: an arm without units.
     """
-    groups = _strongest(effects.groups, "kv_group", cell.n_heads // sizes.group or 1)
-    heads = _strongest(effects.heads, "head", cell.n_heads)
-    draws = cell.draw + 1
-    found: dict[str, Callable[[], Selection]] = {
-        "group": lambda: groups,
-        "head": lambda: heads,
-        "random group": lambda: random_units(groups, draws)[-1],
-        "random head": lambda: random_heads(heads, draws)[-1],
-        "same-layer group": lambda: same_layer_units(groups, draws)[-1],
-        "same-layer head": lambda: same_layer_units(heads, draws)[-1],
-    }
-    if cell.arm not in found:
-        raise InputError(f"The arm {cell.arm!r} has no units of its own; it tunes the whole model.")
-    return tuple(sorted(found[cell.arm]().heads))
+    unit, selection, draws = cell.arm.unit, cell.arm.selection, cell.draw + 1
+    if not selection:
+        raise InputError(f"The arm {str(cell.arm)!r} has no units of its own; it tunes the whole model.")
+    if unit == "group":
+        chosen = _strongest(effects.groups, "kv_group", cell.n_heads // sizes.group or 1)
+    else:
+        chosen = _strongest(effects.heads, "head", cell.n_heads)
+    if selection == "random":
+        chosen = (random_units if unit == "group" else random_heads)(chosen, draws)[-1]
+    elif selection == "same layers":
+        chosen = same_layer_units(chosen, draws)[-1]
+    return tuple(sorted(chosen.heads))
 
 
 def _strongest(effects: xr.Dataset, by: str, k: int) -> Selection:
