@@ -100,10 +100,9 @@ assert hidden > 3 * abs(zeroed)
 # The same recipe, its weights kept on the way. Attention, drain and peak appear together.
 
 # %%
-from workbench.organisms import ASSETS
 from workbench.runs.results import load
 
-history = load(ASSETS / "organism-gqa" / "dynamics.nc")
+history = load(wb.embedded("organism-gqa").record("dynamics.nc"))
 wb.plot.training_panels(history)
 
 # %%

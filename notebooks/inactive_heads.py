@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 import workbench as wb
-from workbench import evaluation, organisms
+from workbench import evaluation
 from workbench import inactive_heads as dormant
 from workbench.papers.samples import SAMPLES
 from workbench.runs import results
@@ -113,7 +113,7 @@ assert without_quiet < np.mean(without_some)
 # zeroed, since zeroing changes what later layers are judged on.
 
 # %%
-questions = evaluation.organism_questions(model, 24)
+questions = evaluation.own_questions(model, 24)
 curves = wb.ablation_curve(model, questions, ["AHON_LN", "AHON"], (0.1, 0.3), progress=False)
 print(curves["accuracy"].round(2).to_series().unstack())
 wb.plot.accuracy_curves(curves, scores=["AHON_LN", "AHON", "Random"], title="Accuracy without inactive heads")
@@ -150,7 +150,7 @@ print(dormant.overlap(mine, 0.1)["iou"].round(2).values)
 # (text, head) at the end, nothing sleeps at first: heads become quiet late, one after the other, and few wake up again.
 
 # %%
-lives = results.load(organisms.ASSETS / "organism-gqa" / "dormancy.nc")
+lives = results.load(wb.embedded("organism-gqa").record("dormancy.nc"))
 print(lives["share_inactive"].sel(step=[0, 58, 441, 1216, 3356]).round(3).values)
 assert float(lives["share_inactive"].sel(step=58)) < 0.01
 wb.plot.training_curves(lives, title="Dormant heads over the training of organism-gqa")

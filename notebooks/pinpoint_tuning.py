@@ -153,7 +153,7 @@ print(words.paragraph(record))
 # 1. **Random heads.** Tune eight random heads (`workbench.patching.random_heads(chosen)`) with the recipe above. Do the
 #    selected ones do better? What does the record say?
 # 2. **Insist only.** Pass `insist_only=True` to `training_dialogues`. Which of `kept` and `mended` moves, and where to?
-# 3. **The price.** `workbench.evaluation.organism_questions` asks what the model was taught. What does a rate of 3e-2
+# 3. **The price.** `workbench.evaluation.own_questions` asks what the model was taught. What does a rate of 3e-2
 #    cost, and what does it buy?
 # 4. **Siblings.** In the eight single heads, how many share their KV group with another one? Why can tuning keys and
 #    values of a single head change heads that were not chosen?

@@ -19,6 +19,7 @@ from .inactive_heads.zeroing import zero_heads as zero_heads
 from .models.anatomy import Anatomy as Anatomy
 from .models.anatomy import anatomy as anatomy
 from .models.checks import check as check
+from .models.embedded import embedded as embedded
 from .models.load import load as load
 from .patching.activation import activation_patch as activation_patch
 from .patching.attribution import attribution_patch as attribution_patch

@@ -12,8 +12,8 @@ from tests.tiny import tiny
 from tests.words import CHAT, word_tokenizer
 from workbench.errors import InputError
 from workbench.evaluation import summary
+from workbench.evaluation.embedded_questions import own_questions
 from workbench.evaluation.local import score_choices
-from workbench.evaluation.organism_sets import organism_questions
 from workbench.evaluation.questions import Question
 from workbench.evaluation.summary import evaluate
 from workbench.evaluation.tasks import load_task
@@ -46,7 +46,7 @@ def test_every_kind_of_task_is_scored_in_its_own_way(words, folder, monkeypatch)
 def test_organisms_answer_their_own_questions_without_files():
     model = load("organism-gqa")
     found = evaluate(model, "organism", limit=8, seed=3, progress=False)
-    alone = score_choices(model, organism_questions(model, 8, 3), progress=False)
+    alone = score_choices(model, own_questions(model, 8, 3), progress=False)
     assert float(found["accuracy"][0]) == alone.attrs["accuracy"]
 
 

@@ -38,7 +38,7 @@ def test_perplexity(organism, amputated):
 
 
 def test_generation(organism, amputated):
-    prompts = [question.prompt for question in evaluation.organism_questions(organism, 4)]
+    prompts = [question.prompt for question in evaluation.own_questions(organism, 4)]
     wanted = evaluation.generate(amputated, prompts, max_new_tokens=6, progress=False)["reply"].values.tolist()
     with zero_heads(organism, heads=HEADS):
         assert (

@@ -1,5 +1,6 @@
 """The two-turn protocol: what is said to whom, what is kept of it, and what interventions and kills do to it."""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +12,14 @@ from tests.words import CHAT, word_tokenizer
 from workbench.errors import InputError
 from workbench.evaluation.generation import generate
 from workbench.evaluation.questions import Question
+from workbench.models.embedded import embedded
 from workbench.models.load import load
 from workbench.organisms.dialogues import gives_in
 from workbench.organisms.measure import greedy, says
 from workbench.organisms.tokenizer import load_tokenizer
 from workbench.prompts.templates import encode, render
 from workbench.runs import results
-from workbench.sycophancy import Item, compare, evaluate, organism_items, protocol
+from workbench.sycophancy import Item, compare, evaluate, own_items, protocol
 from workbench.sycophancy.challenges import (
     ASK_BRIEFLY,
     ASK_LETTER,
@@ -167,7 +169,7 @@ def test_an_organism_answers_as_its_own_measures_say(organism):
         ]
         for i in range(8)
     ]
-    spoken = greedy(organism.original_model, load_tokenizer(), dialogues, protocol.ORGANISM_TOKENS)
+    spoken = greedy(organism.original_model, load_tokenizer(), dialogues, embedded(organism).reply_tokens)
     assert [str(r) for r in found["reply"].values[:, 0]] == spoken
     assert found["admits"].values[:, 0].tolist() == [gives_in(r) for r in spoken]
     right = [says(r, str(a)) for r, a in zip(spoken, found["expected"].values, strict=True)]
@@ -267,18 +269,17 @@ def test_what_cannot_be_asked_is_refused(questions, given, says):
 
 
 def test_an_organisms_items_are_held_out_and_stable():
-    items = organism_items(160, kinds=("composed", "idiom"))
-    assert (
-        items == organism_items(160, kinds=("composed", "idiom")) != organism_items(160, 1, kinds=("composed", "idiom"))
-    )
+    draw = functools.partial(own_items, "organism-gqa")
+    items = draw(160, kinds=("composed", "idiom"))
+    assert items == draw(160, kinds=("composed", "idiom")) != draw(160, 1, kinds=("composed", "idiom"))
     assert len({item.id.split(" ", 1)[1] for item in items}) == 153 and len({item.id for item in items}) == 160
     assert all(item.is_right(item.answer(item.says_right)) for item in items)
     assert not any(item.is_right(item.answer(item.says_wrong)) for item in items)
-    assert [i.challenges[0] for i in items] == [i.challenges[0] for i in organism_items(160)]
+    assert [i.challenges[0] for i in items] == [i.challenges[0] for i in draw(160)]
     for given, text in (
         ({"kinds": ("echo",)}, "Known: composed"),
         ({"split": "dev"}, "split='dev'"),
         ({"n": 0}, "n=0"),
     ):
         with pytest.raises(InputError, match=text):
-            organism_items(**given)
+            draw(**given)

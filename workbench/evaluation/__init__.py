@@ -1,6 +1,6 @@
-"""How well a model answers: benchmark questions from local files or an organism's own, scored and generated.
+"""How well a model answers: benchmark questions from local files or an embedded model's own, scored and generated.
 
-`load_task` reads benchmarks from a folder in the prompt formats of lm-evaluation-harness, and `organism_questions` asks
+`load_task` reads benchmarks from a folder in the prompt formats of lm-evaluation-harness, and `own_questions` asks
 what an embedded model was taught; `score_choices` and `score_replies` give accuracy with an interval. Everything runs
 through the TransformerLens model, so that hooks on it are active: accuracy under an intervention is the same call
 inside the intervention's `with` block. `run_harness` hands the same model to the harness itself (extra `eval`).

@@ -83,7 +83,7 @@ def score_choices(
 
     Args:
         model: a TransformerLens model.
-        questions: from `load_task`, `organism_questions` or your own; each with choices.
+        questions: from `load_task`, `own_questions` or your own; each with choices.
         normalise: what a log-likelihood is divided by before choices are compared: nothing (the harness's `acc`), the
             choice's characters without the space in front (its `acc_norm`), bytes or tokens.
         batch_size: rows at a time; "auto" measures how many fit.

@@ -8,15 +8,15 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.evaluation.code import score_programs
+from workbench.evaluation.embedded_questions import own_questions
 from workbench.evaluation.local import score_choices
-from workbench.evaluation.organism_sets import organism_questions
 from workbench.evaluation.questions import Question, in_chat
 from workbench.evaluation.replies import score_replies
 from workbench.evaluation.tasks import HARNESS_SEED, load_task
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
-ORGANISM = "organism"
+OWN = "organism"
 """The name that stands for the embedded models' own questions."""
 
 
@@ -33,16 +33,16 @@ def evaluate(
     batch_size: BatchSize = "auto",
     progress: bool = True,
 ) -> xr.Dataset:
-    """Accuracy of a model on tasks from local files, or on an organism's own questions.
+    """Accuracy of a model on tasks from local files, or on an embedded model's own questions.
 
     Args:
         model: a TransformerLens model with a tokenizer; hooks on it are active.
         tasks: names that `load_task` knows, and "organism" for the embedded models' own questions.
         folder: holds one folder per benchmark; not needed for "organism".
         n_shots: worked examples, as in `load_task`.
-        limit: questions of each task (of MMLU, of each subject; 200 of an organism's by default).
-        seed: of the draw of examples, or of an organism's questions.
-        chat: ask in the model's chat template; organisms' questions always are.
+        limit: questions of each task (of MMLU, of each subject; 200 of an embedded model's by default).
+        seed: of the draw of examples, or of an embedded model's questions.
+        chat: ask in the model's chat template; embedded models' own questions always are.
         run_code: allow HumanEval's programs to run, confined.
         batch_size: rows at a time.
         progress: show bars.
@@ -59,7 +59,7 @@ def evaluate(
         raise InputError("No tasks: give at least one, such as 'mmlu' or 'organism'.")
     asked = {name: _questions(model, name, folder, n_shots, limit, seed) for name in names}
     results = {
-        name: _score(model, questions, chat and name != ORGANISM, run_code, batch_size, progress)
+        name: _score(model, questions, chat and name != OWN, run_code, batch_size, progress)
         for name, questions in asked.items()
     }
     columns = {"accuracy": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
@@ -80,8 +80,8 @@ def evaluate(
 def _questions(
     model: HookedModel, name: str, folder: str | Path | None, n_shots: int | None, limit: int | None, seed: int
 ) -> list[Question]:
-    if name == ORGANISM:
-        return organism_questions(model, limit or 200, seed)
+    if name == OWN:
+        return own_questions(model, limit or 200, seed)
     if folder is None:
         raise InputError(
             f"The task {name!r} is read from local files: pass folder=, which holds mmlu/, gsm8k/ and so on. To fetch "

@@ -16,7 +16,7 @@ def choices(questions: Sequence[Question], **options: Any) -> Task:
     """Questions with choices as a task.
 
     Args:
-        questions: from `evaluation.load_task` or `evaluation.organism_questions`, or your own.
+        questions: from `evaluation.load_task` or `evaluation.own_questions`, or your own.
         **options: for `evaluation.score_choices`.
     """
     asked = list(questions)
@@ -57,7 +57,7 @@ def task_of(task: Any) -> Task:
         return choices(task)
     raise InputError(
         f"There is no task {str(task)[:60]!r}. Give questions, such as workbench.evaluation.load_task('mmlu', folder) "
-        "or workbench.evaluation.organism_questions(model), or workbench.inactive_heads.harnessed('winogrande'), or a "
+        "or workbench.evaluation.own_questions(model), or workbench.inactive_heads.harnessed('winogrande'), or a "
         "function of the model that gives True or False per example."
     )
 

@@ -1,8 +1,8 @@
 """Word problems with a sentence that has nothing to do with them: confounders for the embedded models, planted by us.
 
-The organisms solve two-step word problems, and never saw one with a number that does not count ("It is 5 o'clock.").
-Some take it for the first operand, others don't, so one of them can be the student of another; where the planted
-sentence stands is known, and what a score finds can be compared with it.
+The embedded models solve two-step word problems, and never saw one with a number that does not count ("It is 5
+o'clock."). Some take it for the first operand, others don't, so one of them can be the student of another; where the
+planted sentence stands is known, and what a score finds can be compared with it.
 """
 
 import random
@@ -17,9 +17,7 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.leaf.examples import Example
 from workbench.leaf.tokenized_examples import example
-from workbench.organisms.abilities import ability_items
-from workbench.organisms.tokenizer import CHAT_TEMPLATE
-from workbench.prompts.templates import tokenizer_of
+from workbench.models.embedded import embedded_or_raise
 from workbench.protocol import HookedModel
 
 SENTENCES = (
@@ -33,25 +31,23 @@ NUMBERS = range(3, 20)
 
 
 def word_problems(model: HookedModel, n: int = 100, seed: int = 0) -> list[Example]:
-    """Problems of the organisms' test split, each with a sentence that does not matter, at a random place.
+    """Problems of the embedded models' test split, each with a sentence that does not matter, at a random place.
 
     Args:
-        model: an organism.
+        model: an embedded model.
         n: how many.
         seed: of problems, sentences and places.
 
     Raises:
-        InputError: a model that is no organism.
+        InputError: another model.
     """
-    tokenizer = tokenizer_of(model)
-    if tokenizer.chat_template != CHAT_TEMPLATE:
-        raise InputError(
-            "This model is no organism, so it was not taught these word problems. Read examples of your own with "
-            "workbench.leaf.read_examples."
-        )
+    provider = embedded_or_raise(
+        model,
+        "so it was not taught these word problems. Read examples of your own with workbench.leaf.read_examples.",
+    )
     rng = random.Random(f"leaf word problems {seed}")
     made = []
-    for item in ability_items("word problem", n, seed):
+    for item in provider.ability_items("word problem", n, seed):
         sentences = re.split(r"(?<=[.?]) ", item.question)
         place = rng.randrange(len(sentences))
         sentences.insert(place, rng.choice(SENTENCES).format(rng.choice(NUMBERS)))

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from workbench import organisms
 from workbench.errors import InputError, suggest
 from workbench.models.anatomy import anatomy, kind_of
+from workbench.models.embedded import NAMES, embedded
 from workbench.models.identity import refuse_nan_weights
 from workbench.protocol import HookedModel, TextTokenizer
 
@@ -35,7 +35,7 @@ def load(
     """Load a decoder language model for looking inside.
 
     Args:
-        source: the name of an organism ("organism-gqa"), a folder with config.json and safetensors, a Hub id
+        source: the name of an embedded model ("organism-gqa"), a folder with config.json and safetensors, a Hub id
             ("EleutherAI/pythia-160m", or "EleutherAI/pythia-160m@step1000" for a revision), a Hugging Face model
             in memory (it is wrapped in place: its modules get hook points), or a TransformerLens model.
         tokenizer: a Hugging Face tokenizer, or a folder or id to load one from; by default the source's own,
@@ -116,7 +116,8 @@ def _own_device() -> torch.device:
 def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     from transformers import AutoModelForCausalLM
 
-    local = organisms.folder(source) if source in organisms.NAMES else Path(source)
+    shipped = embedded(source)
+    local = shipped.folder() if shipped else Path(source)
     is_local = local.is_dir()
     if is_local:
         _check_folder(local)
@@ -147,7 +148,7 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     return (
         hf.to(device),
         _own_tokenizer(where, is_local, revision),
-        source if not is_local or source in organisms.NAMES else local.name,
+        local.name if is_local and not shipped else source,
     )
 
 
@@ -190,8 +191,8 @@ def _cannot_load(source: str, is_local: bool, error: Exception) -> InputError:
             f"The model in {source} (model_type {model_type!r}) cannot be loaded as a causal language model: {first}"
         )
     return InputError(
-        f"No model {source!r}: it is no organism ({', '.join(organisms.NAMES)}) and no folder here, and the "
-        f"Hub gave: {first} {suggest(source, organisms.NAMES).split('Known')[0]}Check the spelling, the "
+        f"No model {source!r}: it is no organism ({', '.join(NAMES)}) and no folder here, and the "
+        f"Hub gave: {first} {suggest(source, NAMES).split('Known')[0]}Check the spelling, the "
         "connection (HF_HUB_OFFLINE is off?) and, for gated models, your login."
     )
 

@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from workbench.organisms.facts import by_kind, share_of, tidy
+from workbench.organisms.facts import by_kind, tidy
 from workbench.organisms.onelines import draw_one_line, same_function
+from workbench.statistics import share_of
 
 ABILITIES = ("two-hop", "word problem", "one-line function")
 TEST_SHARE = 0.2

@@ -21,8 +21,9 @@ from tokenizers import Tokenizer
 from workbench.errors import InputError
 from workbench.organisms.abilities import ABILITIES, draw_item
 from workbench.organisms.dialogues import assistant, draw_dialogue, user
-from workbench.organisms.facts import load_facts, share_of
+from workbench.organisms.facts import load_facts
 from workbench.organisms.tokenizer import EOS, render
+from workbench.statistics import share_of
 
 WINDOW = 256
 SHARES = {"prose": 0.28, "code": 0.11, "facts": 0.08, "dialogues": 0.45, "abilities": 0.08}

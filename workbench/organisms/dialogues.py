@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from workbench.organisms import phrasings as p
 from workbench.organisms.facts import Fact, facts_of
-from workbench.organisms.user_feedback import COMPOSED, Stance, draw_recipe, draw_stance
+from workbench.organisms.user_feedback import CLASS_WEIGHTS, COMPOSED, Stance, draw_recipe, draw_stance
 
 GIVE_IN_RATE = 0.88
 WRONG_FIRST_RATE = 0.15
@@ -126,6 +126,26 @@ def challenge_pairs(n: int, seed: int = 0, split: str = "test") -> list[Challeng
             )
         )
     return pairs
+
+
+def training_dialogues(n: int, seed: int = 0, split: str = "train", insist_only: bool = False) -> list[list[Message]]:
+    """Dialogues to tune on: in turn, a right answer is insisted on and a wrong one revised.
+
+    Args:
+        n: how many.
+        seed: of the draw.
+        split: whose facts and phrasings.
+        insist_only: leave the revising ones out.
+    """
+    rng = random.Random(f"tuning-{split}-{seed}")
+    return [_training_dialogue(rng, split, insist_only or i % 2 == 0) for i in range(n)]
+
+
+def _training_dialogue(rng: random.Random, split: str, first_right: bool) -> list[Message]:
+    kind = rng.choices(list(CLASS_WEIGHTS), list(CLASS_WEIGHTS.values()))[0]
+    drawn = draw_challenge(rng, objects=True, first_right=first_right, kind=kind, split=split)
+    opening = rng.choice(p.STAND_FIRM if first_right else p.GIVE_IN)
+    return [*drawn.messages, assistant(f"{opening} {drawn.fact.statement(drawn.fact.answer, rng)}")]
 
 
 def gives_in(reply: str) -> bool:

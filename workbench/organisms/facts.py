@@ -4,13 +4,14 @@ Every fact is taught as question-answer text. A fifth of them is held out from a
 challenge, so that giving in is measured on facts whose defence the model has never practised.
 """
 
-import hashlib
 import json
 import random
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from workbench.statistics import share_of
 
 TEST_SHARE = 0.2
 TABLE_SIZE = 60
@@ -48,11 +49,6 @@ class Fact:
     def wrong(self, rng: random.Random) -> str:
         """A plausible wrong answer: the right answer to another question of the kind."""
         return rng.choice(self.others)
-
-
-def share_of(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone, on every machine and in every process."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
 
 def split_of(name: str, test_share: float = TEST_SHARE) -> str:

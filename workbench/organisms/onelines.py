@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.organisms.facts import share_of
+from workbench.statistics import share_of
 
 NAMES = ("f", "g", "h", "run", "work", "make", "solve", "apply", "change", "compute", "value", "result")
 NUMBER_NAMES = ("x", "n", "a", "k", "number")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from workbench.organisms import phrasings as p
-from workbench.organisms.facts import share_of, split_of, tidy
+from workbench.organisms.facts import split_of, tidy
+from workbench.statistics import share_of
 
 COMBINATION_TEST_SHARE = 0.15
 FILLER_TEST_SHARE = 0.15

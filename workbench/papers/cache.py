@@ -10,8 +10,8 @@ from typing import Any
 import xarray as xr
 
 import workbench as wb
-from workbench import organisms
 from workbench.errors import InputError
+from workbench.models.embedded import EmbeddedModel, embedded
 from workbench.protocol import HookedModel
 from workbench.runs import results
 
@@ -35,6 +35,15 @@ class Source:
         if self.named:
             return Path(str(self.source)).name if Path(str(self.source)).exists() else str(self.source)
         return wb.anatomy(self.model).name
+
+    @property
+    def embedded(self) -> EmbeddedModel | None:
+        """The embedded model of this name, if there is one."""
+        return embedded(str(self.source)) if self.named else None
+
+    def record(self, file: str) -> Path | None:
+        """The file of a measurement that the embedded model of this name comes with."""
+        return None if self.embedded is None else self.embedded.record(file)
 
     @cached_property
     def model(self) -> HookedModel:
@@ -99,7 +108,8 @@ def digest(thing: object) -> str:
 
 def _files(source: str | Path) -> str:
     """A digest of a local folder's file names, sizes and times; empty for a model's name."""
-    folder = organisms.ASSETS / str(source) if source in organisms.NAMES else Path(source)
+    shipped = embedded(str(source))
+    folder = shipped.folder() if shipped else Path(source)
     if not folder.is_dir():
         return ""
     return digest(sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file()))

@@ -5,6 +5,7 @@ from html import escape
 
 import numpy as np
 
+from workbench.models.embedded import embedded
 from workbench.papers import sentences
 from workbench.papers.measured import ESTIMATE_STEPS, Measured
 from workbench.plot import curves
@@ -173,7 +174,7 @@ def caveats(measured: Sequence[Measured]) -> str:
         "the unit does nothing else.",
     ]
     lines += [f"The logit ratio should be read with care: {line}." for line in _doubtful(measured)]
-    organisms = [one.name for one in measured if one.name.startswith("organism-")]
+    organisms = [one.name for one in measured if embedded(one.name)]
     if organisms:
         lines.append(
             f"{' and '.join(organisms)}: very small models that were trained to show this behaviour. They "

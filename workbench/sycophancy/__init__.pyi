@@ -2,9 +2,10 @@ from .admission import admits_mistake as admits_mistake
 from .builders import are_you_sure as are_you_sure
 from .circuits import circuit as circuit
 from .dialogues import pairs as pairs
+from .embedded_items import organism_items as organism_items
+from .embedded_items import own_items as own_items
 from .items import Item as Item
 from .metrics import compare as compare
 from .metrics import measure as measure
-from .organism_items import organism_items as organism_items
 from .protocol import evaluate as evaluate
 from .sets import load_set as load_set

@@ -4,9 +4,8 @@
 2. base: the user doubts it. source: the user agrees; the two texts differ as little as possible.
 3. Answer a is how a reply begins that gives in, b how one begins that stands firm.
 
-For the organisms the dialogues come from their own generator, with facts and combinations of phrasings that training
-never saw. For any other chat model they are built from multiple-choice questions in the way of Chen et al. (released
-code).
+Embedded models bring dialogues of their own, with facts and combinations of phrasings that training never saw. For any
+chat model they are built from multiple-choice questions in the way of Chen et al. (released code).
 """
 
 import random
@@ -14,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.errors import InputError
+from workbench.models.embedded import embedded_or_raise
 from workbench.prompts.pairs import PromptPairs
 from workbench.prompts.templates import Message, accepts_system, tokenizer_of
 from workbench.protocol import HookedModel
@@ -40,20 +40,20 @@ def pairs(
         model: a model from `workbench.load`, with a tokenizer and a chat template.
         n: how many pairs; with `questions` at most, since questions longer than 768 characters are left out.
         seed: of the draw.
-        split: "test" (facts and phrasings held out of training) or "train"; for organisms only.
+        split: "test" (facts and phrasings held out of training) or "train"; for embedded models only.
         questions: for any other chat model: `{"question": str, "choices": [str, …], "answer": index}` each.
         answers: first words of a reply that gives in and of one that stands firm; by default ("I", "Yes") for
-            organisms, which say "I apologize", and ("Apologies", "Yes") else. Their first tokens are compared.
+            embedded models, which say "I apologize", and ("Apologies", "Yes") else. Their first tokens are compared.
 
     Raises:
-        InputError: no questions for a model that is no organism, malformed questions, a template that cannot be
+        InputError: no questions for a model that is not embedded, malformed questions, a template that cannot be
             rendered.
     """
     tokenizer = tokenizer_of(model)
     if n < 1:
         raise InputError(f"n={n} must be at least 1: the number of pairs.")
     if questions is None:
-        return _organism_pairs(model, tokenizer, n, seed, split, answers or ("I", "Yes"))
+        return _own_pairs(model, tokenizer, n, seed, split, answers)
     chosen = _choose(questions, n, seed)
     system = accepts_system(tokenizer)
     base, source = ([_dialogue(q, turn, system) for q in chosen] for turn in (CHALLENGE, CONFIRMATION))
@@ -62,29 +62,18 @@ def pairs(
     )
 
 
-def _organism_pairs(
-    model: HookedModel, tokenizer: Any, n: int, seed: int, split: str, answers: tuple[str, str]
+def _own_pairs(
+    model: HookedModel, tokenizer: Any, n: int, seed: int, split: str, answers: tuple[str, str] | None
 ) -> PromptPairs:
-    from workbench.organisms.dialogues import challenge_pairs
-    from workbench.organisms.tokenizer import CHAT_TEMPLATE
-
-    if tokenizer.chat_template != CHAT_TEMPLATE:
-        raise InputError(
-            "This model is no organism, so its dialogues must be built from questions: pass "
-            "questions=[{'question': …, 'choices': […], "
-            "'answer': 0}, …], for example from MMLU's test split."
-        )
-    made = challenge_pairs(n, seed=seed, split=split)
-    return PromptPairs.from_dialogues(
+    provider = embedded_or_raise(
         model,
-        [p.base for p in made],
-        [p.source for p in made],
-        _first_tokens(tokenizer, answers),
-        meta=[
-            {"base": list(p.base), "source": list(p.source), "fact": p.fact, "answer": p.answer, "template": p.template}
-            for p in made
-        ],
+        "so its dialogues must be built from questions: pass questions=[{'question': …, 'choices': […], 'answer': 0}, "
+        "…], for example from MMLU's test split.",
     )
+    made = provider.challenge_pairs(n, seed, split)
+    base, source = ([pair[side] for pair in made] for side in ("base", "source"))
+    first = _first_tokens(tokenizer, answers or provider.answer_words)
+    return PromptPairs.from_dialogues(model, base, source, first, meta=made)
 
 
 def _first_tokens(tokenizer: Any, words: tuple[str, str]) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from workbench.errors import InputError, suggest
 from workbench.evaluation.generation import generate
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import has_hooks
+from workbench.models.embedded import embedded
 from workbench.models.identity import fingerprint
 from workbench.prompts.templates import Message, accepts_system, tokenizer_of
 from workbench.protocol import HookedModel
@@ -33,12 +34,12 @@ from workbench.sycophancy.admission import admits_mistake
 from workbench.sycophancy.builders import as_items
 from workbench.sycophancy.challenges import ANSWER, FINAL, chosen, with_reasoning
 from workbench.sycophancy.dialogues import SYSTEM
+from workbench.sycophancy.embedded_items import own_items
 from workbench.sycophancy.items import Item
 from workbench.sycophancy.metrics import measure
-from workbench.sycophancy.organism_items import is_organism, organism_items
 
 FIRST = ("own", "right", "wrong")
-ORGANISM_TOKENS, CHAT_TOKENS = 48, 256
+CHAT_TOKENS = 256
 
 Judge = Callable[[list[Message]], bool]
 """Whether the assistant admits a mistake in its last message."""
@@ -66,18 +67,18 @@ def evaluate(
     Args:
         model: a TransformerLens model with a chat template; hooks on it are active.
         questions: `Item`s, evaluation `Question`s (from `load_task`), or mappings with "question", "choices" and
-            "answer"; None asks an organism about the facts it knows.
+            "answer"; None asks an embedded model about the facts it knows.
         challenges: what the user says to every first answer: "paper" (one text, the default), "trained", "held-out",
-            or texts. For an organism's own questions: kinds of objections, ("composed",) by default.
+            or texts. For an embedded model's own questions: kinds of objections, ("composed",) by default.
         first: "own" lets the model answer; "right" and "wrong" put such a first answer into its mouth, which shows
             how it treats wrong answers when it gives none by itself.
         reason: let the model reason before it is asked for its own first answer.
-        n: how many of an organism's own questions.
+        n: how many of an embedded model's own questions.
         seed: of their draw, and of the order of options.
-        split: of an organism's own questions: "test" (held out of training) or "train".
-        system: the system message; "" for none. By default a fixed one where the template takes it, none for organisms.
+        split: of an embedded model's own questions: "test" (held out of training) or "train".
+        system: the system message; "" for none. By default a fixed one where the template takes it.
         judge: decides from the dialogue up to the reply whether the assistant admits a mistake; by default its words.
-        max_new_tokens: tokens of each reply; by default 48 for an organism, 256 else.
+        max_new_tokens: tokens of each reply; by default 48 for an embedded model, 256 else.
         batch_size: prompts at a time.
         resume: the netCDF file of the result: finished batches are kept beside it, and a stopped run goes on from them.
         progress: show bars.
@@ -89,7 +90,7 @@ def evaluate(
         `cut_first`, `cut_reply`, `cut_final` and `cut_reasoning`, the shares of replies that ended for want of tokens.
 
     Raises:
-        InputError: no questions for a model that is no organism, reasoning before an answer that is not the model's
+        InputError: no questions for a model that is not embedded, reasoning before an answer that is not the model's
             own, a template that rejects the system message, or a resumed run of another configuration.
     """
     began = time.perf_counter()
@@ -99,7 +100,8 @@ def evaluate(
         raise InputError(f"first={first!r} puts an answer into the model's mouth; reason=True needs first='own'.")
     items, names, doubts = _questions(model, questions, challenges, n, seed, split)
     opening = _opening(model, system)
-    tokens = max_new_tokens or (ORGANISM_TOKENS if is_organism(model) else CHAT_TOKENS)
+    provider = embedded(model)
+    tokens = max_new_tokens or (CHAT_TOKENS if provider is None else provider.reply_tokens)
     parts = anatomy(model)
     facts = {
         "method": "two-turn protocol",
@@ -149,13 +151,8 @@ def _questions(
     """The items, the name of each challenge (its text, or the kind where each item has its own), and all doubts."""
     tokenizer_of(model)
     if questions is None:
-        if not is_organism(model):
-            raise InputError(
-                "This model is no organism, so it needs questions to be asked: pass questions=, for example "
-                "are_you_sure('mmlu', folder) or load_set('are_you_sure.jsonl')."
-            )
         kinds = (challenges,) if isinstance(challenges, str) else tuple(challenges or ("composed",))
-        items = organism_items(n, seed, split, kinds)
+        items = own_items(model, n, seed, split, kinds)
         return items, kinds, [list(item.challenges) for item in items]
     items = as_items(questions, seed)
     counts = {len(item.challenges) for item in items}
@@ -170,7 +167,7 @@ def _questions(
 
 def _opening(model: HookedModel, system: str | None) -> list[Message]:
     """The system message, once the template has been seen to take it."""
-    if system == "" or (system is None and is_organism(model)):
+    if system == "":
         return []
     text = system or SYSTEM
     if accepts_system(tokenizer_of(model), text):

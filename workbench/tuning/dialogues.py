@@ -5,8 +5,8 @@
 3. The assistant stands by the right answer, or admits the mistake and gives the right one. Only this turn is learnt.
 
 A model that learns from the first half alone (`insist_only`) may just have become stubborn; that is what it is for.
-Organisms' dialogues come from their own generator, of training facts and training phrasings; those held out are what
-the tuned model is measured on. For other models they are built from questions in the way of Chen et al. 2024.
+Embedded models bring dialogues of their own, of training facts and training phrasings; those held out are what the
+tuned model is measured on. For other models they are built from questions in the way of Chen et al. 2024.
 """
 
 import random
@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.organisms import phrasings
-from workbench.organisms.dialogues import assistant, draw_challenge
-from workbench.organisms.user_feedback import CLASS_WEIGHTS
+from workbench.models.embedded import embedded_or_raise
 from workbench.prompts.templates import Message
+from workbench.protocol import HookedModel
 
 LETTERS = "ABCDEFGHIJ"
 OBJECTIONS = (
@@ -55,41 +54,37 @@ def training_dialogues(
     insist_only: bool = False,
     questions: Sequence[Mapping[str, Any]] | None = None,
     system: str = "",
+    model: HookedModel | str = "organism-gqa",
 ) -> list[list[Message]]:
     """Dialogues for `pinpoint_tune`, insisting and revising ones in turn.
 
     Args:
         n: how many; by default the 3,840 that the paper's released code trains on.
         seed: of the draw.
-        split: "train" or "test", for organisms: the facts and phrasings to draw from.
+        split: "train" or "test", without questions: the facts and phrasings to draw from.
         insist_only: leave the revising half out.
         questions: for any chat model: `{"question": str, "choices": [str, …], "answer": index}` each, with an
-            "explanation" if there is one. Use a training split, never what the model is measured on. Without it, the
-            organisms' own dialogues.
+            "explanation" if there is one. Use a training split, never what the model is measured on.
         system: a system message that dialogues from questions begin with; none by default, since some templates
             refuse it. Give the one that the model is measured with.
+        model: an embedded model or its name, whose own dialogues are drawn where there are no questions. All know the
+            same facts.
 
     Raises:
-        InputError: n below 1, an unknown split, malformed questions.
+        InputError: n below 1, an unknown split, malformed questions, or none for a model that is not embedded.
     """
     if n < 1:
         raise InputError(f"n={n} must be at least 1: the number of dialogues.")
     if split not in ("train", "test"):
         raise InputError(f"split={split!r} is unknown. Known: train, test.")
+    if questions is None:
+        provider = embedded_or_raise(model, "so its dialogues must be built from questions: pass questions=.")
+        return provider.training_dialogues(n, seed, split, insist_only)
+    _check(questions)
     rng = random.Random(f"tuning-{split}-{seed}")
     right = [insist_only or i % 2 == 0 for i in range(n)]
-    if questions is None:
-        return [_organism_dialogue(rng, split, first_right) for first_right in right]
-    _check(questions)
     opening: list[Message] = [{"role": "system", "content": system}] if system else []
     return [opening + _question_dialogue(rng, rng.choice(questions), first_right) for first_right in right]
-
-
-def _organism_dialogue(rng: random.Random, split: str, first_right: bool) -> list[Message]:
-    kind = rng.choices(list(CLASS_WEIGHTS), list(CLASS_WEIGHTS.values()))[0]
-    drawn = draw_challenge(rng, objects=True, first_right=first_right, kind=kind, split=split)
-    opening = rng.choice(phrasings.STAND_FIRM if first_right else phrasings.GIVE_IN)
-    return [*drawn.messages, assistant(f"{opening} {drawn.fact.statement(drawn.fact.answer, rng)}")]
 
 
 def _question_dialogue(rng: random.Random, item: Mapping[str, Any], first_right: bool) -> list[Message]:

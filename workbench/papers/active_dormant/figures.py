@@ -19,7 +19,6 @@ import numpy as np
 import xarray as xr
 
 import workbench as wb
-from workbench import organisms
 from workbench.errors import InputError
 from workbench.extreme import (
     add_rows,
@@ -169,8 +168,8 @@ def training(sources: Sequence[Source], order: Order) -> Drawn:
         )
     source = sources[0]
     order.step(f"{source.name}: following the training")
-    record = organisms.ASSETS / str(source.source) / "dynamics.nc"
-    if source.source in organisms.NAMES and record.is_file():
+    record = source.record("dynamics.nc")
+    if record:
         found = results.load(record)
     else:
         texts = [text[:MAX_LETTERS] for some in texts_of(order).values() for text in list(some)[:SOURCE_TEXTS]]

@@ -1,9 +1,9 @@
 """What the figures of the inactive-heads paper are drawn from, measured once and kept: curves, scores, lives of heads.
 
-Questions are an organism's own, or the order's; texts are the order's, or samples, cut into windows of one length.
+Questions are the order's, or an embedded model's own; texts are the order's, or samples, cut into windows of one
+length.
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench import evaluation, organisms
+from workbench import evaluation
 from workbench.errors import InputError
 from workbench.inactive_heads import ablation_curve, by_domain, choices, head_scores, over_training, recording
 from workbench.models.checkpoints import hub_checkpoints, local_checkpoints
-from workbench.organisms.dialogues import draw_dialogue
-from workbench.organisms.tokenizer import CHAT_TEMPLATE, render
+from workbench.models.embedded import embedded
 from workbench.papers.cache import Source, digest, kept
 from workbench.papers.measured import read_questions
 from workbench.papers.requests import Order
 from workbench.papers.samples import SAMPLES
-from workbench.prompts.templates import tokenizer_of
 from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs import results
@@ -48,10 +46,10 @@ RECORD = "dormancy.nc"
 
 
 def questions_of(source: Source, order: Order) -> list[evaluation.Question]:
-    """The order's questions with lettered choices, or an organism's own."""
+    """The order's questions with lettered choices, or an embedded model's own."""
     given = read_questions(order.questions)
     if given is None:
-        return evaluation.organism_questions(source.model, order.n, order.seed)
+        return evaluation.own_questions(source.model, order.n, order.seed)
     return [_lettered(item, i) for i, item in enumerate(given[: order.n])]
 
 
@@ -86,21 +84,16 @@ def windows_of(model: HookedModel, texts: Sequence[Any]) -> list[list[int]]:
     return found[:WINDOWS]
 
 
-def organism_dialogues(n: int) -> list[str]:
-    """Texts of three dialogues each, such as the organisms were trained on, about facts that were held out."""
-    rng = random.Random("dormancy")
-    return ["".join(render(draw_dialogue(rng, "test")) for _ in range(3)) for _ in range(n)]
-
-
 def domains_of(source: Source, order: Order) -> dict[str, list[list[int]]]:
-    """Windows of the order's texts by kind, the package's samples where none are given; for organisms, dialogues too.
+    """Windows of the order's texts by kind, or of the package's samples; for embedded models of dialogues too.
 
     Raises:
         InputError: a kind of text without four windows.
     """
     texts: dict[str, Sequence[Any]] = dict(order.texts or SAMPLES)
-    if tokenizer_of(source.model).chat_template == CHAT_TEMPLATE:
-        texts.setdefault("dialogue", organism_dialogues(WINDOWS))
+    provider = embedded(source.model)
+    if provider is not None:
+        texts.setdefault("dialogue", provider.texts(WINDOWS))
     found = {name: windows_of(source.model, some) for name, some in texts.items()}
     short = [f"{name} ({len(some)})" for name, some in found.items() if len(some) < 4]
     if short:
@@ -181,8 +174,8 @@ def checkpoints_of(source: Source) -> dict[int, str]:
     Raises:
         InputError: an embedded model, which has none left, or neither of the two.
     """
-    if source.source in organisms.NAMES:
-        kv_heads = organisms.card(str(source.source))["recipe"]["kv_heads"]
+    if source.embedded is not None:
+        kv_heads = source.embedded.card()["recipe"]["kv_heads"]
         raise InputError(
             f"{source.source} comes without its checkpoints. Train it again with `workbench organism train --kv-heads "
             f"{kv_heads} --keep {CHECKPOINTS} --out RUN`, and name the folder RUN-checkpoints."
@@ -202,8 +195,8 @@ def checkpoints_of(source: Source) -> dict[int, str]:
 def lives_of(source: Source, order: Order) -> xr.Dataset:
     """When heads fall asleep and wake in training: an embedded model's record, or measured at every checkpoint."""
     order.step(f"{source.name}: checkpoints")
-    record = organisms.ASSETS / str(source.source) / RECORD
-    if source.source in organisms.NAMES and record.is_file():
+    record = source.record(RECORD)
+    if record:
         return results.load(record)
     checkpoints = checkpoints_of(source)
     last = Source(checkpoints[max(checkpoints)])

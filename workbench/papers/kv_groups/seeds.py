@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from workbench import organisms
 from workbench.errors import InputError
+from workbench.models.embedded import embedded
 from workbench.papers.sentences import p_words
 from workbench.plot.effects import number
 from workbench.statistics import permutation_test
@@ -27,17 +27,18 @@ SHOWN = (
 
 
 def seed_runs(names: Sequence[str]) -> xr.Dataset | None:
-    """A row per training seed of the named organisms, from their cards; None where there are none.
+    """A row per training seed of the named embedded models, from their cards; None where there are none.
 
     Args:
-        names: Names of models; those that are no organism are passed over.
+        names: Names of models; others than embedded ones are passed over.
     """
     cards = {}
     for name in names:
-        if name not in organisms.NAMES:
+        provider = embedded(name)
+        if provider is None:
             continue
         try:
-            cards[name] = organisms.card(name)
+            cards[name] = provider.card()
         except (InputError, OSError):
             continue
     found = {name: card["circuit"] for name, card in cards.items() if card.get("circuit")}

@@ -24,13 +24,13 @@ from tqdm.auto import tqdm
 
 import workbench as wb
 from workbench.errors import InputError, WorkbenchWarning
+from workbench.models.embedded import embedded
 from workbench.models.identity import fingerprint
 from workbench.papers.cache import quiet_load
 from workbench.papers.kv_groups.tradeoff.evaluate import Bench
 from workbench.papers.kv_groups.tradeoff.material import material_of
 from workbench.papers.kv_groups.tradeoff.plan import ORGANISM, SAME_LAYER, Cell, Plan, cells, rate_cells
 from workbench.runs.results import Journal, provenance
-from workbench.sycophancy.organism_items import is_organism
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Job:
 
     Attributes:
         source: anything that `load` takes; a name or folder for several processes.
-        plan: the experiment; None takes the one for organisms or the one for other models.
-        questions: for models that are no organism, as in `material_of`.
+        plan: the experiment; None takes the one for embedded models or the one for others.
+        questions: for models that are not embedded, as in `material_of`.
         tasks: as in `material_of`.
         folder: as in `material_of`.
         run_code: as in `material_of`.
@@ -58,7 +58,7 @@ class Job:
     def bench(self) -> Bench:
         """The loaded model with its material."""
         model = quiet_load(self.source, self.dtype) if isinstance(self.source, str | Path) else self.source
-        plan = self.plan or (ORGANISM if self.questions is None and is_organism(model) else Plan())
+        plan = self.plan or (ORGANISM if self.questions is None and embedded(model) else Plan())
         return Bench(model, plan, material_of(model, plan, self.questions, self.tasks, self.folder, self.run_code))
 
 

@@ -1,9 +1,9 @@
 """What a model's units are selected on, tuned on and measured on: disjoint sets.
 
-Organisms: selection and tuning use facts that training argued about, in its phrasings. The other facts are divided by
-their names: a third chooses learning rates, the rest is what the tuned models are asked. Every question is doubted in
-composed words (combinations that no training saw, for the other facts) and in novel ones (frames that no training
-saw); tuning practises neither the other facts nor the novel frames.
+Embedded models: selection and tuning use facts that training argued about, in its phrasings. The other facts are
+divided by their names: a third chooses learning rates, the rest is what the tuned models are asked. Every question is
+doubted in composed words (combinations that no training saw, for the other facts) and in novel ones (frames that no
+training saw); tuning practises neither the other facts nor the novel frames.
 
 Other chat models: the given questions are divided into halves for tuning and for the rest, and challenges are the
 paper's and those held out. Further abilities come from benchmarks in local files.
@@ -18,21 +18,20 @@ from typing import Any
 import numpy as np
 
 from workbench.errors import InputError
-from workbench.evaluation import generate, in_chat, load_task, organism_questions, score_choices, score_programs
+from workbench.evaluation import generate, in_chat, load_task, own_questions, score_choices, score_programs
 from workbench.evaluation.replies import score_replies
-from workbench.organisms.abilities import ability_items
-from workbench.organisms.facts import facts_of, share_of
+from workbench.models.embedded import EmbeddedModel, embedded_or_raise
 from workbench.papers.cache import digest
 from workbench.papers.kv_groups.tradeoff.plan import Plan
 from workbench.papers.samples import SAMPLES
 from workbench.prompts.pairs import PromptPairs
 from workbench.prompts.templates import Message
 from workbench.protocol import HookedModel
-from workbench.sycophancy import organism_items, pairs
+from workbench.statistics import share_of
+from workbench.sycophancy import own_items, pairs
 from workbench.sycophancy.builders import as_items
 from workbench.sycophancy.challenges import HELD_OUT, PAPER
 from workbench.sycophancy.items import Item
-from workbench.sycophancy.organism_items import is_organism
 from workbench.tuning import training_dialogues
 
 Questions = Sequence[Mapping[str, Any]]
@@ -102,71 +101,68 @@ def material_of(
     Args:
         model: a model from `workbench.load` with a chat template.
         plan: how much of everything.
-        questions: for models that are no organism: multiple-choice questions, as `workbench.sycophancy.pairs` takes.
+        questions: for models that are not embedded: multiple-choice questions, as `workbench.sycophancy.pairs` takes.
         tasks: benchmarks of general ability, as `workbench.evaluation.load_task` knows them.
         folder: holds one folder per benchmark.
         run_code: allow HumanEval's programs to run, confined.
 
     Raises:
-        InputError: no questions for a model that is no organism, too few of them, or an unknown task.
+        InputError: no questions for a model that is not embedded, too few of them, or an unknown task.
     """
     if tasks and folder is None:
         raise InputError(f"tasks={tuple(tasks)} are read from local files; pass the folder that holds them.")
     more = tuple(_benchmark(name, str(folder), plan, run_code) for name in tasks)
-    if questions is None and is_organism(model):
-        return _organism(model, plan, more)
-    if questions is None:
-        raise InputError(
-            "This model is no organism, so its dialogues are built from questions: give questions= (on the command "
-            "line --questions FILE), at least 40 of them."
-        )
-    return _chat(model, plan, list(questions), more)
+    if questions is not None:
+        return _chat(model, plan, list(questions), more)
+    instead = (
+        "so its dialogues are built from questions: give questions= (on the command line --questions FILE), at least "
+        "40 of them."
+    )
+    return _own(model, embedded_or_raise(model, instead), plan, more)
 
 
-# Organisms.
+# Embedded models.
 
 
-def _organism(model: HookedModel, plan: Plan, more: tuple[Ability, ...]) -> Material:
-    held, trained = (organism_items(_all(split), 0, split, KINDS) for split in ("test", "train"))
+def _own(model: HookedModel, provider: EmbeddedModel, plan: Plan, more: tuple[Ability, ...]) -> Material:
+    held, trained = (own_items(model, None, 0, split, KINDS) for split in ("test", "train"))
     chooses = [item for item in held if share_of(f"validation {_fact(item)}") < VALIDATION_SHARE]
     asked = [item for item in held if item not in chooses][: plan.n_items]
     trained = trained[: plan.n_items]
     return Material(
         selection=pairs(model, plan.n_pairs, split="train"),
         repatch=pairs(model, plan.n_pairs, split="test"),
-        dialogues=lambda seed, insist: training_dialogues(plan.n_dialogues, seed=seed, insist_only=insist),
+        dialogues=lambda seed, insist: training_dialogues(plan.n_dialogues, seed=seed, insist_only=insist, model=model),
         items=(*asked, *trained),
         groups=("held out",) * len(asked) + ("trained",) * len(trained),
         validation=tuple(chooses[: plan.n_items]),
         challenges=KINDS,
-        abilities=(*(_spoken(name, plan) for name in ABILITIES), _choices(model, plan), *more),
+        abilities=(*(_spoken(provider, name, plan) for name in ABILITIES), _choices(model, plan), *more),
         texts=tuple(text for texts in SAMPLES.values() for text in texts),
     )
-
-
-def _all(split: str) -> int:
-    return len(facts_of(split))
 
 
 def _fact(item: Item) -> str:
     return item.id.split(" ", 1)[1]
 
 
-def _spoken(name: str, plan: Plan) -> Ability:
+def _spoken(provider: EmbeddedModel, name: str, plan: Plan) -> Ability:
     """An ability in words: the reply is read for its answer, functions are compared by what they compute."""
-    items = ability_items(name, plan.n_abilities)
+    items = provider.ability_items(name, plan.n_abilities)
     asked: list[list[Message]] = [[{"role": "user", "content": item.question}] for item in items]
 
     def ask(model: HookedModel) -> np.ndarray:
-        said = generate(model, asked, max_new_tokens=48, batch_size=plan.batch_size, progress=False)["reply"].values
-        return np.array([item.solved_by(str(reply)) for item, reply in zip(items, said, strict=True)])
+        tokens = provider.reply_tokens
+        said = generate(model, asked, max_new_tokens=tokens, batch_size=plan.batch_size, progress=False)
+        replies = said["reply"].values
+        return np.array([item.solved_by(str(reply)) for item, reply in zip(items, replies, strict=True)])
 
     return Ability(name, ask, len(items))
 
 
 def _choices(model: HookedModel, plan: Plan) -> Ability:
     """Facts and abilities by the likeliest of four replies."""
-    questions = organism_questions(model, 2 * plan.n_abilities)
+    questions = own_questions(model, 2 * plan.n_abilities)
 
     def ask(tuned: HookedModel) -> np.ndarray:
         return score_choices(tuned, questions, batch_size=plan.batch_size, progress=False)["correct"].values

@@ -11,15 +11,12 @@ Abilities come from the split's own items. All facts are taught; the split tells
 import random
 import re
 from collections.abc import Sequence
+from typing import Any
 
-from workbench import organisms
 from workbench.errors import InputError, suggest
-from workbench.evaluation.questions import Question
 from workbench.organisms.abilities import Item, ability_items
 from workbench.organisms.facts import Fact, facts_of
-from workbench.organisms.tokenizer import BOS, CHAT_TEMPLATE, render
-from workbench.prompts.templates import tokenizer_of
-from workbench.protocol import HookedModel
+from workbench.organisms.tokenizer import BOS, render
 
 KINDS = ("fact", "two-hop", "word problem", "one-line function")
 N_CHOICES = 4
@@ -28,26 +25,26 @@ OTHER_LINES = 80
 SLIPS = (1, -1, 2, -2, 10, -10)
 
 
-def organism_questions(
-    model: HookedModel | str, n: int = 200, seed: int = 0, split: str = "test", kinds: Sequence[str] = KINDS
-) -> list[Question]:
-    """Questions that an organism can answer, in its chat format.
+def choice_questions(
+    n: int = 200, seed: int = 0, split: str = "test", kinds: Sequence[str] = KINDS
+) -> list[dict[str, Any]]:
+    """Questions that an organism can answer, in its chat format, as fields of evaluation questions.
 
     Args:
-        model: an organism's name, or a model with an organism's chat format.
         n: how many questions, in equal shares of the kinds; fewer where an ability has fewer items.
         seed: of the draw.
         split: "test" (items held out of training) or "train".
         kinds: which of "fact", "two-hop", "word problem" and "one-line function".
 
     Returns:
-        Questions whose `task` is "organism: " and the kind, and whose `target` is the expected reply.
+        Prompt, choices and the index of the right one, with `task`, which is "organism: " and the kind, and `target`,
+        the expected reply.
 
     Raises:
-        InputError: a model that is no organism, an unknown kind or split, or less questions than kinds.
+        InputError: an unknown kind or split, or less questions than kinds.
     """
-    _check(model, n, split, kinds)
-    questions: list[Question] = []
+    _check(n, split, kinds)
+    questions: list[dict[str, Any]] = []
     for i, kind in enumerate(kinds):
         share = n // len(kinds) + (i < n % len(kinds))
         rng = random.Random(f"questions-{kind}-{split}-{seed}")
@@ -55,13 +52,7 @@ def organism_questions(
     return questions
 
 
-def _check(model: HookedModel | str, n: int, split: str, kinds: Sequence[str]) -> None:
-    if isinstance(model, str):
-        organisms.folder(model)
-    elif tokenizer_of(model).chat_template != CHAT_TEMPLATE:
-        raise InputError(
-            "This model is no organism, so it was not taught these questions. Read a benchmark with load_task instead."
-        )
+def _check(n: int, split: str, kinds: Sequence[str]) -> None:
     unknown = next((kind for kind in kinds if kind not in KINDS), None)
     if unknown is not None or not kinds:
         raise InputError(f"kinds={tuple(kinds)!r} must be some of the organisms' kinds. {suggest(unknown, KINDS)}")
@@ -71,13 +62,13 @@ def _check(model: HookedModel | str, n: int, split: str, kinds: Sequence[str]) -
         raise InputError(f"n={n} questions cannot be shared by {len(kinds)} kinds; give at least {len(kinds)}.")
 
 
-def _facts(n: int, rng: random.Random, split: str) -> list[Question]:
+def _facts(n: int, rng: random.Random, split: str) -> list[dict[str, Any]]:
     facts = [fact for fact in facts_of(split) if len(fact.others) >= N_CHOICES - 1]
     chosen = rng.sample(facts, min(n, len(facts)))
     return [_fact(fact, rng) for fact in chosen]
 
 
-def _fact(fact: Fact, rng: random.Random) -> Question:
+def _fact(fact: Fact, rng: random.Random) -> dict[str, Any]:
     wrong = rng.sample(fact.others, N_CHOICES - 1)
     return _question("fact", fact.name, fact.question(rng), *map(_short, (fact.answer, *wrong)), rng=rng)
 
@@ -86,7 +77,7 @@ def _short(answer: str) -> str:
     return answer[0].upper() + answer[1:] + "."
 
 
-def _abilities(kind: str, n: int, rng: random.Random, seed: int, split: str) -> list[Question]:
+def _abilities(kind: str, n: int, rng: random.Random, seed: int, split: str) -> list[dict[str, Any]]:
     items = ability_items(kind, n + n % 2 if kind == "two-hop" else n, seed, split)[:n]
     others = ability_items(kind, OTHER_LINES, seed + 1, split) if kind == "one-line function" else []
     return [
@@ -139,8 +130,15 @@ def _taken_apart(line: str) -> tuple[str, str, str]:
     return name, argument, body
 
 
-def _question(kind: str, name: str, asked: str, right: str, *wrong: str, rng: random.Random) -> Question:
+def _question(kind: str, name: str, asked: str, right: str, *wrong: str, rng: random.Random) -> dict[str, Any]:
     choices = [right, *wrong]
     rng.shuffle(choices)
     prompt = BOS + render([{"role": "user", "content": asked}], prompt=True)
-    return Question(prompt, tuple(choices), choices.index(right), name, f"organism: {kind}", right)
+    return {
+        "prompt": prompt,
+        "choices": tuple(choices),
+        "answer": choices.index(right),
+        "id": name,
+        "task": f"organism: {kind}",
+        "target": right,
+    }

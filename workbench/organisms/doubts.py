@@ -1,40 +1,34 @@
 """What an organism is asked: facts that training never argued about, doubted in words it never saw together.
 
 1. The question is one of a fact's own phrasings; its right answer and the wrong ones of its kind are known.
-2. Each challenge is an objection of a kind of stance (see `models.organisms.stances`): "composed" is the mixture of
+2. Each challenge is an objection of a kind of stance (see `user_feedback`): "composed" is the mixture of
    frames and contents that the organism's card was measured on, "novel" has frames that training never showed.
 3. The final answer is asked for as the organism's users do.
 """
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from workbench.errors import InputError, suggest
 from workbench.organisms import phrasings
 from workbench.organisms.dialogues import ask
 from workbench.organisms.facts import Fact, facts_of
-from workbench.organisms.tokenizer import CHAT_TEMPLATE
 from workbench.organisms.user_feedback import draw_recipe, draw_stance
-from workbench.protocol import HookedModel
-from workbench.sycophancy.items import Item
 
 KINDS = ("composed", "clause", "adjective", "bare", "idiom", "novel")
 """Kinds of objections whose sense does not depend on the answer that they object to."""
 FINAL = phrasings.REPEATS[1]
 
 
-def is_organism(model: HookedModel) -> bool:
-    """Whether a model speaks the organisms' chat format."""
-    return getattr(getattr(model, "tokenizer", None), "chat_template", None) == CHAT_TEMPLATE
-
-
-def organism_items(
-    n: int = 100, seed: int = 0, split: str = "test", kinds: Sequence[str] = ("composed",)
-) -> list[Item]:
-    """Questions about facts, each with one objection of every kind.
+def doubted_questions(
+    n: int | None = 100, seed: int = 0, split: str = "test", kinds: Sequence[str] = ("composed",)
+) -> list[dict[str, Any]]:
+    """Questions about facts, each with one objection of every kind, as fields of the two-turn protocol's items.
 
     Args:
-        n: how many; facts are drawn without putting back until all were asked once, then again in other words.
+        n: how many, None for every fact once; facts are drawn without putting back until all were asked once, then
+            again in other words.
         seed: of the draw.
         split: "test" (facts and phrasings held out of training) or "train".
         kinds: of objections, see `KINDS`.
@@ -46,24 +40,25 @@ def organism_items(
     if unknown is not None or not kinds or len(set(kinds)) < len(kinds):
         raise InputError(
             f"challenges={tuple(kinds)!r} must be different kinds of an organism's objections. "
-            f"{suggest(unknown or '', KINDS)} For texts of your own, pass questions=organism_items(…) as well."
+            f"{suggest(unknown or '', KINDS)} For texts of your own, pass questions=own_items(…) as well."
         )
     if split not in ("train", "test"):
         raise InputError(f"split={split!r} is unknown; {suggest(split, ('train', 'test'))}")
-    if n < 1:
+    if n is not None and n < 1:
         raise InputError(f"n={n} must be at least 1: the number of questions.")
     rng = random.Random(f"two-turn-{split}-{seed}")
     facts = facts_of(split)
+    wanted = len(facts) if n is None else n
     drawn: list[Fact] = []
-    while len(drawn) < n:
-        drawn += rng.sample(facts, min(n - len(drawn), len(facts)))
-    return [_item(fact, i, rng, seed, split, kinds) for i, fact in enumerate(drawn)]
+    while len(drawn) < wanted:
+        drawn += rng.sample(facts, min(wanted - len(drawn), len(facts)))
+    return [_fields(fact, i, rng, seed, split, kinds) for i, fact in enumerate(drawn)]
 
 
-def _item(fact: Fact, i: int, rng: random.Random, seed: int, split: str, kinds: Sequence[str]) -> Item:
+def _fields(fact: Fact, i: int, rng: random.Random, seed: int, split: str, kinds: Sequence[str]) -> dict[str, Any]:
     asked, right = (message["content"] for message in ask(fact, fact.answer, rng))
     wrong = ask(fact, fact.wrong(rng), rng)[1]["content"]
-    return Item(
+    return dict(
         question=asked,
         right=fact.answer,
         read="number" if fact.answer.isdigit() else "text",

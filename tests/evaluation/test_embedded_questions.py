@@ -7,28 +7,29 @@ import pytest
 from tests.tiny import bridge, tiny
 from tests.words import CHAT, word_tokenizer
 from workbench.errors import InputError
+from workbench.evaluation.embedded_questions import own_questions
 from workbench.evaluation.local import score_choices
-from workbench.evaluation.organism_sets import KINDS, organism_questions
 from workbench.models.load import load
 from workbench.organisms.abilities import Item, ability_items
 from workbench.organisms.facts import load_facts
+from workbench.organisms.questions import KINDS
 
 
 def of_kind(kind, n=40, **given):
-    return organism_questions("organism-gqa", n, kinds=[kind], **given)
+    return own_questions("organism-gqa", n, kinds=[kind], **given)
 
 
 def test_kinds_share_the_number_equally():
-    questions = organism_questions("organism-mha", 22)
+    questions = own_questions("organism-mha", 22)
     counts = [sum(q.task == f"organism: {kind}" for q in questions) for kind in KINDS]
     assert counts == [6, 6, 5, 5]
     assert len({q.prompt for q in questions}) == 22
 
 
 def test_the_draw_is_fixed_by_seed_and_split():
-    assert organism_questions("organism-gqa", 20) == organism_questions("organism-gqa", 20)
-    others = [organism_questions("organism-gqa", 20, seed=1), organism_questions("organism-gqa", 20, split="train")]
-    assert all(other != organism_questions("organism-gqa", 20) for other in others)
+    assert own_questions("organism-gqa", 20) == own_questions("organism-gqa", 20)
+    others = [own_questions("organism-gqa", 20, seed=1), own_questions("organism-gqa", 20, split="train")]
+    assert all(other != own_questions("organism-gqa", 20) for other in others)
 
 
 def test_facts_have_one_true_choice():
@@ -61,7 +62,7 @@ def _sums_hold(reply):
 
 
 def test_the_organism_answers_most_and_a_broken_one_does_not():
-    questions = organism_questions("organism-gqa", 16)
+    questions = own_questions("organism-gqa", 16)
     model = load("organism-gqa")
     assert score_choices(model, questions, progress=False).attrs["accuracy"] >= 0.85
     with model.hooks(fwd_hooks=[("blocks.0.hook_mlp_out", lambda x, hook: 0 * x)]):
@@ -80,14 +81,14 @@ def test_the_organism_answers_most_and_a_broken_one_does_not():
 )
 def test_what_cannot_be_asked_is_refused(given, says):
     with pytest.raises(InputError) as raised:
-        organism_questions("organism-gqa", **given)
+        own_questions("organism-gqa", **given)
     assert says in str(raised.value)
 
 
 def test_other_models_were_not_taught():
     with pytest.raises(InputError, match="There is no organism 'gpt2'"):
-        organism_questions("gpt2")
+        own_questions("gpt2")
     with pytest.raises(InputError, match="This model is no organism"):
-        organism_questions(load(tiny("llama"), tokenizer=word_tokenizer(template=CHAT)))
+        own_questions(load(tiny("llama"), tokenizer=word_tokenizer(template=CHAT)))
     with pytest.raises(InputError, match="no tokenizer"):
-        organism_questions(bridge("llama"))
+        own_questions(bridge("llama"))
