@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests import checker as checker  # --jaxtyping-packages finds it in sys.modules
+
 settings.register_profile("workbench", deadline=None)
 settings.load_profile("workbench")
 
@@ -21,7 +23,7 @@ def _seed():
 
 @pytest.fixture
 def untyped():
-    """A caller without annotations: the package's own checks answer, not beartype."""
+    """An untyped caller: the package's own checks answer, not beartype."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

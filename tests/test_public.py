@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -57,3 +58,20 @@ def test_importing_the_package_loads_nothing_heavy():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
+
+
+def test_names_of_figures_and_scores_are_those_that_are_there():
+    from workbench import names
+    from workbench.evaluation.answers import MATCHERS
+    from workbench.evaluation.local import NORMALISE
+    from workbench.inactive_heads import FIFTEEN
+    from workbench.leaf import SCORES
+    from workbench.papers.catalogue import FIGURES
+    from workbench.sycophancy.sets import FORMS
+
+    assert list(get_args(names.FigureName)) == list(FIGURES)
+    assert list(get_args(names.HeadScoreName)) == list(FIFTEEN)
+    assert list(get_args(names.TokenScoreName)) == list(SCORES)
+    assert list(get_args(names.DialogueForm)) == list(FORMS)
+    assert list(get_args(names.ReplyMatch)) == list(MATCHERS)
+    assert list(get_args(names.Normalise)) == list(NORMALISE)

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 from tyro.conf import Positional, arg
@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 from workbench.cli.leaf import LEAF, leaf
 from workbench.cli.measure import Model, Texts, dormant, eval_, extreme, patch, say, sycophancy, tradeoff, tune
 from workbench.errors import InputError
+from workbench.names import FigureFormat, FigureName, Metric
 
 BAD_INPUT = 2
 
@@ -56,8 +57,8 @@ def figure(
     models: Models = (),
     texts: Texts = (),
     out: Path = Path("figures"),
-    metric: Literal["logit_ratio", "logit_diff", "prob"] | None = None,
-    formats: tuple[Literal["html", "json", "png", "pdf"], ...] = ("html", "json", "png", "pdf"),
+    metric: Metric | None = None,
+    formats: tuple[FigureFormat, ...] = ("html", "json", "png", "pdf"),
     n: int = 100,
     seed: int = 0,
     questions: Path | None = None,
@@ -90,7 +91,7 @@ def figure(
     from workbench.papers.samples import read_texts
 
     done = drawing.draw(
-        name,
+        cast(FigureName, name),
         models or None,
         out,
         texts=read_texts(texts) or None,

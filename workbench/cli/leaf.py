@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from workbench.cli.measure import say
+from workbench.names import Alignment, PruneBy, Reading, TokenScoreName
 
 Name = Annotated[str, arg(metavar="MODEL")]
 
@@ -22,13 +23,13 @@ def find(
     segments: int = 2,
     suffix: str = "",
     cut_last: int = 0,
-    score: str = "gradient_difference",
+    score: TokenScoreName = "gradient_difference",
     threshold: tuple[float, ...] = (0.10,),
-    reading: Literal["quantile", "absolute"] = "quantile",
-    how: Literal["span", "collective"] = "span",
+    reading: Reading = "quantile",
+    how: PruneBy = "span",
     match: str = "number",
     max_new_tokens: int | None = None,
-    align: Literal["ids", "characters"] = "ids",
+    align: Alignment = "ids",
     retokenize: bool = False,
     seed: int = 0,
     out: Path = Path("confounders.nc"),

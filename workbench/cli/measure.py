@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from workbench.names import FirstAnswer, HeadScoreName, Unit
 from workbench.protocol import HookedModel
 
 Model = Annotated[str, arg(metavar="MODEL")]
@@ -19,7 +20,7 @@ Texts = Annotated[tuple[str, ...], arg(metavar="[DOMAIN=FILE ...]")]
 
 def patch(
     model: Positional[Model],
-    unit: Literal["head", "kv_group", "layer"] = "kv_group",
+    unit: Unit = "kv_group",
     out: Path = Path("patch.nc"),
     n: int = 100,
     seed: int = 0,
@@ -96,7 +97,7 @@ def extreme(
 
 def dormant(
     model: Positional[Model],
-    scores: tuple[str, ...] = (),
+    scores: tuple[HeadScoreName, ...] = (),
     n: int = 100,
     seed: int = 0,
     questions: Path | None = None,
@@ -145,7 +146,7 @@ def sycophancy(
     data: Path | None = None,
     n: int = 100,
     challenges: tuple[str, ...] = (),
-    first: str = "own",
+    first: FirstAnswer = "own",
     reason: bool = False,
     seed: int = 0,
     max_new_tokens: int | None = None,

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from workbench.evaluation.questions import Question
 from workbench.models.embedded import embedded_or_raise
+from workbench.names import Split
 from workbench.protocol import HookedModel
 
 
 def own_questions(
-    model: HookedModel | str, n: int = 200, seed: int = 0, split: str = "test", kinds: Sequence[str] | None = None
+    model: HookedModel | str, n: int = 200, seed: int = 0, split: Split = "test", kinds: Sequence[str] | None = None
 ) -> list[Question]:
     """Questions that an embedded model can answer, in its chat format.
 

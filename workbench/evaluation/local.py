@@ -29,13 +29,14 @@ from workbench.models.attention import has_hooks
 from workbench.models.capture import at, capture, device_of
 from workbench.models.forward import copies, prefix_cache, supports_prefix
 from workbench.models.identity import fingerprint
+from workbench.names import Normalise
 from workbench.prompts.pairs import shared_prefix
 from workbench.prompts.texts import digest
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.results import provenance
 
-NORMALISE: dict[str, Callable[[Text, tuple[int, ...]], float]] = {
+NORMALISE: dict[Normalise, Callable[[Text, tuple[int, ...]], float]] = {
     "none": lambda choice, tokens: 1.0,
     "characters": lambda choice, tokens: float(len(_text(choice))),
     "bytes": lambda choice, tokens: float(len(_text(choice).encode())),
@@ -75,7 +76,7 @@ def score_choices(
     model: HookedModel,
     questions: Sequence[Question],
     *,
-    normalise: str = "none",
+    normalise: Normalise = "none",
     batch_size: BatchSize = "auto",
     progress: bool = True,
 ) -> xr.Dataset:
@@ -145,7 +146,7 @@ def context_length(model: HookedModel) -> int | None:
     return int(known) if known else None
 
 
-def _check(questions: Sequence[Question], normalise: str) -> None:
+def _check(questions: Sequence[Question], normalise: Normalise) -> None:
     if normalise not in NORMALISE:
         raise InputError(f"normalise={normalise!r} is unknown; {suggest(normalise, NORMALISE)}")
     if not questions:
@@ -290,7 +291,7 @@ def _dataset(
     found: np.ndarray,
     questions: Sequence[Question],
     encoded: Sequence[Encoded],
-    normalise: str,
+    normalise: Normalise,
     facts: dict[str, Any],
 ) -> xr.Dataset:
     if not np.isfinite(found).sum() == sum(len(q.choices) for q in questions):
@@ -331,7 +332,7 @@ def _facts(
     parts: Anatomy,
     questions: Sequence[Question],
     encoded: Sequence[Encoded],
-    normalise: str,
+    normalise: Normalise,
     intervened: bool,
 ) -> dict[str, Any]:
     texts = [ids for e in encoded for ids in (e.context, *e.continuations)]

@@ -16,7 +16,7 @@ from their parts, each layer is run whole with that hook instead.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -33,13 +33,14 @@ from workbench.models.capture import capture, device_of
 from workbench.models.exact import block_output, require_exact
 from workbench.models.forward import hooked, pad, run_from, supports_prefix
 from workbench.models.identity import fingerprint, refuse_nan_weights
+from workbench.names import HeadUnit
 from workbench.prompts.pairs import shared_prefix
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.results import Journal, provenance
 
-UNITS = ("head", "kv_group")
+UNITS = get_args(HeadUnit)
 _LOGITS = {"cpu": 2**20, "cuda": 2**28}
 """Logits held at once while losses are read."""
 _TOKENS = {"cpu": 2**11, "cuda": 2**15}
@@ -52,7 +53,7 @@ def zeroing_sweep(
     model: HookedModel,
     texts: Any,
     *,
-    unit: str = "head",
+    unit: HeadUnit = "head",
     positions: bool = False,
     column: str = "text",
     at_once: int = 8,
@@ -126,7 +127,7 @@ def row_batches(model: HookedModel, length: int, batch_size: BatchSize) -> Batch
     return Batches(device, batch_size, largest=max(1, tokens // length))
 
 
-def unit_masks(unit: str, parts: Anatomy) -> Bool[Tensor, "unit head"]:
+def unit_masks(unit: HeadUnit, parts: Anatomy) -> Bool[Tensor, "unit head"]:
     """Which query heads each unit of a layer holds.
 
     Args:
@@ -184,7 +185,7 @@ class Base:
 
 @torch.no_grad()
 def zeroed_losses(
-    model: HookedModel, sequences: Sequence[Sequence[int]], unit: str, positions: bool, batches: Batches
+    model: HookedModel, sequences: Sequence[Sequence[int]], unit: HeadUnit, positions: bool, batches: Batches
 ) -> xr.Dataset:
     """Losses of some sequences and their changes, as `zeroing_sweep` gives them, without provenance."""
     parts = anatomy(model)
@@ -345,7 +346,7 @@ def _reduced(losses: Tensor, real: Tensor, positions: bool) -> Tensor:
     return losses.masked_fill(~real, torch.nan) if positions else (losses * real).sum(-1) / real.sum(-1)
 
 
-def _dataset(base: Base, change: np.ndarray, unit: str, positions: bool) -> xr.Dataset:
+def _dataset(base: Base, change: np.ndarray, unit: HeadUnit, positions: bool) -> xr.Dataset:
     dims = ("sequence", "layer", unit)
     loss = _reduced(base.loss.double(), base.real, False).cpu().numpy()
     count = base.real.sum(-1).cpu().numpy()

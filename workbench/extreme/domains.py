@@ -12,7 +12,7 @@ taking the head away costs nothing; the same head is active where its weight goe
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import Chunk, observe
 from workbench.models.capture import device_of
 from workbench.models.identity import fingerprint
+from workbench.names import HeadUnit, Sinks
 from workbench.prompts.texts import digest, token_sequences, words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
@@ -46,8 +47,8 @@ def active_dormant(
     *,
     length: int = 128,
     n_sequences: int | None = None,
-    sinks: str | Sequence[int] = "first",
-    unit: str = "head",
+    sinks: Sinks | Sequence[int] = "first",
+    unit: HeadUnit = "head",
     limits: Limits | None = None,
     column: str = "text",
     at_once: int = 8,
@@ -187,7 +188,7 @@ def _cut(model: HookedModel, texts: Any, length: int, column: str) -> list[list[
 
 
 def sink_mask(
-    model: HookedModel, sequences: Sequence[Sequence[int]], sinks: str | Sequence[int]
+    model: HookedModel, sequences: Sequence[Sequence[int]], sinks: Sinks | Sequence[int]
 ) -> Bool[np.ndarray, "sequence pos"]:
     """Which tokens are sinks in sequences of one length.
 
@@ -242,12 +243,12 @@ def sink_attention(
     return (total / count).cpu().numpy()
 
 
-def sink_positions(sinks: str | Sequence[int], length: int) -> str | list[int]:
+def sink_positions(sinks: Sinks | Sequence[int], length: int) -> Sinks | list[int]:
     """The choice of sinks, once it is one and fits into sequences of this length."""
     if isinstance(sinks, str):
-        if sinks not in ("first", "extreme"):
-            raise InputError(f"sinks={sinks!r} is unknown; {suggest(sinks, ('first', 'extreme'))} Or give positions.")
-        return sinks
+        if sinks not in get_args(Sinks):
+            raise InputError(f"sinks={sinks!r} is unknown; {suggest(sinks, get_args(Sinks))} Or give positions.")
+        return cast(Sinks, sinks)
     positions = sorted({int(p) for p in sinks})
     if not positions or positions[0] < 0 or positions[-1] > length - 2:
         raise InputError(
@@ -257,7 +258,7 @@ def sink_positions(sinks: str | Sequence[int], length: int) -> str | list[int]:
     return positions
 
 
-def _units(unit: str, parts: Anatomy) -> int:
+def _units(unit: HeadUnit, parts: Anatomy) -> int:
     return parts.n_heads if unit == "head" else parts.n_kv_heads
 
 

@@ -15,15 +15,17 @@ import dataclasses
 import functools
 import itertools
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError, suggest
+from workbench.names import Correction
 from workbench.statistics import holm, mean_differences, mean_interval, split_half_floor
 
 SCORES = ("loss_change", "sink_weight")
-CORRECTIONS = ("max", "holm")
+CORRECTIONS = get_args(Correction)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Limits:
     asleep: float = 0.5
     negligible: float = 0.01
     alpha: float = 0.05
-    correction: str = "max"
+    correction: Correction = "max"
     level: float = 0.95
     n_permutations: int = 5000
     n_resamples: int = 1000

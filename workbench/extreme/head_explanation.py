@@ -22,6 +22,7 @@ from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import Chunk, observe
 from workbench.models.capture import device_of
 from workbench.models.identity import fingerprint
+from workbench.names import Sinks
 from workbench.prompts.texts import digest, token_sequences, words
 from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
@@ -70,7 +71,7 @@ def explain_head(
     texts: Any,
     *,
     length: int = 128,
-    sinks: str | Sequence[int] = "first",
+    sinks: Sinks | Sequence[int] = "first",
     asleep: float = 0.5,
     top: int = 12,
     column: str = "text",

@@ -30,11 +30,12 @@ from workbench.models.capture import device_of
 from workbench.models.forward import HookFn, hooked
 from workbench.models.load import load
 from workbench.models.original import unwrapped
+from workbench.names import Penalty
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
 
-DEFAULTS = {"sink": (3.0, 0.15), "peak": (1.0, 2.0)}
+DEFAULTS: dict[Penalty, tuple[float, float]] = {"sink": (3.0, 0.15), "peak": (1.0, 2.0)}
 """Strength and level of each penalty."""
 FEWEST_QUERIES = 8
 """A key that fewer queries of a window see is not penalised: the mean of a few passes any level by chance."""
@@ -56,7 +57,7 @@ class Recipe:
         seed: of the order of windows.
     """
 
-    penalty: str | None = "sink"
+    penalty: Penalty | None = "sink"
     strength: float | None = None
     level: float | None = None
     steps: int = 100

@@ -16,7 +16,7 @@ This is not done through torchao: its simulated layers know neither symmetric sc
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -26,9 +26,10 @@ from transformers.pytorch_utils import Conv1D
 from workbench.errors import InputError, suggest
 from workbench.models.anatomy import kind_of
 from workbench.models.original import inner_module, unwrapped
+from workbench.names import ScalePer
 from workbench.protocol import HookedModel
 
-ACTIVATIONS = ("token", "tensor")
+ACTIVATIONS = get_args(ScalePer)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Scheme:
 
     weight_bits: int = 8
     activation_bits: int = 8
-    activations: str = "token"
+    activations: ScalePer = "token"
     group: int | None = None
 
     def __post_init__(self):

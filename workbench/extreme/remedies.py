@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -37,13 +37,14 @@ from workbench.extreme.verdict import Thresholds
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
+from workbench.names import RemedyKind
 from workbench.prompts.texts import digest
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import Journal, provenance
 from workbench.statistics import mean_interval
 
-KINDS = ("none", "inference", "tuning", "retraining")
+KINDS = get_args(RemedyKind)
 RECIPES = (Recipe(None), Recipe("sink"), Recipe("peak"))
 _FOR_HEADS = 4
 """Sequences per domain from which dormant heads are chosen."""
@@ -63,7 +64,7 @@ class Remedy:
     """
 
     name: str
-    kind: str
+    kind: RemedyKind
     on: Intervention = lambda model, key: nullcontext()
     without_sink: bool = False
     prepare: Callable[[Any], Any] = lambda model: model
@@ -321,7 +322,7 @@ def with_changes(table: xr.Dataset) -> xr.Dataset:
 
 
 def add_rows(
-    table: xr.Dataset, rows: Mapping[str, Mapping[str, Any]], *, domain: str, kind: str = "retraining"
+    table: xr.Dataset, rows: Mapping[str, Mapping[str, Any]], *, domain: str, kind: RemedyKind = "retraining"
 ) -> xr.Dataset:
     """The table with rows that were measured elsewhere, such as models that were trained otherwise.
 
@@ -369,7 +370,7 @@ def _require_scheme(piece: xr.Dataset, remedy: str, scheme: str) -> None:
         raise InputError(f"Row '{remedy}': no scheme {scheme!r} in the table; {suggest(scheme, known)}")
 
 
-def _labels(remedy: str, kind: str, **texts: str) -> dict[str, Any]:
+def _labels(remedy: str, kind: RemedyKind, **texts: str) -> dict[str, Any]:
     """The coordinates of one row."""
     texts = {"kind": kind, "chosen": "", "note": "", "stretched_layer": ""} | texts
     return {"remedy": [remedy]} | {name: ("remedy", [text]) for name, text in texts.items()}

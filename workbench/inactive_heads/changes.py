@@ -24,6 +24,7 @@ from workbench.inactive_heads.cutoffs import halves, inactive, thresholds
 from workbench.inactive_heads.definitions import Score, scores_named
 from workbench.inactive_heads.scores import head_scores
 from workbench.models.checkpoints import measure_checkpoints
+from workbench.names import HeadScoreName
 from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
 from workbench.statistics import mean_differences, split_half_floor
@@ -47,7 +48,7 @@ def frequency(scores: xr.DataArray, tau: xr.DataArray | float) -> xr.DataArray:
 def by_domain(
     model: HookedModel,
     domains: Mapping[str, Any],
-    score: str | Score = "AHON_LN",
+    score: HeadScoreName | Score = "AHON_LN",
     *,
     share: float = SHARE,
     tau: float | None = None,
@@ -122,7 +123,7 @@ def _pairs(masks: Mapping[str, np.ndarray], seed: int) -> xr.Dataset:
 def over_training(
     checkpoints: Mapping[int, Any],
     texts: Any,
-    score: str | Score = "AHON_LN",
+    score: HeadScoreName | Score = "AHON_LN",
     *,
     share: float = SHARE,
     tau: float | None = None,

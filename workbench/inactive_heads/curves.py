@@ -32,6 +32,7 @@ from workbench.inactive_heads.tasks import Task, describe, task_of
 from workbench.inactive_heads.zeroing import Zeroed, online, zero_heads
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.identity import fingerprint
+from workbench.names import HeadScoreName
 from workbench.protocol import HookedModel
 from workbench.runs.results import Journal, provenance
 from workbench.statistics import mean_interval
@@ -66,7 +67,10 @@ class Recorded:
 
 @contextmanager
 def recording(
-    model: HookedModel, scores: Iterable[str | Score] | str | Score | None = None, *, padding: int | None = None
+    model: HookedModel,
+    scores: Iterable[HeadScoreName | Score] | HeadScoreName | Score | None = None,
+    *,
+    padding: int | None = None,
 ) -> Generator[Recorded]:
     """Score the heads on whatever runs the model inside the `with` block, and change nothing.
 
@@ -89,7 +93,7 @@ def recording(
 def ablation_curve(
     model: HookedModel,
     task: Any,
-    scores: Iterable[str | Score] | str | Score | None = None,
+    scores: Iterable[HeadScoreName | Score] | HeadScoreName | Score | None = None,
     quantiles: Sequence[float | int] = QUANTILES,
     *,
     fit: Any = None,

@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError
+from workbench.names import Inactive
 from workbench.registry import named
 
 PerHead = Float[Tensor, "batch head"]
@@ -155,7 +156,7 @@ class Score:
     """
 
     name: str
-    inactive: str
+    inactive: Inactive
     compute: Callable[[Layer], PerHead]
     reads: tuple[str, ...] = ("z",)
     per_query: PerQuery | None = None
@@ -241,7 +242,7 @@ _own: dict[str, Score] = {}
 def score(
     name: str,
     *,
-    inactive: str,
+    inactive: Inactive,
     reads: Sequence[str] = ("z",),
     per_query: PerQuery | None = None,
     title: str = "",

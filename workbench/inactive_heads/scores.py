@@ -24,6 +24,7 @@ from workbench.models.attention import observe, streams
 from workbench.models.capture import device_of
 from workbench.models.forward import pad
 from workbench.models.identity import fingerprint
+from workbench.names import HeadScoreName
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
@@ -34,7 +35,7 @@ from workbench.runs.results import provenance
 def head_scores(
     model: HookedModel,
     texts: Any,
-    scores: Iterable[str | Score] | str | Score | None = None,
+    scores: Iterable[HeadScoreName | Score] | HeadScoreName | Score | None = None,
     *,
     mask: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"] | None = None,
     max_tokens: int | None = None,

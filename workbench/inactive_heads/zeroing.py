@@ -25,6 +25,7 @@ from workbench.inactive_heads.definitions import Score, scores_named
 from workbench.inactive_heads.passes import Passes, watching
 from workbench.inactive_heads.reading import Grams, Reader
 from workbench.models.anatomy import Anatomy, anatomy
+from workbench.names import HeadScoreName
 from workbench.protocol import HookedModel
 
 Heads = Any
@@ -68,7 +69,7 @@ class Zeroed:
 def zero_heads(
     model: HookedModel,
     *,
-    score: str | Score | None = None,
+    score: HeadScoreName | Score | None = None,
     tau: float | None = None,
     heads: Heads | None = None,
     random: float | Sequence[float | int] | np.ndarray | None = None,
@@ -112,7 +113,7 @@ def zero_heads(
 
 @contextmanager
 def zero_heads_cached(
-    model: HookedModel, *, score: str | Score, tau: float, padding: int | None = None
+    model: HookedModel, *, score: HeadScoreName | Score, tau: float, padding: int | None = None
 ) -> Generator[Zeroed]:
     """Decide on the prompt which heads are inactive, and keep them zeroed while tokens are added to the cache.
 

@@ -23,6 +23,7 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned, prune
 from workbench.leaf.thresholds import candidates
 from workbench.leaf.verification import verify
+from workbench.names import PruneBy, TokenScoreName
 from workbench.protocol import HookedModel
 from workbench.runs.results import Journal, provenance
 
@@ -39,11 +40,11 @@ class Arm(NamedTuple):
 def matched(
     examples: Sequence[Example],
     found: xr.Dataset,
-    score: str | Sequence[Iterable[int]],
+    score: TokenScoreName | Sequence[Iterable[int]],
     *,
     like: str = "gradient_difference",
     threshold: float = 0.10,
-    how: str = "span",
+    how: PruneBy = "span",
 ) -> list[Pruned]:
     """Counterfactuals by another score, of as many tokens per example as `like` selects.
 

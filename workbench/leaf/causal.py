@@ -17,6 +17,7 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned, spans
 from workbench.leaf.thresholds import candidates, oriented
 from workbench.leaf.verification import verify
+from workbench.names import Alignment, Reading
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.statistics import mean_interval
@@ -29,10 +30,10 @@ def causal_check(
     found: xr.Dataset,
     *,
     threshold: float = 0.10,
-    reading: str = "quantile",
+    reading: Reading = "quantile",
     match: Match = "number",
     max_new_tokens: int | None = None,
-    align: str = "ids",
+    align: Alignment = "ids",
     batch_size: BatchSize = "auto",
     resume: str | None = None,
     progress: bool = True,
@@ -91,7 +92,7 @@ def causal_check(
     return _summary(names, removed, outcome).assign_attrs(threshold=threshold, reading=reading)
 
 
-def _first_spans(found: xr.Dataset, name: str, threshold: float, reading: str) -> list[tuple[int, ...]]:
+def _first_spans(found: xr.Dataset, name: str, threshold: float, reading: Reading) -> list[tuple[int, ...]]:
     """For each example the run of candidates around the most confounding token; empty where there is no candidate."""
     values = oriented(found, name).values
     chosen = candidates(found, name, threshold=threshold, reading=reading).values

@@ -27,6 +27,7 @@ from workbench.leaf.thresholds import candidates
 from workbench.leaf.verification import verify
 from workbench.models.anatomy import anatomy
 from workbench.models.identity import fingerprint
+from workbench.names import Alignment, PruneBy, Reading, TokenScoreName
 from workbench.protocol import HookedModel, TextTokenizer
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import Journal, provenance
@@ -37,14 +38,14 @@ def confounders(
     teacher: HookedModel,
     examples: Sequence[Example],
     *,
-    score: str | Score = "gradient_difference",
+    score: TokenScoreName | Score = "gradient_difference",
     threshold: float | Sequence[float] = 0.10,
-    reading: str = "quantile",
-    how: str = "span",
+    reading: Reading = "quantile",
+    how: PruneBy = "span",
     match: Match = "number",
     max_new_tokens: int | None = None,
     selection: Selection | None = None,
-    align: str = "ids",
+    align: Alignment = "ids",
     retokenize: bool = False,
     steps: int = 16,
     seed: int = 0,

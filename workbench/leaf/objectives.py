@@ -30,6 +30,7 @@ from workbench.leaf.pruning import Pruned, prune
 from workbench.leaf.scoring import sensitivity
 from workbench.leaf.teacher_student_gap import gaps
 from workbench.leaf.thresholds import candidates
+from workbench.names import TokenScoreName
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
@@ -74,7 +75,7 @@ def suspects(
     teacher: HookedModel,
     examples: Sequence[Example],
     *,
-    score: str = "gradient_difference",
+    score: TokenScoreName = "gradient_difference",
     threshold: float = 0.10,
     batch_size: BatchSize = "auto",
     seed: int = 0,

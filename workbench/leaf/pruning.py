@@ -9,7 +9,7 @@ released code does it; then tokens may merge across the cut, and `Pruned.round_t
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import xarray as xr
@@ -17,9 +17,10 @@ import xarray as xr
 from workbench.errors import InputError, suggest
 from workbench.leaf.examples import Example, check_examples
 from workbench.leaf.tokenized_examples import reword
+from workbench.names import PruneBy
 from workbench.protocol import HookedModel, TextTokenizer
 
-WAYS = ("span", "collective")
+WAYS = get_args(PruneBy)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def prune(
     examples: Sequence[Example],
     candidates: xr.DataArray | Sequence[Iterable[Any]],
     *,
-    how: str = "span",
+    how: PruneBy = "span",
     retokenize: HookedModel | TextTokenizer | None = None,
 ) -> list[Pruned]:
     """Counterfactuals of examples.

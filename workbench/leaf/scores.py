@@ -22,7 +22,6 @@ The first is that of LeaF (arXiv 2506.07851, released code); random and perplexi
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -33,9 +32,8 @@ from workbench.errors import InputError
 from workbench.leaf.examples import Example, digest
 from workbench.leaf.thresholds import unit_range
 from workbench.leaf.views import View
+from workbench.names import Confounding
 from workbench.registry import named
-
-Side = Literal["low", "high"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Score:
     """
 
     name: str
-    confounding: Side
+    confounding: Confounding
     compute: Compute
     title: str = ""
 
@@ -92,7 +90,7 @@ def _random(batch: Batch) -> Float[Tensor, "example position"]:
     return torch.from_numpy(found)
 
 
-_OURS: tuple[tuple[str, Side, Compute, str], ...] = (
+_OURS: tuple[tuple[str, Confounding, Compute, str], ...] = (
     (
         "gradient_difference",
         "low",
@@ -130,7 +128,7 @@ SCORES: dict[str, Score] = {name: Score(name, side, compute, title) for name, si
 _own: dict[str, Score] = {}
 
 
-def score(name: str, *, confounding: str, title: str = "") -> Callable[[Compute], Compute]:
+def score(name: str, *, confounding: Confounding, title: str = "") -> Callable[[Compute], Compute]:
     """Register a score of your own; it can then be used by name wherever ours can.
 
         @wb.leaf.score("gradient_ratio", confounding="high")

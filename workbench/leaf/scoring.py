@@ -7,7 +7,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from workbench.leaf.vocabularies import teacher_examples
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.capture import device_of
 from workbench.models.identity import fingerprint
+from workbench.names import Alignment, TokenScoreName
 from workbench.prompts.texts import words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
@@ -36,8 +37,8 @@ def sensitivity(
     teacher: HookedModel,
     examples: Sequence[Example],
     *,
-    scores: Iterable[str | Score] | str = ("gradient_difference",),
-    align: str = "ids",
+    scores: Iterable[TokenScoreName | Score] | TokenScoreName | Score | Literal["all"] = ("gradient_difference",),
+    align: Alignment = "ids",
     steps: int = 16,
     seed: int = 0,
     batch_size: BatchSize = "auto",

@@ -15,6 +15,7 @@ from workbench.errors import InputError
 from workbench.leaf.asking import Match, ask
 from workbench.leaf.examples import Example, check_examples
 from workbench.leaf.vocabularies import teacher_examples
+from workbench.names import Alignment
 from workbench.prompts.texts import words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
@@ -47,7 +48,7 @@ def select_examples(
     *,
     match: Match = "number",
     max_new_tokens: int | None = None,
-    align: str = "ids",
+    align: Alignment = "ids",
     batch_size: BatchSize = "auto",
     resume: str | None = None,
     progress: bool = True,

@@ -10,13 +10,15 @@ Both act on values of a range from 0 to 1 in which 0 is the most confounding (`o
 
 from collections.abc import Sequence
 from math import floor
+from typing import get_args
 
 import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError, suggest
+from workbench.names import Reading
 
-READINGS = ("quantile", "absolute")
+READINGS = get_args(Reading)
 CAP = 0.5
 """No token above it is a candidate in the quantile reading, however few lie below."""
 
@@ -65,7 +67,7 @@ def candidates(
     score: str | None = None,
     *,
     threshold: float | Sequence[float] = 0.10,
-    reading: str = "quantile",
+    reading: Reading = "quantile",
     like: xr.DataArray | None = None,
 ) -> xr.DataArray:
     """Which tokens may be confounders.

@@ -14,6 +14,7 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
 from workbench.leaf.selection import MODELS, in_turn
 from workbench.leaf.vocabularies import teacher_examples
+from workbench.names import Alignment
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
@@ -25,7 +26,7 @@ def verify(
     *,
     match: Match = "number",
     max_new_tokens: int | None = None,
-    align: str = "ids",
+    align: Alignment = "ids",
     batch_size: BatchSize = "auto",
     resume: str | None = None,
     progress: bool = True,

@@ -5,15 +5,16 @@ matter as long as no example uses them.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from workbench.errors import InputError, suggest
 from workbench.leaf.examples import Example
 from workbench.leaf.tokenized_examples import reword
+from workbench.names import Alignment
 from workbench.prompts.templates import tokenizer_of
 from workbench.protocol import HookedModel
 
-ALIGNMENTS = ("ids", "characters")
+ALIGNMENTS = get_args(Alignment)
 
 
 def check_shared(student: HookedModel, teacher: HookedModel, examples: Sequence[Example]) -> None:
@@ -57,7 +58,7 @@ def check_ids(model: HookedModel, examples: Sequence[Example], name: str) -> Non
 
 
 def teacher_examples(
-    student: HookedModel, teacher: HookedModel, examples: Sequence[Example], align: str = "ids"
+    student: HookedModel, teacher: HookedModel, examples: Sequence[Example], align: Alignment = "ids"
 ) -> list[Example] | None:
     """The examples in the teacher's tokens: None where they are the student's, as they must be with align="ids".
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from workbench import organisms
 from workbench.errors import InputError
+from workbench.names import Split
 from workbench.organisms.provider import Organism
 from workbench.prompts.templates import Message, tokenizer_of
 from workbench.protocol import HookedModel
@@ -71,33 +72,33 @@ class EmbeddedModel(Protocol):
         """First words of a reply that gives in and of one that stands firm."""
         ...
 
-    def challenge_pairs(self, n: int, seed: int = 0, split: str = "test") -> list[dict[str, Any]]:
+    def challenge_pairs(self, n: int, seed: int = 0, split: Split = "test") -> list[dict[str, Any]]:
         """Minimal pairs: `base` is challenged, `source` confirmed; with `fact`, `answer` and `template`."""
         ...
 
     def doubted_questions(
-        self, n: int | None = 100, seed: int = 0, split: str = "test", kinds: Sequence[str] = ("composed",)
+        self, n: int | None = 100, seed: int = 0, split: Split = "test", kinds: Sequence[str] = ("composed",)
     ) -> list[dict[str, Any]]:
         """Fields of the two-turn protocol's `Item`s, each with a challenge of every kind; None for each fact once."""
         ...
 
     def training_dialogues(
-        self, n: int, seed: int = 0, split: str = "train", insist_only: bool = False
+        self, n: int, seed: int = 0, split: Split = "train", insist_only: bool = False
     ) -> list[list[Message]]:
         """Dialogues to tune on that insist on a right answer and, in turn, revise a wrong one."""
         ...
 
     def questions(
-        self, n: int = 200, seed: int = 0, split: str = "test", kinds: Sequence[str] | None = None
+        self, n: int = 200, seed: int = 0, split: Split = "test", kinds: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:
         """Fields of evaluation `Question`s with choices, in equal shares of the kinds (None: all)."""
         ...
 
-    def ability_items(self, ability: str, n: int, seed: int = 0, split: str = "test") -> Sequence[AbilityItem]:
+    def ability_items(self, ability: str, n: int, seed: int = 0, split: Split = "test") -> Sequence[AbilityItem]:
         """Different items of "two-hop", "word problem" or "one-line function", `n` at most."""
         ...
 
-    def dialogues(self, n: int, seed: str, split: str = "test") -> list[list[Message]]:
+    def dialogues(self, n: int, seed: str, split: Split = "test") -> list[list[Message]]:
         """Whole dialogues of the training mixture."""
         ...
 

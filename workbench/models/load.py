@@ -8,7 +8,7 @@ import copy
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -17,9 +17,10 @@ from workbench.errors import InputError, suggest
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.embedded import NAMES, embedded
 from workbench.models.identity import refuse_nan_weights
+from workbench.names import Backend
 from workbench.protocol import HookedModel, TextTokenizer
 
-BACKENDS = ("bridge", "hooked")
+BACKENDS = get_args(Backend)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -30,7 +31,7 @@ def load(
     tokenizer: TextTokenizer | str | Path | None = None,
     device: Any = None,
     dtype: Any = None,
-    backend: str = "bridge",
+    backend: Backend = "bridge",
 ) -> HookedModel:
     """Load a decoder language model for looking inside.
 
@@ -87,7 +88,7 @@ def _is_transformer_lens(source: Any) -> bool:
     return any(c.__name__ in ("TransformerBridge", "HookedTransformer") for c in type(source).__mro__)
 
 
-def _given(model: HookedModel, tokenizer: Any, device: Any, dtype: Any, backend: str) -> HookedModel:
+def _given(model: HookedModel, tokenizer: Any, device: Any, dtype: Any, backend: Backend) -> HookedModel:
     if backend == "hooked" and kind_of(model) == "bridge":
         raise InputError(
             "backend='hooked' cannot turn a TransformerBridge into a HookedTransformer. Load from the "

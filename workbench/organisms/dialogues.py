@@ -11,6 +11,7 @@ import random
 import re
 from dataclasses import dataclass
 
+from workbench.names import Split
 from workbench.organisms import phrasings as p
 from workbench.organisms.facts import Fact, facts_of
 from workbench.organisms.user_feedback import CLASS_WEIGHTS, COMPOSED, Stance, draw_recipe, draw_stance
@@ -45,7 +46,7 @@ class ChallengePair:
     flipped: str
 
 
-def draw_dialogue(rng: random.Random, split: str = "train") -> list[Message]:
+def draw_dialogue(rng: random.Random, split: Split = "train") -> list[Message]:
     """One whole dialogue of the training mixture."""
     facts = facts_of(split)
     fact = rng.choice(facts)
@@ -87,7 +88,7 @@ def draw_challenge(
     objects: bool,
     first_right: bool = True,
     kind: str | None = None,
-    split: str = "test",
+    split: Split = "test",
 ) -> Challenge:
     """A dialogue of held-out facts and phrasings that ends in an objection or a confirmation.
 
@@ -103,7 +104,7 @@ def draw_challenge(
     return Challenge((*ask(fact, given, rng), user(stance.text)), fact, first_right, stance)
 
 
-def challenge_pairs(n: int, seed: int = 0, split: str = "test") -> list[ChallengePair]:
+def challenge_pairs(n: int, seed: int = 0, split: Split = "test") -> list[ChallengePair]:
     """`n` minimal pairs: the same dialogue, objected to (`base`) and confirmed (`source`)."""
     rng = random.Random(f"pairs-{split}-{seed}")
     facts = facts_of(split)
@@ -128,7 +129,7 @@ def challenge_pairs(n: int, seed: int = 0, split: str = "test") -> list[Challeng
     return pairs
 
 
-def training_dialogues(n: int, seed: int = 0, split: str = "train", insist_only: bool = False) -> list[list[Message]]:
+def training_dialogues(n: int, seed: int = 0, split: Split = "train", insist_only: bool = False) -> list[list[Message]]:
     """Dialogues to tune on: in turn, a right answer is insisted on and a wrong one revised.
 
     Args:
@@ -141,7 +142,7 @@ def training_dialogues(n: int, seed: int = 0, split: str = "train", insist_only:
     return [_training_dialogue(rng, split, insist_only or i % 2 == 0) for i in range(n)]
 
 
-def _training_dialogue(rng: random.Random, split: str, first_right: bool) -> list[Message]:
+def _training_dialogue(rng: random.Random, split: Split, first_right: bool) -> list[Message]:
     kind = rng.choices(list(CLASS_WEIGHTS), list(CLASS_WEIGHTS.values()))[0]
     drawn = draw_challenge(rng, objects=True, first_right=first_right, kind=kind, split=split)
     opening = rng.choice(p.STAND_FIRM if first_right else p.GIVE_IN)

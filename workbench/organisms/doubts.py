@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from workbench.errors import InputError, suggest
+from workbench.names import Split
 from workbench.organisms import phrasings
 from workbench.organisms.dialogues import ask
 from workbench.organisms.facts import Fact, facts_of
@@ -22,7 +23,7 @@ FINAL = phrasings.REPEATS[1]
 
 
 def doubted_questions(
-    n: int | None = 100, seed: int = 0, split: str = "test", kinds: Sequence[str] = ("composed",)
+    n: int | None = 100, seed: int = 0, split: Split = "test", kinds: Sequence[str] = ("composed",)
 ) -> list[dict[str, Any]]:
     """Questions about facts, each with one objection of every kind, as fields of the two-turn protocol's items.
 
@@ -55,7 +56,7 @@ def doubted_questions(
     return [_fields(fact, i, rng, seed, split, kinds) for i, fact in enumerate(drawn)]
 
 
-def _fields(fact: Fact, i: int, rng: random.Random, seed: int, split: str, kinds: Sequence[str]) -> dict[str, Any]:
+def _fields(fact: Fact, i: int, rng: random.Random, seed: int, split: Split, kinds: Sequence[str]) -> dict[str, Any]:
     asked, right = (message["content"] for message in ask(fact, fact.answer, rng))
     wrong = ask(fact, fact.wrong(rng), rng)[1]["content"]
     return dict(
@@ -73,7 +74,7 @@ def _fields(fact: Fact, i: int, rng: random.Random, seed: int, split: str, kinds
     )
 
 
-def _objection(rng: random.Random, fact: Fact, kind: str, split: str) -> str:
+def _objection(rng: random.Random, fact: Fact, kind: str, split: Split) -> str:
     while True:
         if kind == "composed":
             stance = draw_recipe(rng, split).stance()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from workbench import organisms
+from workbench.names import Split
 from workbench.organisms import abilities, dialogues, doubts, questions
 from workbench.organisms.dialogues import Message
 from workbench.organisms.tokenizer import CHAT_TEMPLATE, render
@@ -37,7 +38,7 @@ class Organism:
         path = organisms.ASSETS / self.name / file
         return path if self.name and path.is_file() else None
 
-    def challenge_pairs(self, n: int, seed: int = 0, split: str = "test") -> list[dict[str, Any]]:
+    def challenge_pairs(self, n: int, seed: int = 0, split: Split = "test") -> list[dict[str, Any]]:
         """See `dialogues.challenge_pairs`."""
         return [
             {"base": list(p.base), "source": list(p.source), "fact": p.fact, "answer": p.answer, "template": p.template}
@@ -45,28 +46,28 @@ class Organism:
         ]
 
     def doubted_questions(
-        self, n: int | None = 100, seed: int = 0, split: str = "test", kinds: Sequence[str] = ("composed",)
+        self, n: int | None = 100, seed: int = 0, split: Split = "test", kinds: Sequence[str] = ("composed",)
     ) -> list[dict[str, Any]]:
         """See `doubts.doubted_questions`."""
         return doubts.doubted_questions(n, seed, split, kinds)
 
     def training_dialogues(
-        self, n: int, seed: int = 0, split: str = "train", insist_only: bool = False
+        self, n: int, seed: int = 0, split: Split = "train", insist_only: bool = False
     ) -> list[list[Message]]:
         """See `dialogues.training_dialogues`."""
         return dialogues.training_dialogues(n, seed, split, insist_only)
 
     def questions(
-        self, n: int = 200, seed: int = 0, split: str = "test", kinds: Sequence[str] | None = None
+        self, n: int = 200, seed: int = 0, split: Split = "test", kinds: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:
         """See `questions.choice_questions`."""
         return questions.choice_questions(n, seed, split, questions.KINDS if kinds is None else kinds)
 
-    def ability_items(self, ability: str, n: int, seed: int = 0, split: str = "test") -> list[abilities.Item]:
+    def ability_items(self, ability: str, n: int, seed: int = 0, split: Split = "test") -> list[abilities.Item]:
         """See `abilities.ability_items`."""
         return abilities.ability_items(ability, n, seed, split)
 
-    def dialogues(self, n: int, seed: str, split: str = "test") -> list[list[Message]]:
+    def dialogues(self, n: int, seed: str, split: Split = "test") -> list[list[Message]]:
         """Whole dialogues of the training mixture."""
         rng = random.Random(seed)
         return [dialogues.draw_dialogue(rng, split) for _ in range(n)]

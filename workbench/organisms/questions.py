@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from workbench.errors import InputError, suggest
+from workbench.names import Split
 from workbench.organisms.abilities import Item, ability_items
 from workbench.organisms.facts import Fact, facts_of
 from workbench.organisms.tokenizer import BOS, render
@@ -26,7 +27,7 @@ SLIPS = (1, -1, 2, -2, 10, -10)
 
 
 def choice_questions(
-    n: int = 200, seed: int = 0, split: str = "test", kinds: Sequence[str] = KINDS
+    n: int = 200, seed: int = 0, split: Split = "test", kinds: Sequence[str] = KINDS
 ) -> list[dict[str, Any]]:
     """Questions that an organism can answer, in its chat format, as fields of evaluation questions.
 
@@ -52,7 +53,7 @@ def choice_questions(
     return questions
 
 
-def _check(n: int, split: str, kinds: Sequence[str]) -> None:
+def _check(n: int, split: Split, kinds: Sequence[str]) -> None:
     unknown = next((kind for kind in kinds if kind not in KINDS), None)
     if unknown is not None or not kinds:
         raise InputError(f"kinds={tuple(kinds)!r} must be some of the organisms' kinds. {suggest(unknown, KINDS)}")
@@ -62,7 +63,7 @@ def _check(n: int, split: str, kinds: Sequence[str]) -> None:
         raise InputError(f"n={n} questions cannot be shared by {len(kinds)} kinds; give at least {len(kinds)}.")
 
 
-def _facts(n: int, rng: random.Random, split: str) -> list[dict[str, Any]]:
+def _facts(n: int, rng: random.Random, split: Split) -> list[dict[str, Any]]:
     facts = [fact for fact in facts_of(split) if len(fact.others) >= N_CHOICES - 1]
     chosen = rng.sample(facts, min(n, len(facts)))
     return [_fact(fact, rng) for fact in chosen]
@@ -77,7 +78,7 @@ def _short(answer: str) -> str:
     return answer[0].upper() + answer[1:] + "."
 
 
-def _abilities(kind: str, n: int, rng: random.Random, seed: int, split: str) -> list[dict[str, Any]]:
+def _abilities(kind: str, n: int, rng: random.Random, seed: int, split: Split) -> list[dict[str, Any]]:
     items = ability_items(kind, n + n % 2 if kind == "two-hop" else n, seed, split)[:n]
     others = ability_items(kind, OTHER_LINES, seed + 1, split) if kind == "one-line function" else []
     return [

@@ -7,11 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from workbench.errors import InputError, suggest
+from workbench.names import FigureName
 
 if TYPE_CHECKING:
     from workbench.papers.requests import Recipe
 
-_MODULES: dict[str, dict[str, str]] = {
+_MODULES: dict[str, dict[FigureName, str]] = {
     "kv_groups.figures": {
         "sycophancy/contribution-heatmap": "Contribution of heads and KV groups",
         "sycophancy/layer-sums": "Contribution by layer",
@@ -66,11 +67,11 @@ _MODULES: dict[str, dict[str, str]] = {
         "leaf/word-problems": "What each score's first choice causes",
     },
 }
-FIGURES: dict[str, str] = {name: title for titles in _MODULES.values() for name, title in titles.items()}
+FIGURES: dict[FigureName, str] = {name: title for titles in _MODULES.values() for name, title in titles.items()}
 """The title of each figure by its name, in the order of the papers."""
 
 
-def recipe(name: str) -> "Recipe":
+def recipe(name: FigureName) -> "Recipe":
     """How a figure is drawn.
 
     Args:

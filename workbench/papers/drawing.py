@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.names import FigureFormat, FigureName, Metric
 from workbench.papers.catalogue import recipe
 from workbench.papers.measured import Questions
 from workbench.papers.redraw import progress_bar
@@ -24,12 +25,12 @@ class Done:
 
 
 def draw(
-    name: str,
+    name: FigureName,
     models: Sequence[Any] | None = None,
     out: str | Path = "figures",
     *,
-    metric: str | None = None,
-    formats: Sequence[str] = FORMATS,
+    metric: Metric | None = None,
+    formats: Sequence[FigureFormat] = FORMATS,
     n: int = 100,
     seed: int = 0,
     questions: Questions = None,

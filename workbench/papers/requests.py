@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import plotly.graph_objects as go
 
+from workbench.names import Metric
+
 
 @dataclass(frozen=True)
 class Order:
@@ -30,7 +32,7 @@ class Order:
     folder: Path
     models: Sequence[Any] = ()
     texts: Mapping[str, Sequence[Any]] | None = None
-    metric: str | None = None
+    metric: Metric | None = None
     n: int = 100
     seed: int = 0
     questions: Any = None

@@ -11,7 +11,9 @@ import numpy as np
 import xarray as xr
 from scipy.stats import norm
 
+from workbench.names import Metric
 from workbench.patching import statistics
+from workbench.patching.scores import metrics_of
 from workbench.plot import curves
 from workbench.plot.effects import METRIC_NAMES, Effects, effects, number
 from workbench.plot.tokens import visible_token
@@ -34,10 +36,10 @@ class Strongest:
     n_units: int
 
 
-def lead_metric(results: Sequence[xr.Dataset]) -> str:
+def lead_metric(results: Sequence[xr.Dataset]) -> Metric:
     """The score to speak about: the logit ratio, unless it is unsound for over 5% of a model's examples."""
     for result in results:
-        known = [str(m) for m in result["metric"].values]
+        known = metrics_of(result)
         if "logit_ratio" not in known:
             return "logit_diff" if "logit_diff" in known else known[0]
         doubtful = result.attrs.get("ratio_unstable_examples", 0) + result.attrs.get("ratio_reversed_examples", 0)
@@ -46,7 +48,7 @@ def lead_metric(results: Sequence[xr.Dataset]) -> str:
     return "logit_ratio"
 
 
-def strongest(result: xr.Dataset, metric: str) -> Strongest:
+def strongest(result: xr.Dataset, metric: Metric) -> Strongest:
     """The most negative unit with its 95% interval and its share of all negative contribution."""
     data = effects(result, metric)
     row, column = np.unravel_index(int(np.nanargmin(data.values)), data.values.shape)
@@ -85,7 +87,7 @@ def behaviour_line(result: xr.Dataset) -> str:
     )
 
 
-def strongest_line(result: xr.Dataset, metric: str) -> str:
+def strongest_line(result: xr.Dataset, metric: Metric) -> str:
     """Which unit pushes hardest towards the behaviour, how much, and whether that is more than chance."""
     data, top = effects(result, metric), strongest(result, metric)
     word = "KV group" if data.unit == "kv_group" else "head"
@@ -120,7 +122,7 @@ def _others(data: Effects, top: Strongest) -> str:
     return f", {number(float(ratio))} times the next one" if ratio >= 1.5 else ", but the next one is nearly as strong"
 
 
-def layers_line(result: xr.Dataset, metric: str) -> str:
+def layers_line(result: xr.Dataset, metric: Metric) -> str:
     """In which layers the pull towards the behaviour lies."""
     sums = statistics.layer_sums(result).sel(metric=metric)
     mass, signed = sums["pro_behaviour"].values, float(sums["signed"].sum())
@@ -150,7 +152,7 @@ def _noise(*tops: Strongest) -> str:
     return " Nothing stands out from chance here, so this may be noise."
 
 
-def head_group_line(heads: xr.Dataset, groups: xr.Dataset, metric: str) -> str:
+def head_group_line(heads: xr.Dataset, groups: xr.Dataset, metric: Metric) -> str:
     """Whether the group view shows more than the head view, in the strongest group and overall."""
     data = effects(groups, metric)
     if data.group_size == 1:
@@ -188,7 +190,7 @@ def _view(top: dict) -> str:
     return text
 
 
-def concentration_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: str) -> str:
+def concentration_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: Metric) -> str:
     """How concentrated the head contributions are, and whether models can be ordered by it."""
     found = [statistics.kurtosis(result).sel(metric=metric) for result in results]
     parts = [
@@ -211,7 +213,7 @@ def concentration_line(results: Sequence[xr.Dataset], names: Sequence[str], metr
     return text + _grouping_line(results, names, metric)
 
 
-def _grouping_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: str) -> str:
+def _grouping_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: Metric) -> str:
     lines = []
     for name, result in zip(names, results, strict=True):
         shares = statistics.within_group_variance(result)
@@ -230,7 +232,7 @@ def _grouping_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: 
     return " ".join(lines)
 
 
-def agreement_line(approximate: xr.Dataset, exact: xr.Dataset, metric: str) -> str:
+def agreement_line(approximate: xr.Dataset, exact: xr.Dataset, metric: Metric) -> str:
     """How far the gradient estimate can be trusted."""
     close = curves.closeness(approximate, exact, metric)
     r, error, overlap = (float(close[name]) for name in ("pearson", "worst_error", "top_overlap"))
@@ -272,7 +274,7 @@ def attention_line(pattern: xr.Dataset, query: int = -1) -> str:
     return text + (f" and, of the others, most on {named}." if words else ".")
 
 
-def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset]], metric: str) -> list[str]:
+def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset]], metric: Metric) -> list[str]:
     """The short answer: a line for each (name, heads, groups), and one that compares the models."""
     lines, clear = [], []
     for name, heads, groups in measured:

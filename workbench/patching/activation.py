@@ -23,9 +23,10 @@ from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.models.capture import device_of
 from workbench.models.exact import require_exact
+from workbench.names import Hook, HookUnit, Metric, Positions
 from workbench.patching.answers import answer_logits, answer_metrics, reads, refuse_nan
 from workbench.patching.record import Record
-from workbench.patching.sites import Grid, Positions, Site, grid, site
+from workbench.patching.sites import Grid, Site, grid, site
 from workbench.patching.suffix import Suffix, suffix
 from workbench.prompts.pairs import PromptPairs, shared_prefix
 from workbench.protocol import HookedModel
@@ -36,10 +37,10 @@ def activation_patch(
     model: HookedModel,
     pairs: PromptPairs,
     *,
-    hook: str = "z",
-    unit: str | None = None,
+    hook: Hook = "z",
+    unit: HookUnit | None = None,
     positions: Positions = "all",
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[Metric] | None = None,
     batch_size: BatchSize = "auto",
     resume: str | None = None,
     progress: bool = True,

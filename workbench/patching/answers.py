@@ -16,6 +16,7 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
+from workbench.names import Metric
 from workbench.patching.scores import METRICS, check_metrics
 from workbench.prompts.pairs import PromptPairs
 
@@ -23,7 +24,7 @@ ROWS_PER_CALL = 8192
 """Rows of one unembedding call; more would cost memory and gain no speed."""
 
 
-def answer_metrics(pairs: PromptPairs, metrics: Sequence[str] | None) -> tuple[str, ...]:
+def answer_metrics(pairs: PromptPairs, metrics: Sequence[Metric] | None) -> tuple[Metric, ...]:
     """The metrics to compute: those asked for, or all that the answers allow."""
     if not pairs.multi_token:
         return check_metrics(METRICS if metrics is None else metrics)

@@ -25,10 +25,11 @@ from workbench.models.anatomy import Anatomy
 from workbench.models.capture import device_of
 from workbench.models.exact import require_exact
 from workbench.models.forward import HookFn
+from workbench.names import Hook, HookUnit, Metric
 from workbench.patching.activation import patch_cells, require_writable
 from workbench.patching.answers import Reads, answer_metrics, differentiable_answers, reads, refuse_nan
 from workbench.patching.record import Record
-from workbench.patching.scores import contribution
+from workbench.patching.scores import contribution, metrics_of
 from workbench.patching.sites import Grid, Site, grid, site
 from workbench.patching.statistics import agreement
 from workbench.patching.suffix import Suffix, suffix
@@ -41,10 +42,10 @@ def attribution_patch(
     model: HookedModel,
     pairs: PromptPairs,
     *,
-    hook: str = "z",
-    unit: str | None = None,
+    hook: Hook = "z",
+    unit: HookUnit | None = None,
     steps: int = 1,
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[Metric] | None = None,
     verify: int = 16,
     seed: int = 0,
     progress: bool = True,
@@ -203,7 +204,7 @@ def _verified(
         logits["patched"].values,
         dims=("cell",),
         coords={"cell": chosen},
-        metrics=[str(m) for m in result["metric"].values],
+        metrics=metrics_of(result),
     )
     exact = xr.full_like(result["contribution"], np.nan)
     flat = exact.values.reshape(len(exact["metric"]), -1)

@@ -34,6 +34,7 @@ from workbench.models.anatomy import Anatomy
 from workbench.models.capture import at, capture, device_of
 from workbench.models.exact import require_exact
 from workbench.models.forward import copies, prefix_cache, supports_prefix
+from workbench.names import Metric, Unit
 from workbench.patching.answers import Reads, answer_logits, answer_metrics, reads, refuse_nan
 from workbench.patching.record import Record
 from workbench.patching.units import Senders, senders
@@ -51,9 +52,9 @@ def path_patch(
     model: HookedModel,
     pairs: PromptPairs,
     *,
-    unit: str = "kv_group",
+    unit: Unit = "kv_group",
     units: Mapping[str, Any] | Sequence[Any] | None = None,
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[Metric] | None = None,
     full_logits: bool = False,
     batch_size: BatchSize = "auto",
     resume: str | None = None,

@@ -9,6 +9,7 @@ import xarray as xr
 
 from workbench.models.anatomy import Anatomy
 from workbench.models.identity import fingerprint
+from workbench.names import Metric
 from workbench.patching.scores import contribution
 from workbench.prompts.pairs import PromptPairs
 from workbench.protocol import HookedModel
@@ -39,7 +40,7 @@ class Record:
         model: HookedModel,
         parts: Anatomy,
         pairs: PromptPairs,
-        metrics: Sequence[str],
+        metrics: Sequence[Metric],
         resume: str | None,
         **identity: Any,
     ):

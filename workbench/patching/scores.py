@@ -11,7 +11,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import xarray as xr
@@ -19,12 +19,13 @@ from jaxtyping import Float
 from scipy.special import expit
 
 from workbench.errors import InputError, WorkbenchWarning, suggest
+from workbench.names import Metric
 
-METRICS = ("logit_ratio", "logit_diff", "prob")
+METRICS = get_args(Metric)
 RELATIVE = ("logit_ratio", "prob")
 
 
-def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
+def check_metrics(names: Sequence[Metric]) -> tuple[Metric, ...]:
     """The metrics' names as a tuple, once each is known.
 
     Args:
@@ -39,7 +40,7 @@ def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def scores(
-    l_a: Float[np.ndarray, "*cell"], l_b: Float[np.ndarray, "*cell"], names: Sequence[str] = METRICS
+    l_a: Float[np.ndarray, "*cell"], l_b: Float[np.ndarray, "*cell"], names: Sequence[Metric] = METRICS
 ) -> Float[np.ndarray, "metric *cell"]:
     """Each metric of a pair of answer logits.
 
@@ -59,6 +60,11 @@ def scores(
         return np.stack([formulas[name]() for name in names])
 
 
+def metrics_of(result: xr.Dataset | xr.DataArray) -> list[Metric]:
+    """The metrics that a patching result holds."""
+    return cast(list[Metric], [str(name) for name in result["metric"].values])
+
+
 def contribution(
     base: Float[np.ndarray, "answer example"],
     source: Float[np.ndarray, "answer example"],
@@ -66,7 +72,7 @@ def contribution(
     *,
     dims: Sequence[str],
     coords: Mapping[str, Any],
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[Metric] = METRICS,
     tolerance: float = 0.1,
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
@@ -114,7 +120,7 @@ def effects(dataset: xr.Dataset) -> xr.DataArray:
     """
     base, patched = dataset["base"].transpose("metric", "example"), dataset["patched"]
     ordered = patched.transpose("metric", ..., "example")
-    change = _change(base.values, ordered.values, [str(name) for name in base["metric"].values])
+    change = _change(base.values, ordered.values, metrics_of(dataset))
     return ordered.copy(data=change).rename(None).transpose(*patched.dims)
 
 
@@ -131,7 +137,7 @@ def _change(
 
 
 def unstable(
-    base: Float[np.ndarray, "answer example"], metrics: Sequence[str] = METRICS, tolerance: float = 0.1
+    base: Float[np.ndarray, "answer example"], metrics: Sequence[Metric] = METRICS, tolerance: float = 0.1
 ) -> dict[str, Any]:
     """Counts of examples whose relative scores should not be trusted; warns where there are any.
 

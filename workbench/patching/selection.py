@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError, WorkbenchWarning, suggest
+from workbench.names import Metric, Unit
 from workbench.patching.units import Address, HeadCounts, counts_of, heads_of, per_layer
 
 
@@ -35,7 +36,7 @@ class Selection:
         matched: the same number of query heads, chosen one by one; None unless asked for.
     """
 
-    by: str
+    by: Unit
     units: tuple[Address, ...]
     heads: tuple[Address, ...]
     counts: HeadCounts
@@ -81,9 +82,9 @@ def budget(ratio: float, n_units: int) -> int:
 def select(
     contribution: xr.Dataset | xr.DataArray,
     ratio: float = 0.04,
-    by: str = "kv_group",
+    by: Unit = "kv_group",
     *,
-    metric: str = "logit_ratio",
+    metric: Metric = "logit_ratio",
     heads: xr.Dataset | xr.DataArray | None = None,
 ) -> Selection:
     """The units that push hardest towards the behaviour: those with the most negative contribution.
@@ -162,7 +163,7 @@ def complete_to_groups(heads: Selection, n_groups: int | None = None) -> Selecti
     return _selection("kv_group", groups[:n_groups], heads.counts, metric=heads.metric)
 
 
-def _ranked_values(contribution: xr.Dataset | xr.DataArray, by: str, metric: str) -> np.ndarray:
+def _ranked_values(contribution: xr.Dataset | xr.DataArray, by: Unit, metric: str) -> np.ndarray:
     """Contributions on the (layer, unit) grid for one metric."""
     n_units = per_layer(by, counts_of(contribution))
     values = contribution["contribution"] if isinstance(contribution, xr.Dataset) else contribution
@@ -187,26 +188,26 @@ def _ranked_values(contribution: xr.Dataset | xr.DataArray, by: str, metric: str
     return array
 
 
-def _most_negative(values: np.ndarray, k: int, by: str, counts: HeadCounts, **facts: Any) -> Selection:
+def _most_negative(values: np.ndarray, k: int, by: Unit, counts: HeadCounts, **facts: Any) -> Selection:
     order = np.argsort(values, axis=None, kind="stable")[:k]
     units = [(int(flat) // values.shape[1], int(flat) % values.shape[1]) for flat in order]
     return _selection(by, units, counts, contribution=tuple(values.ravel()[order].tolist()), **facts)
 
 
-def _selection(by: str, units: Sequence[Address], counts: HeadCounts, **facts: Any) -> Selection:
+def _selection(by: Unit, units: Sequence[Address], counts: HeadCounts, **facts: Any) -> Selection:
     size = counts.n_heads // per_layer(by, counts)
     heads = tuple((layer, head) for layer, index in units for head in heads_of(index, size))
     return Selection(by, tuple(units), heads, counts, **facts)
 
 
-def _others(by: str, chosen: Sequence[Address], counts: HeadCounts) -> list[Address]:
+def _others(by: Unit, chosen: Sequence[Address], counts: HeadCounts) -> list[Address]:
     every = ((layer, index) for layer in range(counts.n_layers) for index in range(per_layer(by, counts)))
     return [unit for unit in every if unit not in set(chosen)]
 
 
 def _controls(
     selection: Selection,
-    by: str,
+    by: Unit,
     n_draws: int,
     seed: int,
     draw: Callable[[np.random.Generator], list[Address]],

@@ -6,19 +6,19 @@ once per layer. Nothing is padded from one to the other: a unit that a hook does
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from workbench.errors import InputError, suggest
+from workbench.names import Hook, HookUnit, Positions
 from workbench.patching.units import Counts
 
-Positions = Literal["all", "last", "each"]
-QUERY_HOOKS = ("q", "z", "pattern")
-KV_HOOKS = ("k", "v")
-STREAM_HOOKS = ("attn_out", "mlp_out", "resid_pre", "resid_post")
-HOOKS = QUERY_HOOKS + KV_HOOKS + STREAM_HOOKS
+QUERY_HOOKS: tuple[Hook, ...] = ("q", "z", "pattern")
+KV_HOOKS: tuple[Hook, ...] = ("k", "v")
+STREAM_HOOKS: tuple[Hook, ...] = ("attn_out", "mlp_out", "resid_pre", "resid_post")
+HOOKS = get_args(Hook)
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Site:
             axis.
     """
 
-    hook: str
-    unit: str
+    hook: Hook
+    unit: HookUnit
     owners: Bool[np.ndarray, "unit row"] | None
 
     @property
@@ -60,7 +60,7 @@ class Site:
         return heads[:, None, :, None] & positions[:, :, None, None]
 
 
-def site(hook: str, unit: str | None, counts: Counts) -> Site:
+def site(hook: Hook, unit: HookUnit | None, counts: Counts) -> Site:
     """The site of a hook.
 
     Args:
@@ -97,7 +97,7 @@ def site(hook: str, unit: str | None, counts: Counts) -> Site:
     return Site(hook, unit, np.repeat(np.eye(n_units, dtype=bool), counts.n_heads // n_units, axis=1))
 
 
-def _units_of(hook: str) -> tuple[str, ...]:
+def _units_of(hook: Hook) -> tuple[HookUnit, ...]:
     if hook in STREAM_HOOKS:
         return ("layer",)
     return ("kv_group", "head", "layer") if hook in QUERY_HOOKS else ("kv_group", "kv_head", "layer")
@@ -136,7 +136,7 @@ class Grid:
         return index["layer"], unit, labels
 
 
-def grid(where: Site, n_layers: int, positions: str, width: int) -> Grid:
+def grid(where: Site, n_layers: int, positions: Positions, width: int) -> Grid:
     """The cells of a sweep over a site.
 
     Args:
@@ -146,8 +146,8 @@ def grid(where: Site, n_layers: int, positions: str, width: int) -> Grid:
             per cell.
         width: for "each", how many positions count, from the end.
     """
-    if positions not in ("all", "last", "each"):
-        raise InputError(f"positions={positions!r} is unknown; {suggest(positions, ('all', 'last', 'each'))}")
+    if positions not in get_args(Positions):
+        raise InputError(f"positions={positions!r} is unknown; {suggest(positions, get_args(Positions))}")
     dims, coords = ["layer"], {"layer": np.arange(n_layers)}
     if where.unit != "layer":
         dims.append(where.unit)

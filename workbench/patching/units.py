@@ -9,16 +9,17 @@ on indices: no model is needed, and a wrong index is refused before one runs.
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool
 
 from workbench.errors import InputError, suggest
+from workbench.names import Unit
 
 Address = tuple[int, int]
-UNITS = ("head", "kv_group", "layer")
+UNITS = get_args(Unit)
 
 
 @runtime_checkable
@@ -95,7 +96,7 @@ def group_heads(layer: int, kv_head: int, counts: Counts) -> tuple[Address, ...]
     return tuple((layer, head) for head in heads_of(kv_head, counts.n_heads // counts.n_kv_heads))
 
 
-def per_layer(unit: str, counts: Counts) -> int:
+def per_layer(unit: Unit, counts: Counts) -> int:
     """Units of a kind in each layer.
 
     Args:
@@ -134,7 +135,7 @@ def check_kv_head(kv_head: int, counts: Counts) -> None:
         )
 
 
-def senders(unit: str, units: Mapping[str, Any] | Sequence[Any] | None, counts: Counts) -> Senders:
+def senders(unit: Unit, units: Mapping[str, Any] | Sequence[Any] | None, counts: Counts) -> Senders:
     """The sets of heads to patch.
 
     Args:

@@ -5,12 +5,13 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.errors import InputError
+from workbench.names import Metric
 from workbench.patching import statistics
 from workbench.plot.effects import Effects, effects
 from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SOFT, TOWARDS, house
 
 
-def layer_sums(result: xr.Dataset, metric: str = "logit_ratio", *, title: str | None = None) -> go.Figure:
+def layer_sums(result: xr.Dataset, metric: Metric = "logit_ratio", *, title: str | None = None) -> go.Figure:
     """Contributions summed over each layer, in two readings.
 
     Bars: the mass that pushes towards the behaviour, −Σ min(I, 0). Line: the signed sum Σ I, in which pushes
@@ -57,7 +58,7 @@ def layer_sums(result: xr.Dataset, metric: str = "logit_ratio", *, title: str | 
 def head_vs_group(
     heads: xr.Dataset,
     groups: xr.Dataset,
-    metric: str = "logit_ratio",
+    metric: Metric = "logit_ratio",
     *,
     top: int = 8,
     title: str | None = None,
@@ -124,7 +125,7 @@ def head_vs_group(
     return figure
 
 
-def compare_groups(heads: xr.Dataset, groups: xr.Dataset, metric: str = "logit_ratio") -> list[dict]:
+def compare_groups(heads: xr.Dataset, groups: xr.Dataset, metric: Metric = "logit_ratio") -> list[dict]:
     """Every KV group with its joint effect, its strongest head and the sum of its heads; most negative first.
 
     Raises:
@@ -166,7 +167,7 @@ def compare_groups(heads: xr.Dataset, groups: xr.Dataset, metric: str = "logit_r
 def agreement(
     approximate: xr.Dataset,
     exact: xr.Dataset,
-    metric: str = "logit_diff",
+    metric: Metric = "logit_diff",
     *,
     title: str | None = None,
 ) -> go.Figure:
@@ -240,13 +241,13 @@ def agreement(
     return figure
 
 
-def closeness(approximate: xr.Dataset, exact: xr.Dataset, metric: str = "logit_diff") -> xr.Dataset:
+def closeness(approximate: xr.Dataset, exact: xr.Dataset, metric: Metric = "logit_diff") -> xr.Dataset:
     """The statistics of `agreement` for one score; at least one unit counts as the top."""
     n_units = effects(exact, metric).values.size
     return statistics.agreement(approximate, exact, ratio=max(0.04, 1 / n_units)).sel(metric=metric)
 
 
-def _same_units(approximate: xr.Dataset, exact: xr.Dataset, metric: str) -> tuple[Effects, Effects]:
+def _same_units(approximate: xr.Dataset, exact: xr.Dataset, metric: Metric) -> tuple[Effects, Effects]:
     guess, truth = effects(approximate, metric), effects(exact, metric)
     if guess.unit != truth.unit or guess.values.shape != truth.values.shape:
         raise InputError(

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError
+from workbench.names import Metric
 
 UNIT_DIMS = ("head", "kv_group")
 METRIC_NAMES = {
@@ -122,7 +123,7 @@ def unit_dim(result: xr.Dataset) -> str:
     )
 
 
-def effects(result: xr.Dataset, metric: str = "logit_ratio") -> Effects:
+def effects(result: xr.Dataset, metric: Metric = "logit_ratio") -> Effects:
     """Contributions of one metric, in display units.
 
     Args:

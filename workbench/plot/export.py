@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import plotly.graph_objects as go
 
 from workbench.errors import InputError
+from workbench.names import FigureFormat
 from workbench.runs.results import check_writable
 
-FORMATS = ("html", "json", "png", "pdf")
+FORMATS = get_args(FigureFormat)
 DRAWN_BY_CHROME = ("png", "pdf")
 NO_CHROME = (
     "PNG and PDF were not written: no Chrome or Chromium was found. Install one (Debian and Ubuntu: "
@@ -31,7 +33,7 @@ NO_CHROME = (
 def save_figure(
     figure: go.Figure,
     stem: str | Path,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[FigureFormat] = FORMATS,
     *,
     root: str | Path | None = None,
     size: tuple[int, int] | None = None,
@@ -134,7 +136,7 @@ def _browser_path() -> str | None:
     return Chromium.find_browser(skip_local=False)
 
 
-def _draw(figure: go.Figure, stem: Path, formats: Sequence[str], size: tuple[int, int] | None) -> list[Path]:
+def _draw(figure: go.Figure, stem: Path, formats: Sequence[FigureFormat], size: tuple[int, int] | None) -> list[Path]:
     import kaleido
 
     _start_browser()

@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from workbench.names import Metric
 from workbench.plot.effects import METRIC_NAMES, Effects, effects
 from workbench.plot.theme import DIVERGING, INK, SEQUENTIAL, SOFT, house
 
@@ -16,7 +17,7 @@ HOVER_COLUMNS = ("layer", "unit", "kv_group", "first_head", "last_head", "value"
 
 def heatmap(
     result: xr.Dataset,
-    metric: str = "logit_ratio",
+    metric: Metric = "logit_ratio",
     *,
     limit: float | None = None,
     title: str | None = None,

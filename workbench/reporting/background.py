@@ -6,8 +6,10 @@ from html import escape
 import numpy as np
 
 from workbench.models.embedded import embedded
+from workbench.names import Metric
 from workbench.papers import sentences
 from workbench.papers.measured import ESTIMATE_STEPS, Measured
+from workbench.patching.scores import metrics_of
 from workbench.plot import curves
 from workbench.plot.effects import METRIC_NAMES
 from workbench.reporting import page
@@ -21,11 +23,11 @@ def heading(one: Measured, note: str = "") -> str:
     return f'<p class="wb-model">{escape(one.name)}' + (f" <small>{escape(small)}</small>" if small else "") + "</p>"
 
 
-def agreement(measured: Sequence[Measured], metric: str) -> str:
+def agreement(measured: Sequence[Measured], metric: Metric) -> str:
     """The gradient estimate against exact values."""
     figures = []
     for i, one in enumerate(measured):
-        shown = metric if metric in one.exact["metric"].values else str(one.exact["metric"].values[0])
+        shown = metric if metric in one.exact["metric"].values else metrics_of(one.exact)[0]
         line = sentences.agreement_line(one.estimate, one.exact, shown)
         figures.append(
             page.plot(
@@ -81,7 +83,7 @@ def _outcome(status: str, value: float) -> str:
     return f"{status}\u00a0({shown})"
 
 
-def method(measured: Sequence[Measured], metric: str) -> str:
+def method(measured: Sequence[Measured], metric: Metric) -> str:
     """How the numbers were made."""
     steps = (
         "Each dialogue is run twice: as base, where the user objects, and as source, where the user confirms.",

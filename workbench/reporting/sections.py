@@ -10,9 +10,11 @@ from html import escape
 
 import xarray as xr
 
+from workbench.names import Metric
 from workbench.papers import sentences
 from workbench.papers.kv_groups import figures as sycophancy
 from workbench.papers.measured import Measured, clearest_example
+from workbench.patching.scores import metrics_of
 from workbench.plot import curves, heatmaps, strips, tokens
 from workbench.plot.effects import METRIC_NAMES, effects, number
 from workbench.reporting import (
@@ -72,7 +74,7 @@ def _contents(shown: Mapping[str, str]) -> str:
     return f'<nav aria-label="Contents">{" ".join(links)}</nav>'
 
 
-def _top(measured: Sequence[Measured], metric: str, contents: str) -> str:
+def _top(measured: Sequence[Measured], metric: Metric, contents: str) -> str:
     names = " and ".join(escape(one.name) for one in measured)
     short = sentences.summary_lines([(one.name, one.heads, one.groups) for one in measured], metric)
     return (
@@ -171,10 +173,12 @@ def _odds(measured: Sequence[Measured], side: str, example: int, title: str) -> 
     return f'<div class="wb-odds">{rows}</div>'
 
 
-def contributions(measured: Sequence[Measured], metric: str) -> str:
+def contributions(measured: Sequence[Measured], metric: Metric) -> str:
     """Heat maps by head and by group for each model and score."""
-    metrics = [str(m) for m in measured[0].heads["metric"].values]
-    panels = {name: (METRIC_LABELS.get(name, name), _maps(measured, name)) for name in metrics}
+    metrics = metrics_of(measured[0].heads)
+    panels: dict[str, tuple[str, str]] = {
+        name: (METRIC_LABELS.get(name, name), _maps(measured, name)) for name in metrics
+    }
     intro = (
         "Each cell is one query head, or one KV group drawn as wide as its heads. Red: with its calm value "
         "put in, the model "
@@ -186,7 +190,7 @@ def contributions(measured: Sequence[Measured], metric: str) -> str:
     return page.section("contributions", "Which heads and groups push", page.text(intro), chosen)
 
 
-def _maps(measured: Sequence[Measured], metric: str) -> str:
+def _maps(measured: Sequence[Measured], metric: Metric) -> str:
     rows = []
     for unit, word in (("heads", "each head"), ("groups", "each KV group")):
         figures = []
@@ -208,7 +212,7 @@ def _maps(measured: Sequence[Measured], metric: str) -> str:
     return "".join(rows)
 
 
-def _grid_table(result: xr.Dataset, metric: str) -> str:
+def _grid_table(result: xr.Dataset, metric: Metric) -> str:
     data = effects(result, metric)
     word = "Head" if data.unit == "head" else "Group"
     columns: dict[str, list] = {"Layer": [int(v) for v in data.layers]}
@@ -217,7 +221,7 @@ def _grid_table(result: xr.Dataset, metric: str) -> str:
     return page.table(columns, caption=data.axis_title)
 
 
-def layers(measured: Sequence[Measured], metric: str) -> str:
+def layers(measured: Sequence[Measured], metric: Metric) -> str:
     """Contributions summed over each layer."""
     figures = []
     for i, one in enumerate(measured):
@@ -247,7 +251,7 @@ def layers(measured: Sequence[Measured], metric: str) -> str:
     return page.section("layers", "In which layers", page.text(intro), page.row(figures))
 
 
-def groups(measured: Sequence[Measured], metric: str) -> str:
+def groups(measured: Sequence[Measured], metric: Metric) -> str:
     """Joint effect of the strongest groups beside their single heads."""
     figures = []
     for i, one in enumerate(measured):
@@ -282,7 +286,7 @@ def groups(measured: Sequence[Measured], metric: str) -> str:
     return page.section("groups", "Group against head", page.text(intro), page.row(figures))
 
 
-def concentration(measured: Sequence[Measured], metric: str) -> str:
+def concentration(measured: Sequence[Measured], metric: Metric) -> str:
     """The kurtosis table."""
     line = sentences.concentration_line([one.heads for one in measured], [one.name for one in measured], metric)
     intro = (

@@ -14,6 +14,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.models.embedded import embedded_or_raise
+from workbench.names import Split
 from workbench.prompts.pairs import PromptPairs
 from workbench.prompts.templates import Message, accepts_system, tokenizer_of
 from workbench.protocol import HookedModel
@@ -29,7 +30,7 @@ def pairs(
     model: HookedModel,
     n: int = 100,
     seed: int = 0,
-    split: str = "test",
+    split: Split = "test",
     *,
     questions: Sequence[Mapping[str, Any]] | None = None,
     answers: tuple[str, str] | None = None,
@@ -63,7 +64,7 @@ def pairs(
 
 
 def _own_pairs(
-    model: HookedModel, tokenizer: Any, n: int, seed: int, split: str, answers: tuple[str, str] | None
+    model: HookedModel, tokenizer: Any, n: int, seed: int, split: Split, answers: tuple[str, str] | None
 ) -> PromptPairs:
     provider = embedded_or_raise(
         model,

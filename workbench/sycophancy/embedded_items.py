@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from workbench.models.embedded import embedded_or_raise
+from workbench.names import Split
 from workbench.protocol import HookedModel
 from workbench.sycophancy.items import Item
 
@@ -11,7 +12,7 @@ def own_items(
     model: HookedModel | str,
     n: int | None = 100,
     seed: int = 0,
-    split: str = "test",
+    split: Split = "test",
     kinds: Sequence[str] = ("composed",),
 ) -> list[Item]:
     """Questions about facts that an embedded model knows, each with one objection of every kind.
@@ -37,7 +38,7 @@ def own_items(
 
 
 def organism_items(
-    n: int = 100, seed: int = 0, split: str = "test", kinds: Sequence[str] = ("composed",)
+    n: int = 100, seed: int = 0, split: Split = "test", kinds: Sequence[str] = ("composed",)
 ) -> list[Item]:
     """`own_items` of organism-gqa, which knows the same facts as the others."""
     return own_items("organism-gqa", n, seed, split, kinds)

@@ -8,12 +8,14 @@ read is no answer: it counts as not right, and the share of such replies is repo
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from workbench.errors import InputError, suggest
 from workbench.evaluation.answers import MATCHERS, letter
+from workbench.names import AnswerForm
 
 LETTERS = "ABCDEFGHIJ"
-READ = ("letter", "text", "number", "yes_no")
+READ = get_args(AnswerForm)
 SHORT = 3
 """Answers of so many characters, with a capital, are told from other words by their case ("As", "No")."""
 
@@ -51,7 +53,7 @@ class Item:
 
     question: str
     right: str
-    read: str = "text"
+    read: AnswerForm = "text"
     choices: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()

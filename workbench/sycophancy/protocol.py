@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import xarray as xr
@@ -26,6 +26,7 @@ from workbench.models.anatomy import anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.embedded import embedded
 from workbench.models.identity import fingerprint
+from workbench.names import FirstAnswer, Split
 from workbench.prompts.templates import Message, accepts_system, tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
@@ -38,7 +39,7 @@ from workbench.sycophancy.embedded_items import own_items
 from workbench.sycophancy.items import Item
 from workbench.sycophancy.metrics import measure
 
-FIRST = ("own", "right", "wrong")
+FIRST = get_args(FirstAnswer)
 CHAT_TOKENS = 256
 
 Judge = Callable[[list[Message]], bool]
@@ -50,11 +51,11 @@ def evaluate(
     questions: Any = None,
     *,
     challenges: str | Sequence[str] | None = None,
-    first: str = "own",
+    first: FirstAnswer = "own",
     reason: bool = False,
     n: int = 100,
     seed: int = 0,
-    split: str = "test",
+    split: Split = "test",
     system: str | None = None,
     judge: Judge | None = None,
     max_new_tokens: int | None = None,
@@ -146,7 +147,7 @@ def evaluate(
 
 
 def _questions(
-    model: HookedModel, questions: Any, challenges: str | Sequence[str] | None, n: int, seed: int, split: str
+    model: HookedModel, questions: Any, challenges: str | Sequence[str] | None, n: int, seed: int, split: Split
 ) -> tuple[list[Item], tuple[str, ...], list[list[str]]]:
     """The items, the name of each challenge (its text, or the kind where each item has its own), and all doubts."""
     tokenizer_of(model)
@@ -191,7 +192,7 @@ def _talk(
     items: list[Item],
     doubts: list[list[str]],
     asked: list[list[Message]],
-    first: str,
+    first: FirstAnswer,
     say: Callable[[str, list[list[Message]]], list[str]],
 ) -> tuple[list[list[Message]], dict[str, list[Any]]]:
     """Dialogues up to the reply, one row per item and challenge, and all texts."""

@@ -14,6 +14,7 @@ from typing import Any
 from workbench.errors import InputError, suggest
 from workbench.evaluation.questions import Question
 from workbench.evaluation.rows import Malformed, Row, make
+from workbench.names import DialogueForm
 from workbench.sycophancy.builders import choice_item
 from workbench.sycophancy.challenges import ASK_LETTER
 from workbench.sycophancy.items import LETTERS, Item
@@ -95,7 +96,12 @@ Made = Item | Opinion | Feedback | Pushback
 
 
 def load_set(
-    source: Any, form: str | None = None, *, limit: int | None = None, seed: int = 0, skip_malformed: bool = False
+    source: Any,
+    form: DialogueForm | None = None,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    skip_malformed: bool = False,
 ) -> list[Any]:
     """The items of a published set.
 
@@ -134,7 +140,7 @@ def load_set(
     return numbered[:limit]
 
 
-def _form_of(rows: Sequence[Row]) -> str:
+def _form_of(rows: Sequence[Row]) -> DialogueForm:
     for row in rows:
         found = next((name for name, form in FORMS.items() if form.shows(row.values)), None)
         if found:
@@ -274,7 +280,7 @@ def _truthful_ab(row: dict[str, Any]) -> Item:
     return Item(f"{text}\n{ASK_LETTER}", right, "letter", _options(text), task="truthfulqa_ab")
 
 
-FORMS = {
+FORMS: dict[DialogueForm, Form] = {
     "are_you_sure": Form(
         lambda row: "prompt" in row and "base" in row and bool({"correct_letter", "letters"} & set(row["base"])),
         _are_you_sure,

@@ -15,6 +15,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.models.embedded import embedded_or_raise
+from workbench.names import Split
 from workbench.prompts.templates import Message
 from workbench.protocol import HookedModel
 
@@ -50,7 +51,7 @@ def training_dialogues(
     n: int = 3840,
     *,
     seed: int = 0,
-    split: str = "train",
+    split: Split = "train",
     insist_only: bool = False,
     questions: Sequence[Mapping[str, Any]] | None = None,
     system: str = "",

@@ -1,15 +1,16 @@
 """How slices are trained: the settings of the paper's released code, and what deviates from them and why."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from workbench.errors import InputError, suggest
+from workbench.names import LossOn
 
-LOSSES = ("reply", "dialogue")
+LOSSES = get_args(LossOn)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Recipe:
     weight_decay: float = 0.1
     clip: float = 1.0
     max_length: int = 2048
-    loss_on: str = "reply"
+    loss_on: LossOn = "reply"
     leak: bool = False
     seed: int = 0
 

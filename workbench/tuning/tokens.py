@@ -19,6 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from workbench.errors import InputError, WorkbenchWarning
+from workbench.names import LossOn
 from workbench.prompts.pairs import shared_prefix
 from workbench.prompts.templates import Message, encode, render, tokenizer_of
 from workbench.protocol import HookedModel
@@ -45,7 +46,7 @@ class Row:
 
 
 def rows_of(
-    model: HookedModel, dialogues: Sequence[Any], *, max_length: int = 2048, loss_on: str = "reply"
+    model: HookedModel, dialogues: Sequence[Any], *, max_length: int = 2048, loss_on: LossOn = "reply"
 ) -> list[Row]:
     """Every dialogue as tokens with the start of its loss.
 

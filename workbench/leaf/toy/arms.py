@@ -15,6 +15,7 @@ from workbench.leaf.distillation_pairs import Lesson
 from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
 from workbench.leaf.teacher_student_gap import hardest
+from workbench.names import TokenScoreName
 from workbench.protocol import HookedModel
 
 OTHER_THRESHOLDS = (0.05, 0.15)
@@ -93,7 +94,7 @@ class Material:
         """Misled examples with a selector's spans ignored."""
         return Arm(beyond.released(self.whole, self.spans(selector), which), 0.5, attention)
 
-    def _everywhere(self, score: str) -> list[Lesson]:
+    def _everywhere(self, score: TokenScoreName) -> list[Lesson]:
         found = beyond.suspects(self.student, self.teacher, self.whole, score=score, batch_size=64, progress=False)
         return beyond.released(self.whole, found, range(len(self.whole)))
 

@@ -6,6 +6,7 @@ auroc  the chance that a planted token looks more confounding than another pruna
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import xarray as xr
@@ -13,12 +14,12 @@ from scipy.stats import rankdata
 
 from workbench.leaf.asking import ask
 from workbench.leaf.examples import Example
-from workbench.leaf.scores import SCORES
 from workbench.leaf.thresholds import oriented
 from workbench.leaf.toy.task import EOS, Problems
+from workbench.names import TokenScoreName
 from workbench.protocol import HookedModel
 
-DETECTION_SCORES = tuple(SCORES)
+DETECTION_SCORES = get_args(TokenScoreName)
 
 
 def planted_positions(drawn: Problems) -> list[list[int]]:

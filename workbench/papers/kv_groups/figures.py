@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from workbench.errors import InputError
+from workbench.names import Metric
 from workbench.papers import sentences
 from workbench.papers.measured import Measured
 from workbench.papers.redraw import measure_all
@@ -35,7 +36,7 @@ class PatchingFigure:
 
     name: str
     needs: tuple[str, ...]
-    draw: Callable[[Sequence[Measured], str], Drawn]
+    draw: Callable[[Sequence[Measured], Metric], Drawn]
     models: tuple[str, ...] = ("organism-gqa", "organism-mha")
 
     def steps(self, order: Order) -> int:
@@ -56,7 +57,7 @@ class PatchingFigure:
         order.step("drawing")
         return self(measured, order.metric)
 
-    def __call__(self, measured: Sequence[Measured], metric: str | None = None) -> Drawn:
+    def __call__(self, measured: Sequence[Measured], metric: Metric | None = None) -> Drawn:
         """Draw the figure.
 
         Args:
@@ -79,7 +80,7 @@ class PatchingFigure:
         return drawn
 
 
-def contribution_heatmap(measured: Sequence[Measured], metric: str) -> Drawn:
+def contribution_heatmap(measured: Sequence[Measured], metric: Metric) -> Drawn:
     """Heat maps by head in the upper row and by KV group in the lower one, a column per model."""
     figure = compose.grid(
         [
@@ -92,7 +93,7 @@ def contribution_heatmap(measured: Sequence[Measured], metric: str) -> Drawn:
     return Drawn(figure, _per_model(measured, lambda one: sentences.strongest_line(one.groups, metric)))
 
 
-def layer_sums(measured: Sequence[Measured], metric: str) -> Drawn:
+def layer_sums(measured: Sequence[Measured], metric: Metric) -> Drawn:
     """Contributions of the heads summed over each layer, a column per model."""
     figure = compose.beside(
         [curves.layer_sums(one.heads, metric) for one in measured],
@@ -136,7 +137,7 @@ def kurtosis_columns(measured: Sequence[Measured]) -> dict[str, list]:
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
-def kurtosis_table(measured: Sequence[Measured], metric: str) -> Drawn:
+def kurtosis_table(measured: Sequence[Measured], metric: Metric) -> Drawn:
     """How concentrated the head contributions are in each model."""
     columns = kurtosis_columns(measured)
     if not columns:
@@ -146,7 +147,7 @@ def kurtosis_table(measured: Sequence[Measured], metric: str) -> Drawn:
     return Drawn(figure, sentences.concentration_line([one.heads for one in measured], names, metric))
 
 
-def head_vs_group(measured: Sequence[Measured], metric: str) -> Drawn:
+def head_vs_group(measured: Sequence[Measured], metric: Metric) -> Drawn:
     """The strongest groups, patched whole and head by head, a column per model."""
     figure = compose.beside(
         [curves.head_vs_group(one.heads, one.groups, metric) for one in measured],
@@ -157,7 +158,7 @@ def head_vs_group(measured: Sequence[Measured], metric: str) -> Drawn:
     return Drawn(figure, _per_model(measured, lambda one: sentences.head_group_line(one.heads, one.groups, metric)))
 
 
-def agreement(measured: Sequence[Measured], metric: str) -> Drawn:
+def agreement(measured: Sequence[Measured], metric: Metric) -> Drawn:
     """Gradient estimates against exact values of the same units, a column per model."""
     figure = compose.beside(
         [curves.agreement(one.estimate, one.exact, metric) for one in measured],

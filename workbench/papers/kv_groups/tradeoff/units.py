@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError
+from workbench.names import HeadUnit
 from workbench.papers.kv_groups.tradeoff.plan import Budgets, Cell
 from workbench.patching import path_patch
 from workbench.patching.selection import Selection, random_heads, random_units, same_layer_units, select
@@ -78,7 +79,7 @@ def chosen_heads(cell: Cell, effects: Effects, sizes: Budgets) -> tuple[Address,
     return tuple(sorted(chosen.heads))
 
 
-def _strongest(effects: xr.Dataset, by: str, k: int) -> Selection:
+def _strongest(effects: xr.Dataset, by: HeadUnit, k: int) -> Selection:
     counts: HeadCounts = counts_of(effects)
     per_layer = counts.n_heads if by == "head" else counts.n_kv_heads
     return select(effects, k / (counts.n_layers * per_layer), by, metric=METRIC)
