@@ -115,7 +115,7 @@ def test_the_planted_experiment_runs_and_goes_on(tmp_path, capsys, monkeypatch):
     assert main(["leaf", "toy", "--every-arm", "--out", str(tmp_path / "t.nc")]) == 0
     assert asked[0][0] == (tmp_path / "t.nc", ("B", "N"), (1, 2))
     assert [options["size"] for _, options in asked[:2]] == [toy.Size(), toy.SMALL]
-    assert asked[2][1]["size"].arms == tuple(toy.BUILDERS)
+    assert asked[2][1]["size"].arms == tuple(toy.WAYS)
     assert "gradient difference" in capsys.readouterr().out
 
 

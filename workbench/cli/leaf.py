@@ -219,13 +219,13 @@ def toy(
         progress: Show bars.
     """
     from workbench import leaf
-    from workbench.papers.leaf.figures import summary
+    from workbench.papers.leaf.figures import findings
 
     size = leaf.toy.SMALL if small else leaf.toy.Size()
     if every_arm:
-        size = dataclasses.replace(size, arms=tuple(leaf.toy.BUILDERS))
+        size = dataclasses.replace(size, arms=tuple(leaf.toy.WAYS))
     found = leaf.toy.run(out, regimes, seeds, size=size, processes=processes, progress=progress)
-    for line in summary(found):
+    for line in findings(found):
         say(line)
     say(f"The result is {out}")
 

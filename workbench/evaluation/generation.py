@@ -39,6 +39,10 @@ ENDINGS = ("end", "stop", "length", "context")
 """Why a reply ended: at an end token, a stop string, after `max_new_tokens`, where the context was full."""
 
 
+class ContextFull(InputError):
+    """A prompt leaves no room in the model's context for a reply."""
+
+
 @torch.no_grad()
 def generate(
     model: HookedModel,
@@ -130,7 +134,7 @@ class _Limits:
         """Raise for a prompt that leaves no room."""
         longest = max(range(len(sequences)), key=lambda i: len(sequences[i]))
         if self.context is not None and len(sequences[longest]) >= self.context:
-            raise InputError(
+            raise ContextFull(
                 f"Prompt {longest} has {len(sequences[longest])} tokens and fills the model's context of "
                 f"{self.context}; nothing can be said. Give fewer examples, or leave long prompts out."
             )

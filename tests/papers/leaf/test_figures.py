@@ -3,7 +3,7 @@ import pytest
 
 from workbench.leaf import toy
 from workbench.papers.catalogue import recipe
-from workbench.papers.leaf.figures import RECIPES, findings, summary
+from workbench.papers.leaf.figures import RECIPES, findings
 from workbench.papers.requests import Order
 
 
@@ -23,5 +23,5 @@ def test_what_is_said_is_computed_from_the_record():
 
 
 def test_one_student_alone_has_no_intervals():
-    told = summary(toy.measured("development"))
+    told = findings(toy.measured("development"))
     assert told[-1].startswith("Conflicts: KD") and not any(np.isnan(float(w)) for w in told[-1].split() if w == "nan")

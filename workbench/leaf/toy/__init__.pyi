@@ -1,4 +1,4 @@
-from .arms import BUILDERS as BUILDERS
+from .arms import WAYS as WAYS
 from .detection import detected as detected
 from .detection import planted_positions as planted_positions
 from .experiment import SMALL as SMALL

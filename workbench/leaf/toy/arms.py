@@ -1,6 +1,6 @@
 """The arms of the experiment: what is given as counterfactuals, by name, made only where it is wanted.
 
-Arms that end in "half" (and the released ones) have half of every batch from their own lessons, the others one pile.
+Arms named "half" (and the released ones) have half of every batch from their own lessons, the others one pile.
 Spans are by gradient difference unless the name says otherwise; "random" ones are verified alike.
 """
 
@@ -100,41 +100,63 @@ class Material:
 
 
 _SPANS = "instruction gradient_difference"
-BUILDERS: dict[str, Callable[[Material], Arm]] = {
-    "KD": lambda m: Arm(),
-    "LeaF": lambda m: Arm(m.leaf),
-    "LeaF at 0.05": lambda m: Arm(m.spans(f"{_SPANS} at 0.05")),
-    "LeaF at 0.15": lambda m: Arm(m.spans(f"{_SPANS} at 0.15")),
-    "LeaF collective": lambda m: Arm(m.spans("instruction collective")),
-    "LeaF response": lambda m: Arm(m.spans("response gradient_difference")),
-    "LeaF instruction + response": lambda m: Arm([*m.leaf, *m.spans("response gradient_difference")]),
-    "random": lambda m: Arm(m.spans("instruction random")),
-    "perplexity": lambda m: Arm(m.spans("instruction perplexity")),
-    "oracle": lambda m: Arm(m.spans("instruction oracle")),
-    "teacher-only filter": lambda m: Arm(m.spans("teacher only")),
-    "misled": lambda m: Arm(upweighted(m.examples, len(m.leaf))),
-    "LeaF, half": lambda m: Arm(m.leaf, 0.5),
-    "oracle, half": lambda m: Arm(m.spans("instruction oracle"), 0.5),
-    "misled, half": lambda m: Arm(m.examples, 0.5),
-    "misled at both levels, half": lambda m: Arm([m.whole[i] for i in (*m.misled, *m.misled_late)], 0.5),
-    "disagreeing, half": lambda m: m.hard(m.whole),
-    "few misled, half": lambda m: Arm(m.examples[:FEW], 0.5),
-    "crossed, half": lambda m: Arm(beyond.crossed(m.whole, m.leaf), 0.5),
-    "repaired, half": lambda m: Arm(beyond.repaired(m.whole, m.leaf), 0.5),
-    "shifted, half": lambda m: Arm(beyond.shifted(m.student, m.whole, m.leaf, micro_batch=64), 0.5),
-    "hard exchanged, half": lambda m: m.hard(beyond.exchanged(m.whole, m.leaf, m.lessons)),
-    "hard transplanted, half": lambda m: m.hard(beyond.transplanted(m.whole, m.leaf, m.lessons)),
-    "hard transplanted at random, half": lambda m: m.hard(
-        beyond.transplanted(m.whole, m.spans("instruction random"), m.lessons)
+_RANDOM = "instruction random"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to distil.
+
+    Attributes:
+        build: makes the arm.
+        released: whether attention on ignored positions counts in the loss.
+        varies: what of LeaF it varies, for arms that are drawn in a figure about that: "threshold" or "level".
+        needs: selectors that must have counterfactuals of several originals.
+    """
+
+    build: Callable[[Material], Arm]
+    released: bool = False
+    varies: str = ""
+    needs: tuple[str, ...] = ()
+
+
+WAYS: dict[str, Way] = {
+    "KD": Way(lambda m: Arm()),
+    "LeaF": Way(lambda m: Arm(m.leaf)),
+    "LeaF at 0.05": Way(lambda m: Arm(m.spans(f"{_SPANS} at 0.05")), varies="threshold"),
+    "LeaF at 0.15": Way(lambda m: Arm(m.spans(f"{_SPANS} at 0.15")), varies="threshold"),
+    "LeaF collective": Way(lambda m: Arm(m.spans("instruction collective"))),
+    "LeaF response": Way(lambda m: Arm(m.spans("response gradient_difference")), varies="level"),
+    "LeaF instruction + response": Way(
+        lambda m: Arm([*m.leaf, *m.spans("response gradient_difference")]), varies="level"
     ),
-    "released": lambda m: m.released(_SPANS, m.misled),
-    "released, four times as strongly": lambda m: m.released(_SPANS, m.misled, 4 * ATTENTION),
-    "released at random": lambda m: m.released("instruction random", m.misled),
-    "released, oracle": lambda m: m.released("instruction oracle", m.misled),
-    "released everywhere": lambda m: Arm((), "concat", ATTENTION, m.suspects),
-    "released everywhere at random": lambda m: Arm((), "concat", ATTENTION, m.suspects_at_random),
-    "released everywhere + misled": lambda m: Arm(m.examples, 0.5, ATTENTION, m.suspects),
-    "few released": lambda m: m.released(_SPANS, m.misled[:FEW]),
+    "random": Way(lambda m: Arm(m.spans(_RANDOM))),
+    "perplexity": Way(lambda m: Arm(m.spans("instruction perplexity"))),
+    "oracle": Way(lambda m: Arm(m.spans("instruction oracle"))),
+    "teacher-only filter": Way(lambda m: Arm(m.spans("teacher only"))),
+    "misled": Way(lambda m: Arm(upweighted(m.examples, len(m.leaf)))),
+    "LeaF, half": Way(lambda m: Arm(m.leaf, 0.5)),
+    "oracle, half": Way(lambda m: Arm(m.spans("instruction oracle"), 0.5)),
+    "misled, half": Way(lambda m: Arm(m.examples, 0.5)),
+    "misled at both levels, half": Way(lambda m: Arm([m.whole[i] for i in (*m.misled, *m.misled_late)], 0.5)),
+    "disagreeing, half": Way(lambda m: m.hard(m.whole)),
+    "few misled, half": Way(lambda m: Arm(m.examples[:FEW], 0.5)),
+    "crossed, half": Way(lambda m: Arm(beyond.crossed(m.whole, m.leaf), 0.5), needs=(_SPANS,)),
+    "repaired, half": Way(lambda m: Arm(beyond.repaired(m.whole, m.leaf), 0.5)),
+    "shifted, half": Way(lambda m: Arm(beyond.shifted(m.student, m.whole, m.leaf, micro_batch=64), 0.5)),
+    "hard exchanged, half": Way(lambda m: m.hard(beyond.exchanged(m.whole, m.leaf, m.lessons)), needs=(_SPANS,)),
+    "hard transplanted, half": Way(lambda m: m.hard(beyond.transplanted(m.whole, m.leaf, m.lessons)), needs=(_SPANS,)),
+    "hard transplanted at random, half": Way(
+        lambda m: m.hard(beyond.transplanted(m.whole, m.spans(_RANDOM), m.lessons)), needs=(_SPANS, _RANDOM)
+    ),
+    "released": Way(lambda m: m.released(_SPANS, m.misled), released=True),
+    "released, four times as strongly": Way(lambda m: m.released(_SPANS, m.misled, 4 * ATTENTION), released=True),
+    "released at random": Way(lambda m: m.released(_RANDOM, m.misled), released=True),
+    "released, oracle": Way(lambda m: m.released("instruction oracle", m.misled), released=True),
+    "released everywhere": Way(lambda m: Arm((), "concat", ATTENTION, m.suspects), released=True),
+    "released everywhere at random": Way(lambda m: Arm((), "concat", ATTENTION, m.suspects_at_random), released=True),
+    "released everywhere + misled": Way(lambda m: Arm(m.examples, 0.5, ATTENTION, m.suspects), released=True),
+    "few released": Way(lambda m: m.released(_SPANS, m.misled[:FEW]), released=True),
 }
 
 
@@ -143,13 +165,11 @@ def arms(material: Material, names: Sequence[str]) -> dict[str, Arm]:
 
     Args:
         material: what they are made from.
-        names: keys of `BUILDERS`.
+        names: keys of `WAYS`.
     """
-    made: dict[str, Arm] = {}
-    several = len({one.origin for one in material.leaf}) > 1
-    chance = len({one.origin for one in material.spans("instruction random")}) > 1
-    for name in names:
-        needs = {"exchanged": several, "transplanted": several, "crossed": several, "at random, half": chance}
-        if all(there for word, there in needs.items() if word in name):
-            made[name] = BUILDERS[name](material)
+
+    def there(selector: str) -> bool:
+        return len({one.origin for one in material.spans(selector)}) > 1
+
+    made = {name: WAYS[name].build(material) for name in names if all(map(there, WAYS[name].needs))}
     return {name: arm for name, arm in made.items() if name == "KD" or arm.counterfactuals or arm.originals}

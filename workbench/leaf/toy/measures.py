@@ -73,7 +73,7 @@ class Size:
         detect: misled examples, at most, that scores are compared on.
         test: problems of each test set.
         seed: of the order of the lessons.
-        arms: which of `arms.BUILDERS` are distilled.
+        arms: which of `arms.WAYS` are distilled.
     """
 
     steps: int = 200

@@ -96,7 +96,7 @@ def remedies_line(found: xr.Dataset) -> str:
         best = rows.isel(remedy=int(rows[name].argmin("remedy")))
         before, after, price = float(mean[name][0]), float(best[name]), float(best["loss_change"])
         against = ""
-        if str(best["remedy"].item()).startswith("tuned") and CONTROL in found["remedy"].values:
+        if best["kind"].item() == "tuning" and CONTROL in found["remedy"].values:
             price -= float(mean["loss_change"].sel(remedy=CONTROL))
             against = " against the same tuning with nothing discouraged"
         return f"\u201c{best['remedy'].item()}\u201d ({unit} {before:.2f} to {after:.2f}, loss {price:+.3f}{against})"

@@ -179,7 +179,7 @@ def objectives() -> Drawn:
         }
         for arm in order
     }
-    ours = [str(arm) for arm in order if "released" in str(arm)]
+    ours = [str(arm) for arm in order if toy.WAYS[arm].released]
     best = [str(arm) for arm in order[:3]]
     kd, misled = (float(values.sel(arm=arm, measure="conflict")) for arm in ("KD", "misled, half"))
     figure = differences(rows, label="Accuracy", marked=ours, title="What was tried, on one student", zero=False)
@@ -272,15 +272,6 @@ def findings(found: xr.Dataset) -> list[str]:
     return told
 
 
-def summary(found: xr.Dataset) -> list[str]:
-    """A few lines about a record, for the command line.
-
-    Args:
-        found: of `workbench.leaf.toy.run`.
-    """
-    return findings(found)
-
-
 def _largest_gap(values: xr.DataArray) -> float:
     """How far counterfactuals in one pile take a student from KD, at most."""
     conflict = values.sel(measure="conflict")
@@ -293,10 +284,9 @@ def _paired(found: xr.Dataset, measure: str, reference: str = "KD") -> xr.Datase
 
 def _forest(found: xr.Dataset, measure: str):
     apart = _paired(found, measure)
-    elsewhere = ("LeaF at", "LeaF response", "LeaF instruction", "KD")
-    arms = [str(arm) for arm in apart["arm"].values if not str(arm).startswith(elsewhere)]
+    arms = [str(arm) for arm in apart["arm"].values if arm != "KD" and not toy.WAYS[arm].varies]
     rows = {arm: _row(apart, arm, found) for arm in arms}
-    ours = [arm for arm in arms if arm.startswith(("released", "few released"))]
+    ours = [arm for arm in arms if toy.WAYS[arm].released]
     return differences({arm: row for arm, row in rows.items() if row}, label="Difference to KD", marked=ours)
 
 

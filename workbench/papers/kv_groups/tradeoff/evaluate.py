@@ -21,7 +21,7 @@ import torch
 import xarray as xr
 from torch.nn import functional
 
-from workbench.errors import InputError
+from workbench.evaluation.generation import ContextFull
 from workbench.models.anatomy import anatomy
 from workbench.papers.kv_groups.tradeoff.material import Material
 from workbench.papers.kv_groups.tradeoff.plan import BASE, VARIANTS, Cell, Plan, Variant, budgets
@@ -137,9 +137,7 @@ class Bench:
         try:
             own = outcomes(evaluate(model, list(items), **options))
             wrong = outcomes(evaluate(model, list(items), first="wrong", **options))
-        except InputError as problem:
-            if "fills the model's context" not in str(problem):
-                raise
+        except ContextFull:
             # A tuning that went wrong: it talks until nothing more fits, and has answered nothing.
             own = wrong = _nothing_said((len(items), len(self.material.challenges)))
         own |= {f"{name}_after_wrong": values for name, values in wrong.items() if name.startswith(("final", "admits"))}
