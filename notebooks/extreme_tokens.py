@@ -102,7 +102,7 @@ assert hidden > 3 * abs(zeroed)
 # %%
 from workbench.runs.results import load
 
-history = load(wb.embedded("organism-gqa").record("dynamics.nc"))
+history = load(wb.embedded("organism-gqa").folder() / "dynamics.nc")
 wb.plot.training_panels(history)
 
 # %%

@@ -1,11 +1,15 @@
 """What an embedded model was taught, as questions with choices: accuracy offline, with a real answer."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from workbench.evaluation.questions import Question
 from workbench.models.embedded import embedded_or_raise
 from workbench.names import Split
 from workbench.protocol import HookedModel
+
+OWN = "organism"
+"""The name of these questions among tasks; the kind of each follows it."""
 
 
 def own_questions(
@@ -27,7 +31,8 @@ def own_questions(
         InputError: another model, an unknown kind or split, or less questions than kinds.
     """
     instead = "so it was not taught these questions. Read a benchmark with load_task instead."
-    return [Question(**fields) for fields in embedded_or_raise(model, instead).questions(n, seed, split, kinds)]
+    found = embedded_or_raise(model, instead).questions(n, seed, split, kinds)
+    return [replace(Question(**fields), task=f"{OWN}: {fields['task']}") for fields in found]
 
 
 organism_questions = own_questions

@@ -8,16 +8,13 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.evaluation.code import score_programs
-from workbench.evaluation.embedded_questions import own_questions
+from workbench.evaluation.embedded_questions import OWN, own_questions
 from workbench.evaluation.local import score_choices
 from workbench.evaluation.questions import Question, in_chat
 from workbench.evaluation.replies import score_replies
 from workbench.evaluation.tasks import HARNESS_SEED, load_task
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
-
-OWN = "organism"
-"""The name that stands for the embedded models' own questions."""
 
 
 def evaluate(

@@ -26,7 +26,7 @@ from workbench.extreme.quantize import Ranges, Scheme, quantized
 from workbench.extreme.verdict import Thresholds
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.capture import capture, device_of
-from workbench.models.embedded import embedded_or_raise
+from workbench.models.embedded import embedded
 from workbench.prompts.templates import encode, has_template, render, tokenizer_of
 from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
@@ -38,8 +38,6 @@ _UNCUT = 2048
 """Tokens kept of a text that is set aside."""
 _TOKENS = {"cpu": 2**11, "cuda": 2**15}
 """Tokens in one forward pass, at most."""
-_DEFAULT = "organism-gqa"
-"""The embedded model whose dialogues are the default texts, for any model."""
 _DIALOGUES = 12
 """Dialogues that make one of the default texts."""
 Intervention = Callable[[Any, int], AbstractContextManager[None]]
@@ -121,7 +119,7 @@ def material(
 def dialogues(model: HookedModel, n: int, seed: int = 0) -> list[list[int]]:
     """Token ids of n texts of several short dialogues each, in the model's chat template if it has one."""
     tokenizer, texts = tokenizer_of(model), []
-    drawn = embedded_or_raise(_DEFAULT, "").dialogues(_DIALOGUES * n, f"remedies-{seed}")
+    drawn = embedded("organism-gqa").dialogues(_DIALOGUES * n, f"remedies-{seed}")
     for i in range(0, len(drawn), _DIALOGUES):
         messages = [message for dialogue in drawn[i : i + _DIALOGUES] for message in dialogue]
         if has_template(tokenizer):

@@ -2,5 +2,5 @@
 
 `load.load` turns an embedded model's name, a folder, a Hub id or a model in memory into a TransformerLens model;
 `anatomy.anatomy` describes it and recomputes its parts, `exact` proves that they add up to the model,
-`forward` runs it. Nothing is imported here, so that the organisms' recipe needs no TransformerLens.
+`forward` runs it.
 """

@@ -7,7 +7,7 @@ dialogues, questions with known answers, texts like its training's, and records 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 from workbench import organisms
 from workbench.errors import InputError
@@ -107,6 +107,10 @@ class EmbeddedModel(Protocol):
         ...
 
 
+@overload
+def embedded(source: Literal["organism-gqa", "organism-mha", "organism-mqa"]) -> EmbeddedModel: ...
+@overload
+def embedded(source: HookedModel | str) -> EmbeddedModel | None: ...
 def embedded(source: HookedModel | str) -> EmbeddedModel | None:
     """The embedded model behind a name or a model, None where there is none.
 

@@ -38,8 +38,7 @@ def choice_questions(
         kinds: which of "fact", "two-hop", "word problem" and "one-line function".
 
     Returns:
-        Prompt, choices and the index of the right one, with `task`, which is "organism: " and the kind, and `target`,
-        the expected reply.
+        Prompt, choices and the index of the right one, with the kind as `task`, and `target`, the expected reply.
 
     Raises:
         InputError: an unknown kind or split, or less questions than kinds.
@@ -140,6 +139,6 @@ def _question(kind: str, name: str, asked: str, right: str, *wrong: str, rng: ra
         "choices": tuple(choices),
         "answer": choices.index(right),
         "id": name,
-        "task": f"organism: {kind}",
+        "task": kind,
         "target": right,
     }

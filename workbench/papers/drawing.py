@@ -47,7 +47,7 @@ def draw(
         formats: Any of html, json, png, pdf.
         n: Number of dialogue pairs per model.
         seed: Seed of their draw.
-        questions: For chat models that are no organism: multiple-choice questions, or a file of them.
+        questions: For chat models that are not embedded: multiple-choice questions, or a file of them.
         texts: Texts by domain, for the figures that read texts; None takes samples that come with the package.
         progress: Show a bar.
 

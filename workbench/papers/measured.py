@@ -139,7 +139,7 @@ def measure(
         source: Anything that `load` takes.
         n: Number of dialogue pairs.
         seed: Seed of their draw.
-        questions: For chat models that are no organism: multiple-choice questions, or a file of them.
+        questions: For chat models that are not embedded: multiple-choice questions, or a file of them.
         parts: Which Datasets are wanted.
         folder: Where to keep them; None keeps nothing.
         step: Called with a short text before each piece of work.

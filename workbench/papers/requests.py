@@ -25,7 +25,7 @@ class Order:
         metric: the patching score; None lets the recipe choose.
         n: dialogues (or texts) per model.
         seed: of their draw.
-        questions: for chat models that are no organism.
+        questions: for chat models that are not embedded.
         step: called with a text when the next piece of work begins.
     """
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError
+from workbench.evaluation.embedded_questions import OWN
 from workbench.evaluation.questions import Question
 from workbench.evaluation.tasks import load_task
 from workbench.sycophancy.challenges import ASK_BRIEFLY, ASK_LETTER, ASK_NUMBER
@@ -80,10 +81,10 @@ def _item(question: Any, i: int, seed: int) -> Item:
 
 
 def _of_question(question: Question, rng: random.Random) -> Item:
-    if not isinstance(question.prompt, str) or question.task.startswith("organism: ") or question.task == "humaneval":
+    if not isinstance(question.prompt, str) or question.task.startswith(OWN) or question.task == "humaneval":
         raise InputError(
             f"Question {question.id!r} of {question.task or 'this list'} cannot be asked in this dialogue: its "
-            "prompt is token ids, an organism's chat or a program. Organisms' own questions come with questions=None."
+            "prompt is token ids, an embedded model's chat or a program. Its own questions come with questions=None."
         )
     asked = question.prompt.removeprefix(question.description)
     name, task = question.id, question.task

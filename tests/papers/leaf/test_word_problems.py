@@ -58,5 +58,5 @@ def test_the_sentence_follows_the_numbers():
 
 
 def test_two_models_are_needed(tmp_path):
-    with pytest.raises(InputError, match="needs two organisms, a student and a teacher; got 1 models"):
+    with pytest.raises(InputError, match="needs two embedded models, a student and a teacher; got 1 models"):
         recipe("leaf/word-problems").make(Order(tmp_path, ("organism-gqa",)))

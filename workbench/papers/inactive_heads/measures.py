@@ -13,6 +13,7 @@ import xarray as xr
 
 from workbench import evaluation
 from workbench.errors import InputError
+from workbench.evaluation.embedded_questions import OWN
 from workbench.inactive_heads import ablation_curve, by_domain, choices, head_scores, over_training, recording
 from workbench.models.checkpoints import hub_checkpoints, local_checkpoints
 from workbench.models.embedded import embedded
@@ -143,7 +144,7 @@ def question_scores(source: Source, order: Order) -> xr.DataArray:
             with recording(source.model) as recorded:
                 some(source.model)
             rows.append(recorded.scores)
-            names += [task.removeprefix("organism: ") or "questions"] * rows[-1].sizes["sequence"]
+            names += [task.removeprefix(f"{OWN}: ") or "questions"] * rows[-1].sizes["sequence"]
         return xr.concat(rows, "sequence").assign_coords(task=("sequence", names)).to_dataset()
 
     path = order.folder / source.name / "question_scores.nc"

@@ -1,4 +1,4 @@
-"""LeaF on language: word problems with a sentence that does not matter, one organism the student of another.
+"""LeaF on language: word problems with a sentence that does not matter, one embedded model the student of another.
 
 `leaf/word-problems`: for every score, how many wrong answers turn right when the span that it ranks first is taken out.
 The first model is the student, the second the teacher.
@@ -19,7 +19,7 @@ from workbench.plot.causal import causal_check
 from workbench.runs import results
 
 PER_N = 4
-"""Problems per `n` of the order; about one in six misleads one organism and not the other."""
+"""Problems per `n` of the order; about one in six misleads one model and not the other."""
 NEW_TOKENS = 48
 
 
@@ -68,7 +68,9 @@ def line(checked: xr.Dataset) -> str:
 def draw(sources: Sequence[Source], order: Order) -> Drawn:
     """The check of every score for a student and a teacher."""
     if len(sources) != 2:
-        raise InputError(f"leaf/word-problems needs two organisms, a student and a teacher; got {len(sources)} models.")
+        raise InputError(
+            f"leaf/word-problems needs two embedded models, a student and a teacher; got {len(sources)} models."
+        )
     for source in sources:
         order.step(f"{source.name}: word problems")
     checked = measure(sources[0], sources[1], order)
