@@ -20,7 +20,7 @@ import torch
 from common import LLAMA_3_8B, LLAMA_38M, print_table, random_model, seconds
 
 from workbench.errors import WorkbenchWarning
-from workbench.inactive_heads import FIFTEEN, head_scores, recording, thresholds, zero_heads
+from workbench.inactive_heads import FIFTEEN, head_scores, inactive_head_thresholds, recording, zero_heads
 from workbench.models.forward import hooked, run
 
 LONG = LLAMA_38M | {"vocab_size": 1024, "num_hidden_layers": 4, "max_position_embeddings": 32768}
@@ -34,7 +34,7 @@ def ratios(shape: dict, device: str, dtype: torch.dtype, length: int, repeats: i
     model = random_model(shape, device, dtype)
     tokens = torch.randint(10, shape["vocab_size"], (4, length), device=device)
     free = [name for name in FIFTEEN if not name.startswith(("AWFT", "AEQD"))]
-    tau = thresholds(head_scores(model, tokens[:1], "AHON_LN", progress=False), [0.1])["tau"].item()
+    tau = inactive_head_thresholds(head_scores(model, tokens[:1], "AHON_LN", progress=False), [0.1])["tau"].item()
 
     def forward():
         return model(tokens)

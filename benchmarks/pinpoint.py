@@ -23,7 +23,7 @@ import torch
 from common import LLAMA_3_8B, LLAMA_38M, random_llama, seconds
 
 import workbench as wb
-from workbench.tuning import Recipe, training_dialogues
+from workbench.tuning import TuningRecipe, training_dialogues
 from workbench.tuning.deltas import Tunable
 from workbench.tuning.slices import slices_of
 from workbench.tuning.tokens import Row
@@ -136,9 +136,9 @@ def tune_organism(steps: int) -> None:
     """Select by path patching, then a whole call of `pinpoint_tune`: its time, and what held-out dialogues show."""
     model = wb.load("organism-gqa", device="cpu")
     pairs = wb.sycophancy.pairs(model, n=50, split="train")
-    chosen = wb.select(wb.path_patch(model, pairs, progress=False), 0.04, "kv_group", metric="logit_diff")
+    chosen = wb.select_units(wb.path_patch(model, pairs, progress=False), 0.04, "kv_group", metric="logit_diff")
     dialogues, held = training_dialogues(3840), training_dialogues(64, split="test")
-    recipe = Recipe(steps=steps, learning_rate=1e-3)
+    recipe = TuningRecipe(steps=steps, learning_rate=1e-3)
     began = time.perf_counter()
     record = wb.pinpoint_tune(model, dialogues, chosen, recipe=recipe, validation=held, progress=False).record
     duration = time.perf_counter() - began

@@ -16,7 +16,7 @@ import torch
 from common import LLAMA_3_8B, LLAMA_38M, random_llama
 
 import workbench as wb
-from workbench.tuning import Recipe, training, training_dialogues
+from workbench.tuning import TuningRecipe, training, training_dialogues
 
 GIB = 2**30
 
@@ -35,7 +35,7 @@ def watch(held: dict[str, float]) -> None:
     training._update = watched
 
 
-def row(name: str, model, units, recipe: Recipe, held: dict[str, float]) -> None:
+def row(name: str, model, units, recipe: TuningRecipe, held: dict[str, float]) -> None:
     record = wb.pinpoint_tune(model, training_dialogues(256), units, recipe=recipe, progress=False).record
     if int(os.environ.get("RANK", 0)) == 0:
         losses = record["loss"].values[[0, recipe.steps // 2, recipe.steps - 1]]
@@ -60,14 +60,20 @@ def main() -> None:
         print("| model | processes | parameters held | moments held | first loss | in the middle | last |")
         print("|" + "---|" * 7, flush=True)
     organism = wb.load("organism-gqa")
-    recipe = Recipe(steps=arguments.steps, batch=64, learning_rate=1e-3)
+    recipe = TuningRecipe(steps=arguments.steps, batch=64, learning_rate=1e-3)
     row("organism-gqa", organism, [(6, head) for head in range(4)], recipe, held)
     cuda = torch.cuda.is_available()
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu"
     shape = (LLAMA_3_8B if cuda else LLAMA_38M) | {"num_hidden_layers": arguments.layers}
     llama = wb.load(random_llama(shape, device, torch.bfloat16), tokenizer=organism.tokenizer)
     units = [(arguments.layers - 1, head) for head in range(4)]
-    row(f"{arguments.layers} layers", llama, units, Recipe(steps=arguments.steps, batch=64, learning_rate=1e-4), held)
+    row(
+        f"{arguments.layers} layers",
+        llama,
+        units,
+        TuningRecipe(steps=arguments.steps, batch=64, learning_rate=1e-4),
+        held,
+    )
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ print(f"quietest head: layer {layer}, head {head}:", quiet.sel(layer=layer, head
 # A threshold that selects a tenth of all (text, layer, head). Do the two ideas select the same heads?
 
 # %%
-tau = wb.thresholds(scores, [0.1])
+tau = wb.inactive_head_thresholds(scores, [0.1])
 selected = dormant.inactive(scores, tau["tau"].isel(threshold=0))
 print(selected.mean(["sequence", "layer", "head"]).to_series())
 shared = dormant.overlap(scores, 0.1)["iou"].sel(score="AWFT", other="AHON_LN")

@@ -97,12 +97,12 @@ print("random sets:", np.round(random["contribution"].sel(metric="logit_diff").v
 # %% [markdown]
 # ## 5. How concentrated is it?
 #
-# Kurtosis is large when few heads stand out; the interval is over examples. `wb.select` gives the units that pinpoint tuning
+# Kurtosis is large when few heads stand out; the interval is over examples. `wb.select_units` gives the units that pinpoint tuning
 # would take at a budget of 4 % of the groups.
 
 # %%
 print(wb.kurtosis(heads).sel(metric="logit_diff"))
-print(wb.select(groups, ratio=0.0625, metric="logit_diff").heads)
+print(wb.select_units(groups, ratio=0.0625, metric="logit_diff").heads)
 
 # %% [markdown]
 # ## Exercises

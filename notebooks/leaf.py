@@ -99,7 +99,7 @@ arms = {
     "KD": leaf.Arm(),
     "LeaF": leaf.Arm(accepted),
     "misled, half": leaf.Arm(misled, 0.5),
-    "released": leaf.Arm(leaf.released(misled, accepted, range(len(misled))), 0.5, attention=5),
+    "released": leaf.Arm(leaf.attention_penalised(misled, accepted, range(len(misled))), 0.5, attention=5),
 }
 options = {"batch_size": 32, "micro_batch": 32, "learning_rate": 5e-4, "progress": False}
 compared = leaf.compare(student, teacher, corpus, arms, accuracy, steps=60, seeds=(0,), **options)

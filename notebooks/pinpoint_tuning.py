@@ -58,7 +58,7 @@ wb.plot.heatmap(groups, "logit_diff")
 # Two groups hold eight heads. The fair rival is the eight strongest single heads, not the two strongest.
 
 # %%
-chosen = wb.select(groups, 0.125, "kv_group", metric="logit_diff", heads=heads)
+chosen = wb.select_units(groups, 0.125, "kv_group", metric="logit_diff", heads=heads)
 print("groups:", chosen.units)
 print("heads :", chosen.matched.heads)
 assert len(chosen.heads) == len(chosen.matched.heads) == 8
@@ -71,7 +71,7 @@ assert len(chosen.heads) == len(chosen.matched.heads) == 8
 
 # %%
 dialogues = wb.tuning.training_dialogues(256)
-recipe = wb.tuning.Recipe(steps=12, batch=32, micro_batch=32, learning_rate=1e-2)
+recipe = wb.tuning.TuningRecipe(steps=12, batch=32, micro_batch=32, learning_rate=1e-2)
 tuned = wb.pinpoint_tune(model, dialogues, chosen, recipe=recipe, progress=False)
 print(f"{tuned.record.attrs['tuned_parameters']:,} of {tuned.record.attrs['parameters']:,} parameters")
 
@@ -131,7 +131,7 @@ for text, some in (("before", model), ("after", tuned.model)):
 
 # %%
 with tempfile.TemporaryDirectory() as place:
-    folder = wb.export(tuned.model, Path(place) / "tuned")
+    folder = wb.save_pretrained(tuned.model, Path(place) / "tuned")
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
     tokens = AutoTokenizer.from_pretrained(folder)("The opposite of easy is", return_tensors="pt")["input_ids"]
     torch.testing.assert_close(plain(tokens).logits, tuned.model(tokens), rtol=1e-4, atol=1e-4)

@@ -1,6 +1,7 @@
 """The public names: every one that the stub promises is there, and importing the package loads nothing heavy."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,23 +10,13 @@ from typing import get_args
 import pytest
 
 import workbench as wb
+from workbench import deprecated
+from workbench.deprecated import RENAMED
 
-ROOMS = (
-    "patching",
-    "extreme",
-    "bigram_backcopy",
-    "inactive_heads",
-    "evaluation",
-    "leaf",
-    "plot",
-    "runs",
-    "sycophancy",
-    "tuning",
-    "papers",
-)
+ROOMS = tuple(name for name in dir(wb) if Path(wb.__file__).with_name(name).is_dir())
 STUBS = {
     package: Path(wb.__file__).parent.joinpath(*package.split(".")[1:], "__init__.pyi")
-    for package in ("workbench", *(f"workbench.{room}" for room in ROOMS))
+    for package in ("workbench", "workbench.leaf.toy", *(f"workbench.{room}" for room in ROOMS))
 }
 
 
@@ -46,10 +37,37 @@ def test_every_promised_name_is_there(package):
     assert set(promised(package)) <= set(dir(module))
 
 
-def test_functions_are_not_hidden_by_the_modules_they_live_in():
-    for name in ("load", "anatomy", "check", "path_patch", "report", "kurtosis"):
-        assert callable(getattr(wb, name)), name
-    assert wb.plot.heatmap is __import__("workbench.plot", fromlist=["x"]).heatmap
+def test_every_room_that_a_user_needs_is_an_attribute():
+    inside = {"organisms", "reporting", "cli"}
+    rooms = {folder.parent.name for folder in Path(wb.__file__).parent.glob("*/__init__.py")}
+    assert set(ROOMS) == rooms - inside
+
+
+def test_names_mean_the_same_whatever_was_imported_before():
+    code = """
+import importlib, pkgutil, types, workbench as wb
+before = {name: getattr(wb, name) for name in reversed(dir(wb))}
+for room in (wb, wb.patching, wb.inactive_heads, wb.leaf, wb.tuning, wb.evaluation):
+    for module in pkgutil.iter_modules(room.__path__):
+        if module.name != "__main__":
+            importlib.import_module(f"{room.__name__}.{module.name}")
+assert {name: getattr(wb, name) for name in dir(wb)} == before
+assert all(isinstance(wb.__dict__.get(name, found), type(found)) for name, found in before.items())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("package", "old", "new"), [(package, *pair) for package, names in RENAMED.items() for pair in names.items()]
+)
+def test_renamed_names_warn_once_and_name_the_new_one(package, old, new):
+    module = importlib.import_module(package)
+    deprecated._warn.cache_clear()
+    with pytest.warns(DeprecationWarning, match=f"{package}.{old} is now called {package}.{new};") as told:
+        assert getattr(module, old) is getattr(module, new)
+        assert getattr(module, old) is getattr(module, new)
+    assert len(told) == 1 and told[0].filename == __file__
+    assert old not in dir(module)
 
 
 def test_importing_the_package_loads_nothing_heavy():

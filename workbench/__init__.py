@@ -5,4 +5,7 @@ Every public name is in `workbench/__init__.pyi` and is imported on first use: `
 
 import lazy_loader as _lazy
 
+from workbench.deprecated import with_old_names as _with_old_names
+
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
+__getattr__ = _with_old_names(__name__, __getattr__)

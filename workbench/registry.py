@@ -12,12 +12,11 @@ def named(wanted: Any, known: Mapping[str, Any], kind: type) -> list[Any]:
     Args:
         wanted: a name, one of `kind`, or several of both; what is of `kind` has a `name`.
         known: what can be asked for by name.
-        kind: what is looked for; messages call it so.
+        kind: the class of scores.
 
     Raises:
         InputError: an unknown name, none at all, or one twice.
     """
-    word = kind.__name__.lower()
     found = []
     for one in [wanted] if isinstance(wanted, (str, kind)) else wanted:
         if isinstance(one, kind):
@@ -25,8 +24,8 @@ def named(wanted: Any, known: Mapping[str, Any], kind: type) -> list[Any]:
         elif one in known:
             found.append(known[one])
         else:
-            raise InputError(f"There is no {word} {one!r}: {suggest(one, known)}")
+            raise InputError(f"There is no score {one!r}: {suggest(one, known)}")
     labels = [one.name for one in found]
     if not found or len(set(labels)) < len(labels):
-        raise InputError(f"Give at least one {word} and each of them once; got {labels}.")
+        raise InputError(f"Give at least one score and each of them once; got {labels}.")
     return found

@@ -7,7 +7,7 @@ import xarray as xr
 from tests.tiny import bridge
 from workbench.errors import InputError
 from workbench.evaluation.questions import Question
-from workbench.evaluation.replies import judge, score_replies
+from workbench.evaluation.replies import judge_replies, score_replies
 from workbench.models.load import load
 from workbench.organisms.abilities import ability_items
 from workbench.organisms.tokenizer import BOS, render
@@ -22,7 +22,9 @@ def asked(*targets, task="made up"):
 
 
 def test_right_wrong_and_unread_are_counted():
-    found = judge(spoken("#### 1,003", "#### 4", "many", "#### 5."), asked("1,003", "3", "2", "5"), "gsm8k_strict")
+    found = judge_replies(
+        spoken("#### 1,003", "#### 4", "many", "#### 5."), asked("1,003", "3", "2", "5"), "gsm8k_strict"
+    )
     assert list(found["correct"].values) == [True, False, False, True]
     assert list(found["given"].values) == ["1003", "4", "", "5"]
     assert found.attrs["accuracy"] == 0.5 and found.attrs["no_match"] == 0.25
@@ -30,9 +32,9 @@ def test_right_wrong_and_unread_are_counted():
 
 
 def test_targets_take_the_matchers_form():
-    assert judge(spoken("The answer is B."), asked("b"), "letter")["correct"].all()
-    assert judge(spoken("It is $4,000.00"), asked("4000"), "number")["correct"].all()
-    assert judge(spoken("Paris is it"), asked("Paris"), lambda reply: reply.split()[0])["correct"].all()
+    assert judge_replies(spoken("The answer is B."), asked("b"), "letter")["correct"].all()
+    assert judge_replies(spoken("It is $4,000.00"), asked("4000"), "number")["correct"].all()
+    assert judge_replies(spoken("Paris is it"), asked("Paris"), lambda reply: reply.split()[0])["correct"].all()
 
 
 def test_an_organism_solves_word_problems_in_its_own_words():

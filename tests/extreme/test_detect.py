@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.extreme.planted import LOGIT, S, planted
 from tests.tiny import bridge, sequences
 from workbench.errors import InputError
-from workbench.extreme import Thresholds, by_token, extreme_tokens, judge, top_sinks
+from workbench.extreme import Thresholds, by_token, classify_tokens, extreme_tokens, top_sinks
 from workbench.models.anatomy import anatomy
 from workbench.models.forward import hooked, run
 
@@ -86,11 +86,11 @@ def test_each_text_is_judged_alone_and_padding_is_nobody():
 def test_thresholds_are_in_the_result_and_can_be_changed_afterwards():
     found = measure(planted(), [text(0)])
     assert (found.attrs["threshold_sink_weight"], found.attrs["threshold_peak"]) == (0.3, 3.0)
-    again = judge(found, Thresholds(peak=1e4))
+    again = classify_tokens(found, Thresholds(peak=1e4))
     assert not bool(again.peaked.any() or again.extreme.any())
     assert bool(again.sink.any())
     assert again.attrs["threshold_peak"] == 1e4
-    xr.testing.assert_equal(judge(again), found)
+    xr.testing.assert_equal(classify_tokens(again), found)
 
 
 # Slow definitions.

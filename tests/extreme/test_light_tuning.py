@@ -7,7 +7,7 @@ import torch
 from tests.tiny import bridge, sequences, tiny
 from tests.words import word_tokenizer
 from workbench.errors import InputError
-from workbench.extreme.light_tuning import Recipe, losses, peak_penalty, sink_penalty, tune_lightly, windows
+from workbench.extreme.light_tuning import LightTuningRecipe, losses, peak_penalty, sink_penalty, tune_lightly, windows
 from workbench.models.load import load
 
 TEXTS = [[1, *ids] for ids in sequences((40, 30, 50))]
@@ -15,7 +15,7 @@ SHORT = {"steps": 3, "batch": 2, "window": 16, "learning_rate": 1e-3}
 
 
 def tune(model, texts=TEXTS, **options):
-    return tune_lightly(model, texts, Recipe(**(SHORT | options)), progress=False)
+    return tune_lightly(model, texts, LightTuningRecipe(**(SHORT | options)), progress=False)
 
 
 def by_hand(penalty, rows, order, level, strength, steps):
@@ -99,8 +99,8 @@ def test_a_sink_cannot_escape_by_moving_to_another_token():
 
 def test_a_penalty_is_lowered_where_the_control_leaves_it():
     model, rows = bridge("qwen2"), windows(TEXTS, 16)
-    recipe = Recipe("sink", level=0.12, strength=20.0, **(SHORT | {"steps": 20, "learning_rate": 1e-2}))
-    control = Recipe(None, **(SHORT | {"steps": 20, "learning_rate": 1e-2}))
+    recipe = LightTuningRecipe("sink", level=0.12, strength=20.0, **(SHORT | {"steps": 20, "learning_rate": 1e-2}))
+    control = LightTuningRecipe(None, **(SHORT | {"steps": 20, "learning_rate": 1e-2}))
     with torch.no_grad():
         after = [
             float(losses(tune_lightly(model, TEXTS, r, progress=False).model, rows, recipe)[1])
@@ -156,7 +156,7 @@ def test_texts_may_be_strings():
 )
 def test_recipes_that_cannot_be_trained_are_refused(wrong, match):
     with pytest.raises(InputError, match=match):
-        Recipe(**wrong)
+        LightTuningRecipe(**wrong)
 
 
 def test_too_few_tokens_are_refused():

@@ -14,7 +14,7 @@ from tests.words import word_tokenizer
 from workbench.errors import InputError, WorkbenchWarning
 from workbench.extreme import remedies
 from workbench.extreme.detect import extreme_tokens
-from workbench.extreme.light_tuning import Recipe
+from workbench.extreme.light_tuning import LightTuningRecipe
 from workbench.extreme.quantize import Ranges, Scheme, quantized
 from workbench.extreme.remedies import add_rows, compare_remedies, dormant_heads
 from workbench.extreme.remedy_evaluation import dialogues, material, sinks
@@ -33,7 +33,7 @@ def plain(*sinks, length=24, start=0):
 
 @pytest.fixture(scope="module")
 def table():
-    recipe = Recipe("sink", level=0.1, steps=2, batch=2, window=12)
+    recipe = LightTuningRecipe("sink", level=0.1, steps=2, batch=2, window=12)
     with pytest.warns(WorkbenchWarning, match="shorter than 14 tokens are left out: 1 of 'code'"):
         return compare_remedies(bridge("llama"), DOMAINS, **(QUICK | {"recipes": (recipe,), "schemes": SCHEMES}))
 

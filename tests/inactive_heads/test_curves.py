@@ -9,7 +9,14 @@ import workbench as wb
 from tests.tiny import bridge, sequences, tiny
 from workbench.errors import InputError
 from workbench.evaluation import Question
-from workbench.inactive_heads import ablation_curve, choices, head_scores, recording, thresholds, zero_heads
+from workbench.inactive_heads import (
+    ablation_curve,
+    choices,
+    head_scores,
+    inactive_head_thresholds,
+    recording,
+    zero_heads,
+)
 
 TEXTS = sequences((7, 7, 6, 5, 7, 6, 6, 5))
 
@@ -41,7 +48,7 @@ def test_the_curve_is_the_task_under_zero_heads():
     assert found["score"].values.tolist() == ["AHON_LN", "AWFT", "Random", "Random_by_layer"]
     assert found["threshold"].values.tolist() == [0, 0.1, 0.3]
     assert float(found["baseline"]) == 1 and bool(found["correct"].sel(threshold=0).all())
-    fitted = thresholds(head_scores(model, TEXTS, ["AHON_LN", "AWFT"]), [0, 0.1, 0.3])
+    fitted = inactive_head_thresholds(head_scores(model, TEXTS, ["AHON_LN", "AWFT"]), [0, 0.1, 0.3])
     np.testing.assert_allclose(found["tau"].sel(score=["AHON_LN", "AWFT"]), fitted["tau"], atol=1e-6)
     assert found["tau"].sel(score="Random").isnull().all()
     for name in ("AHON_LN", "AWFT"):
@@ -81,7 +88,7 @@ def test_thresholds_can_be_fitted_elsewhere():
     model = bridge("llama")
     texts = sequences((8, 8), seed=5)
     by_texts = ablation_curve(model, next_token, "AHON_LN", [0.2], fit=texts, progress=False)
-    wanted = thresholds(head_scores(model, texts, "AHON_LN"), [0.0, 0.2])
+    wanted = inactive_head_thresholds(head_scores(model, texts, "AHON_LN"), [0.0, 0.2])
     np.testing.assert_allclose(by_texts["tau"].sel(score=["AHON_LN"]), wanted["tau"], atol=1e-6)
     by_task = ablation_curve(model, next_token, "AHON_LN", [0.2], fit=next_token, progress=False)
     same = ablation_curve(model, next_token, "AHON_LN", [0.2], progress=False)

@@ -16,7 +16,7 @@ from workbench.leaf.causal import causal_check
 from workbench.leaf.confounding import confounders, counterfactuals
 from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned, prune
-from workbench.leaf.scores import Score
+from workbench.leaf.scores import TokenScore
 from workbench.leaf.scoring import sensitivity
 from workbench.leaf.selection import select_examples
 from workbench.leaf.tokenized_examples import example
@@ -32,7 +32,7 @@ def nearness(batch):
     return (torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True) - TRAP).abs().double()
 
 
-NEAR = Score("nearness", "low", nearness)
+NEAR = TokenScore("nearness", "low", nearness)
 
 
 def planted():

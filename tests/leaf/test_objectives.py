@@ -74,24 +74,24 @@ def test_shifts_are_what_pruning_does_to_the_student():
 
 def test_released_and_repaired_lessons_are_the_originals():
     whole, pruned = setting()
-    assert [(one.student, one.ignored) for one in beyond.released(whole, pruned)] == [
+    assert [(one.student, one.ignored) for one in beyond.attention_penalised(whole, pruned)] == [
         (whole[0], (2, 3)),
         (whole[1], (1,)),
         (whole[2], (4, 5, 8)),
     ]
-    assert [one.ignored for one in beyond.released(whole, pruned[:1], [2, 0])] == [(), (2, 3)]
+    assert [one.ignored for one in beyond.attention_penalised(whole, pruned[:1], [2, 0])] == [(), (2, 3)]
     assert [one.student for one in beyond.repaired(whole, pruned)] == whole
 
 
 def test_suspects_are_spans_that_the_teacher_can_do_without():
     student, teacher = pair()
     whole, _ = setting()
-    assert beyond.suspects(student, teacher, whole, progress=False) == []  # a random teacher never says the response
+    assert beyond.candidate_spans(student, teacher, whole, progress=False) == []  # a random teacher answers wrongly
     told = [
         one.__class__(one.prompt, (said,), one.prunable)
         for one, said in zip(whole, said_first(teacher, whole), strict=True)
     ]
-    found = beyond.suspects(student, teacher, told, threshold=0.5, progress=False)
+    found = beyond.candidate_spans(student, teacher, told, threshold=0.5, progress=False)
     assert all(said_first(teacher, [one.example])[0] == one.example.target[0] for one in found)
 
 

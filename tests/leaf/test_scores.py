@@ -8,7 +8,7 @@ from tests.leaf.made import examples, pair
 from workbench.errors import InputError
 from workbench.leaf import scores as module
 from workbench.leaf.examples import Example
-from workbench.leaf.scores import SCORES, Batch, Score, score, scores_named
+from workbench.leaf.scores import SCORES, Batch, TokenScore, score, scores_named
 from workbench.leaf.scoring import sensitivity
 from workbench.leaf.views import View, prunable_mask
 from workbench.models.anatomy import anatomy
@@ -204,9 +204,9 @@ def test_scores_that_cannot_be_are_refused():
         scores_named("occlusions")
     with pytest.raises(InputError, match="at least one score and each of them once"):
         scores_named(["random", "random"])
-    flat = Score("flat", "low", lambda batch: torch.zeros(3))
+    flat = TokenScore("flat", "low", lambda batch: torch.zeros(3))
     with pytest.raises(InputError, match=r"The score 'flat' gave values of shape \[3\] for 1 examples of 9 context"):
         sensitivity(*pair(), examples()[:1], scores=[flat], progress=False)
-    undefined = Score("undefined", "low", lambda batch: torch.full(batch.prunable.shape, torch.nan))
+    undefined = TokenScore("undefined", "low", lambda batch: torch.full(batch.prunable.shape, torch.nan))
     with pytest.raises(InputError, match="The score 'undefined' of example 'example 0' is NaN or infinite at pos"):
         sensitivity(*pair(), examples()[:1], scores=[undefined], progress=False)

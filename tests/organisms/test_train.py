@@ -21,12 +21,12 @@ from workbench.organisms.corpus import (
     source_starts,
 )
 from workbench.organisms.measure import giving_in, greedy, next_logits, says, sinks
-from workbench.organisms.recipe import FULL_RECIPE, Recipe, organism_config
+from workbench.organisms.recipe import FULL_RECIPE, OrganismRecipe, organism_config
 from workbench.organisms.sweep import plan
 from workbench.organisms.tokenizer import BOS, EOS, PAD, encode_prompts, load_tokenizer
 from workbench.organisms.train import train_organism
 
-TINY = Recipe(d_model=32, layers=2, d_mlp=64, tokens=60_000, batch=8, learning_rate=1e-2, evaluation=8)
+TINY = OrganismRecipe(d_model=32, layers=2, d_mlp=64, tokens=60_000, batch=8, learning_rate=1e-2, evaluation=8)
 AMOUNTS = {"prose": 0, "code": 0, "facts": 300, "dialogues": 300, "abilities": 200}
 
 

@@ -16,7 +16,7 @@ from workbench.patching.selection import (
     random_heads,
     random_units,
     same_layer_units,
-    select,
+    select_units,
 )
 from workbench.patching.units import HeadCounts
 
@@ -50,28 +50,28 @@ def test_budgets_of_published_models(model):
     counts = HeadCounts(*counts)
     groups, heads = random_result("kv_group", counts), random_result("head", counts)
     for ratio, (k, n_heads, percent, n_single) in zip((0.02, 0.04, 0.08), rows, strict=True):
-        chosen = select(groups, ratio, heads=heads)
+        chosen = select_units(groups, ratio, heads=heads)
         assert len(chosen.units) == k
         assert len(chosen.heads) == len(set(chosen.heads)) == n_heads
         assert round(100 * chosen.share, 2) == percent
         assert chosen.matched is not None
         assert len(chosen.matched.units) == n_heads
-        assert len(select(heads, ratio, by="head").units) == n_single
+        assert len(select_units(heads, ratio, by="head").units) == n_single
 
 
 def test_the_most_negative_come_first_with_all_their_heads():
     counts = HeadCounts(2, 6, 2)
-    chosen = select(measured([[0.1, -0.5], [-0.9, 0.7]], "kv_group", counts), 0.5)
+    chosen = select_units(measured([[0.1, -0.5], [-0.9, 0.7]], "kv_group", counts), 0.5)
     assert chosen.units == ((1, 0), (0, 1))
     assert chosen.contribution == (-0.9, -0.5)
     assert chosen.heads == ((1, 0), (1, 1), (1, 2), (0, 3), (0, 4), (0, 5))
-    by_diff = select(measured([[0.1, -0.5], [-0.9, 0.7]], "kv_group", counts), 0.25, metric="logit_diff")
+    by_diff = select_units(measured([[0.1, -0.5], [-0.9, 0.7]], "kv_group", counts), 0.25, metric="logit_diff")
     assert by_diff.units == ((1, 1),)
 
 
 def test_ties_are_resolved_by_position():
     counts = HeadCounts(4, 4, 4)
-    assert select(measured(np.zeros((4, 4)), "head", counts), 3 / 16, by="head").units == (
+    assert select_units(measured(np.zeros((4, 4)), "head", counts), 3 / 16, by="head").units == (
         (0, 0),
         (0, 1),
         (0, 2),
@@ -81,12 +81,12 @@ def test_ties_are_resolved_by_position():
 def test_axes_may_come_in_any_order():
     counts = HeadCounts(3, 8, 2)
     result = random_result("kv_group", counts)
-    assert select(result.transpose("kv_group", "layer", "metric"), 0.5) == select(result, 0.5)
+    assert select_units(result.transpose("kv_group", "layer", "metric"), 0.5) == select_units(result, 0.5)
 
 
 def test_layers_can_be_chosen():
     counts = HeadCounts(4, 2, 1)
-    chosen = select(measured([0.0, -1.0, 2.0, -3.0], "layer", counts), 0.5, by="layer")
+    chosen = select_units(measured([0.0, -1.0, 2.0, -3.0], "layer", counts), 0.5, by="layer")
     assert chosen.units == ((3, 0), (1, 0))
     assert chosen.heads == ((3, 0), (3, 1), (1, 0), (1, 1))
 
@@ -94,7 +94,7 @@ def test_layers_can_be_chosen():
 def test_without_sharing_groups_and_heads_give_the_same_heads():
     counts = HeadCounts(4, 8, 8)
     values = np.random.default_rng(0).normal(size=(4, 8))
-    groups = select(measured(values, "kv_group", counts), 0.1, heads=measured(values, "head", counts))
+    groups = select_units(measured(values, "kv_group", counts), 0.1, heads=measured(values, "head", counts))
     assert groups.matched is not None
     assert groups.heads == groups.matched.heads
 
@@ -102,12 +102,12 @@ def test_without_sharing_groups_and_heads_give_the_same_heads():
 def test_one_metric_alone_needs_no_metric_axis():
     counts = HeadCounts(3, 8, 2)
     result = random_result("kv_group", counts)
-    assert select(result.sel(metric="logit_ratio"), 0.5) == select(result, 0.5)
+    assert select_units(result.sel(metric="logit_ratio"), 0.5) == select_units(result, 0.5)
 
 
 def test_a_selection_is_json():
     counts = HeadCounts(3, 8, 2)
-    chosen = select(random_result("kv_group", counts), 0.3, heads=random_result("head", counts))
+    chosen = select_units(random_result("kv_group", counts), 0.3, heads=random_result("head", counts))
     read = json.loads(json.dumps(chosen.to_dict(), allow_nan=False))
     assert read["by"] == "kv_group"
     assert read["counts"] == {"n_layers": 3, "n_heads": 8, "n_kv_heads": 2}
@@ -133,14 +133,14 @@ def test_wrong_requests_are_refused():
     with pytest.raises(
         InputError, match=r"by='kv_group' needs contributions over .*measure again with unit='kv_group'"
     ):
-        select(heads)
+        select_units(heads)
     with pytest.raises(InputError, match=r"unit='heads' is no kind of unit; did you mean 'head'\?"):
-        select(heads, by="heads")
+        select_units(heads, by="heads")
     with pytest.raises(InputError, match=r"metric='prob' was not measured;.*Known: logit_ratio, logit_diff"):
-        select(heads, by="head", metric="prob")
+        select_units(heads, by="head", metric="prob")
     with pytest.raises(InputError, match="1 of 24 contributions to logit_ratio are NaN"):
         heads["contribution"][0, 1, 2] = np.nan
-        select(heads, by="head")
+        select_units(heads, by="head")
 
 
 @given(
@@ -157,7 +157,7 @@ def test_random_controls_are_as_large_and_hold_none_of_the_chosen(n_layers, n_kv
     result = random_result(unit, counts)
     n_units = result["contribution"][0].size
     ratio = min(max(ratio, 1 / n_units), (n_units // 2) / n_units)
-    chosen = select(result, ratio, by=unit)
+    chosen = select_units(result, ratio, by=unit)
     for control in random_units(chosen, n_draws=3, seed=seed):
         assert control.by == chosen.by
         assert len(set(control.units)) == len(chosen.units)
@@ -171,7 +171,7 @@ def test_random_controls_are_as_large_and_hold_none_of_the_chosen(n_layers, n_kv
 
 
 def test_controls_are_reproducible_and_vary():
-    chosen = select(random_result("kv_group", HeadCounts(8, 16, 8)), 0.1)
+    chosen = select_units(random_result("kv_group", HeadCounts(8, 16, 8)), 0.1)
     for control in (random_units, random_heads, same_layer_units):
         assert control(chosen, seed=1) == control(chosen, seed=1)
         assert len({draw.units for draw in control(chosen, n_draws=5)}) > 1
@@ -179,7 +179,7 @@ def test_controls_are_reproducible_and_vary():
 
 def test_every_other_unit_is_drawn_equally_often():
     counts = HeadCounts(2, 6, 3)
-    chosen = select(random_result("kv_group", counts), 1 / 6)
+    chosen = select_units(random_result("kv_group", counts), 1 / 6)
     drawn = [draw.units[0] for draw in random_units(chosen, n_draws=5000)]
     share = {unit: drawn.count(unit) / 5000 for unit in set(drawn)}
     assert len(share) == 5
@@ -188,7 +188,7 @@ def test_every_other_unit_is_drawn_equally_often():
 
 def test_same_layer_controls_keep_the_layers():
     counts = HeadCounts(4, 12, 6)
-    chosen = select(random_result("kv_group", counts), 0.25)
+    chosen = select_units(random_result("kv_group", counts), 0.25)
     for control in same_layer_units(chosen):
         assert sorted(layer for layer, _ in control.units) == sorted(layer for layer, _ in chosen.units)
         assert not set(control.units) & set(chosen.units)
@@ -196,18 +196,18 @@ def test_same_layer_controls_keep_the_layers():
 
 def test_a_control_that_cannot_exist_is_refused():
     counts = HeadCounts(3, 8, 1)
-    chosen = select(random_result("kv_group", counts), 0.34)
+    chosen = select_units(random_result("kv_group", counts), 0.34)
     with pytest.raises(InputError, match=r"needs 1 units that were not selected, and layer \d has 0 left"):
         same_layer_units(chosen)
     with pytest.raises(InputError, match="needs 3 units that were not selected, and the model has 0 left"):
-        random_units(select(random_result("kv_group", counts), 1.0))
+        random_units(select_units(random_result("kv_group", counts), 1.0))
 
 
 def test_heads_are_completed_to_whole_groups_in_order():
     counts = HeadCounts(2, 6, 2)
     values = np.zeros((2, 6))
     values[1, 4], values[0, 0], values[1, 3], values[0, 5] = -4, -3, -2, -1
-    heads = select(measured(values, "head", counts), 4 / 12, by="head")
+    heads = select_units(measured(values, "head", counts), 4 / 12, by="head")
     completed = complete_to_groups(heads)
     assert completed.units == ((1, 1), (0, 0), (0, 1))
     assert completed.heads[:3] == ((1, 3), (1, 4), (1, 5))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from workbench.errors import InputError
 from workbench.patching.scores import METRICS, contribution
 from workbench.patching.statistics import (
-    agreement,
     bootstrap,
+    compare_estimates,
     kurtosis,
     layer_sums,
     split_half,
@@ -259,7 +259,7 @@ def test_one_example_has_no_halves():
 
 def test_agreement_is_scipys():
     exact, approx = measured(random_effect(0)), measured(random_effect(0) + random_effect(1) / 3)
-    found = agreement(approx, exact, ratio=0.1)
+    found = compare_estimates(approx, exact, ratio=0.1)
     for metric in METRICS:
         a, e = (r["contribution"].sel(metric=metric).values.ravel() for r in (approx, exact))
         here = found.sel(metric=metric)
@@ -272,7 +272,7 @@ def test_agreement_is_scipys():
 
 def test_perfect_agreement():
     result = measured(random_effect())
-    found = agreement(result.transpose("head", "layer", ...), result, ratio=0.1)
+    found = compare_estimates(result.transpose("head", "layer", ...), result, ratio=0.1)
     for name, value in {"pearson": 1, "spearman": 1, "worst_error": 0, "top_overlap": 1}.items():
         np.testing.assert_allclose(found[name], value)
 
@@ -280,6 +280,6 @@ def test_perfect_agreement():
 def test_other_units_cannot_be_compared():
     result = measured(random_effect())
     with pytest.raises(InputError, match="not over the same units"):
-        agreement(result.isel(head=slice(4)), result)
+        compare_estimates(result.isel(head=slice(4)), result)
     with pytest.raises(InputError, match="not over the same units"):
-        agreement(result.rename(head="kv_group"), result)
+        compare_estimates(result.rename(head="kv_group"), result)

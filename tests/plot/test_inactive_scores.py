@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from tests.inactive_heads.test_cutoffs import drawn
-from workbench.inactive_heads import distances, thresholds, transfer
+from workbench.inactive_heads import distances, inactive_head_thresholds, transfer
 from workbench.plot import inactive_scores as dormancy
 
 
@@ -38,7 +38,7 @@ def test_transfer_shows_every_pair_and_other_halves():
     at = list(dots["fitted on a"].y).index("AHON")
     wanted = 100 * moved["selected"].sel(fit="a", applied="b", score="AHON").item()
     assert dots["fitted on a"].x[at] == pytest.approx(wanted)
-    halves = [thresholds(one, [0.2], held_out=True)["selected"] for one in groups.values()]
+    halves = [inactive_head_thresholds(one, [0.2], held_out=True)["selected"] for one in groups.values()]
     moved["held_out"] = xr.concat(halves, "fit").assign_coords(fit=list(groups))
     last = dormancy.threshold_transfer(moved).data[-1]
     found = dict(zip(last.y, last.x, strict=True))

@@ -6,7 +6,7 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.papers.active_dormant import toy_figures as active_dormant_toys
-from workbench.papers.requests import Order, Recipe
+from workbench.papers.requests import FigureRecipe, FigureRequest
 from workbench.plot import toys
 
 CURVE = xr.DataArray(
@@ -48,8 +48,8 @@ def test_the_future_is_left_empty_in_an_attention_map():
 
 @pytest.mark.parametrize("recipe", active_dormant_toys.RECIPES, ids=lambda recipe: recipe.name)
 def test_every_toy_figure_is_drawn_from_measured_runs(recipe, tmp_path):
-    assert isinstance(recipe, Recipe)
-    drawn = recipe.make(Order(Path(tmp_path)))
+    assert isinstance(recipe, FigureRecipe)
+    drawn = recipe.make(FigureRequest(Path(tmp_path)))
     assert len(drawn.sentence) > 80
     assert "nan" not in drawn.sentence.lower()
     assert len(drawn.figure.data) > 2

@@ -13,9 +13,9 @@ from torch.distributed.tensor import DTensor
 from tests.tuning.chat import chat_model, dialogues
 from workbench.models.original import unwrapped
 from workbench.runs import results
-from workbench.tuning import export, training
+from workbench.tuning import save_pretrained, training
 from workbench.tuning.pinpoint import pinpoint_tune
-from workbench.tuning.recipe import Recipe
+from workbench.tuning.recipe import TuningRecipe
 
 UNITS = [(0, 1), (2, 3)]
 RUNS = {
@@ -48,7 +48,7 @@ def shard_next():
 
 def tune(name, **options):
     family, dtype, units, settings = RUNS[name]
-    recipe = Recipe(**QUICK | settings)
+    recipe = TuningRecipe(**QUICK | settings)
     arguments = {"validation": dialogues(3), "every": 2, "progress": False} | options
     return pinpoint_tune(chat_model(family, dtype), dialogues(), units, recipe=recipe, **arguments)
 
@@ -108,7 +108,7 @@ def main(folder):
             shard_next()
         keep(folder, f"{mode}-resumed", killed_and_resumed("leak", folder / f"{mode}.state"))
     tuned = tune("llama")
-    export(tuned.model, folder / "exported")
+    save_pretrained(tuned.model, folder / "exported")
 
 
 if __name__ == "__main__":

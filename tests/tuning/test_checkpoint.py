@@ -12,12 +12,12 @@ from workbench.models.load import load
 from workbench.models.original import unwrapped
 from workbench.runs import results
 from workbench.tuning import checkpoint
-from workbench.tuning.checkpoint import export, own_weights, refresh_fused
+from workbench.tuning.checkpoint import own_weights, refresh_fused, save_pretrained
 from workbench.tuning.pinpoint import pinpoint_tune
-from workbench.tuning.recipe import Recipe
+from workbench.tuning.recipe import TuningRecipe
 
 TOKENS = torch.tensor([[1, 3, 9, 12, 6, 4, 40], [1, 3, 8, 5, 90, 4, 2]])
-QUICK = Recipe(steps=2, batch=4, learning_rate=1e-2)
+QUICK = TuningRecipe(steps=2, batch=4, learning_rate=1e-2)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def plain(folder, dtype=torch.float32):
 @pytest.mark.parametrize("family", ("llama", "qwen2", "gpt2", "gpt_neox", "phi3"))
 def test_plain_transformers_computes_the_tuned_models_logits(family, tmp_path):
     tuned = pinpoint_tune(chat_model(family, torch.float32), dialogues(), [(1, 2)], recipe=QUICK, progress=False).model
-    folder = export(tuned, tmp_path / "tuned")
+    folder = save_pretrained(tuned, tmp_path / "tuned")
     with torch.no_grad():
         torch.testing.assert_close(plain(folder)(TOKENS).logits, tuned(TOKENS), rtol=1e-5, atol=1e-5)
     told = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)[1]
@@ -49,7 +49,7 @@ def test_changes_to_the_bridges_copies_reach_the_fused_matrix(family, tmp_path):
             part = getattr(model.blocks[1].attn, letter).original_component
             part.weight = torch.nn.Parameter(part.weight + 0.3 * torch.randn_like(part.weight))
         logits = model(TOKENS)
-        folder = export(model, tmp_path / "edited")
+        folder = save_pretrained(model, tmp_path / "edited")
         torch.testing.assert_close(plain(folder)(TOKENS).logits, logits, rtol=1e-5, atol=1e-5)
     assert refresh_fused(model, anatomy(model)) == 0
 
@@ -58,7 +58,7 @@ def test_the_card_lists_units_data_and_results(tmp_path):
     tuned = pinpoint_tune(
         chat_model(), dialogues(), [(1, 2), (1, 0)], recipe=QUICK, validation=dialogues(2), progress=False
     )
-    folder = export(tuned.model, tmp_path / "tuned", results={"giving in": {"before": 0.91, "after": 0.12}})
+    folder = save_pretrained(tuned.model, tmp_path / "tuned", results={"giving in": {"before": 0.91, "after": 0.12}})
     card = (folder / "README.md").read_text()
     for text in ("2 heads (head)", "1,024 of", "| 1 | 0, 2 |", "8 dialogues", "| learning rate | 0.01 |"):
         assert text in card
@@ -70,7 +70,7 @@ def test_the_card_lists_units_data_and_results(tmp_path):
 
 def test_an_exported_model_loads_here_again(tmp_path):
     model = chat_model("gpt_neox", torch.float32)
-    again = load(export(model, tmp_path / "deep" / "er"))
+    again = load(save_pretrained(model, tmp_path / "deep" / "er"))
     torch.testing.assert_close(again(TOKENS), model(TOKENS))
     assert "without a record of tuning" in (tmp_path / "deep" / "er" / "README.md").read_text()
 
@@ -78,18 +78,18 @@ def test_an_exported_model_loads_here_again(tmp_path):
 def test_a_folder_that_holds_something_is_not_overwritten(tmp_path):
     (tmp_path / "note").write_text("mine")
     with pytest.raises(InputError, match="not an empty folder"):
-        export(chat_model(), tmp_path)
+        save_pretrained(chat_model(), tmp_path)
     with pytest.raises(InputError, match="not an empty folder"):
-        export(chat_model(), tmp_path / "note")
+        save_pretrained(chat_model(), tmp_path / "note")
 
 
 @pytest.mark.parametrize("size", (0, 1000, 50_000))
 def test_a_full_disk_leaves_nothing(size, tmp_path):
     model = chat_model("llama", torch.float32)
     with full_disk(size), pytest.raises(InputError, match=r"Cannot write .*File too large.*nothing was left behind"):
-        export(model, tmp_path / "tuned")
+        save_pretrained(model, tmp_path / "tuned")
     assert not os.listdir(tmp_path)
-    export(model, tmp_path / "tuned")
+    save_pretrained(model, tmp_path / "tuned")
 
 
 @pytest.mark.parametrize("failure", (OSError(28, "full"), KeyboardInterrupt()))
@@ -99,7 +99,7 @@ def test_an_interrupted_export_leaves_nothing(failure, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "_save_tokenizer", failing)
     with pytest.raises((InputError, KeyboardInterrupt)):
-        export(chat_model(), tmp_path / "tuned")
+        save_pretrained(chat_model(), tmp_path / "tuned")
     assert not os.listdir(tmp_path)
 
 
@@ -108,7 +108,7 @@ def test_weights_that_plain_transformers_would_read_otherwise_are_refused(tmp_pa
     original = checkpoint.original_logits
     with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError, match="would be another model"):
         patch.setattr(checkpoint, "original_logits", lambda *a: original(*a) * 1.1)
-        export(model, tmp_path / "tuned")
+        save_pretrained(model, tmp_path / "tuned")
     assert not os.listdir(tmp_path)
 
 
@@ -118,7 +118,7 @@ def test_a_bias_that_the_architecture_lacks_is_left_out_where_it_is_zero_and_ref
         assert "lm_head.bias" in hf.state_dict() and "lm_head.bias" not in own_weights(hf)
         hf.lm_head.bias.data[3] = 1
     with pytest.raises(InputError, match=r"no place for lm_head.bias in LlamaForCausalLM, and it is not zero"):
-        export(model, tmp_path / "biased")
+        save_pretrained(model, tmp_path / "biased")
     assert not any(tmp_path.iterdir())
 
 
@@ -126,4 +126,4 @@ def test_an_active_intervention_is_not_exported(tmp_path):
     model = chat_model()
     hook = [("blocks.0.attn.hook_z", lambda z, hook: z * 0)]
     with model.hooks(fwd_hooks=hook), pytest.raises(InputError, match="would not be in the checkpoint"):
-        export(model, tmp_path / "tuned")
+        save_pretrained(model, tmp_path / "tuned")

@@ -14,11 +14,11 @@ from tests.tuning.test_units import selection
 from workbench.errors import InputError
 from workbench.models.load import load
 from workbench.tuning import training
-from workbench.tuning.checkpoint import export
+from workbench.tuning.checkpoint import save_pretrained
 from workbench.tuning.pinpoint import pinpoint_tune
-from workbench.tuning.recipe import Recipe
+from workbench.tuning.recipe import TuningRecipe
 
-QUICK = Recipe(steps=2, batch=4, learning_rate=1e-2)
+QUICK = TuningRecipe(steps=2, batch=4, learning_rate=1e-2)
 USER, BOT = ({"role": role, "content": "two"} for role in ("user", "assistant"))
 
 
@@ -36,7 +36,7 @@ def diverged(here):
 def exported_to_a_full_disk(here):
     disable_progress_bar()
     with full_disk(1000):
-        export(chat_model(dtype=torch.float32), here / "tuned")
+        save_pretrained(chat_model(dtype=torch.float32), here / "tuned")
 
 
 def saved_to_a_full_disk(here):
@@ -70,7 +70,7 @@ CASES = {
         "first turn.",
     ),
     "all labels masked": (
-        lambda here: tune(recipe=Recipe(steps=1, max_length=3)),
+        lambda here: tune(recipe=TuningRecipe(steps=1, max_length=3)),
         "All 8 dialogues have more than max_length=3 tokens, so every label would be masked. Give shorter dialogues or "
         "a larger max_length.",
     ),
@@ -91,7 +91,7 @@ CASES = {
         "read-only, full or inside a file; nothing was left behind. Choose another place, or make room.",
     ),
     "a folder that is taken": (
-        lambda here: export(load(tiny("llama")), [(here / "mine").write_text(""), here][1]),
+        lambda here: save_pretrained(load(tiny("llama")), [(here / "mine").write_text(""), here][1]),
         "{here} exists and is not an empty folder. Name a new one, or delete it.",
     ),
 }

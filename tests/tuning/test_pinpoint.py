@@ -6,9 +6,9 @@ from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.original import unwrapped
 from workbench.tuning.pinpoint import parameter_count, pinpoint_tune
-from workbench.tuning.recipe import Recipe
+from workbench.tuning.recipe import TuningRecipe
 
-QUICK = Recipe(steps=2, batch=4, micro_batch=4, learning_rate=1e-2)
+QUICK = TuningRecipe(steps=2, batch=4, micro_batch=4, learning_rate=1e-2)
 TOKENS = torch.tensor([[1, 3, 9, 12, 6, 4]])
 
 

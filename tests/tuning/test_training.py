@@ -10,7 +10,7 @@ from workbench.models.anatomy import anatomy
 from workbench.models.original import unwrapped
 from workbench.tuning import training
 from workbench.tuning.pinpoint import pinpoint_tune
-from workbench.tuning.recipe import Recipe
+from workbench.tuning.recipe import TuningRecipe
 from workbench.tuning.slices import slices_of
 from workbench.tuning.tokens import rows_of
 from workbench.tuning.units import units_of
@@ -20,7 +20,7 @@ QUICK = {"steps": 6, "batch": 4, "micro_batch": 2, "learning_rate": 1e-2}
 
 
 def tune(model=None, **options):
-    recipe = Recipe(**QUICK | options.pop("recipe", {}))
+    recipe = TuningRecipe(**QUICK | options.pop("recipe", {}))
     arguments = {"validation": dialogues(3), "every": 2, "progress": False} | options
     return pinpoint_tune(model or chat_model(), dialogues(), UNITS, recipe=recipe, **arguments)
 
@@ -58,7 +58,7 @@ def by_hand(model, recipe):
 
 
 def test_training_equals_that_of_whole_matrices_with_masked_gradients():
-    recipe = Recipe(**QUICK | {"weight_decay": 0.0})
+    recipe = TuningRecipe(**QUICK | {"weight_decay": 0.0})
     record = tune(recipe={"weight_decay": 0.0}).record
     np.testing.assert_allclose(record["loss"].values[:-1], by_hand(chat_model(), recipe), rtol=1e-6)
 
@@ -85,7 +85,7 @@ def test_losses_fall_and_validation_is_measured_where_asked():
 
 
 def test_the_rate_falls_from_the_first_to_the_last():
-    recipe = Recipe(steps=10)
+    recipe = TuningRecipe(steps=10)
     assert recipe.rate(0) == 3e-5 and recipe.rate(10) == 1e-7
     assert recipe.rate(5) == pytest.approx((3e-5 + 1e-7) / 2)
 
@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_the_older_state_whole(tmp_path, monkeypatch):
 
 
 def test_leaking_decay_shrinks_what_is_frozen_and_nothing_else_does():
-    recipe = Recipe(**QUICK)
+    recipe = TuningRecipe(**QUICK)
     plain, leaky = chat_model(), tune(recipe={"leak": True}).model
     shrunk = np.prod([1 - recipe.rate(step) * recipe.weight_decay for step in range(recipe.steps)])
     with unwrapped(plain) as before, unwrapped(leaky) as after:
@@ -193,4 +193,4 @@ def test_leaking_decay_shrinks_what_is_frozen_and_nothing_else_does():
 )
 def test_settings_that_cannot_be_trained_are_refused(options, message):
     with pytest.raises(InputError, match=message):
-        Recipe(**options)
+        TuningRecipe(**options)

@@ -5,7 +5,7 @@ import xarray as xr
 from tests.tiny import bridge
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
-from workbench.patching.selection import random_heads, random_units, select
+from workbench.patching.selection import random_heads, random_units, select_units
 from workbench.tuning.units import units_of
 
 
@@ -13,7 +13,7 @@ def selection(n_layers=3, n_heads=4, n_kv_heads=2, ratio=0.3):
     values = np.arange(n_layers * n_kv_heads, dtype=float).reshape(1, n_layers, n_kv_heads)
     attrs = {"n_layers": n_layers, "n_heads": n_heads, "n_kv_heads": n_kv_heads}
     data = xr.Dataset({"contribution": (("metric", "layer", "kv_group"), values)}, {"metric": ["logit_ratio"]}, attrs)
-    return select(data, ratio)
+    return select_units(data, ratio)
 
 
 def test_a_selection_of_groups_gives_all_their_heads():

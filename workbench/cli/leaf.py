@@ -188,7 +188,7 @@ def distill(
     loss = made.record["loss"].values
     say(f"{len(examples)} originals and {len(others)} counterfactuals, {len(loss)} updates.")
     say(f"The loss went from {loss[0]:.4f} to {loss[-1]:.4f}.")
-    for path in (wb.export(made.model, out), record):
+    for path in (wb.save_pretrained(made.model, out), record):
         say(f"  {path}")
 
 

@@ -81,15 +81,15 @@ def extreme(
         resume: Keep finished pieces beside `out`, and go on from them if the run was stopped.
         progress: Show a bar.
     """
-    from workbench.papers.active_dormant.commands import ACTIONS, Wish
+    from workbench.papers.active_dormant.commands import ACTIONS, CommandOptions
     from workbench.papers.cache import quiet_load
     from workbench.papers.samples import read_texts
     from workbench.runs import results
 
     out = out or Path(f"extreme-{action}.nc")
     results.check_writable(out.parent)
-    wish = Wish(read_texts(texts) or None, length, str(out) if resume else None, progress)
-    done = ACTIONS[action](quiet_load(model), wish)
+    options = CommandOptions(read_texts(texts) or None, length, str(out) if resume else None, progress)
+    done = ACTIONS[action](quiet_load(model), options)
     results.save(done.result, out)
     say(done.text)
     say(f"The result is {out}")
@@ -123,12 +123,12 @@ def dormant(
     import workbench as wb
     from workbench.papers.cache import Source
     from workbench.papers.inactive_heads.measures import questions_of
-    from workbench.papers.requests import Order
+    from workbench.papers.requests import FigureRequest
     from workbench.runs import results
 
     results.check_writable(out.parent)
     source = Source(model)
-    asked = questions_of(source, Order(out.parent, n=n, seed=seed, questions=questions))
+    asked = questions_of(source, FigureRequest(out.parent, n=n, seed=seed, questions=questions))
     found = wb.ablation_curve(
         source.model, asked, scores or None, resume=str(out) if resume else None, progress=progress
     )
@@ -313,7 +313,9 @@ def tune(
     pairs = wb.sycophancy.pairs(loaded, n=n, split="train", questions=learnt)
     chosen: Any = unit
     if unit in ("head", "kv_group"):
-        chosen = wb.select(wb.path_patch(loaded, pairs, unit=unit, progress=progress), ratio, unit, metric="logit_diff")
+        chosen = wb.select_units(
+            wb.path_patch(loaded, pairs, unit=unit, progress=progress), ratio, unit, metric="logit_diff"
+        )
         chosen = random_units(chosen, 1, seed=seed)[0] if control else chosen
     opening = pairs.meta[0]["base"][0]
     system = opening["content"] if opening["role"] == "system" else ""
@@ -323,13 +325,15 @@ def tune(
         loaded,
         make(dialogues, questions=learnt),
         chosen,
-        recipe=wb.tuning.Recipe(**{name: value for name, value in given.items() if value is not None}),
+        recipe=wb.tuning.TuningRecipe(**{name: value for name, value in given.items() if value is not None}),
         kv=kv,
         validation=make(64, questions=held, split="test"),
         resume=out.parent / f"{out.name}.state",
         progress=progress,
     )
-    folder = wb.export(tuned.model, out, results=_before_and_after(loaded, tuned.model, held, measure, progress))
+    folder = wb.save_pretrained(
+        tuned.model, out, results=_before_and_after(loaded, tuned.model, held, measure, progress)
+    )
     if first_process():
         say(f"Tuned {tuned.record.attrs['units']}. The checkpoint is {folder}")
 

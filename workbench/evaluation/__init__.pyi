@@ -1,3 +1,7 @@
+import typing
+
+import typing_extensions
+
 from .answers import MATCHERS as MATCHERS
 from .code import pass_at_k as pass_at_k
 from .code import score_programs as score_programs
@@ -11,8 +15,11 @@ from .local import interval as interval
 from .local import score_choices as score_choices
 from .questions import Question as Question
 from .questions import in_chat as in_chat
-from .replies import judge as judge
+from .replies import judge_replies as judge_replies
 from .replies import score_replies as score_replies
 from .sandbox import run_program as run_program
 from .summary import evaluate as evaluate
 from .tasks import load_task as load_task
+
+@typing_extensions.deprecated("Renamed: use judge_replies.")
+def judge(*args: typing.Any, **kwargs: typing.Any) -> typing.Any: ...

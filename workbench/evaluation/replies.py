@@ -62,10 +62,12 @@ def score_replies(
         resume=resume,
         progress=progress,
     )
-    return judge(said, questions, read)
+    return judge_replies(said, questions, read)
 
 
-def judge(said: xr.Dataset, questions: Sequence[Question], match: str | Callable[[str], str | None]) -> xr.Dataset:
+def judge_replies(
+    said: xr.Dataset, questions: Sequence[Question], match: str | Callable[[str], str | None]
+) -> xr.Dataset:
     """Replies with what was read out of them, whether it is right, and the accuracy.
 
     Args:

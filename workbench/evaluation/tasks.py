@@ -42,7 +42,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Task:
+class BenchmarkTask:
     """How one benchmark is read and asked.
 
     Attributes:
@@ -115,7 +115,7 @@ def load_task(
     return _questions(task(name), Path(folder), n_shots, limit, seed, skip_malformed)
 
 
-def task(name: str) -> Task:
+def task(name: str) -> BenchmarkTask:
     """A task by its name in the harness or by its folder's.
 
     Raises:
@@ -131,7 +131,7 @@ def task(name: str) -> Task:
 
 
 def _questions(
-    task: Task, folder: Path, n_shots: int | None, limit: int | None, seed: int, skip: bool
+    task: BenchmarkTask, folder: Path, n_shots: int | None, limit: int | None, seed: int, skip: bool
 ) -> list[Question]:
     shots = task.shots if n_shots is None else n_shots
     if not 0 <= shots <= task.most_shots:
@@ -156,7 +156,7 @@ def _questions(
     return questions
 
 
-def _documents(task: Task, folder: Path, files: tuple[str, ...], skip: bool) -> list[Document]:
+def _documents(task: BenchmarkTask, folder: Path, files: tuple[str, ...], skip: bool) -> list[Document]:
     if not folder.is_dir():
         raise InputError(f"The folder {folder.name!r} does not exist. Give the folder that holds the benchmarks.")
     file = find(folder / task.folder, files)
@@ -166,7 +166,7 @@ def _documents(task: Task, folder: Path, files: tuple[str, ...], skip: bool) -> 
     return documents
 
 
-def _pool(task: Task, folder: Path, documents: list[Document], shots: int, skip: bool) -> list[Document]:
+def _pool(task: BenchmarkTask, folder: Path, documents: list[Document], shots: int, skip: bool) -> list[Document]:
     pool = _documents(task, folder, task.pool, skip) if shots and task.pool else documents
     if shots + (task.order == "drawn without it") > len(pool) and shots:
         raise InputError(f"n_shots={shots} is more than the {len(pool)} examples that {task.name} has; give fewer.")
@@ -174,7 +174,7 @@ def _pool(task: Task, folder: Path, documents: list[Document], shots: int, skip:
 
 
 def _examples(
-    task: Task, documents: list[Document], pool: list[Document], shots: int, seed: int
+    task: BenchmarkTask, documents: list[Document], pool: list[Document], shots: int, seed: int
 ) -> Iterator[list[Document]]:
     """The examples of each question in turn."""
     generator = random.Random(seed)
@@ -203,9 +203,9 @@ def _subjects(folder: Path) -> list[str]:
     return [file.name.removesuffix("_test.csv") for file in tests]
 
 
-def _mmlu(subject: str) -> Task:
+def _mmlu(subject: str) -> BenchmarkTask:
     about = subject.replace("_", " ")
-    return Task(
+    return BenchmarkTask(
         name=f"mmlu_{subject}",
         folder="mmlu",
         files=(f"test/{subject}_test.csv",),
@@ -310,17 +310,19 @@ def _humaneval(row: dict[str, Any]) -> Document:
 
 
 TASKS = (
-    Task("commonsense_qa", "commonsenseqa", ("dev_rand_split.jsonl",), _commonsense, pool=("train_rand_split.jsonl",)),
-    Task("bigbench_strategyqa_multiple_choice", "strategyqa", ("task.json",), _strategy),
-    Task(
+    BenchmarkTask(
+        "commonsense_qa", "commonsenseqa", ("dev_rand_split.jsonl",), _commonsense, pool=("train_rand_split.jsonl",)
+    ),
+    BenchmarkTask("bigbench_strategyqa_multiple_choice", "strategyqa", ("task.json",), _strategy),
+    BenchmarkTask(
         "truthfulqa_mc1",
         "truthfulqa",
         ("mc_task.json", "truthful_qa_mc.json", "TruthfulQA_2025.csv", "TruthfulQA.csv"),
         _truthful,
         most_shots=0,
     ),
-    Task("agieval_aqua_rat", "aqua", ("test.json",), _aqua),
-    Task(
+    BenchmarkTask("agieval_aqua_rat", "aqua", ("test.json",), _aqua),
+    BenchmarkTask(
         "gsm8k",
         "gsm8k",
         ("test.jsonl",),
@@ -331,7 +333,7 @@ TASKS = (
         replies="gsm8k_strict",
         stop=("Question:", "</s>", "<|im_end|>"),
     ),
-    Task(
+    BenchmarkTask(
         "humaneval",
         "humaneval",
         ("HumanEval.jsonl.gz", "HumanEval.jsonl"),

@@ -1,3 +1,7 @@
+import typing
+
+import typing_extensions
+
 from .ablation import zeroing_sweep as zeroing_sweep
 from .consequences import compare_interventions as compare_interventions
 from .consequences import judge_peak as judge_peak
@@ -25,7 +29,7 @@ from .interventions import sliding_window as sliding_window
 from .interventions import swap_token as swap_token
 from .interventions import without_first as without_first
 from .interventions import zero_outputs as zero_outputs
-from .light_tuning import Recipe as Recipe
+from .light_tuning import LightTuningRecipe as LightTuningRecipe
 from .light_tuning import tune_lightly as tune_lightly
 from .maps import patterns as patterns
 from .quantize import Scheme as Scheme
@@ -34,5 +38,11 @@ from .remedies import add_rows as add_rows
 from .remedies import compare_remedies as compare_remedies
 from .verdict import Thresholds as Thresholds
 from .verdict import by_token as by_token
-from .verdict import judge as judge
+from .verdict import classify_tokens as classify_tokens
 from .verdict import top_sinks as top_sinks
+
+@typing_extensions.deprecated("Renamed: use LightTuningRecipe.")
+class Recipe(LightTuningRecipe): ...
+
+@typing_extensions.deprecated("Renamed: use classify_tokens.")
+def judge(*args: typing.Any, **kwargs: typing.Any) -> typing.Any: ...

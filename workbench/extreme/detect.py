@@ -19,7 +19,7 @@ from workbench.errors import InputError
 from workbench.extreme.drains import by_kv_head, root, value_norms
 from workbench.extreme.peaks import Peak, norms, peak
 from workbench.extreme.sinks import Received
-from workbench.extreme.verdict import Thresholds, judge
+from workbench.extreme.verdict import Thresholds, classify_tokens
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import observe, streams
 from workbench.models.capture import device_of
@@ -121,7 +121,9 @@ def extreme_tokens(
         device=parts.device,
         duration_s=round(time.perf_counter() - began, 3),
     )
-    return judge(_dataset([rows[i] for i in range(len(rows))], sequences, words(model, sequences), facts), thresholds)
+    return classify_tokens(
+        _dataset([rows[i] for i in range(len(rows))], sequences, words(model, sequences), facts), thresholds
+    )
 
 
 def _measure(

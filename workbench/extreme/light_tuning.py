@@ -42,7 +42,7 @@ FEWEST_QUERIES = 8
 
 
 @dataclass(frozen=True)
-class Recipe:
+class LightTuningRecipe:
     """How a copy is tuned.
 
     Attributes:
@@ -97,7 +97,7 @@ class Recipe:
         return "tuned, nothing discouraged" if self.penalty is None else f"tuned against the {self.penalty}"
 
 
-class Tuned(NamedTuple):
+class LightlyTuned(NamedTuple):
     """A tuned copy and its record: `loss(step)` and `penalty(step)`."""
 
     model: HookedModel
@@ -105,8 +105,13 @@ class Tuned(NamedTuple):
 
 
 def tune_lightly(
-    model: HookedModel, texts: Any, recipe: Recipe | None = None, *, column: str = "text", progress: bool = True
-) -> Tuned:
+    model: HookedModel,
+    texts: Any,
+    recipe: LightTuningRecipe | None = None,
+    *,
+    column: str = "text",
+    progress: bool = True,
+) -> LightlyTuned:
     """Tune a copy of the model for a few steps; the model itself stays as it is.
 
     Args:
@@ -122,7 +127,7 @@ def tune_lightly(
     Raises:
         InputError: too few tokens, hooks on the model, or training that diverges.
     """
-    recipe, parts = recipe or Recipe(), anatomy(model)
+    recipe, parts = recipe or LightTuningRecipe(), anatomy(model)
     if has_hooks(model):
         raise InputError("An intervention is active on this model and would be copied. Leave its `with` block first.")
     sequences = token_sequences(model, texts, column=column)
@@ -134,7 +139,7 @@ def tune_lightly(
     settings = vars(recipe) | {"strength": recipe.weight, "level": recipe.limit}
     attrs = provenance(method="tune_lightly", model=parts.name, texts=digest(sequences), **settings)
     columns = {name: ("step", values) for name, values in curves.items()}
-    return Tuned(own, xr.Dataset(columns, {"step": np.arange(recipe.steps)}, attrs))
+    return LightlyTuned(own, xr.Dataset(columns, {"step": np.arange(recipe.steps)}, attrs))
 
 
 def copied(model: HookedModel) -> HookedModel:
@@ -175,7 +180,7 @@ def windows(sequences: Sequence[Sequence[int]], window: int) -> Int[Tensor, "row
     return torch.tensor(rows)
 
 
-def _train(own: Any, rows: Tensor, recipe: Recipe, progress: bool) -> dict[str, list[float]]:
+def _train(own: Any, rows: Tensor, recipe: LightTuningRecipe, progress: bool) -> dict[str, list[float]]:
     parameters = list(own.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate)
     falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / recipe.steps)
@@ -200,7 +205,7 @@ def _train(own: Any, rows: Tensor, recipe: Recipe, progress: bool) -> dict[str, 
     return curves
 
 
-def _order(n: int, recipe: Recipe) -> Int[Tensor, "step batch"]:
+def _order(n: int, recipe: LightTuningRecipe) -> Int[Tensor, "step batch"]:
     """Rows of each step: shuffled passes over all rows."""
     generator = torch.Generator().manual_seed(recipe.seed)
     passes = -(-recipe.steps * recipe.batch // n)
@@ -208,7 +213,7 @@ def _order(n: int, recipe: Recipe) -> Int[Tensor, "step batch"]:
     return order[: recipe.steps * recipe.batch].view(recipe.steps, recipe.batch)
 
 
-def losses(model: HookedModel, tokens: Int[Tensor, "row pos"], recipe: Recipe) -> tuple[Tensor, Tensor]:
+def losses(model: HookedModel, tokens: Int[Tensor, "row pos"], recipe: LightTuningRecipe) -> tuple[Tensor, Tensor]:
     """Next-token loss of a batch, and its penalty; 0 where nothing is discouraged.
 
     Args:

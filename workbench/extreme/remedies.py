@@ -30,9 +30,9 @@ from workbench.extreme.ablation import zeroing_sweep
 from workbench.extreme.detect import extreme_tokens
 from workbench.extreme.editing import editing
 from workbench.extreme.interventions import clamp_values, mask_key, sink_bias, sliding_window
-from workbench.extreme.light_tuning import Recipe, tune_lightly
+from workbench.extreme.light_tuning import LightTuningRecipe, tune_lightly
 from workbench.extreme.quantize import SCHEMES, Scheme, linear_layers, rounded_share
-from workbench.extreme.remedy_evaluation import Intervention, Material, Trial, judged, material, sinks
+from workbench.extreme.remedy_evaluation import RemedyIntervention, RemedyTexts, Trial, judged, material, sinks
 from workbench.extreme.verdict import Thresholds
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import has_hooks
@@ -45,7 +45,7 @@ from workbench.runs.results import Journal, provenance
 from workbench.statistics import mean_interval
 
 KINDS = get_args(RemedyKind)
-RECIPES = (Recipe(None), Recipe("sink"), Recipe("peak"))
+RECIPES = (LightTuningRecipe(None), LightTuningRecipe("sink"), LightTuningRecipe("peak"))
 _FOR_HEADS = 4
 """Sequences per domain from which dormant heads are chosen."""
 
@@ -65,7 +65,7 @@ class Remedy:
 
     name: str
     kind: RemedyKind
-    on: Intervention = lambda model, key: nullcontext()
+    on: RemedyIntervention = lambda model, key: nullcontext()
     without_sink: bool = False
     prepare: Callable[[Any], Any] = lambda model: model
     chosen: str = ""
@@ -81,7 +81,7 @@ def compare_remedies(
     window: int | None = None,
     keep_first: int = 4,
     dormant_share: float = 0.25,
-    recipes: Sequence[Recipe] = RECIPES,
+    recipes: Sequence[LightTuningRecipe] = RECIPES,
     schemes: Sequence[Scheme] = SCHEMES,
     thresholds: Thresholds | None = None,
     column: str = "text",
@@ -192,10 +192,10 @@ def _cheap(window: int, keep_first: int, biases: Sequence[float]) -> list[Remedy
         raise InputError(f"A window of {window} keys of which the first {keep_first} are kept; give fewer, at least 1.")
     kept = window - keep_first
 
-    def bias_by(bias: float) -> Intervention:
+    def bias_by(bias: float) -> RemedyIntervention:
         return lambda model, key: sink_bias(model, bias, key)
 
-    attention: list[tuple[str, Intervention]] = [
+    attention: list[tuple[str, RemedyIntervention]] = [
         *((f"attention to the sink {bias:+g}", bias_by(bias)) for bias in biases),
         ("no attention to the sink", mask_key),
         ("values of the sink zero", clamp_values),
@@ -206,7 +206,7 @@ def _cheap(window: int, keep_first: int, biases: Sequence[float]) -> list[Remedy
     return [Remedy("none", "none"), *rows, Remedy("sink token removed", "inference", without_sink=True)]
 
 
-def _zeroed(model: HookedModel, texts: Material, share: float) -> list[Remedy]:
+def _zeroed(model: HookedModel, texts: RemedyTexts, share: float) -> list[Remedy]:
     """Zeroing the heads that look dormant: those the loss does not need, and those that rest on a sink."""
     rows = []
     for name, (heads, threshold) in dormant_heads(model, texts.cut_aside(_FOR_HEADS), share).items():
@@ -269,12 +269,12 @@ def _without_heads(heads: list[tuple[int, int]], model: HookedModel, _key: int) 
     return editing(model, {f"blocks.{layer}.attn.hook_z": zero(chosen[layer]) for layer in layers})
 
 
-def _tuned(texts: Material, recipes: Sequence[Recipe]) -> list[Remedy]:
+def _tuned(texts: RemedyTexts, recipes: Sequence[LightTuningRecipe]) -> list[Remedy]:
     names = [recipe.name for recipe in recipes]
     names = [name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)]
     aside = [tokens for rows in texts.aside.values() for tokens in rows]
 
-    def tune(recipe: Recipe) -> Callable[[Any], Any]:
+    def tune(recipe: LightTuningRecipe) -> Callable[[Any], Any]:
         return lambda model: tune_lightly(model, aside, recipe, progress=False).model
 
     return [

@@ -40,12 +40,12 @@ _TOKENS = {"cpu": 2**11, "cuda": 2**15}
 """Tokens in one forward pass, at most."""
 _DIALOGUES = 12
 """Dialogues that make one of the default texts."""
-Intervention = Callable[[Any, int], AbstractContextManager[None]]
+RemedyIntervention = Callable[[Any, int], AbstractContextManager[None]]
 """The model and the position of the sink to what is done to the model for the time of a run."""
 
 
 @dataclass(frozen=True)
-class Material:
+class RemedyTexts:
     """The sequences of a comparison.
 
     Attributes:
@@ -72,7 +72,7 @@ class Material:
 
 def material(
     model: HookedModel, domains: Mapping[str, Any] | None, length: int, n_sequences: int, column: str
-) -> Material:
+) -> RemedyTexts:
     """Sequences to measure on and to set aside.
 
     Args:
@@ -113,7 +113,7 @@ def material(
         told = ", ".join(f"{count} of '{name}'" for name, count in left_out.items() if count)
         warnings.warn(f"Texts shorter than {length} tokens are left out: {told}.", WorkbenchWarning, stacklevel=3)
     each = min(map(len, measured.values()))
-    return Material({name: rows[:each] for name, rows in measured.items()}, aside, length, left_out)
+    return RemedyTexts({name: rows[:each] for name, rows in measured.items()}, aside, length, left_out)
 
 
 def dialogues(model: HookedModel, n: int, seed: int = 0) -> list[list[int]]:
@@ -168,7 +168,7 @@ def detected(found: xr.Dataset, key: int | None) -> dict[str, Float[np.ndarray, 
     }
 
 
-class Score(NamedTuple):
+class RemedyScore(NamedTuple):
     """One sequence's loss, and the errors of its logits and its stream against another run."""
 
     loss: float
@@ -182,7 +182,7 @@ def score(
     tokens: Sequence[int],
     first: int,
     reference: Float[Tensor, "pos d_model"] | None = None,
-) -> Score:
+) -> RemedyScore:
     """Mean next-token loss from a position on, and relative errors there, each the mean over positions.
 
     Logits matter up to a number per position, so their mean is taken off before they are compared.
@@ -198,11 +198,11 @@ def score(
     targets = torch.tensor(tokens[first + 1 :], device=logits.device)
     loss = torch.nn.functional.cross_entropy(logits, targets)
     if reference is None:
-        return Score(loss.item(), 0.0, 0.0)
+        return RemedyScore(loss.item(), 0.0, 0.0)
     own = parts.unembed(reference[first:-1]).double()
     pairs = ((logits - logits.mean(-1, keepdim=True), own - own.mean(-1, keepdim=True)), (stream, reference))
     errors = [((x - y).double().norm(dim=-1) / y.double().norm(dim=-1)) for x, y in pairs]
-    return Score(loss.item(), errors[0].mean().item(), errors[1][first:-1].mean().item())
+    return RemedyScore(loss.item(), errors[0].mean().item(), errors[1][first:-1].mean().item())
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class Trial:
         batch_size: sequences at a time.
     """
 
-    material: Material
+    material: RemedyTexts
     keys: Int[np.ndarray, " sequence"]
     schemes: Sequence[Scheme]
     thresholds: Thresholds | None
@@ -228,7 +228,7 @@ class Trial:
         return [(int(key), np.flatnonzero(self.keys == key).tolist()) for key in np.unique(self.keys)]
 
     @torch.no_grad()
-    def measure(self, model: HookedModel, on: Intervention, without_sink: bool = False) -> xr.Dataset:
+    def measure(self, model: HookedModel, on: RemedyIntervention, without_sink: bool = False) -> xr.Dataset:
         """All numbers of one model under one intervention.
 
         Args:
@@ -254,7 +254,12 @@ class Trial:
         return xr.Dataset(columns, coords | {"scheme": [scheme.name for scheme in self.schemes]})
 
     def _streams(
-        self, model: HookedModel, on: Intervention, rows: list[list[int]], ranges: Ranges | None, without_sink: bool
+        self,
+        model: HookedModel,
+        on: RemedyIntervention,
+        rows: list[list[int]],
+        ranges: Ranges | None,
+        without_sink: bool,
     ) -> tuple[list[Tensor], dict[str, np.ndarray]]:
         """The last stream of each sequence and what is detected in it, and the range of the layers' inputs."""
         streams: dict[int, Tensor] = {}
@@ -286,7 +291,7 @@ class Trial:
     def _rounded(
         self,
         model: HookedModel,
-        on: Intervention,
+        on: RemedyIntervention,
         rows: list[list[int]],
         firsts: np.ndarray,
         plain: list[Tensor],

@@ -49,7 +49,7 @@ class Thresholds:
             )
 
 
-def judge(measured: xr.Dataset, thresholds: Thresholds | None = None) -> xr.Dataset:
+def classify_tokens(measured: xr.Dataset, thresholds: Thresholds | None = None) -> xr.Dataset:
     """Add verdicts and what they aggregate to; a Dataset from `extreme_tokens` can be judged again.
 
     Adds `sink`, `drained`, `peaked` and `extreme` (sequence, position), `sink_rate(layer, head)`: share of sequences

@@ -20,8 +20,8 @@ import xarray as xr
 from scipy import stats
 
 from workbench.errors import InputError
-from workbench.inactive_heads.cutoffs import halves, inactive, thresholds
-from workbench.inactive_heads.definitions import Score, scores_named
+from workbench.inactive_heads.cutoffs import halves, inactive, inactive_head_thresholds
+from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.scores import head_scores
 from workbench.models.checkpoints import measure_checkpoints
 from workbench.names import HeadScoreName
@@ -48,7 +48,7 @@ def frequency(scores: xr.DataArray, tau: xr.DataArray | float) -> xr.DataArray:
 def by_domain(
     model: HookedModel,
     domains: Mapping[str, Any],
-    score: HeadScoreName | Score = "AHON_LN",
+    score: HeadScoreName | HeadScore = "AHON_LN",
     *,
     share: float = SHARE,
     tau: float | None = None,
@@ -91,7 +91,7 @@ def by_domain(
     }
     if tau is None:
         pooled = xr.concat([one.expand_dims("score") for one in found.values()], dim="sequence", combine_attrs="drop")
-        tau = thresholds(pooled, [share])["tau"].item()
+        tau = inactive_head_thresholds(pooled, [share])["tau"].item()
     masks = {name: inactive(one, tau).transpose("layer", "head", "sequence").values for name, one in found.items()}
     first = next(iter(found.values()))
     dims = ("domain", "layer", "head")
@@ -123,7 +123,7 @@ def _pairs(masks: Mapping[str, np.ndarray], seed: int) -> xr.Dataset:
 def over_training(
     checkpoints: Mapping[int, Any],
     texts: Any,
-    score: HeadScoreName | Score = "AHON_LN",
+    score: HeadScoreName | HeadScore = "AHON_LN",
     *,
     share: float = SHARE,
     tau: float | None = None,
@@ -175,7 +175,7 @@ def over_training(
     )
     scores = found["value"]
     if tau is None:
-        tau = thresholds(scores.isel(step=-1).expand_dims("score"), [share])["tau"].item()
+        tau = inactive_head_thresholds(scores.isel(step=-1).expand_dims("score"), [share])["tau"].item()
     facts = {"score": wanted.name, "tau": tau, "usually": usually, "fitted_on": f"step {steps[-1]}"}
     final = scores.isel(step=-1)
     distance = [_wasserstein(scores.isel(step=i), final) for i in range(len(steps))]
@@ -246,7 +246,7 @@ def overlap(scores: xr.DataArray, share: float = SHARE) -> xr.Dataset:
         `iou(score, other)`, the selected heads in common over those that either selects, `precision(score, other)`,
         the share of the score's heads that the other selects too, and `chance`, the IoU of random sets of these sizes.
     """
-    masks = inactive(scores, thresholds(scores, [share])["tau"].isel(threshold=0, drop=True))
+    masks = inactive(scores, inactive_head_thresholds(scores, [share])["tau"].isel(threshold=0, drop=True))
     flat = masks.transpose("score", ...).values.reshape(masks.sizes["score"], -1).astype(float)
     both, size = flat @ flat.T, flat.sum(-1)
     either = size[:, None] + size[None, :] - both
@@ -275,7 +275,7 @@ def transfer(groups: Mapping[str, xr.DataArray], quantiles: Sequence[float | int
     Returns:
         `tau(fit, score, threshold)` and `selected(fit, applied, score, threshold)`.
     """
-    fitted = {name: thresholds(group, quantiles) for name, group in groups.items()}
+    fitted = {name: inactive_head_thresholds(group, quantiles) for name, group in groups.items()}
     names = list(groups)
     rows = [
         xr.concat([inactive(groups[b], fitted[a]["tau"]).mean(["sequence", "layer", "head"]) for b in names], "applied")

@@ -23,12 +23,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
-from workbench.inactive_heads.cutoffs import QUANTILES, thresholds
-from workbench.inactive_heads.definitions import Score, scores_named
+from workbench.inactive_heads.cutoffs import QUANTILES, inactive_head_thresholds
+from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.passes import watching
 from workbench.inactive_heads.scores import head_scores, labelled
 from workbench.inactive_heads.summary import LOSSES, RANDOM, summarize
-from workbench.inactive_heads.tasks import Task, describe, task_of
+from workbench.inactive_heads.tasks import ModelTask, describe, task_of
 from workbench.inactive_heads.zeroing import Zeroed, online, zero_heads
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.identity import fingerprint
@@ -45,7 +45,7 @@ MATCHED = "AHON_LN"
 class Recorded:
     """Scores of every sequence that the model has run, in the order in which it ran them."""
 
-    def __init__(self, scores: list[Score], n_layers: int):
+    def __init__(self, scores: list[HeadScore], n_layers: int):
         self._scores = scores
         self._passes: list[list[Tensor]] = []
         self._n_layers = n_layers
@@ -68,7 +68,7 @@ class Recorded:
 @contextmanager
 def recording(
     model: HookedModel,
-    scores: Iterable[HeadScoreName | Score] | HeadScoreName | Score | None = None,
+    scores: Iterable[HeadScoreName | HeadScore] | HeadScoreName | HeadScore | None = None,
     *,
     padding: int | None = None,
 ) -> Generator[Recorded]:
@@ -93,7 +93,7 @@ def recording(
 def ablation_curve(
     model: HookedModel,
     task: Any,
-    scores: Iterable[HeadScoreName | Score] | HeadScoreName | Score | None = None,
+    scores: Iterable[HeadScoreName | HeadScore] | HeadScoreName | HeadScore | None = None,
     quantiles: Sequence[float | int] = QUANTILES,
     *,
     fit: Any = None,
@@ -199,7 +199,7 @@ class _Pieces:
 
 
 def _baseline(
-    model: HookedModel, run: Task, scores: list[Score], quantiles: list[float], fit: Any, padding: int | None
+    model: HookedModel, run: ModelTask, scores: list[HeadScore], quantiles: list[float], fit: Any, padding: int | None
 ) -> xr.Dataset:
     """The task unchanged, and the thresholds."""
     if fit is None:
@@ -214,12 +214,12 @@ def _baseline(
             found = recorded.scores
         else:
             found = _scores_of(model, fit, scores, padding)
-    fitted = thresholds(found, quantiles).drop_vars("inactive")
+    fitted = inactive_head_thresholds(found, quantiles).drop_vars("inactive")
     fitted.attrs = {}
     return fitted.assign(correct=("example", answers))
 
 
-def _scores_of(model: HookedModel, fit: Any, scores: list[Score], padding: int | None) -> xr.DataArray:
+def _scores_of(model: HookedModel, fit: Any, scores: list[HeadScore], padding: int | None) -> xr.DataArray:
     """Scores on texts, or on the questions of another task."""
     try:
         other = task_of(fit)
@@ -230,7 +230,7 @@ def _scores_of(model: HookedModel, fit: Any, scores: list[Score], padding: int |
     return recorded.scores
 
 
-def _run(model: HookedModel, run: Task, **options: Any) -> xr.Dataset:
+def _run(model: HookedModel, run: ModelTask, **options: Any) -> xr.Dataset:
     """The task with heads zeroed."""
     with zero_heads(model, **options) as zeroed:
         answers = _answers(run, model)
@@ -241,7 +241,7 @@ def _by_layer(zeroed: Zeroed) -> np.ndarray:
     return zeroed.frequency.mean(1).numpy()
 
 
-def _answers(run: Task, model: HookedModel) -> np.ndarray:
+def _answers(run: ModelTask, model: HookedModel) -> np.ndarray:
     given = run(model)
     answers = given.cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
     if answers.ndim != 1 or not len(answers) or not np.isin(answers, (0, 1)).all():

@@ -21,7 +21,7 @@ QUANTILES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 """The shares of heads that the paper asks for."""
 
 
-def thresholds(
+def inactive_head_thresholds(
     scores: xr.DataArray, quantiles: Sequence[float | int] = QUANTILES, *, held_out: bool = False, seed: int = 0
 ) -> xr.Dataset:
     """Thresholds that select given shares of the heads.

@@ -143,7 +143,7 @@ def ratio(x: PerHead, over: Tensor) -> PerHead:
 
 
 @dataclass(frozen=True)
-class Score:
+class HeadScore:
     """How one number per sequence and head is computed, and which side of a threshold is inactive.
 
     Attributes:
@@ -222,21 +222,23 @@ def _last_over_head(layer: Layer) -> PerHead:
     return ratio(layer.at(layer.z_norm, layer.last), layer.mean_z_norm)
 
 
-def _fifteen() -> dict[str, Score]:
+def _fifteen() -> dict[str, HeadScore]:
     found = {}
     for name, (title, reads, per_query, compute) in BASES.items():
         side = "above" if name == "AWFT" else "below"
         over = _last_over_layer if name == "LTHON" else _over_layer(compute)
-        found[name] = Score(name, side, _plain(compute), reads, per_query, title)
-        found[f"{name}_LN"] = Score(f"{name}_LN", side, over, reads, per_query, f"{title}, over its layer's mean")
+        found[name] = HeadScore(name, side, _plain(compute), reads, per_query, title)
+        found[f"{name}_LN"] = HeadScore(f"{name}_LN", side, over, reads, per_query, f"{title}, over its layer's mean")
         if name == "LTHON":
-            found["LTHON_HN"] = Score("LTHON_HN", side, _last_over_head, reads, None, f"{title}, over the head's mean")
+            found["LTHON_HN"] = HeadScore(
+                "LTHON_HN", side, _last_over_head, reads, None, f"{title}, over the head's mean"
+            )
     return found
 
 
 FIFTEEN = _fifteen()
 """The scores of the paper, by their abbreviations."""
-_own: dict[str, Score] = {}
+_own: dict[str, HeadScore] = {}
 
 
 def score(
@@ -249,7 +251,7 @@ def score(
 ) -> Callable[[Callable[[Layer], PerHead]], Callable[[Layer], PerHead]]:
     """Register a score of your own; it can then be used by name wherever the paper's can.
 
-        @wb.dormant.score("LOUDEST", inactive="below")
+        @wb.inactive_heads.score("LOUDEST", inactive="below")
         def loudest(layer):
             return layer.z_norm.masked_fill(~layer.real[..., None], 0).amax(1)
 
@@ -272,13 +274,13 @@ def score(
         )
 
     def register(compute: Callable[[Layer], PerHead]) -> Callable[[Layer], PerHead]:
-        _own[name] = Score(name, inactive, compute, tuple(reads), per_query, title or name)
+        _own[name] = HeadScore(name, inactive, compute, tuple(reads), per_query, title or name)
         return compute
 
     return register
 
 
-def scores_named(names: Iterable[str | Score] | str | Score | None = None) -> list[Score]:
+def scores_named(names: Iterable[str | HeadScore] | str | HeadScore | None = None) -> list[HeadScore]:
     """The scores of these names; None gives the paper's fifteen.
 
     Raises:
@@ -286,4 +288,4 @@ def scores_named(names: Iterable[str | Score] | str | Score | None = None) -> li
     """
     if names is None:
         return list(FIFTEEN.values())
-    return named(names, FIFTEEN | _own, Score)
+    return named(names, FIFTEEN | _own, HeadScore)

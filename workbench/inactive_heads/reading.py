@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.inactive_heads.definitions import Layer, PerQuery, Queries, Score, wide
+from workbench.inactive_heads.definitions import HeadScore, Layer, PerQuery, Queries, wide
 from workbench.models.anatomy import Anatomy
 from workbench.models.attention import Chunk
 
@@ -52,7 +52,7 @@ class Reader:
         self,
         parts: Anatomy,
         grams: Grams,
-        scores: Sequence[Score],
+        scores: Sequence[HeadScore],
         real: Bool[Tensor, "batch pos"],
         compat: bool = False,
     ):

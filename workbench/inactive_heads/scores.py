@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
-from workbench.inactive_heads.definitions import Score, scores_named
+from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.reading import Grams, Reader
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import observe, streams
@@ -35,7 +35,7 @@ from workbench.runs.results import provenance
 def head_scores(
     model: HookedModel,
     texts: Any,
-    scores: Iterable[HeadScoreName | Score] | HeadScoreName | Score | None = None,
+    scores: Iterable[HeadScoreName | HeadScore] | HeadScoreName | HeadScore | None = None,
     *,
     mask: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"] | None = None,
     max_tokens: int | None = None,
@@ -49,7 +49,7 @@ def head_scores(
     Args:
         model: a TransformerLens model; interventions that are active on it are seen.
         texts: strings, lists of token ids, a token tensor or a `datasets.Dataset`.
-        scores: names of the paper's scores or of your own, or `Score`s; None gives the paper's fifteen.
+        scores: names of the paper's scores or of your own, or `TokenScore`s; None gives the paper's fifteen.
         mask: 1 where a token of a tensor is real; padding on either side gives the same numbers.
         max_tokens: longer texts are cut after so many tokens.
         compat: as the authors' released code, which pads with token 0 and lets the padded queries count in AWFT and
@@ -99,7 +99,7 @@ def head_scores(
     return labelled(values, wanted, [len(ids) for ids in sequences], facts)
 
 
-def labelled(values: np.ndarray, scores: list[Score], lengths: list[int], facts: dict[str, Any]) -> xr.DataArray:
+def labelled(values: np.ndarray, scores: list[HeadScore], lengths: list[int], facts: dict[str, Any]) -> xr.DataArray:
     """Scores `[score, sequence, layer, head]` with their labels."""
     coords = {
         "score": [s.name for s in scores],
@@ -124,7 +124,7 @@ def _score(
     model: HookedModel,
     parts: Anatomy,
     grams: Grams,
-    scores: list[Score],
+    scores: list[HeadScore],
     sequences: list[list[int]],
     compat: bool,
     chunk: int | Literal["auto"],

@@ -8,11 +8,11 @@ from workbench.errors import InputError
 from workbench.evaluation import Question, harness_answers, score_choices
 from workbench.protocol import HookedModel
 
-Task = Callable[[Any], Any]
+ModelTask = Callable[[Any], Any]
 """A function of the model that gives True or False per example."""
 
 
-def choices(questions: Sequence[Question], **options: Any) -> Task:
+def choices(questions: Sequence[Question], **options: Any) -> ModelTask:
     """Questions with choices as a task.
 
     Args:
@@ -29,7 +29,7 @@ def choices(questions: Sequence[Question], **options: Any) -> Task:
     return run
 
 
-def harnessed(tasks: str | Sequence[str], metric: str = "acc", **options: Any) -> Task:
+def harnessed(tasks: str | Sequence[str], metric: str = "acc", **options: Any) -> ModelTask:
     """Tasks of lm-evaluation-harness (extra `eval`) as a task.
 
     Args:
@@ -45,7 +45,7 @@ def harnessed(tasks: str | Sequence[str], metric: str = "acc", **options: Any) -
     return run
 
 
-def task_of(task: Any) -> Task:
+def task_of(task: Any) -> ModelTask:
     """A task as a function of the model.
 
     Raises:

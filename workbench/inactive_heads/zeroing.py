@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.inactive_heads.definitions import Score, scores_named
+from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.passes import Passes, watching
 from workbench.inactive_heads.reading import Grams, Reader
 from workbench.models.anatomy import Anatomy, anatomy
@@ -69,7 +69,7 @@ class Zeroed:
 def zero_heads(
     model: HookedModel,
     *,
-    score: HeadScoreName | Score | None = None,
+    score: HeadScoreName | HeadScore | None = None,
     tau: float | None = None,
     heads: Heads | None = None,
     random: float | Sequence[float | int] | np.ndarray | None = None,
@@ -99,7 +99,7 @@ def zero_heads(
     if sum(given is not None for given in (score, heads, random)) != 1 or (score is None) != (tau is None):
         raise InputError(
             "Say in one way which heads to zero: score= with tau=, or heads=, or random=. Thresholds come from "
-            "workbench.thresholds(workbench.head_scores(model, texts), quantiles)."
+            "workbench.inactive_head_thresholds(workbench.head_scores(model, texts), quantiles)."
         )
     with watching(model, padding) as passes:
         if score is not None and tau is not None:
@@ -113,7 +113,7 @@ def zero_heads(
 
 @contextmanager
 def zero_heads_cached(
-    model: HookedModel, *, score: HeadScoreName | Score, tau: float, padding: int | None = None
+    model: HookedModel, *, score: HeadScoreName | HeadScore, tau: float, padding: int | None = None
 ) -> Generator[Zeroed]:
     """Decide on the prompt which heads are inactive, and keep them zeroed while tokens are added to the cache.
 
@@ -141,7 +141,7 @@ def zero_heads_cached(
 @contextmanager
 def online(
     model: HookedModel,
-    scores: Sequence[Score],
+    scores: Sequence[HeadScore],
     passes: Passes,
     decide: Callable[[int, dict[str, Tensor]], Tensor | None],
     kept: dict[int, Tensor] | None = None,
@@ -237,10 +237,11 @@ def _at(layer: int, function: Callable[[int, Tensor], Tensor | None]) -> Callabl
     return lambda activation, hook=None: function(layer, activation)
 
 
-def _below(score: Score, tau: float) -> Callable[[int, dict[str, Tensor]], Tensor]:
+def _below(score: HeadScore, tau: float) -> Callable[[int, dict[str, Tensor]], Tensor]:
     if not isinstance(tau, int | float | np.floating) or math.isnan(tau):
         raise InputError(
-            f"tau={tau} is no threshold for {score.name}. Take one from workbench.thresholds(...), such as "
+            f"tau={tau} is no threshold for {score.name}. Take one from "
+            f"workbench.inactive_head_thresholds(...), such as "
             f"thresholds.tau.sel(score='{score.name}', threshold=0.1).item()."
         )
     return lambda _layer, found: score.selects(found[score.name], float(tau))

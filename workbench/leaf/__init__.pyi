@@ -1,3 +1,7 @@
+import typing
+
+import typing_extensions
+
 from . import toy as toy
 from .asking import Reply as Reply
 from .asking import ask as ask
@@ -18,12 +22,12 @@ from .examples import Wording as Wording
 from .examples import as_record as as_record
 from .examples import digest as digest
 from .examples import from_record as from_record
+from .objectives import attention_penalised as attention_penalised
+from .objectives import candidate_spans as candidate_spans
 from .objectives import crossed as crossed
 from .objectives import exchanged as exchanged
-from .objectives import released as released
 from .objectives import repaired as repaired
 from .objectives import shifted as shifted
-from .objectives import suspects as suspects
 from .objectives import transplanted as transplanted
 from .pruning import Pruned as Pruned
 from .pruning import prune as prune
@@ -32,11 +36,11 @@ from .reading import read_examples as read_examples
 from .reading import write_examples as write_examples
 from .scores import SCORES as SCORES
 from .scores import Batch as Batch
-from .scores import Score as Score
+from .scores import TokenScore as TokenScore
 from .scores import score as score
 from .scoring import sensitivity as sensitivity
 from .segments import split_responses as split_responses
-from .selection import Selection as Selection
+from .selection import ExampleSelection as ExampleSelection
 from .selection import select_examples as select_examples
 from .teacher_student_gap import gaps as gaps
 from .teacher_student_gap import hardest as hardest
@@ -47,3 +51,14 @@ from .tokenized_examples import reword as reword
 from .verification import verify as verify
 from .word_problems import planted as planted
 from .word_problems import word_problems as word_problems
+
+@typing_extensions.deprecated("Renamed: use TokenScore.")
+class Score(TokenScore): ...
+
+@typing_extensions.deprecated("Renamed: use ExampleSelection.")
+class Selection(ExampleSelection): ...
+
+@typing_extensions.deprecated("Renamed: use attention_penalised.")
+def released(*args: typing.Any, **kwargs: typing.Any) -> typing.Any: ...
+@typing_extensions.deprecated("Renamed: use candidate_spans.")
+def suspects(*args: typing.Any, **kwargs: typing.Any) -> typing.Any: ...

@@ -20,9 +20,9 @@ from workbench.errors import InputError
 from workbench.leaf.asking import Match
 from workbench.leaf.examples import Example, check_examples, digest
 from workbench.leaf.pruning import Pruned, prune, pruned
-from workbench.leaf.scores import Score, scores_named
+from workbench.leaf.scores import TokenScore, scores_named
 from workbench.leaf.scoring import sensitivity
-from workbench.leaf.selection import Selection, select_examples
+from workbench.leaf.selection import ExampleSelection, select_examples
 from workbench.leaf.thresholds import candidates
 from workbench.leaf.verification import verify
 from workbench.models.anatomy import anatomy
@@ -38,13 +38,13 @@ def confounders(
     teacher: HookedModel,
     examples: Sequence[Example],
     *,
-    score: TokenScoreName | Score = "gradient_difference",
+    score: TokenScoreName | TokenScore = "gradient_difference",
     threshold: float | Sequence[float] = 0.10,
     reading: Reading = "quantile",
     how: PruneBy = "span",
     match: Match = "number",
     max_new_tokens: int | None = None,
-    selection: Selection | None = None,
+    selection: ExampleSelection | None = None,
     align: Alignment = "ids",
     retokenize: bool = False,
     steps: int = 16,
@@ -136,7 +136,7 @@ def confounders(
 
 
 def _identity(
-    student: HookedModel, teacher: HookedModel, examples: Sequence[Example], selection: Selection | None
+    student: HookedModel, teacher: HookedModel, examples: Sequence[Example], selection: ExampleSelection | None
 ) -> dict[str, str | list[str]]:
     """Which models and examples a result belongs to."""
     known = {} if selection is None else {"selected": digest(selection.examples)}
@@ -197,7 +197,11 @@ def _inside(folder: Path | None, name: str) -> str | None:
 
 
 def _assembled(
-    found: xr.Dataset, chosen: xr.DataArray, selection: Selection, shorter: list[list[Pruned]], proved: xr.Dataset
+    found: xr.Dataset,
+    chosen: xr.DataArray,
+    selection: ExampleSelection,
+    shorter: list[list[Pruned]],
+    proved: xr.Dataset,
 ) -> xr.Dataset:
     index = np.array(selection.index)
     before = selection.answers.isel(example=index)
@@ -218,7 +222,7 @@ def _assembled(
     )
 
 
-def _counts(result: xr.Dataset, selection: Selection) -> dict[str, int]:
+def _counts(result: xr.Dataset, selection: ExampleSelection) -> dict[str, int]:
     right = result["correct_after"].sel(model="student") == 1
     return {
         **{f"n_{name}": count for name, count in selection.counts.items()},

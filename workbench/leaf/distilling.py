@@ -134,8 +134,8 @@ def distill(
         temperature: both distributions' T; the loss is multiplied by its square.
         reduction: "token" or "example", see `Settings`.
         attention: ours: the loss has this times the student's mean attention on the ignored positions of its lessons
-            (`workbench.leaf.released`), from all later tokens of all heads and layers. Attention is then computed
-            unfused. 0 leaves it alone.
+            (`workbench.leaf.attention_penalised`), from all later tokens of all heads and layers. Attention is then
+            computed unfused. 0 leaves it alone.
         top_k: keep the teacher's k likeliest tokens of each position on disk, read once before the first update; the
             remaining mass counts as one more outcome. None runs the teacher in the loop.
         cache: the folder for that.

@@ -9,9 +9,10 @@ exchanged      the student reads a pruned prompt with the confounding span of an
 transplanted   the student reads any example with a confounding span put in at a random place, the teacher the example
                as it was
 repaired       the originals whose pruned prompts were accepted, once each
-released       originals, unpruned, whose confounding spans the student should stop attending to: with `distill`'s
+attention_penalised
+               originals, unpruned, whose confounding spans the student should stop attending to: with `distill`'s
                `attention` the loss has the attention that later tokens pay to them
-               (`suspects` finds spans in all examples, also in those that the student answers rightly, without labels)
+               (`candidate_spans` finds spans in all examples, without labels, also where the student answers rightly)
 shifted        the originals, each weighted by how much pruning moves the student: KL(S(x) || S(x without the span))
 
 All are lists of `Lesson`s, to be given to `workbench.leaf.distill` as counterfactuals.
@@ -55,7 +56,9 @@ def repaired(examples: Sequence[Example], pruned: Sequence[Pruned]) -> list[Less
     return [Lesson(examples[i], examples[i]) for i in sorted({one.origin for one in pruned})]
 
 
-def released(examples: Sequence[Example], pruned: Sequence[Pruned], which: Sequence[int] | None = None) -> list[Lesson]:
+def attention_penalised(
+    examples: Sequence[Example], pruned: Sequence[Pruned], which: Sequence[int] | None = None
+) -> list[Lesson]:
     """Originals, read by both models, with what pruning found as ignored positions.
 
     Args:
@@ -70,7 +73,7 @@ def released(examples: Sequence[Example], pruned: Sequence[Pruned], which: Seque
     return [Lesson(examples[i], examples[i], ignored=tuple(sorted(found.get(i, ())))) for i in chosen]
 
 
-def suspects(
+def candidate_spans(
     student: HookedModel,
     teacher: HookedModel,
     examples: Sequence[Example],

@@ -66,7 +66,7 @@ Compute = Callable[[Batch], Float[Tensor, "example position"]]
 
 
 @dataclass(frozen=True)
-class Score:
+class TokenScore:
     """A number per token, and which end of it is confounding.
 
     Attributes:
@@ -123,9 +123,9 @@ _OURS: tuple[tuple[str, Confounding, Compute, str], ...] = (
     ("perplexity", "high", lambda batch: batch.student.surprise, "perplexity"),
     ("random", "high", _random, "random"),
 )
-SCORES: dict[str, Score] = {name: Score(name, side, compute, title) for name, side, compute, title in _OURS}
+SCORES: dict[str, TokenScore] = {name: TokenScore(name, side, compute, title) for name, side, compute, title in _OURS}
 """The scores that come with workbench, by name."""
-_own: dict[str, Score] = {}
+_own: dict[str, TokenScore] = {}
 
 
 def score(name: str, *, confounding: Confounding, title: str = "") -> Callable[[Compute], Compute]:
@@ -149,13 +149,13 @@ def score(name: str, *, confounding: Confounding, title: str = "") -> Callable[[
         raise InputError(f"confounding={confounding!r}: a score's confounding values are 'low' or 'high'.")
 
     def register(compute: Compute) -> Compute:
-        _own[name] = Score(name, "low" if confounding == "low" else "high", compute, title or name)
+        _own[name] = TokenScore(name, "low" if confounding == "low" else "high", compute, title or name)
         return compute
 
     return register
 
 
-def scores_named(names: Iterable[str | Score] | str | Score) -> list[Score]:
+def scores_named(names: Iterable[str | TokenScore] | str | TokenScore) -> list[TokenScore]:
     """The scores of these names; "all" gives those that come with workbench.
 
     Raises:
@@ -163,4 +163,4 @@ def scores_named(names: Iterable[str | Score] | str | Score) -> list[Score]:
     """
     if names == "all":
         return list(SCORES.values())
-    return named(names, SCORES | _own, Score)
+    return named(names, SCORES | _own, TokenScore)

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from workbench.errors import InputError
 from workbench.evaluation.local import context_length
 from workbench.leaf.examples import Example, check_examples, digest
-from workbench.leaf.scores import Batch, Score, scores_named
+from workbench.leaf.scores import Batch, TokenScore, scores_named
 from workbench.leaf.views import View, prunable_mask
 from workbench.leaf.vocabularies import teacher_examples
 from workbench.models.anatomy import Anatomy, anatomy
@@ -37,7 +37,9 @@ def sensitivity(
     teacher: HookedModel,
     examples: Sequence[Example],
     *,
-    scores: Iterable[TokenScoreName | Score] | TokenScoreName | Score | Literal["all"] = ("gradient_difference",),
+    scores: Iterable[TokenScoreName | TokenScore] | TokenScoreName | TokenScore | Literal["all"] = (
+        "gradient_difference",
+    ),
     align: Alignment = "ids",
     steps: int = 16,
     seed: int = 0,
@@ -51,7 +53,7 @@ def sensitivity(
         student: a model from `workbench.load`; hooks on it are active, also for `teacher`.
         teacher: a model that reads the same token ids.
         examples: in the student's tokens.
-        scores: names or `Score`s, see `workbench.leaf.scores`; "all" for those that come with workbench.
+        scores: names or `TokenScore`s, see `workbench.leaf.scores`; "all" for those that come with workbench.
         align: "ids", or "characters" for models with different tokenizers and examples made from text.
         steps: points of the integrated gradients.
         seed: of the random score.
@@ -129,7 +131,7 @@ def _batch(
     return Batch(own, student, teacher, prunable_mask(own), seed, steps)
 
 
-def _piece(batch: Batch, wanted: list[Score], some: list[int]) -> xr.Dataset:
+def _piece(batch: Batch, wanted: list[TokenScore], some: list[int]) -> xr.Dataset:
     values = []
     for score in wanted:
         found = score.compute(batch).double().cpu()
@@ -149,7 +151,7 @@ def _piece(batch: Batch, wanted: list[Score], some: list[int]) -> xr.Dataset:
     )
 
 
-def _refuse_nan(score: Score, found: torch.Tensor, batch: Batch) -> None:
+def _refuse_nan(score: TokenScore, found: torch.Tensor, batch: Batch) -> None:
     bad = (~torch.isfinite(found) & batch.prunable).nonzero()
     if len(bad):
         row, position = (int(n) for n in bad[0])
@@ -166,7 +168,9 @@ def _join(pieces: list[xr.Dataset]) -> xr.Dataset:
     return xr.concat(padded, "example", data_vars="minimal").sortby("example")
 
 
-def _described(found: xr.Dataset, student: HookedModel, examples: list[Example], wanted: list[Score]) -> xr.Dataset:
+def _described(
+    found: xr.Dataset, student: HookedModel, examples: list[Example], wanted: list[TokenScore]
+) -> xr.Dataset:
     return found.assign(context_of(student, examples)).assign_coords(
         confounding=("score", [s.confounding for s in wanted]),
         identifier=("example", np.array([e.identifier for e in examples], dtype=object)),

@@ -24,7 +24,7 @@ MODELS = ("student", "teacher")
 
 
 @dataclass(frozen=True)
-class Selection:
+class ExampleSelection:
     """The misled examples of a set.
 
     Attributes:
@@ -52,7 +52,7 @@ def select_examples(
     batch_size: BatchSize = "auto",
     resume: str | None = None,
     progress: bool = True,
-) -> Selection:
+) -> ExampleSelection:
     """Let both models answer, and keep the examples that mislead the student alone.
 
     Args:
@@ -92,7 +92,7 @@ def select_examples(
     }
     if not len(chosen):
         raise InputError(_none(counts))
-    return Selection([examples[i] for i in chosen], [int(i) for i in chosen], answers, counts)
+    return ExampleSelection([examples[i] for i in chosen], [int(i) for i in chosen], answers, counts)
 
 
 def _none(counts: dict[str, int]) -> str:

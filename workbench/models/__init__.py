@@ -4,3 +4,7 @@
 `anatomy.anatomy` describes it and recomputes its parts, `exact` proves that they add up to the model,
 `forward` runs it.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,7 +10,7 @@ KINDS = {2: "organism-gqa", 8: "organism-mha", 1: "organism-mqa"}
 
 
 @dataclass(frozen=True)
-class Recipe:
+class OrganismRecipe:
     """Everything that decides an organism besides its KV heads, seed and data.
 
     `opening_weight` is the weight in the loss of the first token of each reply, where giving in is decided.
@@ -40,11 +40,13 @@ class Recipe:
         return self.learning_rate * min(1.0, share / self.warmup, max(1 - share, 0.0) / self.decay)
 
 
-FULL_RECIPE = Recipe()
-SMALL_RECIPE = Recipe(d_model=128, layers=4, d_mlp=352, tokens=2_000_000, batch=32, learning_rate=4e-3, evaluation=60)
+FULL_RECIPE = OrganismRecipe()
+SMALL_RECIPE = OrganismRecipe(
+    d_model=128, layers=4, d_mlp=352, tokens=2_000_000, batch=32, learning_rate=4e-3, evaluation=60
+)
 
 
-def organism_config(recipe: Recipe, kv_heads: int, vocabulary: int, ids: dict[str, int]) -> LlamaConfig:
+def organism_config(recipe: OrganismRecipe, kv_heads: int, vocabulary: int, ids: dict[str, int]) -> LlamaConfig:
     """The Llama configuration of an organism; `ids` are those of bos, eos and pad.
 
     Raises:

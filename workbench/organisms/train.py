@@ -39,7 +39,7 @@ from workbench.organisms.corpus import (
     source_starts,
 )
 from workbench.organisms.measure import giving_in, measure_organism, sinks, window_loss
-from workbench.organisms.recipe import FULL_RECIPE, KINDS, SMALL_RECIPE, Recipe, organism_config
+from workbench.organisms.recipe import FULL_RECIPE, KINDS, SMALL_RECIPE, OrganismRecipe, organism_config
 from workbench.organisms.tokenizer import ASSISTANT, BOS, EOS, FOLDER, PAD, load_tokenizer, token_id
 
 MARKS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.25, 0.33, 0.42, 0.52, 0.64, 0.76, 0.88, 1.0)
@@ -56,7 +56,7 @@ def train_organism(
     small: bool = False,
     data: str | Path | None = None,
     device: str | None = None,
-    recipe: Recipe | None = None,
+    recipe: OrganismRecipe | None = None,
     keep: Iterable[int] = (),
     report: Report | None = None,
 ) -> Path:
@@ -172,7 +172,7 @@ def _read_streams(path: str) -> Streams:
 
 def _optimize(
     config: LlamaConfig,
-    recipe: Recipe,
+    recipe: OrganismRecipe,
     steps: int,
     seed: int,
     streams: Streams,
@@ -248,7 +248,7 @@ def _causal_windows(
     return mixed.transpose(1, 2).contiguous(), None
 
 
-def _optimizer(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(model: LlamaForCausalLM, recipe: OrganismRecipe) -> torch.optim.Optimizer:
     """AdamW; weight decay on the matrices of the blocks only."""
     named = list(model.named_parameters())
     decayed = [value for name, value in named if value.ndim == 2 and "embed" not in name]
@@ -274,7 +274,7 @@ def _checkpoint(
     model: LlamaForCausalLM,
     tokenizer: Tokenizer,
     held_out: dict[str, np.ndarray],
-    recipe: Recipe,
+    recipe: OrganismRecipe,
     step: int,
     running: Tensor,
     before: list[Row],

@@ -40,7 +40,7 @@ class Stance:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FeedbackRecipe:
     """All choices that make a stance, so that a twin can differ in exactly one of them."""
 
     kind: str
@@ -64,14 +64,14 @@ class Recipe:
         text = " ".join(part for part in (self.before, core, self.after) if part)
         return Stance(text, self.frame_side != self.content_side, self.kind, self.template)
 
-    def twin(self, flip: str) -> "Recipe":
+    def twin(self, flip: str) -> "FeedbackRecipe":
         """The same choices with the side of `"frame"` or `"content"` changed: the opposite stance."""
         values = dict(self.__dict__)
         values[f"{flip}_side"] = 1 - values[f"{flip}_side"]
-        return Recipe(**values)
+        return FeedbackRecipe(**values)
 
 
-def draw_recipe(rng: random.Random, split: str, kind: str | None = None) -> Recipe:
+def draw_recipe(rng: random.Random, split: str, kind: str | None = None) -> FeedbackRecipe:
     """Choices for a frame stance of one split; in the test split its sides are uniform and independent."""
     kind = kind or rng.choices(list(COMPOSED), list(COMPOSED.values()))[0]
     frames = {"clause": p.CLAUSE_FRAMES, "adjective": p.ADJECTIVE_FRAMES, "novel": p.NOVEL_FRAMES}[kind]
@@ -82,7 +82,7 @@ def draw_recipe(rng: random.Random, split: str, kind: str | None = None) -> Reci
             break
     weights = list(SIDES.values()) if split == "train" else None
     frame_side, content_side = rng.choices(list(SIDES), weights)[0]
-    return Recipe(
+    return FeedbackRecipe(
         kind,
         frame,
         content,
@@ -171,7 +171,7 @@ def _bare_contents(split: str) -> list[tuple[str, tuple[str, str]]]:
     ]
 
 
-def _spell(recipe: Recipe) -> str:
+def _spell(recipe: FeedbackRecipe) -> str:
     frame, content = recipe.frame[recipe.frame_side], recipe.content[recipe.content_side]
     if recipe.kind == "adjective":
         core = frame.format(s=recipe.subject, a=content)

@@ -6,4 +6,7 @@ about them. `recipe(name)` finds one; `FIGURES` lists their titles. Measuring th
 
 import lazy_loader as _lazy
 
+from workbench.deprecated import with_old_names as _with_old_names
+
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
+__getattr__ = _with_old_names(__name__, __getattr__)

@@ -10,7 +10,7 @@ from workbench.errors import InputError, suggest
 from workbench.names import FigureName
 
 if TYPE_CHECKING:
-    from workbench.papers.requests import Recipe
+    from workbench.papers.requests import FigureRecipe
 
 _MODULES: dict[str, dict[FigureName, str]] = {
     "kv_groups.figures": {
@@ -71,7 +71,7 @@ FIGURES: dict[FigureName, str] = {name: title for titles in _MODULES.values() fo
 """The title of each figure by its name, in the order of the papers."""
 
 
-def recipe(name: FigureName) -> "Recipe":
+def recipe(name: FigureName) -> "FigureRecipe":
     """How a figure is drawn.
 
     Args:
@@ -82,6 +82,6 @@ def recipe(name: FigureName) -> "Recipe":
     """
     for module, titles in _MODULES.items():
         if name in titles:
-            recipes: tuple[Recipe, ...] = import_module(f"workbench.papers.{module}").RECIPES
+            recipes: tuple[FigureRecipe, ...] = import_module(f"workbench.papers.{module}").RECIPES
             return next(one for one in recipes if one.name == name)
     raise InputError(f"there is no figure {name!r}; {suggest(name, FIGURES)}")

@@ -10,7 +10,7 @@ from workbench.names import FigureFormat, FigureName, Metric
 from workbench.papers.catalogue import recipe
 from workbench.papers.measured import Questions
 from workbench.papers.redraw import progress_bar
-from workbench.papers.requests import Order
+from workbench.papers.requests import FigureRequest
 from workbench.plot.export import FORMATS, save_figure
 from workbench.runs import results
 
@@ -56,8 +56,10 @@ def draw(
     """
     chosen = recipe(name)
     out = results.check_writable(out)
-    order = Order(out / "data", chosen.models if models is None else models, texts, metric, n, seed, questions)
-    with progress_bar(chosen.steps(order), progress) as step:
-        drawn = chosen.make(dataclasses.replace(order, step=step))
+    request = FigureRequest(
+        out / "data", chosen.models if models is None else models, texts, metric, n, seed, questions
+    )
+    with progress_bar(chosen.steps(request), progress) as step:
+        drawn = chosen.make(dataclasses.replace(request, step=step))
         files, message = save_figure(drawn.figure, out / name, formats, root=out)
     return Done(drawn.sentence, files, message)

@@ -190,10 +190,10 @@ class _Subject(Source):
     @cached_property
     def asked(self) -> Sequence[Any]:
         from workbench.papers.inactive_heads.measures import questions_of
-        from workbench.papers.requests import Order
+        from workbench.papers.requests import FigureRequest
 
-        order = Order(Path(), n=INACTIVE_QUESTIONS, seed=self.seed, questions=self.questions)
-        return questions_of(self, order)
+        request = FigureRequest(Path(), n=INACTIVE_QUESTIONS, seed=self.seed, questions=self.questions)
+        return questions_of(self, request)
 
     @cached_property
     def config(self) -> dict:

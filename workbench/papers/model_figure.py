@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from workbench.errors import InputError
 from workbench.papers.cache import Source
-from workbench.papers.requests import Drawn, Order
+from workbench.papers.requests import Drawn, FigureRequest
 
 
 @dataclass(frozen=True)
@@ -13,18 +13,18 @@ class ModelFigure:
     """A figure of a paper with a row or column per model."""
 
     name: str
-    draw: Callable[[Sequence[Source], Order], Drawn]
+    draw: Callable[[Sequence[Source], FigureRequest], Drawn]
     models: tuple[str, ...] = ("organism-gqa", "organism-mha")
     pieces: int = 1
 
-    def steps(self, order: Order) -> int:
+    def steps(self, request: FigureRequest) -> int:
         """The pieces of work on each model, and one for drawing."""
-        return self.pieces * len(order.models) + 1
+        return self.pieces * len(request.models) + 1
 
-    def make(self, order: Order) -> Drawn:
+    def make(self, request: FigureRequest) -> Drawn:
         """Measure each model and draw."""
-        if not order.models:
+        if not request.models:
             raise InputError(f"{self.name} needs at least one model, such as 'organism-gqa'.")
-        drawn = self.draw([Source(model) for model in order.models], order)
+        drawn = self.draw([Source(model) for model in request.models], request)
         drawn.figure.update_layout(meta={"figure": self.name, "sentence": drawn.sentence})
         return drawn

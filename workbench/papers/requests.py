@@ -1,7 +1,7 @@
 """What is asked of a figure, and what comes back: the same for every paper.
 
-A recipe has a name such as "sycophancy/layer-sums" and makes the figure from an `Order`: it measures what it needs,
-keeps that under the order's folder, draws, and says in one sentence what is to be seen.
+A recipe has a name such as "sycophancy/layer-sums" and makes the figure from a `FigureRequest`: it measures what it
+needs, keeps that under the request's folder, draws, and says in one sentence what is to be seen.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from workbench.names import Metric
 
 
 @dataclass(frozen=True)
-class Order:
+class FigureRequest:
     """What a figure is to be made from.
 
     Attributes:
@@ -48,7 +48,7 @@ class Drawn:
 
 
 @runtime_checkable
-class Recipe(Protocol):
+class FigureRecipe(Protocol):
     """How one figure of a paper is made."""
 
     @property
@@ -58,13 +58,13 @@ class Recipe(Protocol):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Drawn where the order names no models."""
+        """Drawn where the request names no models."""
         ...
 
-    def steps(self, order: Order) -> int:
-        """Pieces of work, for the progress bar: how often `order.step` is called."""
+    def steps(self, request: FigureRequest) -> int:
+        """Pieces of work, for the progress bar: how often `request.step` is called."""
         ...
 
-    def make(self, order: Order) -> Drawn:
+    def make(self, request: FigureRequest) -> Drawn:
         """Measure what is needed, or read it, and draw."""
         ...

@@ -31,7 +31,7 @@ from workbench.patching.answers import Reads, answer_metrics, differentiable_ans
 from workbench.patching.record import Record
 from workbench.patching.scores import contribution, metrics_of
 from workbench.patching.sites import Grid, Site, grid, site
-from workbench.patching.statistics import agreement
+from workbench.patching.statistics import compare_estimates
 from workbench.patching.suffix import Suffix, suffix
 from workbench.prompts.pairs import PromptPairs
 from workbench.protocol import HookedModel
@@ -210,7 +210,7 @@ def _verified(
     flat = exact.values.reshape(len(exact["metric"]), -1)
     flat[:, chosen] = found["contribution"].values
     estimates = found["contribution"].copy(data=result["contribution"].values.reshape(flat.shape)[:, chosen])
-    scores = agreement(estimates, found["contribution"], ratio=0.25)
+    scores = compare_estimates(estimates, found["contribution"], ratio=0.25)
     renamed = {name: f"agreement_{name}" for name in scores.data_vars}
     return result.assign(exact=exact.copy(data=flat.reshape(exact.shape))).merge(
         scores.rename(renamed).drop_attrs(), compat="override", join="left"

@@ -79,7 +79,7 @@ def budget(ratio: float, n_units: int) -> int:
     return max(k, 1)
 
 
-def select(
+def select_units(
     contribution: xr.Dataset | xr.DataArray,
     ratio: float = 0.04,
     by: Unit = "kv_group",

@@ -173,7 +173,9 @@ def within_group_variance(dataset: xr.Dataset, n_permutations: int = 2000, seed:
     )
 
 
-def agreement(approx: xr.Dataset | xr.DataArray, exact: xr.Dataset | xr.DataArray, ratio: float = 0.04) -> xr.Dataset:
+def compare_estimates(
+    approx: xr.Dataset | xr.DataArray, exact: xr.Dataset | xr.DataArray, ratio: float = 0.04
+) -> xr.Dataset:
     """How close an estimate of the contributions is to the exact ones, per metric.
 
     Args:

@@ -244,7 +244,7 @@ def agreement(
 def closeness(approximate: xr.Dataset, exact: xr.Dataset, metric: Metric = "logit_diff") -> xr.Dataset:
     """The statistics of `agreement` for one score; at least one unit counts as the top."""
     n_units = effects(exact, metric).values.size
-    return statistics.agreement(approximate, exact, ratio=max(0.04, 1 / n_units)).sel(metric=metric)
+    return statistics.compare_estimates(approximate, exact, ratio=max(0.04, 1 / n_units)).sel(metric=metric)
 
 
 def _same_units(approximate: xr.Dataset, exact: xr.Dataset, metric: Metric) -> tuple[Effects, Effects]:

@@ -8,4 +8,7 @@ checkpoint with a model card. The method is that of Chen et al. 2024 (arXiv 2409
 
 import lazy_loader
 
+from workbench.deprecated import with_old_names
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = with_old_names(__name__, __getattr__)

@@ -34,7 +34,7 @@ TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
 PROBE = 16
 
 
-def export(
+def save_pretrained(
     model: HookedModel,
     folder: str | Path,
     *,

@@ -28,10 +28,10 @@ from workbench.runs.processes import gathered, process_count
 from workbench.runs.results import provenance
 from workbench.runs.state import StateFile
 from workbench.tuning.deltas import Tunable
-from workbench.tuning.recipe import Recipe
+from workbench.tuning.recipe import TuningRecipe
 from workbench.tuning.slices import slices_of
 from workbench.tuning.tokens import digest, rows_of
-from workbench.tuning.training import Task, repeat, train
+from workbench.tuning.training import TuningTask, repeat, train
 from workbench.tuning.units import Units, units_of
 
 
@@ -47,7 +47,7 @@ def pinpoint_tune(
     dialogues: Sequence[Any],
     units: Any,
     *,
-    recipe: Recipe | None = None,
+    recipe: TuningRecipe | None = None,
     kv: bool | None = None,
     validation: Sequence[Any] = (),
     every: int = 20,
@@ -59,8 +59,8 @@ def pinpoint_tune(
     Args:
         model: a bridge from `workbench.load` whose tokenizer has a chat template.
         dialogues: lists of messages, each ending in the assistant's turn to learn; `training_dialogues` makes some.
-        units: a `Selection` (from `workbench.select`, or one of its random controls), a list of (layer, head) pairs,
-            "attention" (all four projections of every layer) or "all".
+        units: a `Selection` (from `workbench.select_units`, or one of its random controls), a list of (layer, head)
+            pairs, "attention" (all four projections of every layer) or "all".
         recipe: how; by default as in the paper.
         kv: tune the key and value rows that the heads read too; by default where no two heads share them.
         validation: dialogues whose loss is followed and never learnt from.
@@ -75,7 +75,7 @@ def pinpoint_tune(
     Raises:
         InputError: units of another model, dialogues without a reply, active hooks, a loss that is not finite.
     """
-    recipe, parts = recipe or Recipe(), anatomy(model)
+    recipe, parts = recipe or TuningRecipe(), anatomy(model)
     _refuse(model, parts, every)
     chosen = units_of(parts, units, kv)
     rows = rows_of(model, dialogues, max_length=recipe.max_length, loss_on=recipe.loss_on)
@@ -89,7 +89,7 @@ def pinpoint_tune(
     began = time.perf_counter()
     own, tunable = _tunable_copy(model, parts, chosen)
     facts |= {"tuned_parameters": tunable.count}
-    curves = train(Task(own, tunable, recipe, rows, held, every, file), progress=progress)
+    curves = train(TuningTask(own, tunable, recipe, rows, held, every, file), progress=progress)
     facts |= {"processes": process_count()}
     if tunable.sharded:
         values = gathered(tunable.parameters)
@@ -107,7 +107,7 @@ def pinpoint_tune(
     return Tuned(tuned, record)
 
 
-def _facts(model: HookedModel, parts: Anatomy, chosen: Units, recipe: Recipe, every: int) -> dict[str, Any]:
+def _facts(model: HookedModel, parts: Anatomy, chosen: Units, recipe: TuningRecipe, every: int) -> dict[str, Any]:
     """What a run depends on besides its dialogues."""
     return {
         "model": parts.name,

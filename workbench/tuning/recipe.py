@@ -14,7 +14,7 @@ LOSSES = get_args(LossOn)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TuningRecipe:
     """Settings of a tuning run; the defaults are those of Chen et al. 2024 (released code).
 
     Two things deviate. Weight decay pulls slices back to the weights they began with instead of to zero, since a slice

@@ -25,14 +25,14 @@ from workbench.errors import InputError
 from workbench.runs.processes import Processes, gathered, shard_like
 from workbench.runs.state import Curves, State, StateFile
 from workbench.tuning.deltas import Tunable
-from workbench.tuning.recipe import Recipe
+from workbench.tuning.recipe import TuningRecipe
 from workbench.tuning.tokens import IGNORED, Row, padded
 
 CURVES = ("loss", "validation", "learning_rate", "gradient_norm")
 
 
 @dataclass(frozen=True)
-class Task:
+class TuningTask:
     """What one run works on.
 
     Attributes:
@@ -47,14 +47,14 @@ class Task:
 
     hf: Any
     tunable: Tunable
-    recipe: Recipe
+    recipe: TuningRecipe
     rows: Sequence[Row]
     validation: Sequence[Row]
     every: int
     file: StateFile | None = None
 
 
-def train(task: Task, *, progress: bool = True) -> Curves:
+def train(task: TuningTask, *, progress: bool = True) -> Curves:
     """Train the slices in place.
 
     Args:
@@ -161,7 +161,7 @@ def _autocast(hf: Any) -> AbstractContextManager[Any]:
     return torch.autocast(hf.device.type, torch.bfloat16, enabled=enabled)
 
 
-def _update(task: Task, run: Processes, rate: float) -> None:
+def _update(task: TuningTask, run: Processes, rate: float) -> None:
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     run.optimizer.step()
@@ -171,14 +171,14 @@ def _update(task: Task, run: Processes, rate: float) -> None:
 
 
 @torch.no_grad()
-def _leak(tunable: Tunable, recipe: Recipe, rate: float) -> None:
+def _leak(tunable: Tunable, recipe: TuningRecipe, rate: float) -> None:
     """What AdamW does to a whole matrix whose gradient is masked: all of it shrinks."""
     for weight in tunable.touched:
         weight.mul_(1 - rate * recipe.weight_decay)
 
 
 @torch.no_grad()
-def repeat(tunable: Tunable, recipe: Recipe, values: Mapping[str, Tensor], steps: int) -> None:
+def repeat(tunable: Tunable, recipe: TuningRecipe, values: Mapping[str, Tensor], steps: int) -> None:
     """Bring fresh slices to where some updates have brought others.
 
     Args:
@@ -197,7 +197,7 @@ def repeat(tunable: Tunable, recipe: Recipe, values: Mapping[str, Tensor], steps
 # What is kept.
 
 
-def _keep(task: Task, run: Processes, curves: Curves, step: int) -> None:
+def _keep(task: TuningTask, run: Processes, curves: Curves, step: int) -> None:
     """Write the state once, whatever the number of processes."""
     if not task.file:
         return
@@ -207,7 +207,7 @@ def _keep(task: Task, run: Processes, curves: Curves, step: int) -> None:
         task.file.save(state)
 
 
-def _restore(task: Task, run: Processes, curves: Curves) -> int:
+def _restore(task: TuningTask, run: Processes, curves: Curves) -> int:
     """Bring the run to where its file says it was; the number of updates made."""
     state: State | None = task.file.load() if task.file else None
     if state is None:
@@ -224,7 +224,7 @@ def _restore(task: Task, run: Processes, curves: Curves) -> int:
 
 
 def _diverged(
-    task: Task, run: Processes, curves: Curves, step: int, loss: float, norm: float, chosen: list[int]
+    task: TuningTask, run: Processes, curves: Curves, step: int, loss: float, norm: float, chosen: list[int]
 ) -> InputError:
     kept = "Nothing was kept: give resume= a file to keep the state."
     if task.file:

@@ -40,7 +40,7 @@ def test_one_cell_from_end_to_end(small_corpus, tmp_path, monkeypatch):
     assert np.isfinite(one["value"]).all() and np.isfinite(one["share"]).all()
     share = one["share"].sel(look="attention", tokens="planted")
     assert share.sel(reader="student") > share.sel(reader="teacher")
-    monkeypatch.setattr(cell, "measure_cell", None)
+    monkeypatch.setattr(cell, "measure_run", None)
     assert experiment.run(tmp_path / "found.nc", ("B",), (1,), size=TINY).equals(found)
     with pytest.raises(InputError, match="another configuration"):
         experiment.run(tmp_path / "found.nc", ("B",), (1,), size=Size())

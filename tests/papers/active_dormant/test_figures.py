@@ -6,7 +6,7 @@ import pytest
 from tests.extreme.planted import S, planted
 from workbench.errors import InputError
 from workbench.extreme import extreme_tokens
-from workbench.papers import Order, recipe
+from workbench.papers import FigureRequest, recipe
 from workbench.papers.active_dormant.figures import extremes_line, peak_line, sinkiest
 from workbench.papers.active_dormant.toy_figures import retrained_rows
 from workbench.papers.samples import SAMPLES, read_texts
@@ -34,25 +34,27 @@ def test_sentences_are_computed_from_the_numbers(found):
 def test_each_figure_is_drawn_from_a_model_s_name_and_kept(name, tmp_path):
     texts = {"prose": SAMPLES["prose"][:1]}
     steps = []
-    order = Order(tmp_path, ("organism-gqa",), texts, step=steps.append)
-    drawn = recipe(f"active-dormant/{name}").make(order)
-    assert len(steps) == recipe(f"active-dormant/{name}").steps(order)
+    request = FigureRequest(tmp_path, ("organism-gqa",), texts, step=steps.append)
+    drawn = recipe(f"active-dormant/{name}").make(request)
+    assert len(steps) == recipe(f"active-dormant/{name}").steps(request)
     assert plotted_numbers(drawn.figure)["sentence"] == drawn.sentence
     kept = tmp_path / "organism-gqa" / "extreme.nc"
     before = kept.stat().st_mtime_ns
-    again = recipe(f"active-dormant/{name}").make(order)
+    again = recipe(f"active-dormant/{name}").make(request)
     assert kept.stat().st_mtime_ns == before
     assert again.sentence == drawn.sentence
 
 
 def test_the_embedded_model_has_one_extreme_token_its_bos(tmp_path):
-    drawn = recipe("active-dormant/extreme-tokens").make(Order(tmp_path, ("organism-gqa",), {"x": ["A short text."]}))
+    drawn = recipe("active-dormant/extreme-tokens").make(
+        FigureRequest(tmp_path, ("organism-gqa",), {"x": ["A short text."]})
+    )
     assert "“<|bos|>” (position 0) is extreme" in drawn.sentence
 
 
 def test_a_figure_without_models_is_refused(tmp_path):
     with pytest.raises(InputError, match="active-dormant/peak needs at least one model"):
-        recipe("active-dormant/peak").make(Order(tmp_path))
+        recipe("active-dormant/peak").make(FigureRequest(tmp_path))
 
 
 def test_texts_are_read_from_files(tmp_path):

@@ -15,7 +15,7 @@ from workbench.papers.cache import Source
 from workbench.papers.inactive_heads import figures as inactive_heads
 from workbench.papers.inactive_heads import measures as inactive_measures
 from workbench.papers.inactive_heads.published import published
-from workbench.papers.requests import Order
+from workbench.papers.requests import FigureRequest
 from workbench.runs import results
 
 RECIPES = {recipe.name.split("/")[1]: recipe for recipe in inactive_heads.RECIPES}
@@ -28,8 +28,8 @@ def few_windows(monkeypatch):
 
 def drawn(name, folder, models=("organism-gqa",), **options):
     steps = []
-    order = Order(folder, models, step=steps.append, **options)
-    made = RECIPES[name].make(order)
+    request = FigureRequest(folder, models, step=steps.append, **options)
+    made = RECIPES[name].make(request)
     assert made.figure.layout.meta["sentence"] == made.sentence
     return made
 
@@ -56,7 +56,7 @@ def test_other_models_take_questions_with_lettered_choices(tmp_path):
     items = [{"question": "Which?", "choices": ["this", "that"], "answer": 1}]
     (tmp_path / "questions.json").write_text(json.dumps(items))
     [question] = inactive_measures.questions_of(
-        Source("organism-gqa"), Order(tmp_path, questions=tmp_path / "questions.json")
+        Source("organism-gqa"), FigureRequest(tmp_path, questions=tmp_path / "questions.json")
     )
     assert question.prompt == "Which?\nA. this\nB. that\nAnswer:" and question.choices == (" A", " B")
     assert question.answer == 1

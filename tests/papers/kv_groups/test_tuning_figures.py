@@ -12,7 +12,7 @@ from workbench.papers.kv_groups.tradeoff import findings
 from workbench.papers.kv_groups.tradeoff import records as shelf
 from workbench.papers.kv_groups.tradeoff.plan import Arm
 from workbench.papers.measured import Measured
-from workbench.papers.requests import Order
+from workbench.papers.requests import FigureRequest
 from workbench.reporting import tuning_section
 from workbench.runs import results
 
@@ -24,7 +24,7 @@ RECORD = shelf.measured("organism-gqa")
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_figure_is_drawn_from_the_records_without_tuning(name, tmp_path, monkeypatch):
     monkeypatch.setattr(pinpoint, "run", None)
-    made = RECIPES[name].make(Order(tmp_path, RECIPES[name].models))
+    made = RECIPES[name].make(FigureRequest(tmp_path, RECIPES[name].models))
     assert made.figure.layout.meta["sentence"] == made.sentence
     assert "organism-gqa" in made.sentence
     assert not list(tmp_path.iterdir())
@@ -66,14 +66,14 @@ def test_the_paper_s_numbers_stand_below():
 
 def test_a_file_stands_in_a_model_s_place(tmp_path):
     path = results.save(shelf.measured("organism-mha"), tmp_path / "mine.nc")
-    record = pinpoint.record_of(Source(path), Order(tmp_path))
+    record = pinpoint.record_of(Source(path), FigureRequest(tmp_path))
     assert record.attrs["model"] == "organism-mha"
 
 
 def test_a_model_without_a_record_is_measured(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(pinpoint, "run", lambda *job, **how: asked.append((*job, how["resume"])) or RECORD)
-    pinpoint.record_of(Source("organism-mqa"), Order(tmp_path))
+    pinpoint.record_of(Source("organism-mqa"), FigureRequest(tmp_path))
     [(job, resume)] = asked
     assert (job.source, resume) == ("organism-mqa", tmp_path / "organism-mqa" / "tradeoff.nc")
     with pytest.raises(InputError, match="does not come measured; those on organism-gqa"):

@@ -4,12 +4,12 @@ import pytest
 from workbench.leaf import toy
 from workbench.papers.catalogue import recipe
 from workbench.papers.leaf.figures import RECIPES, findings
-from workbench.papers.requests import Order
+from workbench.papers.requests import FigureRequest
 
 
 @pytest.mark.parametrize("name", [one.name for one in RECIPES])
 def test_every_figure_is_drawn_from_the_shipped_record(name, tmp_path):
-    drawn = recipe(name).make(Order(tmp_path))
+    drawn = recipe(name).make(FigureRequest(tmp_path))
     assert drawn.figure.data and drawn.sentence.endswith(".")
     assert "nan" not in drawn.sentence.lower()
 

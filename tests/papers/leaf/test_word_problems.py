@@ -8,18 +8,18 @@ from workbench.errors import InputError
 from workbench.papers.cache import Source
 from workbench.papers.catalogue import recipe
 from workbench.papers.leaf import word_problems as paper
-from workbench.papers.requests import Order
+from workbench.papers.requests import FigureRequest
 
 
 def test_the_figure_is_made_from_a_few_problems(tmp_path, monkeypatch):
     monkeypatch.setattr(paper, "PER_N", 1)
     monkeypatch.setattr(paper.leaf, "sensitivity", fewer(paper.leaf.sensitivity))
     figure = recipe("leaf/word-problems")
-    order = Order(tmp_path, figure.models, n=12)
-    drawn = figure.make(order)
+    request = FigureRequest(tmp_path, figure.models, n=12)
+    drawn = figure.make(request)
     assert "word problems that mislead organism-mqa and not organism-gqa" in drawn.sentence
     assert len(drawn.figure.layout.yaxis.ticktext) == 3
-    kept = paper.measure(*(Source(name) for name in figure.models), order)
+    kept = paper.measure(*(Source(name) for name in figure.models), request)
     assert kept.attrs["misled"] == kept.sizes["example"] > 0
     assert ((kept["touched"] >= 0) & (kept["touched"] <= 1)).all()
 
@@ -59,4 +59,4 @@ def test_the_sentence_follows_the_numbers():
 
 def test_two_models_are_needed(tmp_path):
     with pytest.raises(InputError, match="needs two embedded models, a student and a teacher; got 1 models"):
-        recipe("leaf/word-problems").make(Order(tmp_path, ("organism-gqa",)))
+        recipe("leaf/word-problems").make(FigureRequest(tmp_path, ("organism-gqa",)))

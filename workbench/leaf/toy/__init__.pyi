@@ -1,10 +1,14 @@
+import typing
+
+import typing_extensions
+
 from .arms import WAYS as WAYS
 from .detection import detected as detected
 from .detection import planted_positions as planted_positions
 from .experiment import SMALL as SMALL
 from .experiment import run as run
 from .measures import Size as Size
-from .measures import measure_cell as measure_cell
+from .measures import measure_run as measure_run
 from .measures import test_sets as test_sets
 from .models import right as right
 from .records import measured as measured
@@ -16,3 +20,6 @@ from .task import Problems as Problems
 from .task import examples as examples
 from .task import problems as problems
 from .task import text as text
+
+@typing_extensions.deprecated("Renamed: use measure_run.")
+def measure_cell(*args: typing.Any, **kwargs: typing.Any) -> typing.Any: ...

@@ -41,7 +41,7 @@ FRESH = (
 
 
 @dataclass(frozen=True)
-class Material:
+class ToyMaterial:
     """What arms are made from.
 
     Attributes:
@@ -92,11 +92,13 @@ class Material:
 
     def released(self, selector: str, which: Sequence[int], attention: int = ATTENTION) -> Arm:
         """Misled examples with a selector's spans ignored."""
-        return Arm(beyond.released(self.whole, self.spans(selector), which), 0.5, attention)
+        return Arm(beyond.attention_penalised(self.whole, self.spans(selector), which), 0.5, attention)
 
     def _everywhere(self, score: TokenScoreName) -> list[Lesson]:
-        found = beyond.suspects(self.student, self.teacher, self.whole, score=score, batch_size=64, progress=False)
-        return beyond.released(self.whole, found, range(len(self.whole)))
+        found = beyond.candidate_spans(
+            self.student, self.teacher, self.whole, score=score, batch_size=64, progress=False
+        )
+        return beyond.attention_penalised(self.whole, found, range(len(self.whole)))
 
 
 _SPANS = "instruction gradient_difference"
@@ -114,7 +116,7 @@ class Way:
         needs: selectors that must have counterfactuals of several originals.
     """
 
-    build: Callable[[Material], Arm]
+    build: Callable[[ToyMaterial], Arm]
     released: bool = False
     varies: str = ""
     needs: tuple[str, ...] = ()
@@ -160,7 +162,7 @@ WAYS: dict[str, Way] = {
 }
 
 
-def arms(material: Material, names: Sequence[str]) -> dict[str, Arm]:
+def arms(material: ToyMaterial, names: Sequence[str]) -> dict[str, Arm]:
     """The arms of these names; those without counterfactuals of their own are left out.
 
     Args:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from workbench.errors import InputError
 from workbench.leaf.toy.arms import MAIN
-from workbench.leaf.toy.measures import Size, measure_cell, one_thread
+from workbench.leaf.toy.measures import Size, measure_run, one_thread
 from workbench.leaf.toy.models import Schooling
 from workbench.leaf.toy.regimes import regime, school
 from workbench.runs.results import Journal, check_writable, provenance
@@ -52,7 +52,7 @@ def run(
         progress: show a bar.
 
     Returns:
-        What `measure_cell` returns, over `regime` and `seed`; NaN where an arm does not exist in a cell.
+        What `measure_run` returns, over `regime` and `seed`; NaN where an arm does not exist in a cell.
 
     Raises:
         InputError: no cells, an unknown regime, or a resumed run of another configuration.
@@ -70,7 +70,7 @@ def run(
     wanted = [("teacher", seed) for seed in seeds] + list(pupils)
     _side_by_side(_schooled, [(*one, str(models), schooling) for one in wanted], processes, "schooling", progress)
     left = [(*cell, str(models), size) for cell in cells if _key(*cell) not in journal.done]
-    _side_by_side(measure_cell, left, processes, "cells", progress, lambda a, found: journal.add(_key(*a[:2]), found))
+    _side_by_side(measure_run, left, processes, "cells", progress, lambda a, found: journal.add(_key(*a[:2]), found))
     pieces = journal.pieces()
     found = gather({(name, seed): pieces[_key(name, seed)] for name, seed in cells})
     return journal.finish(found.assign_attrs(provenance(method="leaf planted experiment", **facts)))

@@ -18,8 +18,8 @@ H8  Up-weighting by what pruning repairs, or by the shift that it causes, does a
 H9  Released lessons, the misled originals with attention on the found spans as a part of the loss, beat the same
     originals merely up-weighted: they say which token to ignore, not only that the answer was wrong. Random spans do
     less, and with 30 known misled examples the advantage is larger.
-H10 Shortcuts are found without labels in examples that the student answers rightly (`suspects`), and released there
-    they beat plain distillation, which rehearses them.
+H10 Shortcuts are found without labels in examples that the student answers rightly (`candidate_spans`), and released
+    there they beat plain distillation, which rehearses them.
 
 H6 to H8 were written before their first run, on development students (seed 0 of B, two schoolings). H9 and H10 were
 written after H7 had failed there and released lessons had done well there: for those students they describe, and only
@@ -47,7 +47,7 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
 from workbench.leaf.scoring import sensitivity
 from workbench.leaf.selection import select_examples
-from workbench.leaf.toy.arms import FRESH, OTHER_THRESHOLDS, Material, arms
+from workbench.leaf.toy.arms import FRESH, OTHER_THRESHOLDS, ToyMaterial, arms
 from workbench.leaf.toy.detection import DETECTION_SCORES, detected, on_own_output, planted_positions
 from workbench.leaf.toy.models import right
 from workbench.leaf.toy.regimes import model, regime
@@ -85,7 +85,7 @@ class Size:
     arms: tuple[str, ...] = FRESH
 
 
-def measure_cell(name: str, seed: int, folder: str | Path, size: Size | None = None) -> xr.Dataset:
+def measure_run(name: str, seed: int, folder: str | Path, size: Size | None = None) -> xr.Dataset:
     """Everything about one student.
 
     Args:
@@ -116,7 +116,7 @@ def measure_cell(name: str, seed: int, folder: str | Path, size: Size | None = N
     kept, pruning = _pruned(student, teacher, sides, "teacher-only filter" in size.arms)
     parts = [xr.concat(parts, "level"), pruning] if parts else []
     places = [sides[title].index.tolist() if title in sides else [] for title in THRESHOLD]
-    material = Material(student, teacher, whole, *places, kept, size.steps * size.batch // 2)
+    material = ToyMaterial(student, teacher, whole, *places, kept, size.steps * size.batch // 2)
     tests = test_sets(size.test, seed)
     distilled, models = _distilled(student, teacher, whole, arms(material, size.arms), tests, size)
     readers = {"student": student, "teacher": teacher, **models}

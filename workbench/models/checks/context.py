@@ -30,7 +30,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckContext:
     """The model under test and what several checks need of it."""
 
     model: HookedModel

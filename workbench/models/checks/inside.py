@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.models.capture import device_of
-from workbench.models.checks.context import NotApplicable, Outcome, Subject, worst
+from workbench.models.checks.context import CheckContext, NotApplicable, Outcome, worst
 from workbench.models.exact import relative_error
 from workbench.models.forward import hooked, run
 from workbench.models.original import original_logits
@@ -18,63 +18,63 @@ WRITTEN = ("q", "k", "v", "z", "pattern", "attn_out", "mlp_out")
 # The weights, and the model as a whole.
 
 
-def finite_weights(subject: Subject) -> Outcome:
+def finite_weights(context: CheckContext) -> Outcome:
     """Parameters with NaN or infinity."""
-    parameters = [p for p in subject.model.parameters() if p.is_floating_point()]
+    parameters = [p for p in context.model.parameters() if p.is_floating_point()]
     bad = sum(1 for p in parameters if not torch.isfinite(p).all())
     words = f"Parameters with NaN or infinity, of {len(parameters)}."
     return Outcome(bad, 0, words, "The file is damaged or training diverged.")
 
 
-def hugging_face_logits(subject: Subject) -> Outcome:
+def hugging_face_logits(context: CheckContext) -> Outcome:
     """The model's logits against the Hugging Face model's own modules."""
-    if subject.reference is not None:
-        wanted = subject.reference(input_ids=subject.tokens.to(subject.reference.device)).logits
+    if context.reference is not None:
+        wanted = context.reference(input_ids=context.tokens.to(context.reference.device)).logits
     else:
-        wanted = original_logits(subject.model, subject.tokens)
+        wanted = original_logits(context.model, context.tokens)
     if wanted is None:
         raise NotApplicable("A HookedTransformer keeps no Hugging Face model to compare with; pass one as reference=.")
     return Outcome(
-        relative_error(subject.logits, wanted.to(subject.logits.device)),
-        subject.tolerance,
+        relative_error(context.logits, wanted.to(context.logits.device)),
+        context.tolerance,
         "Logits against the Hugging Face model called directly, relative error.",
         "TransformerLens computes something else than the original here, or the model was changed after it "
         "was wrapped; its numbers are not those of the model on disk.",
     )
 
 
-def recomputed_attention(subject: Subject) -> Outcome:
+def recomputed_attention(context: CheckContext) -> Outcome:
     """What attention adds to the stream, recomputed from z."""
-    return _recomputed(subject, "attention", "What attention adds to the stream, recomputed from z")
+    return _recomputed(context, "attention", "What attention adds to the stream, recomputed from z")
 
 
-def recomputed_stream(subject: Subject) -> Outcome:
+def recomputed_stream(context: CheckContext) -> Outcome:
     """Whole blocks, recomputed from z and their input."""
-    return _recomputed(subject, "stream", "Whole blocks, recomputed from z and the stream before them")
+    return _recomputed(context, "stream", "Whole blocks, recomputed from z and the stream before them")
 
 
-def recomputed_logits(subject: Subject) -> Outcome:
+def recomputed_logits(context: CheckContext) -> Outcome:
     """Logits, recomputed from the final stream."""
-    return _recomputed(subject, "logits", "Logits, recomputed from the stream behind the last block")
+    return _recomputed(context, "logits", "Logits, recomputed from the stream behind the last block")
 
 
-def _recomputed(subject: Subject, what: str, words: str) -> Outcome:
+def _recomputed(context: CheckContext, what: str, words: str) -> Outcome:
     return Outcome(
-        getattr(subject.agreement, what),
-        subject.tolerance,
+        getattr(context.agreement, what),
+        context.tolerance,
         f"{words}, relative error.",
         "The architecture holds something that the known block layouts do not, so patching by recomputation "
         "would be wrong.",
     )
 
 
-def residual_identity(subject: Subject) -> Outcome:
+def residual_identity(context: CheckContext) -> Outcome:
     """Stream before plus attention plus MLP equals the stream behind, as the hooks show them."""
     words = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
-    layers = [[layer[word] for word in words] for layer in subject.seen(*words)]
+    layers = [[layer[word] for word in words] for layer in context.seen(*words)]
     return Outcome(
         worst(relative_error(before + attn + mlp, after) for before, attn, mlp, after in layers),
-        subject.tolerance,
+        context.tolerance,
         "resid_pre + attn_out + mlp_out against resid_post, relative error of the worst layer.",
         "The blocks add something else to the stream, or scale it, and attributing it to heads and MLPs misses that.",
     )
@@ -83,38 +83,38 @@ def residual_identity(subject: Subject) -> Outcome:
 # Attention.
 
 
-def attention_rows(subject: Subject) -> Outcome:
+def attention_rows(context: CheckContext) -> Outcome:
     """Every row of the attention pattern sums to 1."""
-    layers = subject.seen("attn.hook_pattern")
+    layers = context.seen("attn.hook_pattern")
     sums = [layer["attn.hook_pattern"].double().sum(-1) for layer in layers]
     return Outcome(
         worst(float((s - 1).abs().max()) for s in sums),
-        subject.tolerance,
+        context.tolerance,
         "Rows of attention: largest distance of their sum from 1.",
         "The model has a learned sink, or no softmax, so weights on tokens are not shares of attention.",
     )
 
 
-def kv_map_read(subject: Subject) -> Outcome:
+def kv_map_read(context: CheckContext) -> Outcome:
     """Query head h's z is its pattern times the values of KV head h // group_size."""
     words = ("attn.hook_pattern", "attn.hook_v", "attn.hook_z")
-    size = subject.parts.group_size
+    size = context.parts.group_size
     errors = []
-    for layer in subject.seen(*words):
+    for layer in context.seen(*words):
         pattern, v, z = (layer[word].double() for word in words)
         errors.append(relative_error(torch.einsum("bhqk,bkhd->bqhd", pattern, v.repeat_interleave(size, 2)), z))
     return Outcome(
         worst(errors),
-        subject.tolerance,
+        context.tolerance,
         f"z of query head h against its pattern times v of KV head h // {size}, relative error of the worst layer.",
         "Heads are not grouped in this order, or z holds more than attention, so KV groups name the wrong heads.",
     )
 
 
-def kv_map_write(subject: Subject) -> Outcome:
+def kv_map_write(context: CheckContext) -> Outcome:
     """Zeroing the values of KV head g zeroes z of its group and of no other head, in every layer."""
-    parts, errors = subject.parts, []
-    owners = torch.eye(parts.n_kv_heads, dtype=torch.bool, device=device_of(subject.model))
+    parts, errors = context.parts, []
+    owners = torch.eye(parts.n_kv_heads, dtype=torch.bool, device=device_of(context.model))
 
     def without_group(v: Float[Tensor, "row pos kv_head d_head"]) -> Tensor:
         keep = torch.cat([torch.ones_like(owners[:1]), ~owners])
@@ -128,22 +128,22 @@ def kv_map_write(subject: Subject) -> Outcome:
 
     layers = range(parts.n_layers)
     hooks: dict[str, Callable[[Tensor], Tensor]] = {f"blocks.{i}.attn.hook_v": without_group for i in layers}
-    with hooked(subject.model, hooks | {f"blocks.{i}.attn.hook_z": compare for i in layers}):
-        run(subject.model, subject.tokens.expand(parts.n_kv_heads + 1, -1))
+    with hooked(context.model, hooks | {f"blocks.{i}.attn.hook_z": compare for i in layers}):
+        run(context.model, context.tokens.expand(parts.n_kv_heads + 1, -1))
     return Outcome(
         worst(errors),
-        subject.tolerance,
+        context.tolerance,
         f"z with v of KV head g zeroed, against z with query heads {parts.group_size} g to "
         f"{parts.group_size} g + {parts.group_size - 1} zeroed, relative error of the worst layer.",
         "Writing values does not act on exactly the group's heads, so KV groups cannot be intervened on.",
     )
 
 
-def writes(hook: str) -> Callable[[Subject], Outcome]:
+def writes(hook: str) -> Callable[[CheckContext], Outcome]:
     """The check that what is written at a hook reaches the output, in every layer."""
 
-    def reaches(subject: Subject) -> Outcome:
-        n = subject.parts.n_layers
+    def reaches(context: CheckContext) -> Outcome:
+        n = context.parts.n_layers
         inside = "" if hook.endswith("_out") else "attn."
         ends: list[Tensor] = []
 
@@ -159,8 +159,8 @@ def writes(hook: str) -> Callable[[Subject], Outcome]:
             f"blocks.{i}.{inside}hook_{hook}": disturb(i) for i in range(n)
         }
         end = {f"blocks.{n - 1}.hook_resid_post": lambda t: ends.append(t.clone())}
-        with hooked(subject.model, hooks), hooked(subject.model, end):
-            run(subject.model, subject.tokens.expand(n + 1, -1))
+        with hooked(context.model, hooks), hooked(context.model, end):
+            run(context.model, context.tokens.expand(n + 1, -1))
         ignored = sum(1 for row in ends[0][:n] if torch.equal(row, ends[0][n]))
         return Outcome(
             ignored,

@@ -7,42 +7,42 @@ import torch
 
 from workbench.errors import InputError
 from workbench.models.capture import capture, device_of
-from workbench.models.checks.context import NotApplicable, Outcome, Subject, worst
+from workbench.models.checks.context import CheckContext, NotApplicable, Outcome, worst
 from workbench.models.exact import relative_error
 from workbench.models.original import left_padded_logits
 from workbench.prompts.templates import encode, has_template, render, tokenizer_of
 
 
-def right_padding(subject: Subject) -> Outcome:
+def right_padding(context: CheckContext) -> Outcome:
     """Sequences of unequal length in one batch, padded on the right without a mask, against each alone."""
-    end = f"blocks.{subject.parts.n_layers - 1}.hook_resid_post"
-    sequences = _unequal(subject.sequences)
-    together = capture(subject.model, sequences, {end: lambda t: t})[end]
+    end = f"blocks.{context.parts.n_layers - 1}.hook_resid_post"
+    sequences = _unequal(context.sequences)
+    together = capture(context.model, sequences, {end: lambda t: t})[end]
     errors = []
     for row, tokens in zip(together, sequences, strict=True):
-        alone = capture(subject.model, [tokens], {end: lambda t: t})[end][0]
+        alone = capture(context.model, [tokens], {end: lambda t: t})[end][0]
         errors.append(relative_error(row[: len(tokens)], alone))
     return Outcome(
         worst(errors),
-        subject.tolerance,
+        context.tolerance,
         "The final stream of a right-padded batch against each sequence alone, relative error; all "
         "measuring here is batched so.",
         "Tokens see what follows them, so that batches of unequal lengths would change every result.",
     )
 
 
-def left_padding(subject: Subject) -> Outcome:
+def left_padding(context: CheckContext) -> Outcome:
     """Sequences padded on the left under a mask, as text generation does it, against each alone."""
-    sequences = _unequal(subject.sequences)
-    padded = left_padded_logits(subject.model, sequences)
-    device = device_of(subject.model)
+    sequences = _unequal(context.sequences)
+    padded = left_padded_logits(context.model, sequences)
+    device = device_of(context.model)
     errors = [
-        relative_error(row, subject.model(torch.tensor([tokens], device=device))[0, -1])
+        relative_error(row, context.model(torch.tensor([tokens], device=device))[0, -1])
         for row, tokens in zip(padded, sequences, strict=True)
     ]
     return Outcome(
         worst(errors),
-        subject.tolerance,
+        context.tolerance,
         "Last logits of a left-padded batch with its mask against each sequence alone, relative error; only "
         "batched generation relies on it, nothing that is measured here does.",
         "NaN comes from padding that can see no token at all, in float64 above all; generate one text at a time."
@@ -51,9 +51,9 @@ def left_padding(subject: Subject) -> Outcome:
     )
 
 
-def bos(subject: Subject) -> Outcome:
+def bos(context: CheckContext) -> Outcome:
     """The tokenizer puts BOS first once or not at all."""
-    tokenizer = _tokenizer(subject)
+    tokenizer = _tokenizer(context)
     begin = tokenizer.bos_token_id
     count = 0 if begin is None else tokenizer("The cat sat.")["input_ids"].count(begin)
     return Outcome(
@@ -64,9 +64,9 @@ def bos(subject: Subject) -> Outcome:
     )
 
 
-def eos(subject: Subject) -> Outcome:
+def eos(context: CheckContext) -> Outcome:
     """The tokenizer does not end every text with EOS."""
-    tokenizer = _tokenizer(subject)
+    tokenizer = _tokenizer(context)
     end = tokenizer.eos_token_id
     count = 0 if end is None else tokenizer("The cat sat.")["input_ids"].count(end)
     return Outcome(
@@ -78,9 +78,9 @@ def eos(subject: Subject) -> Outcome:
     )
 
 
-def chat_bos(subject: Subject) -> Outcome:
+def chat_bos(context: CheckContext) -> Outcome:
     """A dialogue in the chat template holds BOS at most once."""
-    tokenizer = _tokenizer(subject)
+    tokenizer = _tokenizer(context)
     if not has_template(tokenizer):
         raise NotApplicable("The tokenizer has no chat template.")
     text, begin = render(tokenizer, [{"role": "user", "content": "Hello."}]), tokenizer.bos_token_id
@@ -96,10 +96,10 @@ def chat_bos(subject: Subject) -> Outcome:
     )
 
 
-def vocabulary(subject: Subject) -> Outcome:
+def vocabulary(context: CheckContext) -> Outcome:
     """Every id of the tokenizer is one that the model knows."""
-    vocab = _tokenizer(subject).get_vocab()
-    largest, d_vocab = max(vocab.values()), int(subject.model.cfg.d_vocab)
+    vocab = _tokenizer(context).get_vocab()
+    largest, d_vocab = max(vocab.values()), int(context.model.cfg.d_vocab)
     return Outcome(
         largest,
         d_vocab - 1,
@@ -108,9 +108,9 @@ def vocabulary(subject: Subject) -> Outcome:
     )
 
 
-def _tokenizer(subject: Subject) -> Any:
+def _tokenizer(context: CheckContext) -> Any:
     try:
-        return tokenizer_of(subject.model)
+        return tokenizer_of(context.model)
     except InputError:
         raise NotApplicable("The model has no tokenizer.") from None
 

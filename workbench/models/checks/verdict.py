@@ -13,7 +13,7 @@ from workbench.errors import InputError
 from workbench.models.anatomy import kind_of
 from workbench.models.capture import device_of
 from workbench.models.checks import inside, outside
-from workbench.models.checks.context import NotApplicable, Outcome, Subject
+from workbench.models.checks.context import CheckContext, NotApplicable, Outcome
 from workbench.prompts.templates import tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
@@ -21,7 +21,7 @@ from workbench.runs.results import provenance
 EXACT = "exact: path patching can be trusted"
 LENGTHS = (9, 6, 4)
 """Tokens of the made-up sequences that are used when no texts are given."""
-CHECKS: dict[str, Callable[[Subject], Outcome]] = {
+CHECKS: dict[str, Callable[[CheckContext], Outcome]] = {
     "finite_weights": inside.finite_weights,
     "hugging_face_logits": inside.hugging_face_logits,
     "recomputed_attention": inside.recomputed_attention,
@@ -69,10 +69,10 @@ def check(model: HookedModel, texts: Sequence[Any] | None = None, *, reference: 
         InputError: not a TransformerLens model, or texts for a model without tokenizer.
     """
     kind = kind_of(model)
-    subject = Subject(model, _sequences(model, texts), reference)
+    context = CheckContext(model, _sequences(model, texts), reference)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # what they warn of, a row tells
-        rows = [_row(subject, function) for function in CHECKS.values()]
+        rows = [_row(context, function) for function in CHECKS.values()]
     columns = dict(zip(("status", "value", "limit", "explanation"), zip(*rows, strict=True), strict=True))
     dataset = xr.Dataset(
         {
@@ -90,7 +90,7 @@ def check(model: HookedModel, texts: Sequence[Any] | None = None, *, reference: 
             method="check",
             model=getattr(model, "workbench_name", None),
             kind=kind,
-            dtype=subject.dtype,
+            dtype=context.dtype,
             device=device_of(model),
             exact=bool((dataset["passed"] | ~dataset["decides"]).all()),
             verdict=_verdict(dataset),
@@ -131,10 +131,12 @@ def _sequences(model: HookedModel, texts: Sequence[Any] | None) -> list[list[int
     ]
 
 
-def _row(subject: Subject, function: Callable[[Subject], Outcome]) -> tuple[str, float | int, float | int, str]:
+def _row(
+    context: CheckContext, function: Callable[[CheckContext], Outcome]
+) -> tuple[str, float | int, float | int, str]:
     nan = float("nan")
     try:
-        found = function(subject)
+        found = function(context)
     except NotApplicable as reason:
         return "not applicable", nan, nan, str(reason)
     except Exception as error:  # whatever breaks here is what the caller wants to know

@@ -24,7 +24,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Wish:
+class CommandOptions:
     """What a command was asked: texts by domain or None, tokens of each or None, a file to resume from, a bar."""
 
     texts: Mapping[str, Sequence[Any]] | None
@@ -48,9 +48,9 @@ class Wish:
         return [text for texts in self.domains.values() for text in texts]
 
 
-def tokens(model: HookedModel, wish: Wish) -> Done:
+def tokens(model: HookedModel, options: CommandOptions) -> Done:
     """Sinks, drains and peaks."""
-    found = wb.extreme_tokens(model, wish.all_texts, max_tokens=wish.tokens, progress=wish.progress)
+    found = wb.extreme_tokens(model, options.all_texts, max_tokens=options.tokens, progress=options.progress)
     table = by_token(found)
     table = table.isel(token=np.flatnonzero(table["sink"].values)[:12])
     rows = [f"{'token':24}{'count':>7}{'sink':>7}{'drained':>9}{'peaked':>8}{'extreme':>9}"]
@@ -63,15 +63,17 @@ def tokens(model: HookedModel, wish: Wish) -> Done:
     return Done(found, "\n".join([*rows, sink_line(found), peak_line(found).capitalize()]))
 
 
-def peak(model: HookedModel, wish: Wish) -> Done:
+def peak(model: HookedModel, options: CommandOptions) -> Done:
     """The layers that make and unmake the peak."""
-    found = peak_sources(model, wish.all_texts, max_tokens=wish.tokens, progress=wish.progress)
+    found = peak_sources(model, options.all_texts, max_tokens=options.tokens, progress=options.progress)
     return Done(found, peak_verdict(found))
 
 
-def domains(model: HookedModel, wish: Wish) -> Done:
+def domains(model: HookedModel, options: CommandOptions) -> Done:
     """Heads that sleep on one kind of text and wake on another."""
-    found = wb.active_dormant(model, wish.domains, length=wish.tokens, resume=wish.resume, progress=wish.progress)
+    found = wb.active_dormant(
+        model, options.domains, length=options.tokens, resume=options.resume, progress=options.progress
+    )
     sentences = waking_sentences(found).transpose("layer", "head").values
     names, counts = np.unique(sentences, return_counts=True)
     rows = [f"{count:5d} heads: {name}" for count, name in sorted(zip(counts, names, strict=True), reverse=True)]
@@ -81,9 +83,11 @@ def domains(model: HookedModel, wish: Wish) -> Done:
     return Done(found, "\n".join(rows + woken))
 
 
-def remedies(model: HookedModel, wish: Wish) -> Done:
+def remedies(model: HookedModel, options: CommandOptions) -> Done:
     """What helps against sinks and peaks, and its price."""
-    found = compare_remedies(model, wish.texts, length=wish.tokens, resume=wish.resume, progress=wish.progress)
+    found = compare_remedies(
+        model, options.texts, length=options.tokens, resume=options.resume, progress=options.progress
+    )
     width = max(len(str(name)) for name in found["remedy"].values) + 2
     schemes = [str(name) for name in found["scheme"].values] if "scheme" in found.dims else []
     rows = [f"{'remedy':{width}}{'loss':>8}{'sinks':>8}{'peak':>8}" + "".join(f"{name[:14]:>16}" for name in schemes)]
@@ -99,7 +103,7 @@ def remedies(model: HookedModel, wish: Wish) -> Done:
     return Done(found, "\n".join(rows))
 
 
-ACTIONS: dict[str, Callable[[Any, Wish], Done]] = {
+ACTIONS: dict[str, Callable[[Any, CommandOptions], Done]] = {
     "tokens": tokens,
     "peak": peak,
     "domains": domains,

@@ -42,7 +42,7 @@ from workbench.papers.active_dormant.sentences import (
 from workbench.papers.active_dormant.toy_figures import retrained_rows
 from workbench.papers.cache import Source, digest, kept
 from workbench.papers.model_figure import ModelFigure
-from workbench.papers.requests import Drawn, Order
+from workbench.papers.requests import Drawn, FigureRequest
 from workbench.papers.samples import PROMPT, SAMPLES
 from workbench.plot import compose
 from workbench.plot import extreme as plots
@@ -62,17 +62,17 @@ SOURCE_TEXTS = 8
 """Texts per domain for the residual ablations, which run the model three times per layer."""
 
 
-def texts_of(order: Order) -> Mapping[str, Sequence[Any]]:
+def texts_of(request: FigureRequest) -> Mapping[str, Sequence[Any]]:
     """The order's texts by domain, at most `TEXTS` of each; the package's samples where none are given."""
-    return {domain: list(texts)[:TEXTS] for domain, texts in (order.texts or SAMPLES).items()}
+    return {domain: list(texts)[:TEXTS] for domain, texts in (request.texts or SAMPLES).items()}
 
 
-def measure_extremes(source: Source, order: Order) -> xr.Dataset:
+def measure_extremes(source: Source, request: FigureRequest) -> xr.Dataset:
     """`extreme_tokens` on the order's texts, after the paper's prompt, which is the first sequence."""
-    texts = [PROMPT, *(text for some in texts_of(order).values() for text in some)]
-    order.step(f"{source.name}: extreme tokens")
+    texts = [PROMPT, *(text for some in texts_of(request).values() for text in some)]
+    request.step(f"{source.name}: extreme tokens")
     return kept(
-        order.folder / source.name / "extreme.nc",
+        request.folder / source.name / "extreme.nc",
         source,
         {"texts": digest(texts), "max_tokens": MAX_TOKENS},
         lambda: wb.extreme_tokens(source.model, texts, max_tokens=MAX_TOKENS, progress=False),
@@ -88,14 +88,14 @@ def sinkiest(found: xr.Dataset, sequence: int = 0) -> tuple[int, int]:
     return int(layer), int(head)
 
 
-def extreme_tokens(sources: Sequence[Source], order: Order) -> Drawn:
+def extreme_tokens(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """The three panels of figure 1 on the paper's prompt, a row per model."""
     rows, names, lines = [], [], []
     for source in sources:
-        found = measure_extremes(source, order)
+        found = measure_extremes(source, request)
         layer, head = sinkiest(found)
         maps = kept(
-            order.folder / source.name / "maps.nc",
+            request.folder / source.name / "maps.nc",
             source,
             {"text": PROMPT},
             lambda source=source: patterns(source.model, PROMPT),
@@ -105,27 +105,27 @@ def extreme_tokens(sources: Sequence[Source], order: Order) -> Drawn:
         )
         names.append([f"{source.name}: layer {layer}, head {head}", "value norms, all heads", "stream norms"])
         lines.append(f"{source.name}: {extremes_line(found)}")
-    order.step("drawing")
+    request.step("drawing")
     return Drawn(compose.grid(rows, names, title="Sink, drain and peak"), " ".join(lines))
 
 
-def sinks(sources: Sequence[Source], order: Order) -> Drawn:
+def sinks(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """Attention received by each head's strongest sink and its logit, a row per model."""
     rows, names, lines = [], [], []
     for source in sources:
-        found = measure_extremes(source, order)
+        found = measure_extremes(source, request)
         rows.append([plots.sink_heatmap(found), plots.sink_heatmap(found, "sink_logit")])
         names.append([f"{source.name}: attention on the sink", "its sink logit"])
         share = float((found["first_token_sink_rate"] > 0.5).mean())
         lines.append(f"{source.name}: {share:.0%} of the heads have the first token as sink in most texts.")
-    order.step("drawing")
+    request.step("drawing")
     return Drawn(compose.grid(rows, names, title="Attention sinks by head"), " ".join(lines))
 
 
-def peak(sources: Sequence[Source], order: Order) -> Drawn:
+def peak(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """The coordinates of the peak, a column per model."""
-    found = [measure_extremes(source, order) for source in sources]
-    order.step("drawing")
+    found = [measure_extremes(source, request) for source in sources]
+    request.step("drawing")
     figure = compose.beside(
         [plots.peak_coordinates(one) for one in found],
         [source.name for source in sources],
@@ -134,21 +134,21 @@ def peak(sources: Sequence[Source], order: Order) -> Drawn:
     return Drawn(figure, " ".join(f"{s.name}: {peak_line(one)}" for s, one in zip(sources, found, strict=True)))
 
 
-def sources_of_peak(sources: Sequence[Source], order: Order) -> Drawn:
+def sources_of_peak(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """The first token's norm without each part, a column per model."""
-    texts = [text for some in texts_of(order).values() for text in list(some)[:SOURCE_TEXTS]]
+    texts = [text for some in texts_of(request).values() for text in list(some)[:SOURCE_TEXTS]]
     found = []
     for source in sources:
-        order.step(f"{source.name}: zeroing each part")
+        request.step(f"{source.name}: zeroing each part")
         found.append(
             kept(
-                order.folder / source.name / "peak_sources.nc",
+                request.folder / source.name / "peak_sources.nc",
                 source,
                 {"texts": digest(texts), "max_tokens": MAX_TOKENS},
                 lambda source=source: peak_sources(source.model, texts, max_tokens=MAX_TOKENS, progress=False),
             )
         )
-    order.step("drawing")
+    request.step("drawing")
     figure = compose.beside(
         [plots.peak_sources(one) for one in found],
         [source.name for source in sources],
@@ -159,7 +159,7 @@ def sources_of_peak(sources: Sequence[Source], order: Order) -> Drawn:
     return Drawn(figure, " ".join(lines))
 
 
-def training(sources: Sequence[Source], order: Order) -> Drawn:
+def training(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """Panels of figure 9 for one model: an embedded one, whose run is kept with it, or a folder of checkpoints."""
     if len(sources) > 1:
         names = ", ".join(source.name for source in sources)
@@ -167,30 +167,30 @@ def training(sources: Sequence[Source], order: Order) -> Drawn:
             f"active-dormant/training draws one run; got {names}. Name one, such as --models organism-gqa."
         )
     source = sources[0]
-    order.step(f"{source.name}: following the training")
+    request.step(f"{source.name}: following the training")
     record = source.record("dynamics.nc")
     if record:
         found = results.load(record)
     else:
-        texts = [text[:MAX_LETTERS] for some in texts_of(order).values() for text in list(some)[:SOURCE_TEXTS]]
+        texts = [text[:MAX_LETTERS] for some in texts_of(request).values() for text in list(some)[:SOURCE_TEXTS]]
         found = training_dynamics(
             local_checkpoints(source.source),
             texts,
-            resume=str(order.folder / source.name / "dynamics.nc"),
+            resume=str(request.folder / source.name / "dynamics.nc"),
             progress=False,
         )
-    order.step("drawing")
+    request.step("drawing")
     figure = training_panels(found, title=f"{source.name} over training")
     return Drawn(figure, f"{source.name}: {training_line(found)}")
 
 
-def measure_domains(source: Source, order: Order) -> xr.Dataset:
+def measure_domains(source: Source, request: FigureRequest) -> xr.Dataset:
     """`active_dormant` on the order's texts: 128 tokens of each, or 48 of the package's samples."""
-    texts = {domain: list(some) for domain, some in (order.texts or SAMPLES).items()}
-    length = DOMAIN_TOKENS if order.texts else SAMPLE_TOKENS
-    order.step(f"{source.name}: zeroing every head on {len(texts)} kinds of text")
+    texts = {domain: list(some) for domain, some in (request.texts or SAMPLES).items()}
+    length = DOMAIN_TOKENS if request.texts else SAMPLE_TOKENS
+    request.step(f"{source.name}: zeroing every head on {len(texts)} kinds of text")
     return kept(
-        order.folder / source.name / "domains.nc",
+        request.folder / source.name / "domains.nc",
         source,
         {"texts": digest(texts), "length": length},
         lambda: wb.active_dormant(source.model, texts, length=length, n_sequences=None, progress=False),
@@ -206,50 +206,50 @@ def woken(found: xr.Dataset) -> tuple[str, int, int]:
     return str(found["pair"].values[pair]), int(layer), int(head)
 
 
-def domains(sources: Sequence[Source], order: Order) -> Drawn:
+def domains(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """Figure 8: difference between two domains for every head, and one head's sequences, a row per model."""
     rows, names, lines = [], [], []
     for source in sources:
-        found = measure_domains(source, order)
+        found = measure_domains(source, request)
         pair, layer, head = woken(found)
         rows.append([waking_heatmap(found, pair), waking_scatter(found, layer, head)])
         names.append([f"{source.name}: effect of zeroing, {pair}", f"layer {layer}, head {head}"])
         lines.append(f"{source.name}: {domains_line(found)}")
-    order.step("drawing")
+    request.step("drawing")
     return Drawn(compose.grid(rows, names, title="Heads that sleep and wake by domain", gap=0.2), " ".join(lines))
 
 
-def waking_head(sources: Sequence[Source], order: Order) -> Drawn:
+def waking_head(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """Attention maps of the head that differs most between domains, a domain beside the other, of one model."""
     if len(sources) > 1:
         raise InputError("active-dormant/waking-head draws one model. Name one, such as --models organism-gqa.")
     source = sources[0]
-    found = measure_domains(source, order)
+    found = measure_domains(source, request)
     _, layer, head = woken(found)
-    texts = {domain: some[0] for domain, some in (order.texts or SAMPLES).items()}
+    texts = {domain: some[0] for domain, some in (request.texts or SAMPLES).items()}
     maps = attention_maps(source.model, layer, head, texts)
-    order.step("drawing")
+    request.step("drawing")
     sentence = waking_sentences(found).sel(layer=layer, head=head).item()
     figure = waking_maps(maps, title=f"{source.name}, layer {layer}, head {head}: {sentence}")
     return Drawn(figure, f"{source.name}: layer {layer}, head {head} is {sentence}.")
 
 
-def remedies(sources: Sequence[Source], order: Order) -> Drawn:
+def remedies(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """What each remedy costs and cures, of one model; below it, toy models trained otherwise."""
     if len(sources) > 1:
         raise InputError("active-dormant/remedies draws one model. Name one, such as --models organism-gqa.")
     source = sources[0]
-    texts = None if order.texts is None else {domain: list(some) for domain, some in order.texts.items()}
-    order.step(f"{source.name}: measuring remedies")
+    texts = None if request.texts is None else {domain: list(some) for domain, some in request.texts.items()}
+    request.step(f"{source.name}: measuring remedies")
     found = kept(
-        order.folder / source.name / "remedies.nc",
+        request.folder / source.name / "remedies.nc",
         source,
         {"texts": digest(texts), "length": DOMAIN_TOKENS},
         lambda: compare_remedies(source.model, texts, length=DOMAIN_TOKENS, progress=False),
     )
     line = remedies_line(found)
     found = add_rows(found, retrained_rows(), domain="toy language")
-    order.step("drawing")
+    request.step("drawing")
     return Drawn(remedy_effects(found, title=f"Remedies on {source.name}"), f"{source.name}: {line}")
 
 

@@ -21,7 +21,7 @@ import xarray as xr
 from workbench import bigram_backcopy as toys
 from workbench.bigram_backcopy import published
 from workbench.bigram_backcopy.records import LINE
-from workbench.papers.requests import Drawn, Order
+from workbench.papers.requests import Drawn, FigureRequest
 from workbench.plot import compose
 from workbench.plot import toys as plots
 from workbench.plot.theme import SERIES, SOFT
@@ -51,13 +51,13 @@ class ToyFigure:
     draw: Callable[[], Drawn]
     models: tuple[str, ...] = ()
 
-    def steps(self, order: Order) -> int:
+    def steps(self, request: FigureRequest) -> int:
         """One: reading and drawing."""
         return 1
 
-    def make(self, order: Order) -> Drawn:
+    def make(self, request: FigureRequest) -> Drawn:
         """Draw it; of the order only the progress is used."""
-        order.step(f"{self.name}: drawing")
+        request.step(f"{self.name}: drawing")
         drawn = self.draw()
         drawn.figure.update_layout(meta={"figure": self.name, "sentence": drawn.sentence})
         return drawn

@@ -25,9 +25,9 @@ from workbench.inactive_heads import (
     compare_curves,
     distances,
     frequency,
+    inactive_head_thresholds,
     overlap,
     summarize,
-    thresholds,
     transfer,
 )
 from workbench.models.checkpoints import local_checkpoints
@@ -45,17 +45,17 @@ from workbench.papers.inactive_heads.measures import (
 )
 from workbench.papers.inactive_heads.published import published
 from workbench.papers.model_figure import ModelFigure
-from workbench.papers.requests import Drawn, Order
+from workbench.papers.requests import Drawn, FigureRequest
 from workbench.plot import compose, inactive
 from workbench.plot import inactive_scores as dormancy
 
 EMBEDDED = ("organism-gqa", "organism-mha", "organism-mqa")
 
 
-def accuracy_curves(sources: Sequence[Source], order: Order) -> Drawn:
+def accuracy_curves(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """The leading scores and the random baselines, a column per model."""
-    found = [curves_of(source, order) for source in sources]
-    order.step("drawing")
+    found = [curves_of(source, request) for source in sources]
+    request.step("drawing")
     figure = compose.beside(
         [inactive.accuracy_curves(one, scores=_leading(found)) for one in found],
         [source.name for source in sources],
@@ -89,12 +89,12 @@ def curve_line(curves: xr.Dataset) -> str:
     )
 
 
-def auc_ranks(sources: Sequence[Source], order: Order) -> Drawn:
+def auc_ranks(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """Ranks of the fourteen curves in the paper's models and one's own."""
     paper = published()
     theirs = {str(m): _ranks(paper.sel(model=m), paper) for m in paper["model"].values}
-    own = {source.name: _ranks(curves_of(source, order), paper) for source in sources}
-    order.step("drawing")
+    own = {source.name: _ranks(curves_of(source, request), paper) for source in sources}
+    request.step("drawing")
     table = xr.concat([one["rank"].drop_vars("model", errors="ignore") for one in (theirs | own).values()], dim="model")
     table = table.assign_coords(model=[*theirs, *own])
     figure = inactive.auc_ranks(table, own=list(own), title="Rank of the scores by area under the accuracy curve")
@@ -124,32 +124,32 @@ def _ranks(curves: xr.Dataset, paper: xr.Dataset) -> xr.Dataset:
     return summarize(curves[kept].sel(score=paper["score"].values))
 
 
-def frequency_maps(sources: Sequence[Source], order: Order) -> Drawn:
+def frequency_maps(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """How often each head is inactive, a column per model."""
     maps, lines = [], []
     for source in sources:
-        scores = scores_of(source, order).sel(score=[SCORE])
-        often = frequency(scores, thresholds(scores, [SHARE])["tau"].isel(threshold=0)).isel(score=0)
+        scores = scores_of(source, request).sel(score=[SCORE])
+        often = frequency(scores, inactive_head_thresholds(scores, [SHARE])["tau"].isel(threshold=0)).isel(score=0)
         maps.append(inactive.frequency_map(often, int(scores.attrs["group_size"])))
         always, ever = float((often > 0.95).mean()), float((often > 0).mean())
         lines.append(
             f"{source.name}: of its heads {always:.1%} are inactive on nearly every text and {ever:.1%} on some, under "
             f"a threshold that selects {SHARE:.0%} of all."
         )
-    order.step("drawing")
+    request.step("drawing")
     title = f"Share of texts on which a head is inactive ({inactive.label(SCORE)})"
     return Drawn(compose.beside(maps, [s.name for s in sources], title=title), " ".join(lines))
 
 
-def domain_maps(sources: Sequence[Source], order: Order) -> Drawn:
+def domain_maps(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """Frequencies by kind of text, a row per model."""
     rows, names, lines = [], [], []
     for source in sources:
-        found = domain_frequencies(source, order)
+        found = domain_frequencies(source, request)
         rows.append(found)
         names.append(source.name)
         lines.append(f"{source.name}: {domain_line(found)}")
-    order.step("drawing")
+    request.step("drawing")
     first = str(rows[0]["domain"].values[0])
     title = f"Share of texts on which a head is inactive ({inactive.label(SCORE)}); crosses differ from {first}"
     if len(rows) == 1:
@@ -171,10 +171,10 @@ def domain_line(found: xr.Dataset) -> str:
     )
 
 
-def training(sources: Sequence[Source], order: Order) -> Drawn:
+def training(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """Dormant heads over training, a row per run."""
-    found = [lives_of(source, order) for source in sources]
-    order.step("drawing")
+    found = [lives_of(source, request) for source in sources]
+    request.step("drawing")
     names = [source.name for source in sources]
     told = [dormancy.training_titles(one) for one in found]
     titles = told if len(found) == 1 else [[f"{name}, {t}" for t in row] for name, row in zip(names, told, strict=True)]
@@ -206,10 +206,10 @@ def lives_line(found: xr.Dataset) -> str:
     )
 
 
-def score_overlap(sources: Sequence[Source], order: Order) -> Drawn:
+def score_overlap(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """IoU between the heads that two scores select, a column per model."""
-    found = [overlap(scores_of(source, order), SHARE) for source in sources]
-    order.step("drawing")
+    found = [overlap(scores_of(source, request), SHARE) for source in sources]
+    request.step("drawing")
     figure = compose.beside(
         [inactive.score_overlap(one, numbers=len(found) == 1) for one in found],
         [source.name for source in sources],
@@ -226,13 +226,13 @@ def score_overlap(sources: Sequence[Source], order: Order) -> Drawn:
     return Drawn(figure, " ".join(lines))
 
 
-def threshold_transfer(sources: Sequence[Source], order: Order) -> Drawn:
+def threshold_transfer(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """Shares that thresholds select elsewhere, and accuracy under thresholds of other questions; a row per model."""
     rows, titles, lines = [], [], []
     for source in sources:
-        texts = moved(scores_of(source, order), "domain")
-        tasks = moved(question_scores(source, order), "task")
-        own, held_out = held_out_curves(source, order)
+        texts = moved(scores_of(source, request), "domain")
+        tasks = moved(question_scores(source, request), "task")
+        own, held_out = held_out_curves(source, request)
         panels = {"kinds of text": texts, "tasks": tasks}
         rows.append(
             [
@@ -248,7 +248,7 @@ def threshold_transfer(sources: Sequence[Source], order: Order) -> Drawn:
             + "".join(f"between {name} {transfer_line(one)} " for name, one in panels.items())
             + held_out_line(own, held_out)
         )
-    order.step("drawing")
+    request.step("drawing")
     title = f"Thresholds that select {SHARE:.0%} of the heads where they were fitted, applied elsewhere"
     figure = compose.grid(rows, titles, title=title, gap=0.12)
     figure.update_layout(margin={"t": 96, "b": 150}, legend={"y": -90 / figure.layout.height, "yanchor": "top"})
@@ -261,7 +261,7 @@ def moved(scores: xr.DataArray, kind: str) -> xr.Dataset:
         str(name): scores.isel(sequence=np.flatnonzero(scores[kind] == name))
         for name in dict.fromkeys(scores[kind].values.tolist())
     }
-    halves = [thresholds(one, [SHARE], held_out=True)["selected"] for one in groups.values()]
+    halves = [inactive_head_thresholds(one, [SHARE], held_out=True)["selected"] for one in groups.values()]
     return transfer(groups, [SHARE]).assign(held_out=xr.concat(halves, "fit").assign_coords(fit=list(groups)))
 
 
@@ -297,12 +297,12 @@ def held_out_line(own: xr.Dataset, held_out: xr.Dataset) -> str:
     )
 
 
-def score_distances(sources: Sequence[Source], order: Order) -> Drawn:
+def score_distances(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """Distributions of one score in every model, and distances from the first model for all that compare."""
     sources = unfolded(sources)
-    groups = {source.name: comparable(scores_of(source, order)) for source in sources}
-    found = distances(groups, seed=order.seed)
-    order.step("drawing")
+    groups = {source.name: comparable(scores_of(source, request)) for source in sources}
+    found = distances(groups, seed=request.seed)
+    request.step("drawing")
     figure = compose.beside(
         [
             dormancy.score_distributions({name: one.sel(score=SCORE) for name, one in groups.items()}, share=SHARE),

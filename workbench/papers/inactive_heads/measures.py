@@ -19,7 +19,7 @@ from workbench.models.checkpoints import hub_checkpoints, local_checkpoints
 from workbench.models.embedded import embedded
 from workbench.papers.cache import Source, digest, kept
 from workbench.papers.measured import read_questions
-from workbench.papers.requests import Order
+from workbench.papers.requests import FigureRequest
 from workbench.papers.samples import SAMPLES
 from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
@@ -46,12 +46,12 @@ RECORD = "dormancy.nc"
 """The lives of an embedded model's heads, measured when its checkpoints were at hand."""
 
 
-def questions_of(source: Source, order: Order) -> list[evaluation.Question]:
+def questions_of(source: Source, request: FigureRequest) -> list[evaluation.Question]:
     """The order's questions with lettered choices, or an embedded model's own."""
-    given = read_questions(order.questions)
+    given = read_questions(request.questions)
     if given is None:
-        return evaluation.own_questions(source.model, order.n, order.seed)
-    return [_lettered(item, i) for i, item in enumerate(given[: order.n])]
+        return evaluation.own_questions(source.model, request.n, request.seed)
+    return [_lettered(item, i) for i, item in enumerate(given[: request.n])]
 
 
 def _lettered(item: Mapping[str, Any], i: int) -> evaluation.Question:
@@ -60,13 +60,13 @@ def _lettered(item: Mapping[str, Any], i: int) -> evaluation.Question:
     return evaluation.Question(f"{item['question'].strip()}\n{options}\nAnswer:", letters, int(item["answer"]), str(i))
 
 
-def curves_of(source: Source, order: Order) -> xr.Dataset:
+def curves_of(source: Source, request: FigureRequest) -> xr.Dataset:
     """The accuracy curves of all scores; a run that was stopped goes on."""
-    order.step(f"{source.name}: accuracy curves")
-    questions = questions_of(source, order)
+    request.step(f"{source.name}: accuracy curves")
+    questions = questions_of(source, request)
     made_from = digest((sorted(source.identity.items()), questions))
-    path = order.folder / source.name / f"inactive_curves_{made_from}.nc"
-    return ablation_curve(source.model, questions, seed=order.seed, resume=path, progress=False)
+    path = request.folder / source.name / f"inactive_curves_{made_from}.nc"
+    return ablation_curve(source.model, questions, seed=request.seed, resume=path, progress=False)
 
 
 def windows_of(model: HookedModel, texts: Sequence[Any]) -> list[list[int]]:
@@ -85,13 +85,13 @@ def windows_of(model: HookedModel, texts: Sequence[Any]) -> list[list[int]]:
     return found[:WINDOWS]
 
 
-def domains_of(source: Source, order: Order) -> dict[str, list[list[int]]]:
+def domains_of(source: Source, request: FigureRequest) -> dict[str, list[list[int]]]:
     """Windows of the order's texts by kind, or of the package's samples; for embedded models of dialogues too.
 
     Raises:
         InputError: a kind of text without four windows.
     """
-    texts: dict[str, Sequence[Any]] = dict(order.texts or SAMPLES)
+    texts: dict[str, Sequence[Any]] = dict(request.texts or SAMPLES)
     provider = embedded(source.model)
     if provider is not None:
         texts.setdefault("dialogue", provider.texts(WINDOWS))
@@ -105,10 +105,10 @@ def domains_of(source: Source, order: Order) -> dict[str, list[list[int]]]:
     return found
 
 
-def scores_of(source: Source, order: Order) -> xr.DataArray:
+def scores_of(source: Source, request: FigureRequest) -> xr.DataArray:
     """All scores on all windows, with each window's kind of text."""
-    order.step(f"{source.name}: head scores")
-    domains = domains_of(source, order)
+    request.step(f"{source.name}: head scores")
+    domains = domains_of(source, request)
     windows = [ids for some in domains.values() for ids in some]
     kinds = [name for name, some in domains.items() for _ in some]
 
@@ -116,26 +116,26 @@ def scores_of(source: Source, order: Order) -> xr.DataArray:
         scores = head_scores(source.model, windows, progress=False).assign_coords(domain=("sequence", kinds))
         return scores.to_dataset().assign_attrs(scores.attrs)
 
-    found = kept(order.folder / source.name / "head_scores.nc", source, {"texts": digest(windows)}, measure)
+    found = kept(request.folder / source.name / "head_scores.nc", source, {"texts": digest(windows)}, measure)
     return found["value"].assign_attrs(found.attrs)
 
 
-def domain_frequencies(source: Source, order: Order) -> xr.Dataset:
+def domain_frequencies(source: Source, request: FigureRequest) -> xr.Dataset:
     """How often each head is inactive on each kind of text."""
-    order.step(f"{source.name}: kinds of text")
-    domains = domains_of(source, order)
+    request.step(f"{source.name}: kinds of text")
+    domains = domains_of(source, request)
     return kept(
-        order.folder / source.name / "inactive_domains.nc",
+        request.folder / source.name / "inactive_domains.nc",
         source,
-        {"texts": digest(domains), "score": SCORE, "share": SHARE, "seed": order.seed},
-        lambda: by_domain(source.model, domains, SCORE, share=SHARE, seed=order.seed, progress=False),
+        {"texts": digest(domains), "score": SCORE, "share": SHARE, "seed": request.seed},
+        lambda: by_domain(source.model, domains, SCORE, share=SHARE, seed=request.seed, progress=False),
     )
 
 
-def question_scores(source: Source, order: Order) -> xr.DataArray:
+def question_scores(source: Source, request: FigureRequest) -> xr.DataArray:
     """All scores of every sequence that the order's questions run, with each one's task."""
-    order.step(f"{source.name}: head scores on questions")
-    questions = questions_of(source, order)
+    request.step(f"{source.name}: head scores on questions")
+    questions = questions_of(source, request)
 
     def measure() -> xr.Dataset:
         rows, names = [], []
@@ -147,23 +147,23 @@ def question_scores(source: Source, order: Order) -> xr.DataArray:
             names += [task.removeprefix(f"{OWN}: ") or "questions"] * rows[-1].sizes["sequence"]
         return xr.concat(rows, "sequence").assign_coords(task=("sequence", names)).to_dataset()
 
-    path = order.folder / source.name / "question_scores.nc"
+    path = request.folder / source.name / "question_scores.nc"
     return kept(path, source, {"questions": digest(questions)}, measure)["value"]
 
 
-def held_out_curves(source: Source, order: Order) -> tuple[xr.Dataset, xr.Dataset]:
+def held_out_curves(source: Source, request: FigureRequest) -> tuple[xr.Dataset, xr.Dataset]:
     """Accuracy on every second question, with thresholds fitted on these questions, and on the others."""
-    order.step(f"{source.name}: thresholds of other questions")
-    questions = questions_of(source, order)
+    request.step(f"{source.name}: thresholds of other questions")
+    questions = questions_of(source, request)
     fitted, tested = questions[::2], questions[1::2]
     if not tested:
         raise InputError("Thresholds are fitted on one half of the questions and tested on the other; give 2 or more.")
-    folder, made_from = order.folder / source.name, digest((sorted(source.identity.items()), questions))
+    folder, made_from = request.folder / source.name, digest((sorted(source.identity.items()), questions))
 
     def curve(name: str, fit: list[evaluation.Question] | None) -> xr.Dataset:
         path = folder / f"inactive_{name}_{made_from}.nc"
         return ablation_curve(
-            source.model, tested, HELD_OUT_SCORES, fit=fit, seed=order.seed, resume=path, progress=False
+            source.model, tested, HELD_OUT_SCORES, fit=fit, seed=request.seed, resume=path, progress=False
         )
 
     return curve("own_thresholds", None), curve("held_out_thresholds", fitted)
@@ -193,17 +193,17 @@ def checkpoints_of(source: Source) -> dict[int, str]:
     return {step: found[step] for step in sorted(chosen)}
 
 
-def lives_of(source: Source, order: Order) -> xr.Dataset:
+def lives_of(source: Source, request: FigureRequest) -> xr.Dataset:
     """When heads fall asleep and wake in training: an embedded model's record, or measured at every checkpoint."""
-    order.step(f"{source.name}: checkpoints")
+    request.step(f"{source.name}: checkpoints")
     record = source.record(RECORD)
     if record:
         return results.load(record)
     checkpoints = checkpoints_of(source)
     last = Source(checkpoints[max(checkpoints)])
-    texts = [ids for some in domains_of(last, order).values() for ids in some]
+    texts = [ids for some in domains_of(last, request).values() for ids in some]
     made_from = digest((texts, checkpoints, sorted(last.identity.items())))
-    path = order.folder / source.name / f"inactive_training_{made_from}.nc"
+    path = request.folder / source.name / f"inactive_training_{made_from}.nc"
     return over_training(
-        checkpoints, texts, SCORE, share=SHARE, usually=OFTEN, seed=order.seed, resume=path, progress=False
+        checkpoints, texts, SCORE, share=SHARE, usually=OFTEN, seed=request.seed, resume=path, progress=False
     )

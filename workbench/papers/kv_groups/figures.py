@@ -22,7 +22,7 @@ from workbench.names import Metric
 from workbench.papers import sentences
 from workbench.papers.measured import Measured
 from workbench.papers.redraw import measure_all
-from workbench.papers.requests import Drawn, Order
+from workbench.papers.requests import Drawn, FigureRequest
 from workbench.patching import statistics
 from workbench.plot import compose, curves, heatmaps, tables
 from workbench.plot.effects import METRIC_NAMES, number
@@ -39,23 +39,23 @@ class PatchingFigure:
     draw: Callable[[Sequence[Measured], Metric], Drawn]
     models: tuple[str, ...] = ("organism-gqa", "organism-mha")
 
-    def steps(self, order: Order) -> int:
+    def steps(self, request: FigureRequest) -> int:
         """A step per model and measured part, and one for drawing."""
-        return len(order.models) * len(self.needs) + 1
+        return len(request.models) * len(self.needs) + 1
 
-    def make(self, order: Order) -> Drawn:
+    def make(self, request: FigureRequest) -> Drawn:
         """Measure what the figure needs of each model, or read it, and draw."""
         measured = measure_all(
-            order.models,
-            order.folder,
-            n=order.n,
-            seed=order.seed,
-            questions=order.questions,
+            request.models,
+            request.folder,
+            n=request.n,
+            seed=request.seed,
+            questions=request.questions,
             parts=self.needs,
-            step=order.step,
+            step=request.step,
         )
-        order.step("drawing")
-        return self(measured, order.metric)
+        request.step("drawing")
+        return self(measured, request.metric)
 
     def __call__(self, measured: Sequence[Measured], metric: Metric | None = None) -> Drawn:
         """Draw the figure.

@@ -32,7 +32,7 @@ from workbench.papers.kv_groups.tradeoff.findings import (
 from workbench.papers.kv_groups.tradeoff.plan import CAUSES, MAIN, PAPER, RANDOM, SELECTED, WHOLE, Arm
 from workbench.papers.measured import read_questions
 from workbench.papers.model_figure import ModelFigure
-from workbench.papers.requests import Drawn, Order
+from workbench.papers.requests import Drawn, FigureRequest
 from workbench.plot import compose, tables, tradeoff
 from workbench.runs import results
 
@@ -56,16 +56,16 @@ MEASURES = {
 }
 
 
-def record_of(source: Source, order: Order) -> xr.Dataset:
+def record_of(source: Source, request: FigureRequest) -> xr.Dataset:
     """The experiment on a model: from a file, from the package, or measured now; a run that was stopped goes on."""
-    order.step(f"{source.name}: tuning")
+    request.step(f"{source.name}: tuning")
     given = source.source
     if source.named and str(given).endswith(".nc"):
         return results.load(given)
-    if order.questions is None and shelf.has(given):
+    if request.questions is None and shelf.has(given):
         return shelf.measured(str(given))
-    job = Job(given, questions=read_questions(order.questions))
-    path = order.folder / source.name / "tradeoff.nc" if source.named else None
+    job = Job(given, questions=read_questions(request.questions))
+    path = request.folder / source.name / "tradeoff.nc" if source.named else None
     return run(job, resume=path, progress=False)
 
 
@@ -139,10 +139,10 @@ def published_columns(names: Sequence[str]) -> dict[str, list]:
     return {name: [row[name] for row in rows] for name in names}
 
 
-def tradeoff_table(sources: Sequence[Source], order: Order) -> Drawn:
+def tradeoff_table(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """All kinds of tuning, model under model, and the paper's numbers below."""
-    records = [record_of(source, order) for source in sources]
-    order.step("drawing")
+    records = [record_of(source, request) for source in sources]
+    request.step("drawing")
     blocks = [table_columns(record) for record in records]
     names = list(dict.fromkeys(name for block in blocks for name in block))
     blocks.append(published_columns(names))
@@ -206,10 +206,10 @@ def panel(record: xr.Dataset, measure: str, title: str, *, last: bool = True) ->
     return tradeoff.budget_lines(lines, ticks, title, reference=start, last=last)
 
 
-def ratio_sweep(sources: Sequence[Source], order: Order) -> Drawn:
+def ratio_sweep(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """Figure 2: a row per measure, a column per model."""
-    records = [record_of(source, order) for source in sources]
-    order.step("drawing")
+    records = [record_of(source, request) for source in sources]
+    request.step("drawing")
     known = {name: title for name, title in MEASURES.items() if name != ABILITY or all("solved" in r for r in records)}
     grid = [
         [panel(record, name, title, last=name == [*known][-1]) for record in records] for name, title in known.items()
@@ -238,10 +238,10 @@ def _places(record: xr.Dataset) -> Places:
 # Re-patching and causes.
 
 
-def before_after(sources: Sequence[Source], order: Order) -> Drawn:
+def before_after(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """Effects of all groups and heads after tuning against before, a column per model."""
-    records = [record_of(source, order) for source in sources]
-    order.step("drawing")
+    records = [record_of(source, request) for source in sources]
+    request.step("drawing")
     grid, titles = [], []
     for arm in SELECTED:
         row, named = [], []
@@ -262,13 +262,13 @@ def before_after(sources: Sequence[Source], order: Order) -> Drawn:
     return Drawn(figure, " ".join(f"{r.attrs['model']}: {words.shrinking(r)}" for r in records))
 
 
-def ability_loss(sources: Sequence[Source], order: Order) -> Drawn:
+def ability_loss(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """Change of the other abilities by what was changed in the recipe, a column per model.
 
     Embedded models come with short trainings for it (`tradeoff.plan.SHORT`).
     """
-    records = [record_of(Source(_short(source)) if _short(source) else source, order) for source in sources]
-    order.step("drawing")
+    records = [record_of(Source(_short(source)) if _short(source) else source, request) for source in sources]
+    request.step("drawing")
     figures = []
     for record in records:
         rows = {}

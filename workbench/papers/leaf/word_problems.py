@@ -14,7 +14,7 @@ from workbench import leaf
 from workbench.errors import InputError
 from workbench.papers.cache import Source, kept
 from workbench.papers.model_figure import ModelFigure
-from workbench.papers.requests import Drawn, Order
+from workbench.papers.requests import Drawn, FigureRequest
 from workbench.plot.causal import causal_check
 from workbench.runs import results
 
@@ -23,11 +23,11 @@ PER_N = 4
 NEW_TOKENS = 48
 
 
-def measure(student: Source, teacher: Source, order: Order) -> xr.Dataset:
+def measure(student: Source, teacher: Source, request: FigureRequest) -> xr.Dataset:
     """`causal_check` of all scores, with the share of first spans that touch the planted sentence in `touched`."""
 
     def check() -> xr.Dataset:
-        problems = leaf.word_problems(student.model, PER_N * order.n, order.seed)
+        problems = leaf.word_problems(student.model, PER_N * request.n, request.seed)
         asking: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "progress": False}
         chosen = leaf.select_examples(student.model, teacher.model, problems, **asking)
         scored = leaf.sensitivity(student.model, teacher.model, chosen.examples, scores="all", progress=False)
@@ -37,13 +37,13 @@ def measure(student: Source, teacher: Source, order: Order) -> xr.Dataset:
             mask = leaf.planted(one).numpy()
             truth[row, : len(mask)] = mask
         touched = (checked["removed"].values & truth).any(-1).mean(-1)
-        facts = results.provenance(student=student.name, teacher=teacher.name, seed=order.seed, **chosen.counts)
+        facts = results.provenance(student=student.name, teacher=teacher.name, seed=request.seed, **chosen.counts)
         return checked.assign(touched=("score", touched)).assign_attrs(facts)
 
     return kept(
-        order.folder / student.name / f"word-problems-{teacher.name}.nc",
+        request.folder / student.name / f"word-problems-{teacher.name}.nc",
         student,
-        {"teacher": teacher.identity, "n": order.n, "seed": order.seed},
+        {"teacher": teacher.identity, "n": request.n, "seed": request.seed},
         check,
     )
 
@@ -65,16 +65,16 @@ def line(checked: xr.Dataset) -> str:
     )
 
 
-def draw(sources: Sequence[Source], order: Order) -> Drawn:
+def draw(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     """The check of every score for a student and a teacher."""
     if len(sources) != 2:
         raise InputError(
             f"leaf/word-problems needs two embedded models, a student and a teacher; got {len(sources)} models."
         )
     for source in sources:
-        order.step(f"{source.name}: word problems")
-    checked = measure(sources[0], sources[1], order)
-    order.step("drawing")
+        request.step(f"{source.name}: word problems")
+    checked = measure(sources[0], sources[1], request)
+    request.step("drawing")
     title = f"{sources[0].name} misled, {sources[1].name} not: what each score finds"
     return Drawn(causal_check(checked, title=title), line(checked))
 

@@ -8,14 +8,14 @@ from tests import words
 from tests.tiny import tiny
 from workbench.models.load import load
 from workbench.papers.kv_groups.tradeoff import Plan
-from workbench.tuning import Recipe
+from workbench.tuning import TuningRecipe
 
 PLAN = Plan(
     ratios=(0.25,),
     main=0.25,
     seeds=1,
     draws=1,
-    recipe=replace(Recipe(), steps=2, batch=2, micro_batch=2),
+    recipe=replace(TuningRecipe(), steps=2, batch=2, micro_batch=2),
     variants=("main", "foreign template"),
     n_dialogues=4,
     n_pairs=4,

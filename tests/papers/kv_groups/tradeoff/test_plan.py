@@ -8,7 +8,7 @@ import pytest
 from workbench.errors import InputError
 from workbench.papers.kv_groups.tradeoff.plan import BASE, ORGANISM, PAPER, Plan, budgets, cells, rate_cells
 from workbench.patching.units import HeadCounts
-from workbench.tuning import Recipe
+from workbench.tuning import TuningRecipe
 
 GQA, MHA = HeadCounts(8, 8, 2), HeadCounts(8, 8, 8)
 RATES = {"units": 1e-3, "attention": 2e-3, "all": 3e-3}
@@ -51,7 +51,7 @@ def test_an_organism_s_cells():
 def test_variations_change_the_main_budget_s_groups():
     found = [cell for cell in cells(ORGANISM, GQA, RATES) if cell.variant != "main"]
     assert {cell.n_heads for cell in found} == {8}
-    assert {cell.learning_rate for cell in found if cell.variant == PAPER} == {Recipe().learning_rate}
+    assert {cell.learning_rate for cell in found if cell.variant == PAPER} == {TuningRecipe().learning_rate}
     assert {cell.learning_rate for cell in found if cell.variant == "a tenth of the rate"} == {1e-4}
 
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from workbench.evaluation.generation import ContextFull
 from workbench.models.anatomy import anatomy
-from workbench.papers.kv_groups.tradeoff.material import Material
+from workbench.papers.kv_groups.tradeoff.material import TuningTexts
 from workbench.papers.kv_groups.tradeoff.plan import BASE, VARIANTS, Cell, Plan, Variant, budgets
 from workbench.papers.kv_groups.tradeoff.units import METRIC, Effects, chosen_heads, effects_of
 from workbench.patching.units import HeadCounts
@@ -46,7 +46,7 @@ class Bench:
         effects: of the base model on the selection pairs; patched when first needed, if not given.
     """
 
-    def __init__(self, model: HookedModel, plan: Plan, material: Material, effects: Effects | None = None):
+    def __init__(self, model: HookedModel, plan: Plan, material: TuningTexts, effects: Effects | None = None):
         self.model, self.plan, self.material = model, plan, material
         parts = anatomy(model)
         self.counts = HeadCounts(parts.n_layers, parts.n_heads, parts.n_kv_heads)

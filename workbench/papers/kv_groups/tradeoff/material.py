@@ -56,7 +56,7 @@ class Ability:
 
 
 @dataclass(frozen=True)
-class Material:
+class TuningTexts:
     """Everything that an experiment reads.
 
     Attributes:
@@ -95,7 +95,7 @@ def material_of(
     tasks: Sequence[str] = (),
     folder: str | Path | None = None,
     run_code: bool = False,
-) -> Material:
+) -> TuningTexts:
     """The material for a model.
 
     Args:
@@ -124,12 +124,12 @@ def material_of(
 # Embedded models.
 
 
-def _own(model: HookedModel, provider: EmbeddedModel, plan: Plan, more: tuple[Ability, ...]) -> Material:
+def _own(model: HookedModel, provider: EmbeddedModel, plan: Plan, more: tuple[Ability, ...]) -> TuningTexts:
     held, trained = (own_items(model, None, 0, split, KINDS) for split in ("test", "train"))
     chooses = [item for item in held if share_of(f"validation {_fact(item)}") < VALIDATION_SHARE]
     asked = [item for item in held if item not in chooses][: plan.n_items]
     trained = trained[: plan.n_items]
-    return Material(
+    return TuningTexts(
         selection=pairs(model, plan.n_pairs, split="train"),
         repatch=pairs(model, plan.n_pairs, split="test"),
         dialogues=lambda seed, insist: training_dialogues(plan.n_dialogues, seed=seed, insist_only=insist, model=model),
@@ -173,7 +173,7 @@ def _choices(model: HookedModel, plan: Plan) -> Ability:
 # Other chat models.
 
 
-def _chat(model: HookedModel, plan: Plan, questions: list[Mapping[str, Any]], more: tuple[Ability, ...]) -> Material:
+def _chat(model: HookedModel, plan: Plan, questions: list[Mapping[str, Any]], more: tuple[Ability, ...]) -> TuningTexts:
     if len(questions) < 40:
         raise InputError(f"{len(questions)} questions cannot be divided for tuning, choice and test; give at least 40.")
     shuffled = random.Random(0).sample(questions, len(questions))
@@ -186,7 +186,7 @@ def _chat(model: HookedModel, plan: Plan, questions: list[Mapping[str, Any]], mo
         return tuple(replace(item, challenges=both) for item, both in zip(items, doubts, strict=True))
 
     seen = train[: plan.n_items]
-    return Material(
+    return TuningTexts(
         selection=pairs(model, plan.n_pairs, questions=train),
         repatch=pairs(model, plan.n_pairs, questions=asked),
         dialogues=lambda seed, insist: training_dialogues(

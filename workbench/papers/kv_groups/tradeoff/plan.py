@@ -17,7 +17,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.patching.units import HeadCounts
-from workbench.tuning import Recipe
+from workbench.tuning import TuningRecipe
 
 
 class Arm(StrEnum):
@@ -97,7 +97,7 @@ VARIANTS: dict[str, Variant] = {
     "loss on the whole dialogue": Variant(recipe={"loss_on": "dialogue"}),
     "weight-decay leak": Variant(recipe={"leak": True}),
     "foreign template": Variant(template=FOREIGN_TEMPLATE),
-    PAPER: Variant(recipe={"learning_rate": Recipe().learning_rate}),
+    PAPER: Variant(recipe={"learning_rate": TuningRecipe().learning_rate}),
     "other KV rows": Variant(other_kv=True),
 }
 CAUSES = ("loss on the whole dialogue", "weight-decay leak", "a tenth of the rate", "foreign template")
@@ -159,9 +159,9 @@ class Plan:
     block: int = 0
     seeds: int = 3
     draws: int = 5
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: TuningRecipe = field(default_factory=TuningRecipe)
     rates: Mapping[str, tuple[float, ...]] = field(
-        default_factory=lambda: dict.fromkeys(("units", "attention", "all"), (Recipe().learning_rate,))
+        default_factory=lambda: dict.fromkeys(("units", "attention", "all"), (TuningRecipe().learning_rate,))
     )
     variants: tuple[str, ...] = tuple(VARIANTS)
     n_dialogues: int = 3840
@@ -195,7 +195,7 @@ ORGANISM = Plan(
     ratios=(0.02, 0.04, 0.08, 0.125, 0.25),
     main=0.125,
     block=4,
-    recipe=replace(Recipe(), micro_batch=128),
+    recipe=replace(TuningRecipe(), micro_batch=128),
     rates={"units": (1e-3, 3e-3, 1e-2, 3e-2), "attention": (3e-4, 1e-3, 3e-3), "all": (3e-4, 1e-3, 3e-3)},
     new_tokens=32,
     batch_size=512,
@@ -205,7 +205,7 @@ SHORT = replace(
     ORGANISM,
     arms=(Arm.GROUP,),
     ratios=(ORGANISM.main,),
-    recipe=replace(Recipe(), steps=40, batch=32, micro_batch=32),
+    recipe=replace(TuningRecipe(), steps=40, batch=32, micro_batch=32),
     rates={"units": (3e-2,), "attention": (3e-4,), "all": (1e-3,)},
     n_dialogues=1280,
     n_pairs=20,

@@ -9,7 +9,7 @@ from workbench.errors import InputError
 from workbench.names import HeadUnit
 from workbench.papers.kv_groups.tradeoff.plan import Budgets, Cell
 from workbench.patching import path_patch
-from workbench.patching.selection import Selection, random_heads, random_units, same_layer_units, select
+from workbench.patching.selection import Selection, random_heads, random_units, same_layer_units, select_units
 from workbench.patching.units import Address, HeadCounts, counts_of
 from workbench.prompts.pairs import PromptPairs
 from workbench.protocol import HookedModel
@@ -82,4 +82,4 @@ def chosen_heads(cell: Cell, effects: Effects, sizes: Budgets) -> tuple[Address,
 def _strongest(effects: xr.Dataset, by: HeadUnit, k: int) -> Selection:
     counts: HeadCounts = counts_of(effects)
     per_layer = counts.n_heads if by == "head" else counts.n_kv_heads
-    return select(effects, k / (counts.n_layers * per_layer), by, metric=METRIC)
+    return select_units(effects, k / (counts.n_layers * per_layer), by, metric=METRIC)

@@ -1,0 +1,12 @@
+from . import anatomy as anatomy
+from . import attention as attention
+from . import capture as capture
+from . import checkpoints as checkpoints
+from . import checks as checks
+from . import embedded as embedded
+from . import exact as exact
+from . import forward as forward
+from . import hooked as hooked
+from . import identity as identity
+from . import load as load
+from . import original as original
