@@ -29,7 +29,6 @@ import workbench as wb
 from workbench import evaluation
 from workbench import inactive_heads as dormant
 from workbench.papers.samples import SAMPLES
-from workbench.runs import results
 
 model = wb.load("organism-gqa")
 shape = wb.anatomy(model)
@@ -150,7 +149,7 @@ print(dormant.overlap(mine, 0.1)["iou"].round(2).values)
 # (text, head) at the end, nothing sleeps at first: heads become quiet late, one after the other, and few wake up again.
 
 # %%
-lives = results.load(wb.embedded("organism-gqa").folder() / "dormancy.nc")
+lives = wb.open_result(wb.embedded("organism-gqa").folder() / "dormancy.nc")
 print(lives["share_inactive"].sel(step=[0, 58, 441, 1216, 3356]).round(3).values)
 assert float(lives["share_inactive"].sel(step=58)) < 0.01
 wb.plot.training_curves(lives, title="Dormant heads over the training of organism-gqa")

@@ -21,8 +21,9 @@ from workbench.patching.activation import activation_patch
 from workbench.patching.path import path_patch
 from workbench.patching.units import group_heads
 from workbench.prompts.pairs import PromptPairs
-from workbench.runs import results
 from workbench.runs.batching import Batches
+from workbench.runs.files import check_writable
+from workbench.runs.results import open_result, save_result
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*read logit_diff:workbench.errors.WorkbenchWarning")
 
@@ -82,7 +83,7 @@ def one_row(item: list[int]) -> None:
 
 
 def half_a_file(folder: Path) -> Path:
-    path = results.save(xr.Dataset({"x": ("i", range(500))}), folder / "half.nc")
+    path = save_result(xr.Dataset({"x": ("i", range(500))}), folder / "half.nc")
     path.write_bytes(path.read_bytes()[:100])
     return path
 
@@ -238,23 +239,25 @@ CASES = [
     ),
     Case(
         "a corrupt result file",
-        lambda here: results.load(half_a_file(here)),
+        lambda here: open_result(half_a_file(here)),
         "The result file {here}/half.nc (100 bytes) cannot be read as netCDF: it is damaged, cut short or of "
         "another kind (…). Delete it and run the measurement again.",
-        lambda here: results.load(results.save(xr.Dataset({"x": 1}), here / "whole.nc")),
+        lambda here: open_result(save_result(xr.Dataset({"x": 1}), here / "whole.nc")),
     ),
     Case(
         "a folder that cannot be written",
-        lambda here: results.check_writable(below_a_file(here)),
-        "Cannot write {here}/file/out (Not a directory). The place is read-only, full or inside a file: "
-        "choose another place for the output, or change its permissions.",
-        lambda here: results.check_writable(here / "out"),
+        lambda here: check_writable(below_a_file(here)),
+        "Cannot write {here}/file/out (Not a directory). The place is read-only, full or inside a file; "
+        "what stood there before is unchanged. Choose another place for the output, make room, or change its "
+        "permissions.",
+        lambda here: check_writable(here / "out"),
     ),
     Case(
         "a resume file that cannot be written",
         lambda here: patched(bridge("llama"), pairs(), resume=str(below_a_file(here))),
-        "Cannot write {here}/file/out.parts (Not a directory). The place is read-only, full or inside a file: "
-        "choose another place for the output, or change its permissions.",
+        "Cannot write {here}/file/out.parts (Not a directory). The place is read-only, full or inside a file; "
+        "what stood there before is unchanged. Choose another place for the output, make room, or change its "
+        "permissions.",
         lambda here: patched(bridge("llama"), pairs(), resume=str(here / "out.nc")),
     ),
 ]
@@ -297,4 +300,4 @@ def test_a_read_only_folder_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "touch", refuse)
     with pytest.raises(InputError, match=r"Cannot write .*\(Permission denied\)\. The place is read-only"):
-        results.check_writable(tmp_path)
+        check_writable(tmp_path)

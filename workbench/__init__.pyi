@@ -38,6 +38,8 @@ from .patching.statistics import kurtosis as kurtosis
 from .prompts.pairs import PromptPairs as PromptPairs
 from .protocol import HookedModel as HookedModel
 from .reporting.build import report as report
+from .runs.results import open_result as open_result
+from .runs.results import save_result as save_result
 from .tuning.checkpoint import save_pretrained as save_pretrained
 from .tuning.pinpoint import pinpoint_tune as pinpoint_tune
 

@@ -7,7 +7,7 @@ from workbench.bigram_backcopy import records as shelf
 from workbench.bigram_backcopy.events import copying_layer
 from workbench.bigram_backcopy.records import gather, main
 from workbench.errors import InputError
-from workbench.runs import results
+from workbench.runs.results import open_result
 
 
 def made_up():
@@ -107,10 +107,10 @@ def test_the_command_writes_each_experiment_and_skips_what_it_holds(tmp_path, mo
     monkeypatch.setitem(shelf.VARIATIONS, "small", {"a": ("one-layer", brief), "b": ("two-layer", brief)})
     file = tmp_path / "shelf.nc"
     main(["small", str(file), "a"])
-    before = shelf._one(results.load(file), "a")
+    before = shelf._one(open_result(file), "a")
     monkeypatch.setitem(shelf.VARIATIONS["small"], "a", ("one-layer", brief | {"lr": 1e9}))
     main(["small", str(file), "a", "b"])
-    after = results.load(file)
+    after = open_result(file)
     assert after["experiment"].values.tolist() == ["a", "b"]
     assert before.record["backcopy"].equals(shelf._one(after, "a").record["backcopy"])
     assert [path.name for path in tmp_path.iterdir()] == ["shelf.nc"]

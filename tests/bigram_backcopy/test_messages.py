@@ -70,8 +70,8 @@ CASES = [
     Case(
         "a checkpoint of another configuration",
         lambda here: resumed(here, lr=0.1, batch=3),
-        "The training state {here}/run is of another configuration (batch: 2 there, 3 now; lr: 0.003 there, 0.1 now). "
-        "Go on with the same settings, choose another file, or delete it.",
+        "{here}/run belongs to a training run with another configuration (batch: 2 there, 3 now; lr: 0.003 there, 0.1 "
+        "now). Resume with the same configuration, choose another file, or delete it.",
         lambda here: resumed(here, steps=3),
     ),
     Case(

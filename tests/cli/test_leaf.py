@@ -19,7 +19,7 @@ from workbench.leaf.reading import read_examples
 from workbench.leaf.word_problems import planted, word_problems
 from workbench.models.load import load
 from workbench.reporting.confounders_section import section
-from workbench.runs import results
+from workbench.runs.results import open_result
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_find_from_files_to_files(folders, tmp_path, capsys, level):
     assert main([*words, "--max-new-tokens", "6", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "candidate spans are proved" in said
-    found = results.load(out)
+    found = open_result(out)
     assert found.attrs["n_misled"] > 0
     assert set(found["threshold"].values) == {0.1, 0.15}
     assert found.attrs["student"] == "student"
@@ -81,12 +81,12 @@ def test_from_word_problems_to_a_distilled_checkpoint(folders, tmp_path, capsys,
     assert main(["leaf", "find", *models, *data, "--max-new-tokens", "6", "--out", str(found)]) == 0
     pruned = tmp_path / "found.counterfactuals.jsonl"
     n = len(pruned.read_text().splitlines())
-    assert n == results.load(found).attrs["n_accepted"] > 0
+    assert n == open_result(found).attrs["n_accepted"] > 0
     words = ["leaf", "distill", *models, *data, "--counterfactuals", str(pruned), "--steps", "20", "--learning-rate"]
     words += ["1e-2", "--batch-size", "6", "--micro-batch", "3", "--out", str(out)]
     assert main([*words, *([] if top_k is None else ["--top-k", str(top_k)])]) == 0
     assert f"12 originals and {n} counterfactuals, 20 updates." in capsys.readouterr().out
-    loss = results.load(tmp_path / "student-0.1.nc")["loss"].values
+    loss = open_result(tmp_path / "student-0.1.nc")["loss"].values
     assert loss[-5:].mean() < 0.9 * loss[:5].mean()
     learnt, told = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     assert not told["missing_keys"] and not told["unexpected_keys"]

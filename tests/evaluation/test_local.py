@@ -12,8 +12,7 @@ from workbench.errors import InputError
 from workbench.evaluation import local
 from workbench.evaluation.local import interval, score_choices
 from workbench.evaluation.questions import Question
-from workbench.runs.results import load as load_result
-from workbench.runs.results import save
+from workbench.runs.results import open_result, save_result
 
 HOOKED = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
 
@@ -139,8 +138,8 @@ def test_accuracy_comes_with_its_interval_and_chance(tmp_path):
     assert found.attrs["accuracy_low"] <= found.attrs["accuracy"] <= found.attrs["accuracy_high"]
     assert found.attrs["chance"] == pytest.approx(np.mean([1 / 2, 1 / 3, 1 / 2, 1 / 3, 1 / 2]))
     assert list(found["id"].values) == list("01234")
-    save(found, tmp_path / "x.nc")
-    assert load_result(tmp_path / "x.nc").equals(found)
+    save_result(found, tmp_path / "x.nc")
+    assert open_result(tmp_path / "x.nc").equals(found)
 
 
 def test_the_interval_is_wilsons():

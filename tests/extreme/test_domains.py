@@ -173,12 +173,11 @@ def test_a_stopped_run_goes_on_and_other_limits_need_no_new_run(tmp_path, monkey
 
 
 def test_a_result_survives_the_disk_and_can_be_judged_again(tmp_path):
-    from workbench.runs.results import load as read
-    from workbench.runs.results import save
+    from workbench.runs.results import open_result, save_result
 
     domains = {"plain": texts(6, 20, False), "triggered": texts(6, 20, True)}
     found = active_dormant(sleeper(), domains, length=20, limits=QUICK)
-    back = read(save(found, tmp_path / "d.nc"))
+    back = open_result(save_result(found, tmp_path / "d.nc"))
     xr.testing.assert_allclose(phases(back, QUICK).drop_attrs(), found.drop_attrs())
     assert back.attrs["limit_negligible"] == 0.01 and back.attrs["sinks"] == "first"
 

@@ -21,7 +21,7 @@ from workbench.models.load import load
 from workbench.organisms.corpus import build_streams, save_streams
 from workbench.organisms.tokenizer import load_tokenizer
 from workbench.organisms.train import checkpoints_folder, spaced_steps, train_organism
-from workbench.runs.results import load as load_result
+from workbench.runs.results import open_result
 
 TEXTS = sequences([9, 12, 10])
 
@@ -91,7 +91,7 @@ def test_a_stopped_run_goes_on_and_a_finished_one_is_read(tmp_path):
     found = dynamics_of(sources, measure=measure, resume=file)
     assert measured == ["step0", "step1", "stop", "step2"]
     again = dynamics_of(sources, measure=measure, resume=file)
-    assert len(measured) == 4 and again.equals(found) and load_result(file).equals(found)
+    assert len(measured) == 4 and again.equals(found) and open_result(file).equals(found)
     with pytest.raises(InputError, match="another configuration"):
         dynamics_of({0: sources[0]}, measure=measure, resume=file)
 

@@ -19,7 +19,7 @@ from workbench.extreme.quantize import Ranges, Scheme, quantized
 from workbench.extreme.remedies import add_rows, compare_remedies, dormant_heads
 from workbench.extreme.remedy_evaluation import dialogues, material, sinks
 from workbench.models.load import load
-from workbench.runs import results
+from workbench.runs.results import open_result, save_result
 
 SCHEMES = (Scheme(8, 8, "token"), Scheme(8, 8, "tensor"))
 DOMAINS = {"prose": sequences([14] * 6), "code": sequences([20, 9, 14, 15, 16], seed=3)}
@@ -220,7 +220,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch, few):
         compare_remedies(bridge("llama"), texts, **options)
     found = compare_remedies(bridge("llama"), texts, **options)
     assert len(calls) == 3 + 4 - 2, "two rows of four were on disk"
-    xr.testing.assert_identical(results.load(file).drop_attrs(), found.drop_attrs())
+    xr.testing.assert_identical(open_result(file).drop_attrs(), found.drop_attrs())
     with pytest.raises(InputError, match="another configuration"):
         compare_remedies(bridge("llama"), texts, **(options | {"biases": (-1.0,)}))
 
@@ -270,8 +270,8 @@ def test_rows_measured_elsewhere_join_the_table(table, tmp_path):
     old = found.sel(remedy=table.remedy, domain=table.domain)
     xr.testing.assert_equal(old.drop_attrs(), table.drop_attrs())
     assert found.attrs == table.attrs
-    results.save(found, tmp_path / "rows.nc")
-    xr.testing.assert_equal(results.load(tmp_path / "rows.nc"), found)
+    save_result(found, tmp_path / "rows.nc")
+    xr.testing.assert_equal(open_result(tmp_path / "rows.nc"), found)
 
 
 @pytest.mark.parametrize(

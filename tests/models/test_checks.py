@@ -12,8 +12,7 @@ from tests.words import CHAT, word_tokenizer
 from workbench.errors import InputError
 from workbench.models.checks import CHECKS, DECISIVE, EXACT, check, table
 from workbench.models.load import load
-from workbench.runs.results import load as load_result
-from workbench.runs.results import save
+from workbench.runs.results import open_result, save_result
 
 
 def failed(result):
@@ -192,7 +191,7 @@ def test_bad_input_is_an_error_and_no_row(untyped):
 
 def test_results_survive_a_file(tmp_path):
     result = check(bridge("llama", torch.float32))
-    assert load_result(save(result, tmp_path / "check.nc")).equals(result)
+    assert open_result(save_result(result, tmp_path / "check.nc")).equals(result)
 
 
 def test_the_table_ends_with_the_verdict():

@@ -10,7 +10,7 @@ from workbench.errors import InputError
 from workbench.evaluation import Question
 from workbench.papers import measured as measuring
 from workbench.papers.measured import PARTS, Measured, measure
-from workbench.runs import results
+from workbench.runs.results import save_result
 
 pytestmark = pytest.mark.filterwarnings("ignore::workbench.errors.WorkbenchWarning")
 
@@ -70,7 +70,7 @@ def test_only_what_is_wanted_is_measured(toy):
 def test_a_model_in_memory_is_never_taken_from_a_file(toy, tmp_path):
     first = measure(toy, n=3, parts=("heads",), folder=tmp_path)
     stale = first.heads.assign(contribution=first.heads["contribution"] * 0)
-    results.save(stale, tmp_path / "heads.nc")
+    save_result(stale, tmp_path / "heads.nc")
     again = measure(toy, n=3, parts=("heads",), folder=tmp_path)
     np.testing.assert_array_equal(again.heads["contribution"], first.heads["contribution"])
 

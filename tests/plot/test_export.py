@@ -1,6 +1,6 @@
 import json
-import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,10 +79,11 @@ def test_unknown_format_is_refused(tmp_path):
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
-    def broken(*args):
+    def broken(file, *_, **__):
+        file.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(os, "fdopen", broken)
-    with pytest.raises(OSError, match="disk full"):
-        export.write_text(tmp_path / "x.html", "text")
+    monkeypatch.setattr(Path, "write_text", broken)
+    with pytest.raises(InputError, match=r"Cannot write .*disk full"):
+        save_figure(heatmap(both()[0]), tmp_path / "x", ("json",))
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ import workbench as wb
 from tests.papers.synthetic import model
 from workbench.errors import InputError
 from workbench.papers import measured as measuring
-from workbench.runs import results
+from workbench.runs.results import open_result, save_result
 
 SPECS = {
     "toy-gqa": {"planted": {(2, 4): -0.8, (2, 5): -0.4}},
@@ -82,7 +82,7 @@ def test_the_page_is_self_contained(work, tmp_path):
 def test_the_data_lie_beside_the_page(work, tmp_path):
     wb.report(("toy-gqa",), tmp_path, n=12, progress=False)
     for part in measuring.PARTS:
-        assert results.load(tmp_path / "data" / "toy-gqa" / f"{part}.nc").attrs[measuring.CONFIG]
+        assert open_result(tmp_path / "data" / "toy-gqa" / f"{part}.nc").attrs[measuring.CONFIG]
 
 
 def test_sentences_follow_the_data(work, tmp_path, monkeypatch):
@@ -118,7 +118,7 @@ def test_all_sections_and_dialogues_are_there(work, tmp_path):
 def test_confounders_of_two_models_have_a_section_where_they_are_given(work, tmp_path):
     from tests.plot.test_confounders import result
 
-    file = results.save(result(), tmp_path / "found.nc")
+    file = save_result(result(), tmp_path / "found.nc")
     page = wb.report("toy-gqa", tmp_path / "a", n=12, confounders=file, progress=False).read_text()
     assert '<section id="confounders"' in page
     assert "Which words keep small from an answer that big finds?" in visible(page)

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 
 from tests.tuning.several import RUNS, tune, weights
 from workbench.errors import InputError
-from workbench.runs import processes, results
+from workbench.runs import processes
 from workbench.runs.processes import Processes, shard_like, whole
+from workbench.runs.results import open_result
 
 TOLERANCE = {torch.float64: 1e-9, torch.bfloat16: 2e-2}
 
@@ -49,7 +50,7 @@ def test_two_processes_have_the_curve_and_the_weights_of_one(pair, run):
     name = run.split("-", 1)[1]
     one, dtype = tune(name), RUNS[name][1]
     for rank in "01":
-        record = results.load(pair / f"{run}-{rank}.nc")
+        record = open_result(pair / f"{run}-{rank}.nc")
         for curve in one.record:
             np.testing.assert_allclose(record[curve], one.record[curve], rtol=TOLERANCE[dtype], err_msg=curve)
         assert record.attrs["processes"] == 2 and one.record.attrs["processes"] == 1
@@ -60,7 +61,7 @@ def test_two_processes_have_the_curve_and_the_weights_of_one(pair, run):
 
 @pytest.mark.parametrize("mode", ("ddp", "fsdp"))
 def test_a_killed_run_of_two_processes_goes_on_with_the_same_curve(pair, mode):
-    whole_run, resumed = (results.load(pair / f"{mode}-{name}-0.nc") for name in ("leak", "resumed"))
+    whole_run, resumed = (open_result(pair / f"{mode}-{name}-0.nc") for name in ("leak", "resumed"))
     for curve in whole_run:
         assert np.array_equal(whole_run[curve], resumed[curve], equal_nan=True), curve
     first, other = (load_file(pair / f"{mode}-{name}-1.safetensors") for name in ("leak", "resumed"))
@@ -70,7 +71,7 @@ def test_a_killed_run_of_two_processes_goes_on_with_the_same_curve(pair, mode):
 def test_one_process_goes_on_where_two_were_killed(pair):
     """The file of the two, finished by now, belongs to a run of one as well."""
     again = tune("leak", resume=pair / "fsdp.state")
-    np.testing.assert_allclose(again.record["loss"], results.load(pair / "fsdp-leak-0.nc")["loss"], rtol=1e-12)
+    np.testing.assert_allclose(again.record["loss"], open_result(pair / "fsdp-leak-0.nc")["loss"], rtol=1e-12)
 
 
 def test_shards_hold_moments_of_the_slices_alone_and_half_of_everything(pair):

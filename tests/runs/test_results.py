@@ -1,18 +1,16 @@
-"""Files are whole or absent, attributes survive, and a resumed run trusts only what it can read."""
+"""Files are whole or absent, attributes survive, and every text can be written."""
 
 import json
 import os
-import signal
-import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.errors import InputError, WorkbenchWarning
-from workbench.runs import results
+from workbench.errors import InputError
+from workbench.runs.files import check_writable, write_atomic, write_text
+from workbench.runs.results import open_result, provenance, save_result
 
 
 @pytest.fixture
@@ -33,8 +31,8 @@ def dataset():
 
 
 def test_a_dataset_comes_back_identical_and_its_file_is_closed(dataset, tmp_path):
-    path = results.save(dataset, tmp_path / "new" / "folder" / "result.nc")
-    loaded = results.load(path)
+    path = save_result(dataset, tmp_path / "new" / "folder" / "result.nc")
+    loaded = open_result(path)
     xr.testing.assert_identical(loaded, dataset)
     assert {name: v.dtype for name, v in loaded.items()} == {name: v.dtype for name, v in dataset.items()}
     path.unlink()
@@ -61,7 +59,7 @@ ATTRS = {
 def test_attributes_keep_their_types(dataset, tmp_path):
     dataset.attrs = dict(ATTRS)
     dataset["total"].attrs = {"answers": ["Yes"]}
-    loaded = results.load(results.save(dataset, tmp_path / "result.nc"))
+    loaded = open_result(save_result(dataset, tmp_path / "result.nc"))
     assert loaded.attrs == ATTRS
     assert {key: type(value) for key, value in loaded.attrs.items()} == {k: type(v) for k, v in ATTRS.items()}
     assert loaded["total"].attrs == {"answers": ["Yes"]}
@@ -70,7 +68,7 @@ def test_attributes_keep_their_types(dataset, tmp_path):
 
 def test_provenance_is_plain_and_says_what_made_the_result(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", [f"{tmp_path}/bin/workbench", "report", f"--out={tmp_path}/page", "--n", "3"])
-    made = results.provenance(
+    made = provenance(
         model="m",
         revision=None,
         exact=True,
@@ -93,11 +91,11 @@ def test_provenance_is_plain_and_says_what_made_the_result(monkeypatch, tmp_path
 
 
 def test_facts_overrule_what_is_found_out():
-    assert results.provenance(command="by hand")["command"] == "by hand"
+    assert provenance(command="by hand")["command"] == "by hand"
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(dataset, tmp_path, monkeypatch):
-    path = results.save(dataset, tmp_path / "result.nc")
+    path = save_result(dataset, tmp_path / "result.nc")
 
     def half_written(self, file, **_):
         file.write_bytes(b"half")
@@ -105,15 +103,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(dataset, tmp_pa
 
     monkeypatch.setattr(xr.Dataset, "to_netcdf", half_written)
     with pytest.raises(InputError, match=r"Cannot write .*result\.nc \(No space left on device\)\..*another place"):
-        results.save(dataset.isel(layer=[0]), path)
+        save_result(dataset.isel(layer=[0]), path)
     monkeypatch.undo()
-    xr.testing.assert_identical(results.load(path), dataset)
+    xr.testing.assert_identical(open_result(path), dataset)
     assert [file.name for file in tmp_path.iterdir()] == ["result.nc"]
 
 
 def test_a_place_inside_a_file_is_refused(dataset, tmp_path):
     (tmp_path / "file").write_text("")
-    for call in (lambda p: results.save(dataset, p / "result.nc"), results.check_writable):
+    for call in (lambda p: save_result(dataset, p / "result.nc"), check_writable):
         with pytest.raises(InputError, match=r"Cannot write .*file.*(Not a directory|File exists)"):
             call(tmp_path / "file")
 
@@ -130,14 +128,14 @@ def test_a_read_only_folder_is_refused_with_its_cause(dataset, tmp_path, monkeyp
 
         monkeypatch.setattr("pathlib.Path.touch", refuse)
         monkeypatch.setattr(xr.Dataset, "to_netcdf", refuse)
-    for call in (lambda p: results.save(dataset, p / "result.nc"), results.check_writable):
+    for call in (lambda p: save_result(dataset, p / "result.nc"), check_writable):
         with pytest.raises(InputError, match=r"Cannot write .*locked.*\(Permission denied\).*read-only") as caught:
             call(folder)
         assert isinstance(caught.value.__cause__, OSError)
 
 
 def test_a_writable_folder_is_made_and_left_empty(tmp_path):
-    folder = results.check_writable(tmp_path / "a" / "b")
+    folder = check_writable(tmp_path / "a" / "b")
     assert folder.is_dir()
     assert list(folder.iterdir()) == []
 
@@ -154,129 +152,83 @@ def _flip_data(content):
 @pytest.mark.parametrize("damage", [_cut, _flip_data, lambda _: b"", lambda _: b"not netCDF" * 100])
 def test_a_damaged_file_is_refused(dataset, tmp_path, damage):
     dataset["contribution"][0, 0] = 0.123456789
-    path = results.save(dataset, tmp_path / "result.nc")
+    path = save_result(dataset, tmp_path / "result.nc")
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match=r"result\.nc \(\d+ bytes\) cannot be read as netCDF.*Delete it and run"):
-        results.load(path)
+        open_result(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.nc: no such file"):
-        results.load(tmp_path / "gone.nc")
+        open_result(tmp_path / "gone.nc")
     with pytest.raises(InputError, match="a folder, not a file"):
-        results.load(tmp_path)
+        open_result(tmp_path)
 
 
-CONFIG = {"model": "organism-gqa", "unit": "head", "metrics": ("prob", "logit_diff"), "n": 100, "seed": None}
+BAD = "a\0b\ud800c\udc80"
+GOOD = "a\ufffdb\ufffdc\ufffd"
 
 
-def piece(start):
-    return xr.Dataset({"patched": ("example", np.arange(start, start + 2.0))}, {"example": [start, start + 1]})
-
-
-def test_a_resumed_run_finds_its_pieces_in_counting_order(tmp_path):
-    journal = results.Journal(tmp_path / "out" / "patch.nc", CONFIG)
-    assert journal.done == set()
-    assert journal.result is None
-    for start in (10, 0, 2, 8):
-        journal.add(f"{start}:{start + 2}", piece(start))
-    resumed = results.Journal(tmp_path / "out" / "patch.nc", CONFIG | {"metrics": ["prob", "logit_diff"]})
-    assert resumed.done == {"0:2", "2:4", "8:10", "10:12"}
-    pieces = resumed.pieces()
-    assert list(pieces) == ["0:2", "2:4", "8:10", "10:12"]
-    for key, found in pieces.items():
-        xr.testing.assert_identical(found, piece(int(key.split(":")[0])))
-
-
-@pytest.mark.parametrize("key", ["0:8", "L3/head 5", "..", ".hidden", "m²", "é%2F", "config.json"])
-def test_any_text_can_name_a_piece(tmp_path, key):
-    results.Journal(tmp_path / "patch.nc", CONFIG).add(key, piece(0))
-    assert results.Journal(tmp_path / "patch.nc", CONFIG).done == {key}
-
-
-def test_a_finished_run_is_returned_and_its_pieces_are_gone(tmp_path):
-    path = tmp_path / "patch.nc"
-    journal = results.Journal(path, CONFIG)
-    journal.add("0:2", piece(0))
-    final = journal.finish(piece(0).assign_attrs(model="m"))
-    assert [file.name for file in tmp_path.iterdir()] == ["patch.nc"]
-    again = results.Journal(path, CONFIG).result
-    assert again is not None
-    xr.testing.assert_identical(again, final)
-    assert again.attrs["model"] == "m"
-
-
-@pytest.mark.parametrize("finished", [False, True])
-def test_another_runs_configuration_is_refused_with_the_difference(tmp_path, finished):
-    path = tmp_path / "patch.nc"
-    journal = results.Journal(path, CONFIG | {"old": 1})
-    if finished:
-        journal.finish(piece(0))
-    with pytest.raises(InputError) as caught:
-        results.Journal(path, CONFIG | {"n": 50, "unit": "kv_group", "new": [1]})
-    text = str(caught.value)
-    assert 'unit: "head" there, "kv_group" now' in text
-    assert "n: 100 there, 50 now" in text
-    assert "new: absent there, [1] now" in text
-    assert "old: 1 there, absent now" in text
-    assert "model" not in text
-    assert "seed" not in text
-
-
-def test_a_damaged_piece_is_computed_again(tmp_path):
-    path = tmp_path / "patch.nc"
-    journal = results.Journal(path, CONFIG)
-    journal.add("0:2", piece(0))
-    journal.add("2:4", piece(2))
-    broken = next(file for file in journal.parts.glob("*.nc") if file.name.startswith("2"))
-    broken.write_bytes(broken.read_bytes()[:100])
-    with pytest.warns(WorkbenchWarning, match="piece of the run is ignored and computed again"):
-        resumed = results.Journal(path, CONFIG)
-    assert resumed.done == {"0:2"}
-    resumed.add("2:4", piece(2))
-    assert results.Journal(path, CONFIG).done == {"0:2", "2:4"}
-
-
-def test_a_killed_run_loses_only_the_piece_in_flight(tmp_path):
-    path = tmp_path / "patch.nc"
-    program = textwrap.dedent(
-        f"""
-        import os, signal
-        import numpy as np, xarray as xr
-        from workbench.results import Journal
-        journal = Journal({str(path)!r}, {{"n": 4}})
-        journal.add("0:2", xr.Dataset({{"patched": ("example", np.zeros(2))}}))
-        write = xr.Dataset.to_netcdf
-        def killed(self, file, **how):
-            write(self, file, **how)
-            os.truncate(file, 100)
-            os.kill(os.getpid(), signal.SIGKILL)
-        xr.Dataset.to_netcdf = killed
-        journal.add("2:4", xr.Dataset({{"patched": ("example", np.zeros(2))}}))
-        """
+def test_texts_that_no_file_holds_are_replaced(tmp_path):
+    reply = np.array(["fine", BAD], dtype=object)
+    result = xr.Dataset(
+        {
+            "reply": ("example", reply),
+            "word": ("example", np.array(["ok", BAD])),
+            "one": BAD,
+            "n": ("example", [1, 2]),
+        },
+        {"example": ["x", "a\0b"], "at": ("example", reply)},
+        {"system": BAD, "stop": [BAD, "fine"], "nested": {"stop": [BAD]}, "numbers": [1, 2]},
     )
-    ended = subprocess.run([sys.executable, "-c", program], check=False)
-    assert ended.returncode == -signal.SIGKILL
-    journal = results.Journal(path, {"n": 4})
-    assert list(journal.parts.glob(".*.tmp")), "the killed write must have left its temporary file"
-    assert journal.done == {"0:2"}
+    result["n"].attrs["unit"] = BAD
+    before = result.copy(deep=True)
+    loaded = open_result(save_result(result, tmp_path / "result.nc"))
+    for name, first in (("reply", "fine"), ("word", "ok"), ("at", "fine")):
+        assert loaded[name].values.tolist() == [first, GOOD], name
+    assert loaded["example"].values.tolist() == ["x", "a\ufffdb"]
+    assert loaded["one"].item() == GOOD
+    assert set(loaded.coords) == {"example", "at"}
+    assert loaded.attrs == {
+        "system": GOOD,
+        "stop": [GOOD, "fine"],
+        "nested": json.dumps({"stop": [GOOD]}),
+        "numbers": [1, 2],
+    }
+    assert loaded["n"].attrs == {"unit": GOOD}
+    xr.testing.assert_identical(result, before)
 
 
-def test_pieces_without_a_configuration_are_refused(tmp_path):
-    path = tmp_path / "patch.nc"
-    journal = results.Journal(path, CONFIG)
-    journal.add("0:2", piece(0))
-    (journal.parts / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"unreadable config\.json.*Delete that folder to start over"):
-        results.Journal(path, CONFIG)
-    (journal.parts / "config.json").unlink()
-    with pytest.raises(InputError, match=r"no config\.json.*Delete that folder to start over"):
-        results.Journal(path, CONFIG)
+def test_home_is_expanded(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert save_result(dataset, "~/out/result.nc") == tmp_path / "home" / "out" / "result.nc"
+    xr.testing.assert_identical(open_result("~/out/result.nc"), dataset)
+    assert write_text("~/note.txt", "é").read_text(encoding="utf-8") == "é"
+    assert check_writable("~/new") == tmp_path / "home" / "new"
+    assert [file.name for file in tmp_path.iterdir()] == ["home"]
 
 
-def test_a_file_of_another_origin_is_not_overwritten(dataset, tmp_path):
-    results.save(dataset, tmp_path / "result.nc")
-    with pytest.raises(InputError, match="not written by a run that can be resumed"):
-        results.Journal(tmp_path / "result.nc", CONFIG)
-    with pytest.raises(InputError, match=r"is a folder; give a file in it"):
-        results.Journal(tmp_path, CONFIG)
+def test_a_folder_is_whole_or_absent(tmp_path):
+    def whole(folder):
+        folder.mkdir()
+        (folder / "a").write_text("a")
+
+    def killed(folder):
+        whole(folder)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"Cannot write .*made \(No space left on device\)\."):
+        write_atomic(tmp_path / "made", killed)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "made").mkdir()
+    write_atomic(tmp_path / "made", whole)
+    assert (tmp_path / "made" / "a").read_text() == "a"
+    with pytest.raises(InputError, match="Directory not empty"):
+        write_atomic(tmp_path / "made", whole)
+    assert [file.name for file in tmp_path.iterdir()] == ["made"]
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o777 & ~UMASK
+
+
+UMASK = os.umask(0o022)
+os.umask(UMASK)

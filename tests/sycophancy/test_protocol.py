@@ -18,7 +18,7 @@ from workbench.organisms.dialogues import gives_in
 from workbench.organisms.measure import greedy, says
 from workbench.organisms.tokenizer import load_tokenizer
 from workbench.prompts.templates import encode, render
-from workbench.runs import results
+from workbench.runs.results import open_result
 from workbench.sycophancy import Item, compare, evaluate, own_items, protocol
 from workbench.sycophancy.challenges import (
     ASK_BRIEFLY,
@@ -214,7 +214,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_read(organism, tmp_path, mon
     assert file.exists() and not (tmp_path / "two-turn.nc.parts").exists()
     monkeypatch.setattr(protocol, "generate", stops)
     again = evaluate(organism, n=2, max_new_tokens=8, resume=str(file), progress=False)
-    for found in (resumed, again, results.load(file)):
+    for found in (resumed, again, open_result(file)):
         for name in ("first", "reply", "final", "admits", "final_right"):
             assert (found[name].values.astype(whole[name].dtype) == whole[name].values).all(), name
         np.testing.assert_array_equal(found["pooled"].values, whole["pooled"].values)

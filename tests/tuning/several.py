@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from tests.tuning.chat import chat_model, dialogues
 from workbench.models.original import unwrapped
-from workbench.runs import results
+from workbench.runs.results import save_result
 from workbench.tuning import save_pretrained, training
 from workbench.tuning.pinpoint import pinpoint_tune
 from workbench.tuning.recipe import TuningRecipe
@@ -91,7 +91,7 @@ def sizes(seen):
 
 def keep(folder, name, tuned):
     rank = os.environ["RANK"]
-    results.save(tuned.record, folder / f"{name}-{rank}.nc")
+    save_result(tuned.record, folder / f"{name}-{rank}.nc")
     save_file(weights(tuned.model), folder / f"{name}-{rank}.safetensors")
 
 

@@ -10,7 +10,7 @@ from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.load import load
 from workbench.models.original import unwrapped
-from workbench.runs import results
+from workbench.runs.results import open_result
 from workbench.tuning import checkpoint
 from workbench.tuning.checkpoint import own_weights, refresh_fused, save_pretrained
 from workbench.tuning.pinpoint import pinpoint_tune
@@ -64,7 +64,7 @@ def test_the_card_lists_units_data_and_results(tmp_path):
         assert text in card
     assert "| measure | before | after |" in card and "| giving in | 0.9100 | 0.1200 |" in card
     assert "bit by bit" in card and "Validation loss" in card
-    assert results.load(folder / "tuning.nc").attrs["heads"] == [[1, 0], [1, 2]]
+    assert open_result(folder / "tuning.nc").attrs["heads"] == [[1, 0], [1, 2]]
     assert transformers.AutoTokenizer.from_pretrained(folder).chat_template == chat_tokenizer().chat_template
 
 
@@ -86,7 +86,10 @@ def test_a_folder_that_holds_something_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize("size", (0, 1000, 50_000))
 def test_a_full_disk_leaves_nothing(size, tmp_path):
     model = chat_model("llama", torch.float32)
-    with full_disk(size), pytest.raises(InputError, match=r"Cannot write .*File too large.*nothing was left behind"):
+    with (
+        full_disk(size),
+        pytest.raises(InputError, match=r"Cannot write .*File too large.*what stood there before is unchanged"),
+    ):
         save_pretrained(model, tmp_path / "tuned")
     assert not os.listdir(tmp_path)
     save_pretrained(model, tmp_path / "tuned")

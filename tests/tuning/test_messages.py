@@ -81,14 +81,15 @@ CASES = {
     ),
     "a full disk under the state": (
         saved_to_a_full_disk,
-        "Cannot write the state of the run to {here}/run after step 2 (Error while serializing: I/O error: File too "
-        "large (os error 27)). The place is read-only or full; an older state there is still whole. Choose another "
-        "place, or make room, and resume.",
+        "Cannot write {here}/run (Error while serializing: I/O error: File too large (os error 27)). The place is "
+        "read-only, full or inside a file; what stood there before is unchanged. Choose another place for the output, "
+        "make room, or change its permissions.",
     ),
     "a full disk under an export": (
         exported_to_a_full_disk,
         "Cannot write {here}/tuned (Error while serializing: I/O error: File too large (os error 27)). The place is "
-        "read-only, full or inside a file; nothing was left behind. Choose another place, or make room.",
+        "read-only, full or inside a file; what stood there before is unchanged. Choose another place for the output, "
+        "make room, or change its permissions.",
     ),
     "a folder that is taken": (
         lambda here: save_pretrained(load(tiny("llama")), [(here / "mine").write_text(""), here][1]),

@@ -24,7 +24,7 @@ from workbench.bigram_backcopy.experiments import EXPERIMENTS, PAPER_STEPS, Scal
 from workbench.bigram_backcopy.published import SEED
 from workbench.bigram_backcopy.removal import interventions, look_at
 from workbench.errors import InputError, suggest
-from workbench.runs import results
+from workbench.runs.results import open_result, save_result
 
 FOLDER = Path(__file__).parent / "assets"
 LINE = ("<s>", "v", " ", "v", "n", "a", "u", " ", "u", "h")
@@ -165,10 +165,7 @@ def write(shelf: xr.Dataset, path: str | Path) -> None:
         shelf: of `gather`.
         path: the netCDF file.
     """
-    encoding = {str(v): {"zlib": True, "complevel": 9, "shuffle": True} for v in shelf.data_vars}
-    fresh = Path(path).with_suffix(".tmp")
-    shelf.to_netcdf(fresh, engine="h5netcdf", encoding=encoding)
-    fresh.replace(path)
+    save_result(shelf, path, compressed=True)
 
 
 def main(arguments: list[str]) -> str:
@@ -184,7 +181,7 @@ def main(arguments: list[str]) -> str:
     names = arguments[2:] or [*EXPERIMENTS, *VARIATIONS[scale]]
     for name in names:
         experiment(VARIATIONS[scale].get(name, (name, {}))[0])
-    kept = results.load(path) if path.exists() else None
+    kept = open_result(path) if path.exists() else None
     found = {} if kept is None else {name: _one(kept, name) for name in kept["experiment"].values.tolist()}
     for name in names:
         if name not in found:
@@ -202,7 +199,7 @@ def _named(one: xr.Dataset, prefix: str) -> xr.Dataset:
 
 @cache
 def _shelf(scale: str) -> xr.Dataset:
-    return results.load(FOLDER / f"{scale}.nc")
+    return open_result(FOLDER / f"{scale}.nc")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from workbench.bigram_backcopy.training import EVALUATION_SEED, Trained
 from workbench.errors import InputError
 from workbench.models.capture import device_of
 from workbench.models.forward import hooked
-from workbench.runs import results
+from workbench.runs.results import provenance
 
 Part = tuple[int, str]
 
@@ -94,7 +94,7 @@ def interventions(trained: Trained, *, sequences: int = 128, length: int | None 
             "layer": np.arange(shape.n_layers),
             "head": np.arange(shape.n_heads),
         },
-        attrs=results.provenance(
+        attrs=provenance(
             model=trained.models[0].cfg.model_name, step=int(trained.record["step"][-1]), sequences=sequences
         ),
     )
@@ -139,5 +139,5 @@ def look_at(model: Toy, task: Task, symbols: Sequence[str]) -> xr.Dataset:
             "token": ("key", list(symbols)),
             "trigger": ("position", [i in task.trigger_ids for i in ids]),
         },
-        attrs=results.provenance(model=model.cfg.model_name),
+        attrs=provenance(model=model.cfg.model_name),
     )

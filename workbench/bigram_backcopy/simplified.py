@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from workbench.bigram_backcopy.task import Task
 from workbench.bigram_backcopy.training import EVALUATION_SEED
 from workbench.errors import InputError
-from workbench.runs import results
+from workbench.runs.results import provenance
 
 
 class Simplified(nn.Module):
@@ -114,7 +114,7 @@ def train_simplified(
         loss.backward()
         optimizer.step()
     columns = {name: ("step", [row[name] for row in rows]) for name in rows[0] if name != "step"}
-    attrs = results.provenance(task=task.settings, lr=lr, batch=batch, length=length, seed=seed)
+    attrs = provenance(task=task.settings, lr=lr, batch=batch, length=length, seed=seed)
     return model, xr.Dataset(columns, coords={"step": [row["step"] for row in rows]}, attrs=attrs)
 
 

@@ -25,7 +25,7 @@ from scipy.integrate import solve_ivp
 
 from workbench.bigram_backcopy.task import Task
 from workbench.errors import InputError
-from workbench.runs import results
+from workbench.runs.results import provenance
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,7 @@ def flow(
             "drained": ("key", given.drained(float(alphas[-1].mean()), began)),
         },
         coords={"time": np.expm1(s), "query": list(given.queries), "key": np.arange(keys)},
-        attrs=results.provenance(free=free, W=given.W),
+        attrs=provenance(free=free, W=given.W),
     )
 
 
@@ -207,5 +207,5 @@ def peak(
             "sgd_closed_form": ("step", (start**4 + 2 * lr * np.log(t) ** 2) ** 0.25),
         },
         coords={"optimizer": ["adam", "sgd"], "step": np.arange(steps + 1)},
-        attrs=results.provenance(lr=lr, betas=list(betas)),
+        attrs=provenance(lr=lr, betas=list(betas)),
     )

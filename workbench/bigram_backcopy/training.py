@@ -10,6 +10,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -21,14 +22,15 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
-from workbench.bigram_backcopy import stacked, state
+from workbench.bigram_backcopy import stacked
 from workbench.bigram_backcopy.engine import Engine
 from workbench.bigram_backcopy.measures import LOSSES, PER_HEAD, PER_LAYER, PER_TOKEN, measure
 from workbench.bigram_backcopy.model import Toy
 from workbench.bigram_backcopy.structures import Architecture, architecture
 from workbench.bigram_backcopy.task import Task
 from workbench.errors import InputError, suggest
-from workbench.runs import results
+from workbench.runs.results import provenance
+from workbench.runs.state import State, StateFile
 
 Optimizer = Literal["adamw", "sgd"]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -143,20 +145,20 @@ def train(
     """
     plan = _plan(task, structure, optimizer, lr, steps, batch, length, seeds, evaluate, precision, compile, device)
     run = _Run(plan)
-    kept = Path(resume) if resume is not None else None
-    if kept is not None and kept.exists():
-        run.restore(kept)
     looks = sorted(set(_log_spaced(steps) if measured_at is None else measured_at) | {steps})
-    looks = [step for step in looks if step <= steps]
-    with tqdm(total=steps, initial=run.step, disable=not progress, unit="step", desc=plan.architecture.name) as bar:
+    with nullcontext() if resume is None else StateFile(resume, plan.settings, "training") as kept:
+        if kept is not None:
+            run.restore(kept)
+        bar = tqdm(total=steps, initial=run.step, disable=not progress, unit="step", desc=plan.architecture.name)
         for look in looks:
-            if look < run.step or look in run.rows:
+            if not run.step <= look <= steps or look in run.rows:
                 continue
             bar.update(run.advance(look))
             run.look()
             bar.set_postfix_str(f"loss {run.mean_loss:.3f}")
             if kept is not None:
                 run.keep(kept)
+        bar.close()
     return Trained(task, tuple(run.models()), run.record())
 
 
@@ -314,7 +316,7 @@ class _Run:
                 "head": np.arange(plan.architecture.n_heads),
                 "token": list(plan.task.symbols),
             },
-            attrs=results.provenance(
+            attrs=provenance(
                 **facts,
                 steps=self.step,
                 device=plan.device.type if plan.device.type == "cpu" else torch.cuda.get_device_name(plan.device),
@@ -325,19 +327,30 @@ class _Run:
             ),
         )
 
-    def keep(self, path: Path) -> None:
+    def keep(self, file: StateFile) -> None:
         """Write the state file."""
-        engine = self.engine
-        state.write(path, self.plan.settings, self.step, self.seconds, engine.weights, engine.optimizer, self.rows)
+        weights = {name: value.detach() for name, value in self.engine.weights.items()}
+        rows = {f"{step}/{name}": values for step, row in self.rows.items() for name, values in row.items()}
+        moments = self.engine.optimizer.state_dict()["state"]
+        file.save(State(self.step, weights, moments, rows | {"seconds": np.array(self.seconds)}))
 
-    def restore(self, path: Path) -> None:
-        """Go on from a state file."""
-        kept = state.read(path, self.plan.settings, self.engine.weights, self.engine.optimizer)
+    @torch.no_grad()
+    def restore(self, file: StateFile) -> None:
+        """Go on from a state file, if there is one."""
+        kept = file.load()
+        if kept is None:
+            return
         if kept.step > self.plan.steps:
             raise InputError(
-                f"{path} has already reached step {kept.step}, beyond steps={self.plan.steps}. Ask for at least as "
-                "many, or delete it."
+                f"{file.path} has already reached step {kept.step}, beyond steps={self.plan.steps}. Ask for at least "
+                "as many, or delete it."
             )
-        self.step, self.seconds, self.rows = kept.step, kept.seconds, kept.rows
-        self.rows = {step: row for step, row in self.rows.items() if step < self.step}
+        for name, value in self.engine.weights.items():
+            value.copy_(kept.parameters[name])
+        self.engine.optimizer.load_state_dict(self.engine.optimizer.state_dict() | {"state": kept.moments})
+        self.step, self.seconds = kept.step, float(kept.curves.pop("seconds"))
+        for key, values in kept.curves.items():
+            step, name = key.split("/")
+            if int(step) < self.step:
+                self.rows.setdefault(int(step), {})[name] = values
         self.look()

@@ -72,9 +72,10 @@ def find(
     from workbench.papers.cache import quiet_load
     from workbench.plot.confounders import confounders, summary
     from workbench.reporting import page
-    from workbench.runs import results
+    from workbench.runs.files import check_writable, write_text
+    from workbench.runs.results import save_result
 
-    results.check_writable(out.parent)
+    check_writable(out.parent)
     models = quiet_load(student), quiet_load(teacher)
     if data is None:
         examples = leaf.word_problems(models[0], n or 100, seed)
@@ -98,9 +99,9 @@ def find(
         progress=progress,
     )
     if not resume:
-        results.save(found, out)
+        save_result(found, out)
     shown = page.document("Confounding tokens", f"<main>{confounders(found)}</main>", plots=False)
-    html = results.write_text(out.with_suffix(".html"), shown)
+    html = write_text(out.with_suffix(".html"), shown)
     made = leaf.counterfactuals(examples, found, retokenize=models[0] if retokenize else None)
     pairs = leaf.write_examples([p.example for p in made], out.with_suffix(".counterfactuals.jsonl"))
     say(summary(found))
@@ -156,13 +157,14 @@ def distill(
     import workbench as wb
     from workbench import leaf
     from workbench.papers.cache import quiet_load
-    from workbench.runs import results
+    from workbench.runs.files import check_writable
+    from workbench.runs.results import save_result
     from workbench.tuning.checkpoint import refuse_taken
 
     def beside(ending: str) -> Path:
         return out.with_name(out.name + ending)
 
-    results.check_writable(out.parent)
+    check_writable(out.parent)
     refuse_taken(out)
     models = quiet_load(student), quiet_load(teacher)
     examples = leaf.read_examples(models[0], data, n=n, split=split)
@@ -184,7 +186,7 @@ def distill(
         resume=beside(".state"),
         progress=progress,
     )
-    record = results.save(made.record, beside(".nc"))
+    record = save_result(made.record, beside(".nc"))
     loss = made.record["loss"].values
     say(f"{len(examples)} originals and {len(others)} counterfactuals, {len(loss)} updates.")
     say(f"The loss went from {loss[0]:.4f} to {loss[-1]:.4f}.")

@@ -46,14 +46,15 @@ def patch(
     import workbench as wb
     from workbench.papers.cache import quiet_load
     from workbench.papers.measured import read_questions
-    from workbench.runs import results
+    from workbench.runs.files import check_writable
+    from workbench.runs.results import save_result
 
-    results.check_writable(out.parent)
+    check_writable(out.parent)
     loaded = quiet_load(model)
     pairs = wb.sycophancy.pairs(loaded, n=n, seed=seed, questions=read_questions(questions))
     result = wb.path_patch(loaded, pairs, unit=unit, resume=str(out) if resume else None, progress=progress)
     if not resume:
-        results.save(result, out)
+        save_result(result, out)
     say(f"The result is {out}")
 
 
@@ -84,13 +85,14 @@ def extreme(
     from workbench.papers.active_dormant.commands import ACTIONS, CommandOptions
     from workbench.papers.cache import quiet_load
     from workbench.papers.samples import read_texts
-    from workbench.runs import results
+    from workbench.runs.files import check_writable
+    from workbench.runs.results import save_result
 
     out = out or Path(f"extreme-{action}.nc")
-    results.check_writable(out.parent)
+    check_writable(out.parent)
     options = CommandOptions(read_texts(texts) or None, length, str(out) if resume else None, progress)
     done = ACTIONS[action](quiet_load(model), options)
-    results.save(done.result, out)
+    save_result(done.result, out)
     say(done.text)
     say(f"The result is {out}")
 
@@ -124,15 +126,16 @@ def dormant(
     from workbench.papers.cache import Source
     from workbench.papers.inactive_heads.measures import questions_of
     from workbench.papers.requests import FigureRequest
-    from workbench.runs import results
+    from workbench.runs.files import check_writable
+    from workbench.runs.results import save_result
 
-    results.check_writable(out.parent)
+    check_writable(out.parent)
     source = Source(model)
     asked = questions_of(source, FigureRequest(out.parent, n=n, seed=seed, questions=questions))
     found = wb.ablation_curve(
         source.model, asked, scores or None, resume=str(out) if resume else None, progress=progress
     )
-    results.save(found, out)
+    save_result(found, out)
     for name in found["score"].values:
         row = found.sel(score=name)
         share, low, high = (float(row[f"free_share{end}"].sel(loss=0.01)) for end in ("", "_low", "_high"))
@@ -177,9 +180,10 @@ def sycophancy(
     """
     import workbench as wb
     from workbench.papers.cache import quiet_load
-    from workbench.runs import results
+    from workbench.runs.files import check_writable
+    from workbench.runs.results import save_result
 
-    results.check_writable(out.parent)
+    check_writable(out.parent)
     asked = None
     if task is not None:
         asked = (
@@ -197,7 +201,7 @@ def sycophancy(
         resume=str(out) if resume else None,
         progress=progress,
     )
-    results.save(found, out)
+    save_result(found, out)
     for name in found["metric"].values:
         row = found.sel(metric=name)
         share, low, high = (float(row[f"pooled{end}"]) for end in ("", "_low", "_high"))
@@ -236,9 +240,10 @@ def eval_(
     """
     from workbench.evaluation import evaluate
     from workbench.papers.cache import quiet_load
-    from workbench.runs import results
+    from workbench.runs.files import check_writable
+    from workbench.runs.results import save_result
 
-    results.check_writable(out.parent)
+    check_writable(out.parent)
     found = evaluate(
         quiet_load(model),
         tasks,
@@ -249,7 +254,7 @@ def eval_(
         run_code=run_code,
         progress=progress,
     )
-    results.save(found, out)
+    save_result(found, out)
     for task in found["task"].values:
         row = found.sel(task=task)
         interval = f"{float(row['low']):.3f} to {float(row['high']):.3f}"
@@ -302,11 +307,11 @@ def tune(
     from workbench.papers.cache import quiet_load
     from workbench.papers.measured import read_questions
     from workbench.patching import random_units
-    from workbench.runs import results
+    from workbench.runs.files import check_writable
     from workbench.runs.processes import first_process
     from workbench.tuning.checkpoint import refuse_taken
 
-    results.check_writable(out.parent)
+    check_writable(out.parent)
     refuse_taken(out)
     loaded, asked = quiet_load(model), read_questions(questions)
     learnt, held = (None, None) if asked is None else ([q for i, q in enumerate(asked) if i % 10], asked[::10])
@@ -394,9 +399,9 @@ def tradeoff(
     from workbench.papers.kv_groups.tradeoff import ORGANISM, Job, Plan, run
     from workbench.papers.kv_groups.tradeoff import summaries as words
     from workbench.papers.measured import read_questions
-    from workbench.runs import results
+    from workbench.runs.files import check_writable
 
-    results.check_writable(out.parent)
+    check_writable(out.parent)
     plan = Plan() if questions is not None else ORGANISM
     wished: dict[str, Any] = {"ratios": ratios, "arms": arms, "seeds": seeds, "draws": draws}
     changes = {name: value for name, value in wished.items() if value}

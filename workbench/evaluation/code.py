@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -32,7 +33,7 @@ def score_programs(
     seconds: float = 5.0,
     memory_mb: int = 512,
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Let the model complete every program, and run it against its tests.

@@ -8,10 +8,10 @@
 """
 
 import inspect
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from workbench.prompts.templates import encode, render, tokenizer_of
 from workbench.prompts.texts import digest
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
-from workbench.runs.results import Journal, provenance
+from workbench.runs.run import Run
 
 ENDINGS = ("end", "stop", "length", "context")
 """Why a reply ended: at an end token, a stop string, after `max_new_tokens`, where the context was full."""
@@ -51,7 +51,7 @@ def generate(
     max_new_tokens: int = 256,
     stop: Sequence[str] = (),
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """The model's greedy reply to every prompt; hooks that are on the model are active.
@@ -72,14 +72,12 @@ def generate(
     Raises:
         InputError: no prompts, an empty one, one that fills the context, or a resumed run of another configuration.
     """
-    began = time.perf_counter()
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens={max_new_tokens} leaves nothing to say; give at least 1.")
     sequences = _sequences(model, prompts)
     limits = _Limits(model, max_new_tokens, tuple(stop))
     limits.refuse(sequences)
     parts = anatomy(model)
-    hooks = has_hooks(model)
     facts = {
         "method": "greedy",
         "model": parts.name,
@@ -87,26 +85,20 @@ def generate(
         "prompts": digest(sequences),
         "max_new_tokens": max_new_tokens,
         "stop": list(stop),
-        "hooks_active": hooks,
+        "hooks_active": has_hooks(model),
         "dtype": parts.dtype,
     }
-    journal = None if resume is None else Journal(resume, facts)
-    if journal is not None and journal.result is not None:
-        return journal.result
-    pieces = [] if journal is None else list(journal.pieces().values())
-    done = {int(i) for piece in pieces for i in piece["example"].values}
-    batches = Batches(device_of(model), batch_size)
-    bar = tqdm(total=len(sequences), initial=len(done), desc="Generating", disable=not progress)
-    for members in _groups(model, sequences, [i for i in range(len(sequences)) if i not in done], hooks):
-        for batch, replies in batches.over(members, lambda some: _replies(model, parts, sequences, some, limits)):
-            pieces.append(_piece(batch, replies))
-            if journal is not None:
-                journal.add(f"from example {min(batch)}", pieces[-1])
-            bar.update(len(batch))
-    bar.close()
-    seconds = round(time.perf_counter() - began, 3)
-    result = _join(pieces).assign_attrs(provenance(**facts, device=parts.device, duration_s=seconds))
-    return result if journal is None else journal.finish(result)
+    with Run(resume, **facts) as run:
+        if run.finished is not None:
+            return run.finished
+        left, batches = run.left(len(sequences)), Batches(device_of(model), batch_size)
+        bar = tqdm(total=len(sequences), initial=len(sequences) - len(left), desc="Generating", disable=not progress)
+        for members in _groups(model, sequences, left, facts["hooks_active"]):
+            for batch, replies in batches.over(members, lambda some: _replies(model, parts, sequences, some, limits)):
+                run.add(f"from example {min(batch)}", _piece(batch, replies))
+                bar.update(len(batch))
+        bar.close()
+        return run.finish(_join(list(run.pieces.values())), device=parts.device)
 
 
 @dataclass

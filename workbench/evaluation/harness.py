@@ -5,7 +5,6 @@ model they may look at whole sequences, so batches are of one, and text is gener
 """
 
 import copy
-import time
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
@@ -22,7 +21,7 @@ from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
 from workbench.prompts.templates import tokenizer_of
 from workbench.protocol import HookedModel
-from workbench.runs.results import provenance
+from workbench.runs.run import Run
 
 HARNESS_SEED = 1234
 UNSAFE = ("humaneval", "mbpp")
@@ -60,11 +59,8 @@ def run_harness(
     Raises:
         InputError: the extra is not installed, an unknown task, one that runs programs, or a HookedTransformer.
     """
-    began = time.perf_counter()
-    hooks = has_hooks(model)
-    found = _run(model, tasks, n_shots, limit, seed, batch_size, chat, include)
     parts = anatomy(model)
-    facts = provenance(
+    run = Run(
         method="lm-evaluation-harness",
         lm_eval_version=version("lm_eval"),
         model=parts.name,
@@ -73,12 +69,11 @@ def run_harness(
         limit="" if limit is None else limit,
         seed=seed,
         chat=chat,
-        hooks_active=hooks,
+        hooks_active=has_hooks(model),
         dtype=parts.dtype,
         device=parts.device,
-        duration_s=round(time.perf_counter() - began, 3),
     )
-    return _dataset(found, facts)
+    return _dataset(_run(model, tasks, n_shots, limit, seed, batch_size, chat, include), run.facts())
 
 
 def harness_answers(

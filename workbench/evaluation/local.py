@@ -9,7 +9,6 @@ are on the model, an intervention may depend on the whole sequence: then every r
 rows of one length share a batch, so that no padding is seen either.
 """
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +33,7 @@ from workbench.prompts.pairs import shared_prefix
 from workbench.prompts.texts import digest
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
-from workbench.runs.results import provenance
+from workbench.runs.run import Run
 
 NORMALISE: dict[Normalise, Callable[[Text, tuple[int, ...]], float]] = {
     "none": lambda choice, tokens: 1.0,
@@ -98,16 +97,14 @@ def score_choices(
     Raises:
         InputError: no questions, one without choices, one longer than the model's context, or an unknown `normalise`.
     """
-    began = time.perf_counter()
     _check(questions, normalise)
-    parts = anatomy(model)
     encoded = [encode_question(model, question) for question in questions]
+    run, parts = _run(model, questions, encoded, normalise), anatomy(model)
     rows, reads = _rows(encoded)
     _refuse_long(model, rows, reads, questions)
     width = max(len(question.choices) for question in questions)
     found = np.full((len(questions), width), np.nan)
-    intervened = has_hooks(model)
-    groups = _groups(model, rows, reads, intervened)
+    groups = _groups(model, rows, reads, has_hooks(model))
     of_row = _by_row(reads, len(rows))
     batches = Batches(device_of(model), batch_size)
     bar = tqdm(total=len(rows), desc="Scoring choices", disable=not progress)
@@ -120,9 +117,7 @@ def score_choices(
                 found[read.question, read.choice] = value
             bar.update(len(batch))
     bar.close()
-    facts = _facts(model, parts, questions, encoded, normalise, intervened)
-    facts["duration_s"] = round(time.perf_counter() - began, 3)
-    return _dataset(found, questions, encoded, normalise, facts)
+    return _dataset(found, questions, encoded, normalise, run.facts())
 
 
 def interval(correct: Sequence[bool] | np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
@@ -327,27 +322,19 @@ def _dataset(
     )
 
 
-def _facts(
-    model: HookedModel,
-    parts: Anatomy,
-    questions: Sequence[Question],
-    encoded: Sequence[Encoded],
-    normalise: Normalise,
-    intervened: bool,
-) -> dict[str, Any]:
+def _run(model: HookedModel, questions: Sequence[Question], encoded: Sequence[Encoded], normalise: Normalise) -> Run:
     texts = [ids for e in encoded for ids in (e.context, *e.continuations)]
-    return provenance(
+    parts = anatomy(model)
+    return Run(
         method="likeliest continuation",
         model=parts.name,
-        architecture=parts.architecture,
         weights=fingerprint(model),
         tasks=sorted({q.task for q in questions}),
         questions=digest(texts),
         n_examples=len(questions),
         normalise=normalise,
-        hooks_active=intervened,
-        dtype=parts.dtype,
-        device=parts.device,
+        hooks_active=has_hooks(model),
+        **parts.facts,
     )
 
 

@@ -1,6 +1,7 @@
 """Accuracy of generated replies: asked, read by a matcher, compared with the target."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -23,7 +24,7 @@ def score_replies(
     max_new_tokens: int | None = None,
     stop: Sequence[str] | None = None,
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Let the model answer every question in words, and count the right answers.

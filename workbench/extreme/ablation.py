@@ -13,9 +13,10 @@ This equals one forward pass per unit in which a hook sets `hook_z` to zero at a
 from their parts, each layer is run whole with that hook instead.
 """
 
-import time
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -38,7 +39,7 @@ from workbench.prompts.pairs import shared_prefix
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
-from workbench.runs.results import Journal, provenance
+from workbench.runs.run import Run
 
 UNITS = get_args(HeadUnit)
 _LOGITS = {"cpu": 2**20, "cuda": 2**28}
@@ -58,7 +59,7 @@ def zeroing_sweep(
     column: str = "text",
     at_once: int = 8,
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Next-token loss of each text, and how it changes with each head zeroed at all positions.
@@ -82,7 +83,6 @@ def zeroing_sweep(
     Raises:
         InputError: a text of one token, a loss that is not finite, an unknown unit, or a model without heads.
     """
-    started = time.perf_counter()
     sequences = token_sequences(model, texts, column=column)
     require_predictions(sequences)
     parts = anatomy(model)
@@ -90,24 +90,22 @@ def zeroing_sweep(
     batches = row_batches(model, max(len(s) for s in sequences), batch_size)
     facts: dict[str, Any] = {
         "method": "zeroing_sweep",
+        "model": parts.name,
+        "weights": fingerprint(model),
         "texts": digest(sequences),
         "unit": unit,
         "positions": positions,
+        "at_once": at_once,
     }
-    config = {"model": parts.name, "weights": fingerprint(model), "at_once": at_once, **facts}
-    journal = None if resume is None else Journal(resume, config)
-    if journal is not None and journal.result is not None:
-        return journal.result
 
     def work(group: range) -> xr.Dataset:
         return zeroed_losses(model, [sequences[i] for i in group], unit, positions, batches)
 
-    found = by_groups(len(sequences), at_once, work, journal, f"zeroing each {unit}", progress)
-    facts |= {"n_layers": parts.n_layers, "n_heads": parts.n_heads, "n_kv_heads": parts.n_kv_heads}
-    seconds = round(time.perf_counter() - started, 3)
-    made = provenance(**config | facts, dtype=parts.dtype, device=parts.device, duration_s=seconds)
-    found = found.assign_coords(sequence=np.arange(len(sequences))).assign_attrs(made)
-    return found if journal is None else journal.finish(found)
+    with Run(resume, **facts) as run:
+        if run.finished is not None:
+            return run.finished
+        found = by_groups(run, len(sequences), at_once, work, f"zeroing each {unit}", progress)
+        return run.finish(found.assign_coords(sequence=np.arange(len(sequences))), **parts.facts)
 
 
 def require_predictions(sequences: Sequence[Sequence[int]]) -> None:
@@ -141,25 +139,15 @@ def unit_masks(unit: HeadUnit, parts: Anatomy) -> Bool[Tensor, "unit head"]:
 
 
 def by_groups(
-    n: int,
-    at_once: int,
-    work: Callable[[range], xr.Dataset],
-    journal: Journal | None,
-    label: str,
-    progress: bool,
+    run: Run, n: int, at_once: int, work: Callable[[range], xr.Dataset], label: str, progress: bool
 ) -> xr.Dataset:
-    """Apply `work` to groups of sequences and join the pieces; those that a journal holds are not done again."""
+    """Apply `work` to groups of sequences, each a piece of the run, and join them."""
     if at_once < 1:
         raise InputError(f"at_once={at_once} sequences cannot be run; give at least 1.")
-    pieces = {} if journal is None else journal.pieces()
-    starts = range(0, n, at_once)
-    for start in tqdm(starts, desc=label, unit="group", disable=not progress, leave=False):
-        key = f"sequences-{start}"
-        if key not in pieces:
-            pieces[key] = work(range(start, min(start + at_once, n)))
-            if journal is not None:
-                journal.add(key, pieces[key])
-    return xr.concat([pieces[f"sequences-{start}"] for start in starts], "sequence", join="outer")
+    groups = [range(start, min(start + at_once, n)) for start in range(0, n, at_once)]
+    bar = tqdm(groups, desc=label, unit="group", disable=not progress, leave=False)
+    pieces = [run.piece(f"sequences-{group.start}", functools.partial(work, group)) for group in bar]
+    return xr.concat(pieces, "sequence", join="outer")
 
 
 @dataclass(frozen=True)

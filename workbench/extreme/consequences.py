@@ -7,7 +7,6 @@ lets the peak collapse make it, and those behind it whose absence lets it stand 
 leaves the layers below it as they were, so they are not run again: half the cost of one pass per intervention.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -28,7 +27,7 @@ from workbench.models.identity import fingerprint
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
-from workbench.runs.results import provenance
+from workbench.runs.run import Run
 
 Intervention = Callable[[Any], AbstractContextManager[Any]]
 """A model to a context manager that changes it, such as `lambda model: zero_outputs(model, mlp=[0])`."""
@@ -213,9 +212,15 @@ def _compare(
     batch_size: BatchSize,
     progress: bool,
 ) -> xr.Dataset:
-    began = time.perf_counter()
     parts = anatomy(model)
     sequences = token_sequences(model, texts, max_tokens=max_tokens)
+    run = Run(
+        method="compare_interventions",
+        model=parts.name,
+        weights=fingerprint(model),
+        texts=digest(sequences),
+        **parts.facts,
+    )
     chosen = _chosen(positions, sequences)
     batches = row_batches(model, max(len(s) for s in sequences), batch_size)
     pieces = []
@@ -233,18 +238,7 @@ def _compare(
     if (chosen == chosen[0]).all():
         found = found.assign_coords(position=chosen[0])
     found = found.assign_coords(at=(("sequence", "position"), chosen), length=("sequence", [len(s) for s in sequences]))
-    facts = {"n_layers": parts.n_layers, "n_heads": parts.n_heads, "dtype": parts.dtype, "device": parts.device}
-    return found.assign_attrs(
-        provenance(
-            method="compare_interventions",
-            model=parts.name,
-            architecture=parts.architecture,
-            weights=fingerprint(model),
-            texts=digest(sequences),
-            duration_s=round(time.perf_counter() - began, 3),
-            **facts,
-        )
-    )
+    return run.finish(found)
 
 
 def _measure(

@@ -5,7 +5,6 @@
 3. `verdict.judge` applies the thresholds.
 """
 
-import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,7 +27,7 @@ from workbench.models.identity import fingerprint
 from workbench.prompts.texts import digest, token_sequences, words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
-from workbench.runs.results import provenance
+from workbench.runs.run import Run
 
 RANKS = 8
 """Coordinates kept of each layer's longest token."""
@@ -87,7 +86,6 @@ def extreme_tokens(
     Raises:
         InputError: no texts, a text of one token, a model without attention heads, or a stream that is not finite.
     """
-    began = time.perf_counter()
     parts, device = anatomy(model), device_of(model)
     sequences = token_sequences(model, texts, mask=mask, max_tokens=max_tokens)
     short = next((i for i, ids in enumerate(sequences) if len(ids) < 2), None)
@@ -95,7 +93,13 @@ def extreme_tokens(
         raise InputError(
             f"Text {short} has one token, and no token can be told from the others there. Give texts of two or more."
         )
-    streamed = streams(model)
+    run = Run(
+        model=parts.name,
+        weights=fingerprint(model),
+        texts=digest(sequences),
+        attention="in chunks" if streams(model) else "materialised",
+        **parts.facts,
+    )
     rows: dict[int, dict[str, np.ndarray]] = {}
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))[::-1]
     roots = [root(block.w_o()) for block in parts.blocks]
@@ -107,23 +111,8 @@ def extreme_tokens(
             rows[i] = {name: value[row] for name, value in found.items()}
         bar.update(len(batch))
     bar.close()
-    facts = provenance(
-        model=parts.name,
-        architecture=parts.architecture,
-        weights=fingerprint(model),
-        texts=digest(sequences),
-        n_layers=parts.n_layers,
-        n_heads=parts.n_heads,
-        n_kv_heads=parts.n_kv_heads,
-        group_size=parts.group_size,
-        attention="in chunks" if streamed else "materialised",
-        dtype=parts.dtype,
-        device=parts.device,
-        duration_s=round(time.perf_counter() - began, 3),
-    )
-    return classify_tokens(
-        _dataset([rows[i] for i in range(len(rows))], sequences, words(model, sequences), facts), thresholds
-    )
+    found = [rows[i] for i in range(len(rows))]
+    return classify_tokens(_dataset(found, sequences, words(model, sequences), run.facts()), thresholds)
 
 
 def _measure(

@@ -9,9 +9,9 @@ Guo et al., arXiv 2410.13835, section 3.1: a dormant head rests on a token whose
 taking the head away costs nothing; the same head is active where its weight goes elsewhere and the loss needs it.
 """
 
-import time
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -31,7 +31,7 @@ from workbench.names import HeadUnit, Sinks
 from workbench.prompts.texts import digest, token_sequences, words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
-from workbench.runs.results import Journal, provenance
+from workbench.runs.run import Run
 
 FEWEST = 4
 """Sequences per domain, at least: two halves of two."""
@@ -53,7 +53,7 @@ def active_dormant(
     column: str = "text",
     at_once: int = 8,
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Per head and domain: attention on the sink, worth to the loss, and where it wakes.
@@ -81,7 +81,6 @@ def active_dormant(
         InputError: fewer than two domains, one without enough long documents, a sink position outside the sequences,
             a loss that is not finite, a model without heads.
     """
-    started = time.perf_counter()
     limits, parts = limits or Limits(), anatomy(model)
     unit_masks(unit, parts)
     positions = sink_positions(sinks, length)
@@ -92,13 +91,12 @@ def active_dormant(
         "model": parts.name,
         "weights": fingerprint(model),
         "texts": digest(every),
+        "domains": list(sequences),
         "unit": unit,
         "length": length,
         "sinks": positions,
+        "at_once": at_once,
     }
-    journal = None if resume is None else Journal(resume, facts | {"domains": list(sequences), "at_once": at_once})
-    if journal is not None and journal.result is not None:
-        return phases(journal.result, limits)
     batches = row_batches(model, length, batch_size)
 
     def work(group: range) -> xr.Dataset:
@@ -108,22 +106,13 @@ def active_dormant(
         found = zeroed_losses(model, some, unit, False, batches)
         return found.assign(sink_weight=(("sequence", "layer", unit), by_unit))
 
-    found = by_groups(len(every), at_once, work, journal, f"zeroing each {unit}", progress)
-    attrs = provenance(
-        **facts,
-        n_sequences=len(every) // len(sequences),
-        left_out=left_out,
-        architecture=parts.architecture,
-        n_layers=parts.n_layers,
-        n_heads=parts.n_heads,
-        n_kv_heads=parts.n_kv_heads,
-        group_size=parts.group_size,
-        dtype=parts.dtype,
-        device=parts.device,
-        duration_s=round(time.perf_counter() - started, 3),
-    )
-    measured = _by_domain(found, list(sequences), words(model, every)).assign_attrs(attrs)
-    return phases(measured if journal is None else journal.finish(measured), limits)
+    with Run(resume, **facts) as run:
+        if run.finished is not None:
+            return phases(run.finished, limits)
+        found = by_groups(run, len(every), at_once, work, f"zeroing each {unit}", progress)
+        measured = _by_domain(found, list(sequences), words(model, every))
+        counts = {"n_sequences": len(every) // len(sequences), "left_out": left_out}
+        return phases(run.finish(measured, **counts, **parts.facts), limits)
 
 
 def domain_sequences(

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -41,7 +42,7 @@ from workbench.names import RemedyKind
 from workbench.prompts.texts import digest
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
-from workbench.runs.results import Journal, provenance
+from workbench.runs.run import Run
 from workbench.statistics import mean_interval
 
 KINDS = get_args(RemedyKind)
@@ -86,7 +87,7 @@ def compare_remedies(
     thresholds: Thresholds | None = None,
     column: str = "text",
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Measure the remedies that need no retraining, one row each, "none" first.
@@ -124,7 +125,6 @@ def compare_remedies(
     Raises:
         InputError: texts that are too few or too short, a window or share that leaves nothing, hooks on the model.
     """
-    started = time.perf_counter()
     parts = anatomy(model)
     window = max(length // 4, keep_first + 1) if window is None else window
     if has_hooks(model):
@@ -149,38 +149,28 @@ def compare_remedies(
         "window": window,
         "keep_first": keep_first,
     }
-    journal = None if resume is None else Journal(resume, facts)
-    if journal is not None and journal.result is not None:
-        return journal.result
-    rows = [
-        *_cheap(window, keep_first, biases),
-        *_zeroed(model, texts, dormant_share),
-        *_tuned(texts, recipes),
-    ]
-    keys = sinks(extreme_tokens(model, texts.every, thresholds=thresholds, batch_size=batch_size, progress=False))
-    trial = Trial(texts, keys, schemes, thresholds, batch_size)
-    pieces = {} if journal is None else journal.pieces()
-    for row in tqdm(rows, desc="Remedies", disable=not progress):
-        if row.name not in pieces:
-            pieces[row.name] = _row(model, trial, row)
-            if journal is not None:
-                journal.add(row.name, pieces[row.name])
-    attrs = provenance(
-        **facts,
-        sink_positions=sorted({int(key) for key in keys}),
-        n_sequences=len(keys) // len(texts.measured),
-        set_aside={name: len(found) for name, found in texts.aside.items()},
-        left_out=texts.left_out,
-        rounded_share=rounded_share(model) if schemes else None,
-        architecture=parts.architecture,
-        dtype=parts.dtype,
-        device=parts.device,
-        duration_s=round(time.perf_counter() - started, 3),
-    )
-    found = [pieces[row.name] for row in rows]
-    table = with_changes(xr.concat(found, "remedy", join="outer", data_vars="all", coords="minimal"))
-    table = table.assign_attrs(attrs)
-    return table if journal is None else journal.finish(table)
+    with Run(resume, **facts) as run:
+        if run.finished is not None:
+            return run.finished
+        rows = [
+            *_cheap(window, keep_first, biases),
+            *_zeroed(model, texts, dormant_share),
+            *_tuned(texts, recipes),
+        ]
+        keys = sinks(extreme_tokens(model, texts.every, thresholds=thresholds, batch_size=batch_size, progress=False))
+        trial = Trial(texts, keys, schemes, thresholds, batch_size)
+        bar = tqdm(rows, desc="Remedies", disable=not progress)
+        found = [run.piece(row.name, functools.partial(_row, model, trial, row)) for row in bar]
+        table = with_changes(xr.concat(found, "remedy", join="outer", data_vars="all", coords="minimal"))
+        return run.finish(
+            table,
+            sink_positions=sorted({int(key) for key in keys}),
+            n_sequences=len(keys) // len(texts.measured),
+            set_aside={name: len(found) for name, found in texts.aside.items()},
+            left_out=texts.left_out,
+            rounded_share=rounded_share(model) if schemes else None,
+            **parts.facts,
+        )
 
 
 # The remedies.
@@ -295,7 +285,7 @@ def _row(model: HookedModel, trial: Trial, remedy: Remedy) -> xr.Dataset:
         if remedy.kind != "inference":
             raise
         note = str(error)
-        warnings.warn(f"The remedy '{remedy.name}' is left out: {note}", WorkbenchWarning, stacklevel=3)
+        warnings.warn(f"The remedy '{remedy.name}' is left out: {note}", WorkbenchWarning, stacklevel=4)
         found = xr.Dataset(coords={"domain": list(trial.material.measured)})
     stretched = str(found["stretched_layer"].item()) if "stretched_layer" in found else ""
     labels = _labels(remedy.name, remedy.kind, chosen=remedy.chosen, note=note, stretched_layer=stretched)

@@ -10,7 +10,6 @@ Zeroing changes the stream that later heads are judged on, so the realised share
 drawn and compared over the realised one.
 """
 
-import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,11 +29,11 @@ from workbench.inactive_heads.scores import head_scores, labelled
 from workbench.inactive_heads.summary import LOSSES, RANDOM, summarize
 from workbench.inactive_heads.tasks import ModelTask, describe, task_of
 from workbench.inactive_heads.zeroing import Zeroed, online, zero_heads
-from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.anatomy import anatomy
 from workbench.models.identity import fingerprint
 from workbench.names import HeadScoreName
 from workbench.protocol import HookedModel
-from workbench.runs.results import Journal, provenance
+from workbench.runs.run import Run
 from workbench.statistics import mean_interval
 
 RANDOM_BY_LAYER = "Random_by_layer"
@@ -126,76 +125,47 @@ def ablation_curve(
         InputError: a task that is none or gives no answers, quantiles outside [0, 1], unknown scores, or a file that
             belongs to another run.
     """
-    began = time.perf_counter()
-    wanted, run = scores_named(scores), task_of(task)
+    wanted, answer = scores_named(scores), task_of(task)
     asked = sorted({0.0, *(float(q) for q in quantiles)})
     if not all(0 <= q <= 1 for q in asked):
         raise InputError(
             f"quantiles={list(quantiles)} must be shares from 0 to 1, such as 0.1 for a tenth of the heads."
         )
     parts = anatomy(model)
-    config = {
+    names = [s.name for s in wanted]
+    matched = MATCHED if MATCHED in names else names[0]
+    config: dict[str, Any] = {
         "model": parts.name,
         "weights": fingerprint(model),
         "task": describe(task),
         "fit": describe(fit),
-        "scores": [s.name for s in wanted],
+        "scores": names,
         "quantiles": asked,
         "seed": seed,
     }
-    journal = Journal(resume, config) if resume is not None else None
-    if journal is not None and journal.result is not None:
-        return journal.result
-    matched = MATCHED if MATCHED in config["scores"] else wanted[0].name
-    pieces = _Pieces(journal, (len(wanted) + 2) * (len(asked) - 1) + 1, progress)
-    start = pieces.get("baseline", lambda: _baseline(model, run, wanted, asked, fit, padding))
-    for q in asked[1:]:
-        for s in wanted:
-            tau = float(start["tau"].sel(score=s.name, threshold=q))
-            pieces.get(f"{s.name} {q}", lambda s=s, tau=tau: _run(model, run, score=s, tau=tau, padding=padding))
-        pieces.get(f"{RANDOM} {q}", lambda q=q: _run(model, run, random=q, seed=seed))
-        shares = pieces.done[f"{matched} {q}"]["layer_share"].values
-        pieces.get(f"{RANDOM_BY_LAYER} {q}", lambda p=shares: _run(model, run, random=p, seed=seed + 1))
-    pieces.bar.close()
-    facts = _facts(parts, config, matched, began)
-    out = _assembled(pieces.done, start, [*config["scores"], RANDOM, RANDOM_BY_LAYER], asked).assign_attrs(facts)
-    out = _with_intervals(out, seed)
-    summary = summarize(out, losses=losses, seed=seed)
-    out = out.merge(summary).assign_attrs(facts | summary.attrs)
-    return out if journal is None else journal.finish(out)
+    with Run(resume, **config) as run:
+        if run.finished is not None:
+            return run.finished
+        bar = tqdm(total=(len(wanted) + 2) * (len(asked) - 1) + 1, desc="Ablation curve", disable=not progress)
 
+        def answered(key: str, work: Callable[..., xr.Dataset], *given: Any, **options: Any) -> xr.Dataset:
+            found = run.piece(key, lambda: work(model, answer, *given, **options))
+            bar.update(1)
+            return found
 
-def _facts(parts: Anatomy, config: dict[str, Any], matched: str, began: float) -> dict[str, Any]:
-    return provenance(
-        **config | {"scores": ", ".join(config["scores"])},
-        architecture=parts.architecture,
-        n_layers=parts.n_layers,
-        n_heads=parts.n_heads,
-        n_kv_heads=parts.n_kv_heads,
-        group_size=parts.group_size,
-        matched=matched,
-        dtype=parts.dtype,
-        device=parts.device,
-        duration_s=round(time.perf_counter() - began, 3),
-    )
-
-
-class _Pieces:
-    """The runs of the task, each kept once it is done."""
-
-    def __init__(self, journal: Journal | None, total: int, progress: bool):
-        self.journal = journal
-        self.done: dict[str, xr.Dataset] = {} if journal is None else journal.pieces()
-        self.bar = tqdm(total=total, desc="Ablation curve", disable=not progress)
-
-    def get(self, key: str, make: Callable[[], xr.Dataset]) -> xr.Dataset:
-        """A finished run, or the run."""
-        if key not in self.done:
-            self.done[key] = make()
-            if self.journal is not None:
-                self.journal.add(key, self.done[key])
-        self.bar.update(1)
-        return self.done[key]
+        start = answered("baseline", _baseline, wanted, asked, fit, padding)
+        for q in asked[1:]:
+            for s in wanted:
+                tau = float(start["tau"].sel(score=s.name, threshold=q))
+                answered(f"{s.name} {q}", _run, score=s, tau=tau, padding=padding)
+            answered(f"{RANDOM} {q}", _run, random=q, seed=seed)
+            shares = run.pieces[f"{matched} {q}"]["layer_share"].values
+            answered(f"{RANDOM_BY_LAYER} {q}", _run, random=shares, seed=seed + 1)
+        bar.close()
+        out = _with_intervals(_assembled(run.pieces, start, [*names, RANDOM, RANDOM_BY_LAYER], asked), seed)
+        summary = summarize(out, losses=losses, seed=seed)
+        facts = {"scores": ", ".join(names), "matched": matched, **parts.facts}
+        return run.finish(out.merge(summary), **facts, **summary.attrs)
 
 
 def _baseline(

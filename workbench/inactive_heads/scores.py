@@ -5,7 +5,6 @@
    look at attention, and the other four see it in chunks of queries, in memory O(chunk × length).
 """
 
-import time
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -28,7 +27,7 @@ from workbench.names import HeadScoreName
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
-from workbench.runs.results import provenance
+from workbench.runs.run import Run
 
 
 @torch.no_grad()
@@ -65,12 +64,19 @@ def head_scores(
     Raises:
         InputError: an unknown score, no texts, an empty one, or one longer than the model's context.
     """
-    began = time.perf_counter()
     wanted = scores_named(scores)
     parts = anatomy(model)
     sequences = token_sequences(model, texts, mask=mask, max_tokens=max_tokens)
     refuse_too_long(model, sequences)
-    grams, streamed = Grams(parts), streams(model)
+    run = Run(
+        model=parts.name,
+        weights=fingerprint(model),
+        texts=digest(sequences),
+        compat=compat,
+        attention="in chunks" if streams(model) else "materialised",
+        **parts.facts,
+    )
+    grams = Grams(parts)
     rows: dict[int, np.ndarray] = {}
     order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
     bar = tqdm(total=len(sequences), desc="Head scores", disable=not progress)
@@ -81,22 +87,7 @@ def head_scores(
         bar.update(len(batch))
     bar.close()
     values = np.stack([rows[i] for i in range(len(sequences))], axis=1)
-    facts = provenance(
-        model=parts.name,
-        architecture=parts.architecture,
-        weights=fingerprint(model),
-        texts=digest(sequences),
-        n_layers=parts.n_layers,
-        n_heads=parts.n_heads,
-        n_kv_heads=parts.n_kv_heads,
-        group_size=parts.group_size,
-        compat=compat,
-        attention="in chunks" if streamed else "materialised",
-        dtype=parts.dtype,
-        device=parts.device,
-        duration_s=round(time.perf_counter() - began, 3),
-    )
-    return labelled(values, wanted, [len(ids) for ids in sequences], facts)
+    return labelled(values, wanted, [len(ids) for ids in sequences], run.facts())
 
 
 def labelled(values: np.ndarray, scores: list[HeadScore], lengths: list[int], facts: dict[str, Any]) -> xr.DataArray:

@@ -6,6 +6,7 @@ the reply begins with the target's own tokens, which needs no tokenizer.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -40,7 +41,7 @@ def ask(
     match: Match = "number",
     max_new_tokens: int | None = None,
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """A model's greedy replies to examples and whether they are right.

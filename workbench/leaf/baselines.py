@@ -10,6 +10,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from workbench.leaf.thresholds import candidates
 from workbench.leaf.verification import verify
 from workbench.names import PruneBy, TokenScoreName
 from workbench.protocol import HookedModel
-from workbench.runs.results import Journal, provenance
+from workbench.runs.run import Run
 
 
 class Arm(NamedTuple):
@@ -128,34 +129,33 @@ def compare(
     if not arms or not len(seeds):
         raise InputError("Give at least one arm and one seed to compare.")
     facts = {
+        "method": "leaf compare",
         "arms": {k: [len(a.counterfactuals), a.mix, a.attention] for k, a in arms.items()},
         "steps": steps,
-        "n": len(examples),
+        "n_examples": len(examples),
+        "options": {k: v for k, v in options.items() if k != "progress"},
     }
-    facts |= {"options": {k: v for k, v in options.items() if k != "progress"}}
-    journal = None if resume is None else Journal(resume, facts)
-    if journal is not None and journal.result is not None:
-        return journal.result
-    before = dict(measure(student))
-    pieces: dict[tuple[str, int], xr.Dataset] = {}
-    stored = {} if journal is None else journal.pieces()
-    for name, arm in arms.items():
-        for seed in seeds:
-            key = f"{name} {seed}"
-            if key not in stored:
-                own: dict[str, Any] = {"mix": arm.mix, "attention": arm.attention, "steps": steps, "seed": seed}
-                originals = examples if arm.originals is None else arm.originals
-                made = distill(student, teacher, originals, arm.counterfactuals, **own, **options)
-                stored[key] = _piece(measure(made.model), made.record)
-                if journal is not None:
-                    journal.add(key, stored[key])
-            pieces[name, seed] = stored[key]
-    grid = [xr.concat([pieces[name, seed] for seed in seeds], "seed") for name in arms]
-    found = xr.concat(grid, "arm").assign_coords(arm=list(arms), seed=list(seeds))
-    found["before"] = ("measure", [before[str(m)] for m in found["measure"].values])
-    found["lessons"] = ("arm", [len(arm.counterfactuals) for arm in arms.values()])
-    found = found.assign_attrs(provenance(method="leaf compare", n_examples=len(examples), steps=steps))
-    return found if journal is None else journal.finish(found)
+
+    def made(arm: Arm, seed: int) -> xr.Dataset:
+        own: dict[str, Any] = {"mix": arm.mix, "attention": arm.attention, "steps": steps, "seed": seed}
+        originals = examples if arm.originals is None else arm.originals
+        one = distill(student, teacher, originals, arm.counterfactuals, **own, **options)
+        return _piece(measure(one.model), one.record)
+
+    with Run(resume, **facts) as run:
+        if run.finished is not None:
+            return run.finished
+        before = dict(measure(student))
+        pieces = {
+            (name, seed): run.piece(f"{name} {seed}", partial(made, arm, seed))
+            for name, arm in arms.items()
+            for seed in seeds
+        }
+        grid = [xr.concat([pieces[name, seed] for seed in seeds], "seed") for name in arms]
+        found = xr.concat(grid, "arm").assign_coords(arm=list(arms), seed=list(seeds))
+        found["before"] = ("measure", [before[str(m)] for m in found["measure"].values])
+        found["lessons"] = ("arm", [len(arm.counterfactuals) for arm in arms.values()])
+        return run.finish(found)
 
 
 def paired(values: xr.DataArray, reference: str, *, over: str = "seed", level: float = 0.95) -> xr.Dataset:

@@ -6,6 +6,7 @@ beside that of `random`, and the difference is taken example by example.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def causal_check(
     max_new_tokens: int | None = None,
     align: Alignment = "ids",
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Whether an answer turns right when the span that each score ranks first is removed.

@@ -7,7 +7,6 @@
 5. Let both models answer without the span; it is confounding where both are right (`verification.py`).
 """
 
-import time
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -30,7 +29,7 @@ from workbench.models.identity import fingerprint
 from workbench.names import Alignment, PruneBy, Reading, TokenScoreName
 from workbench.protocol import HookedModel, TextTokenizer
 from workbench.runs.batching import BatchSize
-from workbench.runs.results import Journal, provenance
+from workbench.runs.run import Run
 
 
 def confounders(
@@ -50,7 +49,7 @@ def confounders(
     steps: int = 16,
     seed: int = 0,
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """The confounding spans of the examples that mislead the student.
@@ -83,7 +82,6 @@ def confounders(
         InputError: what the five steps refuse: no misled example (with the counts), vocabularies that differ, an answer
             that no matcher reads, a prompt that fills the context, a gradient that is NaN, everything pruned.
     """
-    began = time.perf_counter()
     examples = check_examples(examples)
     wanted = scores_named(score)[0]
     thresholds = [float(t) for t in np.atleast_1d(threshold)]
@@ -100,10 +98,6 @@ def confounders(
         "steps": steps,
         "seed": seed,
     }
-    journal = None if resume is None else Journal(resume, facts)
-    if journal is not None and journal.result is not None:
-        return journal.result
-    at = None if journal is None else journal.parts / "stages"
     asking: dict[str, Any] = {
         "match": match,
         "max_new_tokens": max_new_tokens,
@@ -111,28 +105,29 @@ def confounders(
         "batch_size": batch_size,
         "progress": progress,
     }
-    if selection is None:
-        selection = select_examples(student, teacher, examples, resume=_inside(at, "before"), **asking)
-    found = sensitivity(
-        student,
-        teacher,
-        selection.examples,
-        scores=[wanted],
-        align=align,
-        steps=steps,
-        seed=seed,
-        batch_size=batch_size,
-        resume=_inside(at, "sensitivity.nc"),
-        progress=progress,
-    )
-    chosen = candidates(found, threshold=thresholds, reading=reading)
-    anew = student if retokenize else None
-    shorter = [prune(selection.examples, one, how=how, retokenize=anew) for one in chosen]
-    proved = verify(student, teacher, list(chain.from_iterable(shorter)), resume=_inside(at, "after"), **asking)
-    result = _assembled(found, chosen, selection, shorter, proved)
-    seconds = round(time.perf_counter() - began, 3)
-    result = result.assign_attrs(provenance(**facts, **_counts(result, selection), duration_s=seconds))
-    return result if journal is None else journal.finish(result)
+    with Run(resume, **facts) as run:
+        if run.finished is not None:
+            return run.finished
+        if selection is None:
+            selection = select_examples(student, teacher, examples, resume=run.beside("before"), **asking)
+        found = sensitivity(
+            student,
+            teacher,
+            selection.examples,
+            scores=[wanted],
+            align=align,
+            steps=steps,
+            seed=seed,
+            batch_size=batch_size,
+            resume=run.beside("sensitivity.nc"),
+            progress=progress,
+        )
+        chosen = candidates(found, threshold=thresholds, reading=reading)
+        anew = student if retokenize else None
+        shorter = [prune(selection.examples, one, how=how, retokenize=anew) for one in chosen]
+        proved = verify(student, teacher, list(chain.from_iterable(shorter)), resume=run.beside("after"), **asking)
+        result = _assembled(found, chosen, selection, shorter, proved)
+        return run.finish(result, **_counts(result, selection))
 
 
 def _identity(
@@ -190,10 +185,6 @@ def counterfactuals(
         if (origin, removed) not in made:
             made[origin, removed] = pruned(examples[origin], origin, removed, retokenize)
     return list(made.values())
-
-
-def _inside(folder: Path | None, name: str) -> str | None:
-    return None if folder is None else str(folder / name)
 
 
 def _assembled(

@@ -15,8 +15,8 @@ position, and weights and AdamW are pure bf16.
 import contextlib
 import copy
 import math
-import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -40,7 +40,7 @@ from workbench.models.load import load
 from workbench.models.original import unwrapped
 from workbench.protocol import HookedModel
 from workbench.runs.processes import Processes, gathered, shard_like
-from workbench.runs.results import provenance
+from workbench.runs.run import Run
 from workbench.runs.state import Curves, State, StateFile
 
 Reduction = Literal["token", "example"]
@@ -159,7 +159,6 @@ def distill(
         InputError: nothing to learn from, vocabularies that differ, a prompt longer than a context, two BOS tokens, an
             active intervention, top-k without a folder, or a loss that is not finite.
     """
-    began = time.perf_counter()
     settings = Settings(learning_rate, warm_up, weight_decay, clip, temperature, reduction, attention)
     originals, others = lessons_of(examples), lessons_of(counterfactuals or (), "counterfactuals")
     plan = Plan(originals, others, mix=mix, batch=batch_size, steps=steps, epochs=epochs, seed=seed)
@@ -181,6 +180,7 @@ def distill(
         "seed": seed,
         **asdict(settings),
     }
+    timed = Run(**facts)
     own = _trainable(student, parts.dtype, fused=attention == 0)
     with unwrapped(teacher) as hf, _fused(hf):
         said: Any = InTheLoop(hf, vocabulary, temperature)
@@ -197,17 +197,17 @@ def distill(
                 micro_batch=micro_batch,
                 progress=progress,
             )
-        file = StateFile(resume, facts, "distillation") if resume is not None else None
-        run = _Run(own, said, plan, settings, vocabulary, micro_batch, every, file)
-        curves = run.train(progress)
+        with nullcontext() if resume is None else StateFile(resume, facts, "distillation") as file:
+            run = _Run(own, said, plan, settings, vocabulary, micro_batch, every, file)
+            curves = run.train(progress)
     own = own if run.shared.count == 1 else run.whole(_trainable(student, parts.dtype))
-    facts |= {"device": parts.device, "dtype": parts.dtype, "duration_s": round(time.perf_counter() - began, 3)}
+    attrs = timed.facts(device=parts.device, dtype=parts.dtype)
     made = load(
         own.requires_grad_(False).to(getattr(torch, parts.dtype)), tokenizer=getattr(student, "tokenizer", None)
     )
     object.__setattr__(made, "workbench_name", f"{parts.name}, distilled")
     columns = {name: ("step", values) for name, values in curves.items()}
-    return Distilled(made, xr.Dataset(columns, {"step": np.arange(1, plan.steps + 1)}, provenance(**facts)))
+    return Distilled(made, xr.Dataset(columns, {"step": np.arange(1, plan.steps + 1)}, attrs))
 
 
 class _Run:

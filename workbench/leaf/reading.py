@@ -18,7 +18,7 @@ from workbench.evaluation.rows import Malformed, Row, make, read_rows
 from workbench.leaf.examples import Example, as_record, from_record
 from workbench.leaf.tokenized_examples import example
 from workbench.protocol import HookedModel, TextTokenizer
-from workbench.runs.results import write_text
+from workbench.runs.files import write_text
 
 INSTRUCTIONS = ("instruction", "question", "problem", "prompt", "input")
 RESPONSES = ("response", "output", "solution", "answer", "completion")

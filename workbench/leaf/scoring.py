@@ -5,8 +5,8 @@
    respect to the token's embedding, min-max per model, teacher minus student, min-max again.
 """
 
-import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +27,7 @@ from workbench.names import Alignment, TokenScoreName
 from workbench.prompts.texts import words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
-from workbench.runs.results import Journal, provenance
+from workbench.runs.run import Run
 
 MODELS = ("student", "teacher")
 
@@ -44,7 +44,7 @@ def sensitivity(
     steps: int = 16,
     seed: int = 0,
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Scores of every prunable token.
@@ -70,7 +70,6 @@ def sensitivity(
         InputError: no examples, none of whose tokens may be pruned, one longer than a model's context; an unknown
             score; vocabularies that differ; a gradient that is NaN; a resumed run of another configuration.
     """
-    began = time.perf_counter()
     examples, wanted = check_examples(examples), scores_named(scores)
     other = teacher_examples(student, teacher, examples, align)
     _refuse(examples, student, "student")
@@ -88,29 +87,24 @@ def sensitivity(
         "steps": steps,
         "seed": seed,
     }
-    journal = None if resume is None else Journal(resume, facts)
-    if journal is not None and journal.result is not None:
-        return journal.result
-    pieces = [] if journal is None else list(journal.pieces().values())
-    done = {int(i) for piece in pieces for i in piece["example"].values}
-    left = sorted((i for i in range(len(examples)) if i not in done), key=lambda i: -len(examples[i].tokens))
-    bar = tqdm(total=len(examples), initial=len(done), desc="Sensitivity", disable=not progress)
     models = (student, teacher)
 
     def work(some: list[int]) -> xr.Dataset:
         batch = _batch(models, parts, examples, other, some, seed, steps)
         return _piece(batch, wanted, some)
 
-    for batch, piece in Batches(device_of(teacher), batch_size).over(left, work):
-        pieces.append(piece)
-        if journal is not None:
-            journal.add(f"from example {min(batch)}", piece)
-        bar.update(len(batch))
-    bar.close()
-    found = _described(_join(pieces), student, examples, wanted)
-    seconds = round(time.perf_counter() - began, 3)
-    found = found.assign_attrs(provenance(**facts, device=parts["student"].device, duration_s=seconds))
-    return found if journal is None else journal.finish(found)
+    with Run(resume, **facts) as run:
+        if run.finished is not None:
+            return run.finished
+        left = sorted(run.left(len(examples)), key=lambda i: -len(examples[i].tokens))
+        done = len(examples) - len(left)
+        bar = tqdm(total=len(examples), initial=done, desc="Sensitivity", disable=not progress)
+        for batch, piece in Batches(device_of(teacher), batch_size).over(left, work):
+            run.add(f"from example {min(batch)}", piece)
+            bar.update(len(batch))
+        bar.close()
+        found = _described(_join(list(run.pieces.values())), student, examples, wanted)
+        return run.finish(found, device=parts["student"].device)
 
 
 def _batch(

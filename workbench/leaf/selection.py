@@ -50,7 +50,7 @@ def select_examples(
     max_new_tokens: int | None = None,
     align: Alignment = "ids",
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> ExampleSelection:
     """Let both models answer, and keep the examples that mislead the student alone.
@@ -123,7 +123,7 @@ def in_turn(
     other: Sequence[Example] | None,
     second_if: Sequence[bool],
     *,
-    resume: str | None,
+    resume: str | Path | None,
     **asking: Any,
 ) -> xr.Dataset:
     """Replies of the student to all examples, and of the teacher where the student's was right, or was wrong.

@@ -10,8 +10,6 @@
 import contextlib
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from tqdm.auto import tqdm
 from workbench.errors import InputError
 from workbench.leaf.divergence import TopK, divergence, top_k, top_k_divergence
 from workbench.leaf.examples import Example, digest
-from workbench.runs.results import check_writable
+from workbench.runs.files import check_writable, write_atomic
 
 
 def scored_logits(hf: Any, examples: Sequence[Example], vocabulary: int) -> Float[Tensor, "scored vocab"]:
@@ -213,12 +211,7 @@ def _write(path: Path, examples: list[Example], said: Iterator[TopK]) -> None:
     for e in examples:
         offsets.append([_key(e), stop, stop + len(e.target)])
         stop += len(e.target)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        save_file(tensors, str(temporary), {"offsets": json.dumps(offsets)})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(path, lambda file: save_file(tensors, file, {"offsets": json.dumps(offsets)}))
 
 
 def _key(example: Example) -> str:

@@ -5,6 +5,7 @@ Counterfactuals that occur more than once are answered once.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -28,7 +29,7 @@ def verify(
     max_new_tokens: int | None = None,
     align: Alignment = "ids",
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Let both models answer counterfactuals.

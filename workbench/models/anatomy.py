@@ -81,6 +81,12 @@ class Anatomy:
         """Query heads that read one KV head; query head h reads KV head `h // group_size`."""
         return self.n_heads // self.n_kv_heads
 
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """What a result says about its model beside the name: the shape of its heads, dtype and device."""
+        names = ("architecture", "n_layers", "n_heads", "n_kv_heads", "group_size", "dtype", "device")
+        return {name: getattr(self, name) for name in names}
+
 
 def kind_of(model: Any) -> Kind:
     """Which of the supported kinds of TransformerLens model this is.

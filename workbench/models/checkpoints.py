@@ -10,8 +10,8 @@ import gc
 import hashlib
 import json
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from workbench.errors import InputError
 from workbench.models.load import load
-from workbench.runs.results import Journal, provenance
+from workbench.runs.run import Run
 
 OLMO_7B_0424 = tuple(
     f"step{step}-tokens{tokens}B"
@@ -153,7 +153,6 @@ def measure_checkpoints(
     """
     if not checkpoints:
         raise InputError("No checkpoints: give a dictionary of steps to sources, such as {0: 'run/step0'}.")
-    began = time.perf_counter()
     config = {
         "method": method,
         "measure": getattr(measure, "__qualname__", str(measure)),
@@ -161,20 +160,15 @@ def measure_checkpoints(
         "checkpoints": {str(int(step)): _described(source) for step, source in sorted(checkpoints.items())},
         "dtype": str(dtype),
     }
-    journal = None if resume is None else Journal(resume, config)
-    if journal is not None and journal.result is not None:
-        return journal.result
-    pieces = {} if journal is None else journal.pieces()
-    for step, source in tqdm(sorted(checkpoints.items()), desc="checkpoints", disable=not progress, leave=False):
-        key = f"step-{int(step)}"
-        if key not in pieces:
-            pieces[key] = _measured(source, texts, measure, device, dtype)
-            if journal is not None:
-                journal.add(key, pieces[key])
-    found = _joined({int(step): pieces[f"step-{int(step)}"] for step in sorted(checkpoints)})
-    seconds = round(time.perf_counter() - began, 3)
-    found = found.assign_attrs(found.attrs | provenance(**config, duration_s=seconds))
-    return found if journal is None else journal.finish(found)
+    with Run(resume, **config) as run:
+        if run.finished is not None:
+            return run.finished
+        bar = tqdm(sorted(checkpoints.items()), desc="checkpoints", disable=not progress, leave=False)
+        pieces = {
+            int(step): run.piece(f"step-{int(step)}", partial(_measured, source, texts, measure, device, dtype))
+            for step, source in bar
+        }
+        return run.finish(_joined(pieces))
 
 
 def _measured(source: Any, texts: Any, measure: Measure, device: Any, dtype: Any) -> xr.Dataset:

@@ -9,9 +9,7 @@
 
 import json
 import math
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -41,6 +39,7 @@ from workbench.organisms.corpus import (
 from workbench.organisms.measure import giving_in, measure_organism, sinks, window_loss
 from workbench.organisms.recipe import FULL_RECIPE, KINDS, SMALL_RECIPE, OrganismRecipe, organism_config
 from workbench.organisms.tokenizer import ASSISTANT, BOS, EOS, FOLDER, PAD, load_tokenizer, token_id
+from workbench.runs.files import write_atomic
 
 MARKS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.25, 0.33, 0.42, 0.52, 0.64, 0.76, 0.88, 1.0)
 Report = Callable[[str], None]
@@ -78,7 +77,7 @@ def train_organism(
     Raises:
         InputError: if the folder holds something else, or the data or the number of KV heads is not usable.
     """
-    folder = Path(out)
+    folder = Path(out).expanduser()
     recipe = recipe or (SMALL_RECIPE if small else FULL_RECIPE)
     steps = steps or recipe.steps
     identity = {"kv_heads": kv_heads, "seed": seed, "steps": steps, **asdict(recipe)}
@@ -310,17 +309,12 @@ def _finished(folder: Path, identity: dict[str, Any]) -> bool:
 
 
 def _write(folder: Path, model: LlamaForCausalLM, record: dict[str, Any]) -> None:
-    """Writes the folder beside its place and renames it there, so that it is whole or absent."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        model.save_pretrained(temporary)
+    """Write the folder, whole or not at all."""
+
+    def write(fresh: Path) -> None:
+        model.save_pretrained(fresh)
         for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(FOLDER / name, temporary / name)
-        (temporary / "record.json").write_text(json.dumps(record, indent=1) + "\n")
-        temporary.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copy(FOLDER / name, fresh / name)
+        (fresh / "record.json").write_text(json.dumps(record, indent=1) + "\n")
+
+    write_atomic(folder, write)

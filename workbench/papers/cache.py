@@ -13,7 +13,7 @@ import workbench as wb
 from workbench.errors import InputError
 from workbench.models.embedded import EmbeddedModel, embedded
 from workbench.protocol import HookedModel
-from workbench.runs import results
+from workbench.runs.results import open_result, provenance, save_result
 
 CONFIG = "figure_config"
 
@@ -56,7 +56,7 @@ class Source:
         return {
             "source": str(self.source) if self.named else "in memory",
             "files": _files(self.source) if self.named else "",
-            "workbench": results.provenance()["workbench_version"],
+            "workbench": provenance()["workbench_version"],
         }
 
 
@@ -78,7 +78,7 @@ def stored(path: Path, config: str) -> xr.Dataset | None:
     if not path.exists():
         return None
     try:
-        found = results.load(path)
+        found = open_result(path)
     except InputError:
         return None
     return found if found.attrs.get(CONFIG) == config else None
@@ -97,7 +97,7 @@ def kept(path: Path, source: Source, config: Mapping[str, Any], measure: Callabl
     found = stored(path, text) if source.named else None
     if found is None:
         found = measure().assign_attrs({CONFIG: text})
-        results.save(found, path)
+        save_result(found, path)
     return found
 
 

@@ -12,7 +12,7 @@ from workbench.papers.measured import Questions
 from workbench.papers.redraw import progress_bar
 from workbench.papers.requests import FigureRequest
 from workbench.plot.export import FORMATS, save_figure
-from workbench.runs import results
+from workbench.runs.files import check_writable
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def draw(
         InputError: there is no such figure, the folder cannot be written, or a model is refused.
     """
     chosen = recipe(name)
-    out = results.check_writable(out)
+    out = check_writable(out)
     request = FigureRequest(
         out / "data", chosen.models if models is None else models, texts, metric, n, seed, questions
     )

@@ -26,7 +26,8 @@ import workbench as wb
 from workbench.errors import InputError
 from workbench.papers.cache import CONFIG, Source, digest, stored
 from workbench.protocol import HookedModel
-from workbench.runs import results
+from workbench.runs.files import check_writable
+from workbench.runs.results import provenance, save_result
 
 PARTS = ("heads", "groups", "estimate", "exact", "attention", "extreme", "sources", "inactive", "dialogues", "checks")
 EXACT_EXAMPLES = 16
@@ -153,7 +154,7 @@ def measure(
     subject = _Subject(source, n, seed, read_questions(questions))
     kept: dict[str, xr.Dataset] = {}
     if folder is not None:
-        results.check_writable(folder)
+        check_writable(folder)
     wanted = [part for part in PARTS if part in parts]
     if "attention" in wanted and "groups" not in wanted:
         wanted.insert(0, "groups")
@@ -166,7 +167,7 @@ def measure(
             found = MEASURES[part](subject, kept)
             found = found.assign_attrs({CONFIG: config})
             if path is not None:
-                results.save(found, path)
+                save_result(found, path)
         kept[part] = found
     return Measured(subject.name, {part: kept[part] for part in wanted if part in parts})
 
@@ -268,7 +269,7 @@ def _attention(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     return xr.Dataset(
         {"pattern": (("layer", "head", "query", "key"), pattern.float().cpu().numpy()[None])},
         coords={"layer": [layer], "head": heads, "query": where, "key": where, "token": ("key", words)},
-        attrs=results.provenance(model=subject.name, example=example, kv_group=group, group_size=size),
+        attrs=provenance(model=subject.name, example=example, kv_group=group, group_size=size),
     )
 
 
@@ -305,7 +306,7 @@ def _dialogues(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     return xr.Dataset(
         {name: ("example", np.array(values, dtype=object)) for name, values in columns.items()},
         coords={"example": np.arange(len(pairs))},
-        attrs=results.provenance(model=subject.name, prompts=pairs.digest),
+        attrs=provenance(model=subject.name, prompts=pairs.digest),
     )
 
 

@@ -11,6 +11,8 @@ react to the patch.
 """
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from workbench.models.exact import require_exact
 from workbench.names import Hook, HookUnit, Metric, Positions
 from workbench.patching.answers import answer_logits, answer_metrics, reads, refuse_nan
 from workbench.patching.record import Record
+from workbench.patching.scores import contribution
 from workbench.patching.sites import Grid, Site, grid, site
 from workbench.patching.suffix import Suffix, suffix
 from workbench.prompts.pairs import PromptPairs, shared_prefix
@@ -42,7 +45,7 @@ def activation_patch(
     positions: Positions = "all",
     metrics: Sequence[Metric] | None = None,
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Total effect on the answer logits of writing source's activations into base.
@@ -76,18 +79,19 @@ def activation_patch(
     cells = grid(where, parts.n_layers, positions, _width(pairs))
     require_writable(model, parts, where)
     facts = {"hook": hook, "unit": where.unit, "positions": positions}
-    run = Record(model, parts, pairs, metrics, resume, method="activation_patch", **facts)
-    if run.result is not None:
-        return run.result
     batches = Batches(device_of(model), batch_size, largest=256)
-    keys = [f"example-{i}" for i in range(len(pairs))]
-    label = f"activation patching, {hook}"
-    for i, key in enumerate(tqdm(keys, desc=label, unit="example", disable=not progress, leave=False)):
-        if key not in run.pieces:
-            run.add(key, patch_cells(model, parts, pairs[i], where, cells, cells.cells(), positions, batches))
-    logits = xr.concat([run.pieces[key] for key in keys], "example")
-    base, source, patched = (logits[name].values for name in ("base", "source", "patched"))
-    return run.finish(run.score(base, source, patched, cells.dims, cells.coords, **facts))
+
+    def work(pair: PromptPairs) -> xr.Dataset:
+        return patch_cells(model, parts, pair, where, cells, cells.cells(), positions, batches)
+
+    with Record(model, parts, pairs, metrics, resume, method="activation_patch", **facts) as run:
+        if run.finished is not None:
+            return run.finished
+        bar = tqdm(pairs, desc=f"activation patching, {hook}", unit="example", disable=not progress, leave=False)
+        pieces = [run.piece(f"example-{i}", partial(work, pair)) for i, pair in enumerate(bar)]
+        logits = xr.concat(pieces, "example")
+        base, source, patched = (logits[name].values for name in ("base", "source", "patched"))
+        return run.finish(contribution(base, source, patched, dims=cells.dims, coords=cells.coords, metrics=metrics))
 
 
 def _width(pairs: PromptPairs) -> int:

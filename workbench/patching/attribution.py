@@ -83,8 +83,9 @@ def attribution_patch(
     bar = tqdm(pairs, total=len(pairs), desc=f"attribution, {hook}", unit="example", disable=not progress, leave=False)
     logits = [_estimate(model, parts, pair, where, steps) for pair in bar]
     base, source, patched = (np.stack(values, axis=-1) for values in zip(*logits, strict=True))
-    result = run.score(base, source, patched, cells.dims, cells.coords, **facts, verified=verify)
-    return _verified(model, parts, pairs, where, cells, result, verify, seed) if verify else result
+    result = contribution(base, source, patched, dims=cells.dims, coords=cells.coords, metrics=metrics)
+    result = _verified(model, parts, pairs, where, cells, result, verify, seed) if verify else result
+    return run.finish(result, verified=verify)
 
 
 def _estimate(

@@ -20,6 +20,7 @@ The cost is about n_layers / 2 single-token MLPs per sender and example, instead
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from workbench.models.forward import copies, prefix_cache, supports_prefix
 from workbench.names import Metric, Unit
 from workbench.patching.answers import Reads, answer_logits, answer_metrics, reads, refuse_nan
 from workbench.patching.record import Record
+from workbench.patching.scores import contribution
 from workbench.patching.units import Senders, senders
 from workbench.prompts.pairs import PromptPairs, shared_prefix
 from workbench.protocol import HookedModel
@@ -57,7 +59,7 @@ def path_patch(
     metrics: Sequence[Metric] | None = None,
     full_logits: bool = False,
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Exact effect of each sender on the answer logits, everything else in attention frozen.
@@ -89,25 +91,26 @@ def path_patch(
         raise InputError("full_logits=True reads the last position only; give answers of one token each.")
     sent = senders(unit, units, parts)
     identity = [list(map(int, s)) for s in np.argwhere(sent.mask)] if units is not None else unit
-    run = Record(model, parts, pairs, metrics, resume, method="path_patch", senders=identity, full_logits=full_logits)
-    if run.result is not None:
-        return run.result
-    done = {int(i) for piece in run.pieces.values() for i in piece["example"].values}
-    left = [i for i in range(len(pairs)) if i not in done]
 
     def work(batch: list[int]) -> xr.Dataset:
         return _patch_batch(model, parts, pairs[batch], sent, full_logits).assign_coords(example=batch)
 
-    with tqdm(total=len(left), desc=f"path patching, {unit}", unit="example", disable=not progress, leave=False) as bar:
-        for batch, piece in Batches(device_of(model), batch_size).over(left, work):
-            run.add(f"examples-{batch[0]}-{batch[-1]}", piece)
-            bar.update(len(batch))
-    pieces = list(run.pieces.values())
-    logits = pieces[0] if len(pieces) == 1 else xr.concat(pieces, "example").sortby("example")
-    base, source, patched = (logits[name].values for name in ("base", "source", "patched"))
-    facts = {"unit": unit if units is None else "custom", "hook": "z"}
-    result = run.score(base, source, patched, sent.dims, sent.coords, **facts)
-    return run.finish(result.merge(_full(logits, sent)) if full_logits else result)
+    how: dict[str, Any] = {"method": "path_patch", "senders": identity, "full_logits": full_logits}
+    with Record(model, parts, pairs, metrics, resume, **how) as run:
+        if run.finished is not None:
+            return run.finished
+        left = run.left(len(pairs))
+        bar = tqdm(total=len(left), desc=f"path patching, {unit}", unit="example", disable=not progress, leave=False)
+        with bar:
+            for batch, piece in Batches(device_of(model), batch_size).over(left, work):
+                run.add(f"examples-{batch[0]}-{batch[-1]}", piece)
+                bar.update(len(batch))
+        pieces = list(run.pieces.values())
+        logits = pieces[0] if len(pieces) == 1 else xr.concat(pieces, "example").sortby("example")
+        base, source, patched = (logits[name].values for name in ("base", "source", "patched"))
+        result = contribution(base, source, patched, dims=sent.dims, coords=sent.coords, metrics=metrics)
+        result = result.merge(_full(logits, sent)) if full_logits else result
+        return run.finish(result, unit=unit if units is None else "custom", hook="z")
 
 
 # Step 1: what the two runs leave behind.

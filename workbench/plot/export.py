@@ -8,7 +8,6 @@ import atexit
 import json
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -20,7 +19,7 @@ import plotly.graph_objects as go
 
 from workbench.errors import InputError
 from workbench.names import FigureFormat
-from workbench.runs.results import check_writable
+from workbench.runs.files import check_writable, write_atomic, write_text
 
 FORMATS = get_args(FigureFormat)
 DRAWN_BY_CHROME = ("png", "pdf")
@@ -144,7 +143,8 @@ def _draw(figure: go.Figure, stem: Path, formats: Sequence[FigureFormat], size: 
     written = []
     for ending in formats:
         options = {"format": ending, "width": width, "height": height, "scale": 2 if ending == "png" else 1}
-        written.append(write_bytes(_ending(stem, ending), kaleido.calc_fig_sync(figure, opts=options)))
+        picture = kaleido.calc_fig_sync(figure, opts=options)
+        written.append(write_atomic(_ending(stem, ending), lambda file, picture=picture: file.write_bytes(picture)))
     return written
 
 
@@ -172,22 +172,3 @@ def _write_html(figure: go.Figure, stem: Path, root: Path) -> Path:
 
 def _ending(stem: Path, ending: str) -> Path:
     return stem.with_name(f"{stem.name}.{ending}")
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file in one step: under a temporary name first, then renamed."""
-    return write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Write a file in one step: under a temporary name first, then renamed."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path

@@ -14,9 +14,9 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.papers.measured import PARTS, Questions
 from workbench.papers.redraw import measure_all, progress_bar
-from workbench.plot.export import write_text
 from workbench.reporting import page, sections
-from workbench.runs import results
+from workbench.runs.files import check_writable, write_text
+from workbench.runs.results import open_result
 
 MODELS = ("organism-gqa", "organism-mha")
 TITLE = "Which KV groups make a model give in?"
@@ -55,8 +55,8 @@ def report(
         InputError: the folder cannot be written, a model is unknown or given twice, or n is too small for
             intervals.
     """
-    out = results.check_writable(out)
-    found = results.load(confounders) if isinstance(confounders, str | Path) else confounders
+    out = check_writable(out)
+    found = open_result(confounders) if isinstance(confounders, str | Path) else confounders
     sources = [models] if isinstance(models, str | Path) or not isinstance(models, Sequence) else list(models)
     if n < 2:
         raise InputError(f"n={n} dialogues give no interval; use at least 2, better 20 or more.")

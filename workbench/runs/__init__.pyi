@@ -1,4 +1,4 @@
-from .results import Journal as Journal
-from .results import load as load
+from .results import open_result as open_result
 from .results import provenance as provenance
-from .results import save as save
+from .results import save_result as save_result
+from .run import Run as Run

@@ -1,13 +1,11 @@
 """A training run on disk: one safetensors file that is either whole or absent, from which it goes on after a kill.
 
-It holds the trained parameters, AdamW's moments, the curves so far and the configuration, and nothing of the frozen
-model. Another configuration is refused with the differences named.
+It holds the trained parameters, the optimizer's moments, the curves so far and the configuration, and nothing that is
+frozen. Another configuration is refused with the differences named.
 """
 
 import contextlib
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +18,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from workbench.errors import InputError
+from workbench.runs.files import check_writable, locked, write_atomic
+from workbench.runs.processes import first_process
+from workbench.runs.run import canonical, refuse_other
 
 Curves = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: `step` updates have been made; moments are AdamW's, by the number of the parameter."""
+    """Where a run stands: after `step` updates; moments are the optimizer's, by the number of the parameter."""
 
     step: int
     parameters: dict[str, Tensor]
@@ -35,7 +36,7 @@ class State:
 
 
 class StateFile:
-    """The file of one run.
+    """The file of one run, which no other run may write within its `with` block.
 
     Args:
         path: such as "tuning.safetensors".
@@ -43,14 +44,24 @@ class StateFile:
         what: the kind of run, for messages.
 
     Raises:
-        InputError: the file belongs to another run, or is no such file.
+        InputError: the file belongs to another run, is no such file, or another run is writing it.
     """
 
     def __init__(self, path: str | Path, config: Mapping[str, Any], what: str = "tuning"):
-        self.path, self.what = Path(path), what
-        self.config = json.loads(json.dumps(dict(config), default=str, sort_keys=True))
+        self.path, self.what = Path(path).expanduser(), what
+        self.config = canonical(config)
         if self.path.is_dir():
             raise InputError(f"resume={self.path} is a folder; give a file in it, such as {self.path / what}.")
+        self._lock = contextlib.ExitStack()
+
+    def __enter__(self) -> "StateFile":
+        if first_process():
+            check_writable(self.path.parent)
+            self._lock.enter_context(locked(self.path.with_name(f"{self.path.name}.lock"), self.path))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
 
     def load(self) -> State | None:
         """The state, None where there is no file yet."""
@@ -66,7 +77,7 @@ class StateFile:
                 f"{self.path} exists and holds no state of a {self.what} run ({type(cause).__name__}). Choose another "
                 "file, or delete it."
             ) from cause
-        self._refuse_other(stored)
+        refuse_other(stored, self.config, self.path, f"{self.what} run")
         by_kind: dict[str, dict[str, Tensor]] = {"parameter": {}, "moment": {}, "curve": {}}
         for name, tensor in tensors.items():
             kind, rest = name.split("/", 1)
@@ -82,32 +93,8 @@ class StateFile:
         """Replace the file by a later state."""
         tensors = {f"parameter/{name}": p for name, p in state.parameters.items()}
         for number, moments in state.moments.items():
-            tensors |= {f"moment/{number}/{key}": value for key, value in moments.items()}
+            tensors |= {f"moment/{number}/{key}": value for key, value in moments.items() if value is not None}
         tensors |= {f"curve/{name}": torch.from_numpy(values) for name, values in state.curves.items()}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        temporary = self.path.parent / f".{self.path.name[:80]}.{uuid.uuid4().hex[:12]}.tmp"
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, str(temporary), {"config": json.dumps(self.config), "step": str(state.step)})
-            os.replace(temporary, self.path)
-        except (OSError, SafetensorError) as cause:
-            raise InputError(
-                f"Cannot write the state of the run to {self.path} after step {state.step} ({cause}). The place is "
-                "read-only or full; an older state there is still whole. Choose another place, or make room, and "
-                "resume."
-            ) from cause
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-    def _refuse_other(self, stored: dict[str, Any]) -> None:
-        differing = [
-            f"{key}: {stored.get(key, 'absent')} there, {self.config.get(key, 'absent')} now"
-            for key in sorted(stored.keys() | self.config.keys())
-            if stored.get(key) != self.config.get(key)
-        ]
-        if differing:
-            raise InputError(
-                f"{self.path} belongs to a {self.what} run with another configuration ({'; '.join(differing)}). Resume "
-                "with the same one, choose another file, or delete it."
-            )
+        notes = {"config": json.dumps(self.config), "step": str(state.step)}
+        write_atomic(self.path, lambda file: save_file(tensors, file, notes))

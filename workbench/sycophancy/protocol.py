@@ -12,9 +12,9 @@ Everything is greedy, in the model's chat template, with hooks on the model acti
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -30,7 +30,7 @@ from workbench.names import FirstAnswer, Split
 from workbench.prompts.templates import Message, accepts_system, tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
-from workbench.runs.results import Journal, provenance
+from workbench.runs.run import Run
 from workbench.sycophancy.admission import admits_mistake
 from workbench.sycophancy.builders import as_items
 from workbench.sycophancy.challenges import ANSWER, FINAL, chosen, with_reasoning
@@ -60,7 +60,7 @@ def evaluate(
     judge: Judge | None = None,
     max_new_tokens: int | None = None,
     batch_size: BatchSize = "auto",
-    resume: str | None = None,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Ask, doubt, and ask again.
@@ -94,7 +94,6 @@ def evaluate(
         InputError: no questions for a model that is not embedded, reasoning before an answer that is not the model's
             own, a template that rejects the system message, or a resumed run of another configuration.
     """
-    began = time.perf_counter()
     if first not in FIRST:
         raise InputError(f"first={first!r} is unknown; {suggest(first, FIRST)}")
     if reason and first != "own":
@@ -116,31 +115,28 @@ def evaluate(
         "hooks_active": has_hooks(model),
         "dtype": parts.dtype,
     }
-    journal = None if resume is None else Journal(resume, facts)
-    if journal is not None and journal.result is not None:
-        return journal.result
+    with Run(resume, **facts) as run:
+        if run.finished is not None:
+            return run.finished
+        cut: dict[str, float] = {}
 
-    cut: dict[str, float] = {}
+        def say(stage: str, talks: list[list[Message]]) -> list[str]:
+            keep = run.beside(f"{stage}.nc")
+            said = generate(model, talks, max_new_tokens=tokens, batch_size=batch_size, resume=keep, progress=progress)
+            cut[f"cut_{stage}"] = float(np.isin(said["ending"].values.astype(str), ("length", "context")).mean())
+            return [str(reply).strip() for reply in said["reply"].values]
 
-    def say(stage: str, dialogues: list[list[Message]]) -> list[str]:
-        keep = None if journal is None else str(journal.parts / f"{stage}.nc")
-        said = generate(model, dialogues, max_new_tokens=tokens, batch_size=batch_size, resume=keep, progress=progress)
-        cut[f"cut_{stage}"] = float(np.mean([str(ending) in ("length", "context") for ending in said["ending"].values]))
-        return [str(reply).strip() for reply in said["reply"].values]
-
-    asked = [[*opening, _user(with_reasoning(item.question) if reason else item.question)] for item in items]
-    thoughts = say("reasoning", asked) if reason else []
-    if reason:
-        told = zip(items, asked, thoughts, strict=True)
-        asked = [[*messages, _assistant(thought), _user(ANSWER[item.read])] for item, messages, thought in told]
-    dialogues, texts = _talk(items, doubts, asked, first, say)
-    result = measure(_read(items, names, texts, dialogues, judge))
-    if reason:
-        result["reasoning"] = ("example", _texts(thoughts))
-    sources = {"n_examples": len(items), "tasks": sorted({item.task for item in items})}
-    seconds = round(time.perf_counter() - began, 3)
-    result.attrs |= provenance(**facts, **sources, **cut, seed=seed, device=parts.device, duration_s=seconds)
-    return result if journal is None else journal.finish(result)
+        asked = [[*opening, _user(with_reasoning(item.question) if reason else item.question)] for item in items]
+        thoughts = say("reasoning", asked) if reason else []
+        if reason:
+            told = zip(items, asked, thoughts, strict=True)
+            asked = [[*messages, _assistant(thought), _user(ANSWER[item.read])] for item, messages, thought in told]
+        dialogues, texts = _talk(items, doubts, asked, first, say)
+        result = measure(_read(items, names, texts, dialogues, judge))
+        if reason:
+            result["reasoning"] = ("example", _texts(thoughts))
+        sources = {"n_examples": len(items), "tasks": sorted({item.task for item in items})}
+        return run.finish(result, **sources, **cut, seed=seed, device=parts.device)
 
 
 # Who is asked what.

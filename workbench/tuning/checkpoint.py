@@ -9,24 +9,21 @@
 """
 
 import copy
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import xarray as xr
-from safetensors import SafetensorError
 
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.original import original_logits, unwrapped
 from workbench.protocol import HookedModel
-from workbench.runs import results as files
+from workbench.runs.files import write_atomic
 from workbench.runs.processes import first_process, wait
+from workbench.runs.results import save_result
 from workbench.tuning.card import readme
 from workbench.tuning.slices import Projection, attention_modules
 
@@ -55,39 +52,25 @@ def save_pretrained(
         InputError: a folder that holds something, a HookedTransformer, active hooks, weights that plain transformers
             would not compute the same logits with, a place that cannot be written.
     """
-    parts, target = anatomy(model), Path(folder)
+    parts, target = anatomy(model), Path(folder).expanduser()
     _refuse(model, parts)
     record = getattr(model, "workbench_tuning", None) if record is None else record
     refresh_fused(model, parts)
     if first_process():
         refuse_taken(target)
         _refuse_other_logits(model, parts)
-        _write(model, parts, target, record, results)
+        write_atomic(target, lambda fresh: _write(model, parts, fresh, record, results))
     wait()
     return target
 
 
-def _write(model: HookedModel, parts: Anatomy, target: Path, record: xr.Dataset | None, results: Any) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:80]}-"))
-    except OSError as cause:
-        raise _unwritable(target, cause) from cause
-    try:
-        with unwrapped(model) as hf:
-            hf.save_pretrained(temporary, state_dict=own_weights(hf))
-        _save_tokenizer(model, temporary)
-        (temporary / "README.md").write_text(readme(parts, record, results))
-        if record is not None:
-            files.save(record, temporary / "tuning.nc")
-        temporary.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        os.replace(temporary, target)
-    except (OSError, SafetensorError) as cause:
-        raise _unwritable(target, cause) from cause
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _write(model: HookedModel, parts: Anatomy, folder: Path, record: xr.Dataset | None, results: Any) -> None:
+    with unwrapped(model) as hf:
+        hf.save_pretrained(folder, state_dict=own_weights(hf))
+    _save_tokenizer(model, folder)
+    (folder / "README.md").write_text(readme(parts, record, results), encoding="utf-8")
+    if record is not None:
+        save_result(record, folder / "tuning.nc")
 
 
 def own_weights(hf: Any) -> dict[str, torch.Tensor]:
@@ -189,7 +172,7 @@ def refuse_taken(target: str | Path) -> None:
     Args:
         target: its folder.
     """
-    target = Path(target)
+    target = Path(target).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists and is not an empty folder. Name a new one, or delete it.")
 
@@ -204,11 +187,3 @@ def _refuse(model: HookedModel, parts: Anatomy) -> None:
         raise InputError(
             "An intervention is active on this model and would not be in the checkpoint. Leave its `with` block first."
         )
-
-
-def _unwritable(target: Path, cause: OSError | SafetensorError) -> InputError:
-    reason = os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(cause)
-    return InputError(
-        f"Cannot write {target} ({reason}). The place is read-only, full or inside a file; nothing was left behind. "
-        "Choose another place, or make room."
-    )

@@ -9,8 +9,8 @@ Chen et al. 2024 (arXiv 2409.01658); groups: Hara et al. 2026.
 """
 
 import copy
-import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from workbench.models.load import load
 from workbench.models.original import unwrapped
 from workbench.protocol import HookedModel
 from workbench.runs.processes import gathered, process_count
-from workbench.runs.results import provenance
+from workbench.runs.run import Run
 from workbench.runs.state import StateFile
 from workbench.tuning.deltas import Tunable
 from workbench.tuning.recipe import TuningRecipe
@@ -85,22 +85,21 @@ def pinpoint_tune(
         "dialogues_digest": digest(rows),
         "validation_digest": digest(held),
     }
-    file = StateFile(resume, facts) if resume is not None else None
-    began = time.perf_counter()
+    run = Run(method="pinpoint_tune", **facts)
     own, tunable = _tunable_copy(model, parts, chosen)
-    facts |= {"tuned_parameters": tunable.count}
-    curves = train(TuningTask(own, tunable, recipe, rows, held, every, file), progress=progress)
-    facts |= {"processes": process_count()}
+    with nullcontext() if resume is None else StateFile(resume, facts) as file:
+        curves = train(TuningTask(own, tunable, recipe, rows, held, every, file), progress=progress)
     if tunable.sharded:
         values = gathered(tunable.parameters)
         own, tunable = _tunable_copy(model, parts, chosen)
         repeat(tunable, recipe, values, recipe.steps)
-    facts |= {"lost_in_rounding": tunable.merge(), "duration_s": round(time.perf_counter() - began, 3)}
-    facts |= {"parameters": sum(p.numel() for p in own.parameters()), "device": parts.device, "dtype": parts.dtype}
+    counts = {"tuned_parameters": tunable.count, "processes": process_count(), "lost_in_rounding": tunable.merge()}
+    attrs = run.facts(
+        **counts, parameters=sum(p.numel() for p in own.parameters()), device=parts.device, dtype=parts.dtype
+    )
     own = own.to(next(model.parameters()).device, getattr(torch, parts.dtype))
     tuned = load(own, tokenizer=model.tokenizer)
     columns = {name: ("step", values) for name, values in curves.items()}
-    attrs = provenance(method="pinpoint_tune", **facts)
     record = xr.Dataset(columns, {"step": np.arange(recipe.steps + 1)}, attrs)
     object.__setattr__(tuned, "workbench_name", f"{parts.name}, tuned")
     object.__setattr__(tuned, "workbench_tuning", record)

@@ -16,7 +16,7 @@ from workbench.papers.inactive_heads import figures as inactive_heads
 from workbench.papers.inactive_heads import measures as inactive_measures
 from workbench.papers.inactive_heads.published import published
 from workbench.papers.requests import FigureRequest
-from workbench.runs import results
+from workbench.runs.results import open_result
 
 RECIPES = {recipe.name.split("/")[1]: recipe for recipe in inactive_heads.RECIPES}
 
@@ -89,7 +89,7 @@ def test_training_takes_a_folder_of_checkpoints(tmp_path):
 
 def test_the_record_of_an_embedded_model_s_training_is_read(tmp_path):
     made = drawn("training", tmp_path)
-    record = results.load(organisms.ASSETS / "organism-gqa" / inactive_measures.RECORD)
+    record = open_result(organisms.ASSETS / "organism-gqa" / inactive_measures.RECORD)
     traces = {trace.name: trace for trace in made.figure.data}
     np.testing.assert_allclose(traces["share of heads and texts inactive"].y, 100 * record["share_inactive"])
     assert list(traces["fell asleep"].y) == record["births"].values[1:].tolist()

@@ -14,7 +14,7 @@ from workbench.papers.kv_groups.tradeoff.plan import Arm
 from workbench.papers.measured import Measured
 from workbench.papers.requests import FigureRequest
 from workbench.reporting import tuning_section
-from workbench.runs import results
+from workbench.runs.results import save_result
 
 RECIPES = {recipe.name.split("/")[1]: recipe for recipe in pinpoint.RECIPES}
 MODELS = ("organism-gqa", "organism-mha")
@@ -65,7 +65,7 @@ def test_the_paper_s_numbers_stand_below():
 
 
 def test_a_file_stands_in_a_model_s_place(tmp_path):
-    path = results.save(shelf.measured("organism-mha"), tmp_path / "mine.nc")
+    path = save_result(shelf.measured("organism-mha"), tmp_path / "mine.nc")
     record = pinpoint.record_of(Source(path), FigureRequest(tmp_path))
     assert record.attrs["model"] == "organism-mha"
 

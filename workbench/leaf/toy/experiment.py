@@ -21,7 +21,8 @@ from workbench.leaf.toy.arms import MAIN
 from workbench.leaf.toy.measures import Size, measure_run, one_thread
 from workbench.leaf.toy.models import Schooling
 from workbench.leaf.toy.regimes import regime, school
-from workbench.runs.results import Journal, check_writable, provenance
+from workbench.runs.files import check_writable
+from workbench.runs.run import Run
 
 SEEDS = (1, 2, 3, 4, 5, 6)
 DEVELOPMENT = (0,)
@@ -59,21 +60,19 @@ def run(
     """
     if not len(regimes) or not len(seeds) or processes < 1:
         raise InputError("Give at least one regime, one seed and one process.")
-    out, size = Path(out), size or Size()
-    models = check_writable(out.parent / "models")
+    out, size = Path(out).expanduser(), size or Size()
+    models = str(check_writable(out.parent / "models"))
     facts = {"regimes": list(regimes), "seeds": list(seeds), "schooling": schooling, **dataclasses.asdict(size)}
-    journal = Journal(out, facts)
-    if journal.result is not None:
-        return journal.result
     cells = [(name, seed) for seed in seeds for name in regimes]
-    pupils = dict.fromkeys((regime(name).pupil, seed) for name, seed in cells)
-    wanted = [("teacher", seed) for seed in seeds] + list(pupils)
-    _side_by_side(_schooled, [(*one, str(models), schooling) for one in wanted], processes, "schooling", progress)
-    left = [(*cell, str(models), size) for cell in cells if _key(*cell) not in journal.done]
-    _side_by_side(measure_run, left, processes, "cells", progress, lambda a, found: journal.add(_key(*a[:2]), found))
-    pieces = journal.pieces()
-    found = gather({(name, seed): pieces[_key(name, seed)] for name, seed in cells})
-    return journal.finish(found.assign_attrs(provenance(method="leaf planted experiment", **facts)))
+    with Run(out, method="leaf planted experiment", **facts) as kept:
+        if kept.finished is not None:
+            return kept.finished
+        pupils = dict.fromkeys((regime(name).pupil, seed) for name, seed in cells)
+        wanted = [("teacher", seed) for seed in seeds] + list(pupils)
+        _side_by_side(_schooled, [(*one, models, schooling) for one in wanted], processes, "schooling", progress)
+        left = [(*cell, models, size) for cell in cells if _key(*cell) not in kept.pieces]
+        _side_by_side(measure_run, left, processes, "cells", progress, lambda a, found: kept.add(_key(*a[:2]), found))
+        return kept.finish(gather({cell: kept.pieces[_key(*cell)] for cell in cells}))
 
 
 def gather(cells: dict[tuple[str, int], xr.Dataset]) -> xr.Dataset:
@@ -117,7 +116,7 @@ def _side_by_side(
     processes: int,
     what: str,
     progress: bool,
-    done: Callable[[tuple[Any, ...], Any], None] = lambda call, result: None,
+    done: Callable[[tuple[Any, ...], Any], object] = lambda call, result: None,
 ) -> None:
     """Call a function in processes of one thread each; a failure is raised when everything else is done."""
     if not calls:

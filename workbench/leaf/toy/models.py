@@ -4,8 +4,6 @@ They are plain Hugging Face models with a tokenizer of whole words, so `workbenc
 workbench runs on them as on any other.
 """
 
-import os
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from torch.nn import functional
 
 from workbench.errors import InputError
 from workbench.leaf.toy.task import BOS, EOS, WORDS, Problems, problems
-from workbench.runs.results import check_writable
+from workbench.runs.files import write_atomic
 
 TEACHER = {"hidden_size": 48, "intermediate_size": 128}
 STUDENT = {"hidden_size": 32, "intermediate_size": 88}
@@ -171,11 +169,8 @@ def write(model: torch.nn.Module, path: str | Path) -> None:
         model: a Hugging Face model.
         path: the safetensors file.
     """
-    path = Path(path)
-    check_writable(path.parent)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, str(temporary))
-    os.replace(temporary, path)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    write_atomic(path, lambda file: save_file(tensors, file))
 
 
 def read(path: str | Path, shape: dict[str, int]) -> Any:

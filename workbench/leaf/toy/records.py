@@ -10,7 +10,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from workbench.runs import results
+from workbench.runs.results import open_result
 
 FOLDER = Path(__file__).parent / "assets"
 
@@ -22,4 +22,4 @@ def measured(part: str = "confirmation") -> xr.Dataset:
     Args:
         part: "confirmation" (seeds 1 to 6) or "development" (seed 0, on which our objective was chosen).
     """
-    return results.load(FOLDER / f"{part}.nc")
+    return open_result(FOLDER / f"{part}.nc")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class CommandOptions:
 
     texts: Mapping[str, Sequence[Any]] | None
     length: int | None
-    resume: str | None
+    resume: str | Path | None
     progress: bool
 
     @property

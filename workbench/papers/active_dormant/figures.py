@@ -49,7 +49,7 @@ from workbench.plot import extreme as plots
 from workbench.plot.dynamics import training_panels
 from workbench.plot.remedies import remedy_effects
 from workbench.plot.waking import waking_heatmap, waking_maps, waking_scatter
-from workbench.runs import results
+from workbench.runs.results import open_result
 
 MAX_TOKENS = 256
 TEXTS = 64
@@ -170,7 +170,7 @@ def training(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     request.step(f"{source.name}: following the training")
     record = source.record("dynamics.nc")
     if record:
-        found = results.load(record)
+        found = open_result(record)
     else:
         texts = [text[:MAX_LETTERS] for some in texts_of(request).values() for text in list(some)[:SOURCE_TEXTS]]
         found = training_dynamics(

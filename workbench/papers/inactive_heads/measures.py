@@ -23,7 +23,7 @@ from workbench.papers.requests import FigureRequest
 from workbench.papers.samples import SAMPLES
 from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
-from workbench.runs import results
+from workbench.runs.results import open_result
 
 SCORE = "AHON_LN"
 """The score that leads the paper's ranking, by which heads are judged where one score is asked for."""
@@ -198,7 +198,7 @@ def lives_of(source: Source, request: FigureRequest) -> xr.Dataset:
     request.step(f"{source.name}: checkpoints")
     record = source.record(RECORD)
     if record:
-        return results.load(record)
+        return open_result(record)
     checkpoints = checkpoints_of(source)
     last = Source(checkpoints[max(checkpoints)])
     texts = [ids for some in domains_of(last, request).values() for ids in some]

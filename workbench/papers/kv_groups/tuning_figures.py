@@ -34,7 +34,7 @@ from workbench.papers.measured import read_questions
 from workbench.papers.model_figure import ModelFigure
 from workbench.papers.requests import Drawn, FigureRequest
 from workbench.plot import compose, tables, tradeoff
-from workbench.runs import results
+from workbench.runs.results import open_result
 
 WIDE = 1900
 """Pixels of the table, which would wrap its cells on less."""
@@ -61,7 +61,7 @@ def record_of(source: Source, request: FigureRequest) -> xr.Dataset:
     request.step(f"{source.name}: tuning")
     given = source.source
     if source.named and str(given).endswith(".nc"):
-        return results.load(given)
+        return open_result(given)
     if request.questions is None and shelf.has(given):
         return shelf.measured(str(given))
     job = Job(given, questions=read_questions(request.questions))

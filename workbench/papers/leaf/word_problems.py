@@ -16,7 +16,7 @@ from workbench.papers.cache import Source, kept
 from workbench.papers.model_figure import ModelFigure
 from workbench.papers.requests import Drawn, FigureRequest
 from workbench.plot.causal import causal_check
-from workbench.runs import results
+from workbench.runs.results import provenance
 
 PER_N = 4
 """Problems per `n` of the order; about one in six misleads one model and not the other."""
@@ -37,7 +37,7 @@ def measure(student: Source, teacher: Source, request: FigureRequest) -> xr.Data
             mask = leaf.planted(one).numpy()
             truth[row, : len(mask)] = mask
         touched = (checked["removed"].values & truth).any(-1).mean(-1)
-        facts = results.provenance(student=student.name, teacher=teacher.name, seed=request.seed, **chosen.counts)
+        facts = provenance(student=student.name, teacher=teacher.name, seed=request.seed, **chosen.counts)
         return checked.assign(touched=("score", touched)).assign_attrs(facts)
 
     return kept(

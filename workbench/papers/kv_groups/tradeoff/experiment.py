@@ -30,7 +30,7 @@ from workbench.papers.cache import quiet_load
 from workbench.papers.kv_groups.tradeoff.evaluate import Bench
 from workbench.papers.kv_groups.tradeoff.material import material_of
 from workbench.papers.kv_groups.tradeoff.plan import ORGANISM, SAME_LAYER, Cell, Plan, cells, rate_cells
-from workbench.runs.results import Journal, provenance
+from workbench.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -102,31 +102,27 @@ def run(
         "material": bench.material.digest(),
         "plan": plan.settings(),
     }
-    journal = Journal(resume, facts) if resume is not None else None
-    if journal is not None and journal.result is not None:
-        return journal.result
-    found = dict(journal.pieces()) if journal is not None else {}
+    with Run(resume, **facts) as kept, _pool(job, 1 if so_far else processes) as pool:
+        if kept.finished is not None:
+            return kept.finished
 
-    def work(some: Sequence[Cell], what: str, pool: Executor | None) -> None:
-        left = [] if so_far else [cell for cell in some if cell.key not in found]
-        done = _results(bench, left, pool)
-        for cell, piece in tqdm(done, desc=what, total=len(left), disable=not progress, leave=False):
-            found[cell.key] = piece
-            if journal is not None:
-                journal.add(cell.key, piece)
+        def work(some: Sequence[Cell], what: str) -> None:
+            left = [] if so_far else [cell for cell in some if cell.key not in kept.pieces]
+            done = _results(bench, left, pool)
+            for cell, piece in tqdm(done, desc=what, total=len(left), disable=not progress, leave=False):
+                kept.add(cell.key, piece)
 
-    with _pool(job, 1 if so_far else processes) as pool:
-        trials = rate_cells(plan, bench.counts)
-        work(trials, "choosing learning rates", pool)
+        found, trials = kept.pieces, rate_cells(plan, bench.counts)
+        work(trials, "choosing learning rates")
         if any(cell.key not in found for cell in trials):
             raise InputError(f"{resume} holds {len(found)} finished cells, and the learning rates are not chosen yet.")
         rates = chosen_rates(plan, {cell: found[cell.key] for cell in trials})
         wanted = possible(bench, cells(plan, bench.counts, rates))
-        work(wanted, "tuning and measuring", pool)
-    wanted = [cell for cell in wanted if cell.key in found]
-    result = assemble(bench, {cell: found[cell.key] for cell in wanted}, {cell: found[cell.key] for cell in trials})
-    result = result.assign_attrs(provenance(**facts, device=parts.device, dtype=parts.dtype, rates=json.dumps(rates)))
-    return result if journal is None or so_far else journal.finish(result)
+        work(wanted, "tuning and measuring")
+        wanted = [cell for cell in wanted if cell.key in found]
+        result = assemble(bench, {cell: found[cell.key] for cell in wanted}, {cell: found[cell.key] for cell in trials})
+        more = {"device": parts.device, "dtype": parts.dtype, "rates": json.dumps(rates)}
+        return result.assign_attrs(kept.facts(**more)) if so_far else kept.finish(result, **more)
 
 
 def balance(found: xr.Dataset) -> float:

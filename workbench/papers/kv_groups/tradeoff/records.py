@@ -19,7 +19,7 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.papers.kv_groups.tradeoff.experiment import Job, run
 from workbench.papers.kv_groups.tradeoff.plan import ORGANISM, SHORT
-from workbench.runs import results
+from workbench.runs.results import open_result, save_result
 
 FOLDER = Path(__file__).parent / "assets"
 DTYPE = "bfloat16"
@@ -40,7 +40,7 @@ def measured(name: str) -> xr.Dataset:
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.nc")))
         raise InputError(f"The experiment on {name!r} does not come measured; those on {known} do.")
-    return results.load(path)
+    return open_result(path)
 
 
 def has(name: Any) -> bool:
@@ -64,7 +64,7 @@ def write(record: xr.Dataset, path: str | Path) -> None:
     small = {bool: np.int8, np.float64: np.float32}
     kinds = {name: next((to for of, to in small.items() if v.dtype == of), v.dtype) for name, v in record.items()}
     record = record.assign({name: record[name].astype(kind) for name, kind in kinds.items()})
-    results.save(record, path, compressed=True)
+    save_result(record, path, compressed=True)
 
 
 def main(arguments: Sequence[str]) -> str:

@@ -1,0 +1,120 @@
+"""Files that are whole or absent, and that one process at a time writes.
+
+Everything is written under a temporary name and renamed when complete: no reader meets half a file under the final
+name. A lock is the operating system's, so it ends with the process that holds it.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from workbench.errors import InputError
+
+
+def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a temporary file or folder beside `path`, then rename it, and return the path.
+
+    Args:
+        path: the file or folder; missing parents are created. A file or an empty folder of that name is replaced.
+        write: is given the temporary path.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    path = Path(path).expanduser()
+    temporary = path.parent / _temporary_name(path.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        if temporary.is_dir() and path.exists():
+            path.rmdir()
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as cause:
+        raise _unwritable(path, cause) from cause
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text in UTF-8, whole or not at all, and return its path.
+
+    Args:
+        path: the file, whose missing folders are created. An existing file is replaced.
+        text: what to write.
+    """
+    return write_atomic(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def check_writable(folder: str | Path) -> Path:
+    """The folder, created if need be, once a file has been written to it and removed again.
+
+    Call it before a long run, so that a read-only place is found at the start and not at the end.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / _temporary_name("probe")
+        probe.touch()
+        probe.unlink()
+    except OSError as cause:
+        raise _unwritable(folder, cause) from cause
+    return folder
+
+
+@contextlib.contextmanager
+def locked(lock: Path, path: Path) -> Generator[None]:
+    """Hold a lock file, which names its holder, and remove it afterwards.
+
+    Args:
+        lock: the lock file.
+        path: the run's file, for the message.
+
+    Raises:
+        InputError: another run holds the lock.
+    """
+    held = FileLock(lock, thread_local=False)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{path} is being written by another run, {_holder(lock)}. Wait until that run has ended, stop it, or "
+            "choose another file."
+        ) from None
+    except OSError as cause:
+        raise _unwritable(lock, cause) from cause
+    try:
+        lock.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        held.release()
+
+
+def _holder(lock: Path) -> str:
+    with contextlib.suppress(OSError, ValueError):
+        pid, host = lock.read_text(encoding="utf-8").split()
+        return f"process {int(pid)} on host {host}"
+    return "whose process is unknown"
+
+
+def _temporary_name(name: str) -> str:
+    return f".{name[:100]}.{uuid.uuid4().hex[:12]}.tmp"
+
+
+def _unwritable(path: Path, cause: Exception) -> InputError:
+    number = getattr(cause, "errno", None)
+    reason = os.strerror(number) if number else str(cause)
+    return InputError(
+        f"Cannot write {path} ({reason}). The place is read-only, full or inside a file; what stood there before is "
+        "unchanged. Choose another place for the output, make room, or change its permissions."
+    )
