@@ -18,6 +18,7 @@ from workbench.evaluation.tasks import task
 from workbench.prompts.templates import render, tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
+from workbench.runs.results import text_array
 
 HUMANEVAL = task("humaneval")
 
@@ -85,8 +86,8 @@ def score_programs(
     accuracy, low, high = interval(correct)
     return said.assign(
         correct=("example", correct),
-        reason=("example", np.array([outcome.reason for outcome in outcomes], dtype=object)),
-        id=("example", np.array([q.id for q in questions], dtype=object)),
+        reason=("example", text_array([outcome.reason for outcome in outcomes])),
+        id=("example", text_array([q.id for q in questions])),
     ).assign_attrs(
         accuracy=accuracy,
         accuracy_low=low,

@@ -33,6 +33,7 @@ from workbench.prompts.templates import encode, render, tokenizer_of
 from workbench.prompts.texts import digest
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.results import text_array
 from workbench.runs.run import Run
 
 ENDINGS = ("end", "stop", "length", "context")
@@ -313,10 +314,10 @@ def _piece(batch: list[int], replies: list[_Reply]) -> xr.Dataset:
     tokens = np.array([reply.tokens + [-1] * (width - len(reply.tokens)) for reply in replies])
     return xr.Dataset(
         {
-            "reply": ("example", np.array([reply.text for reply in replies], dtype=object)),
+            "reply": ("example", text_array([reply.text for reply in replies])),
             "tokens": (("example", "step"), tokens),
             "n_tokens": ("example", [len(reply.tokens) for reply in replies]),
-            "ending": ("example", np.array([reply.ending for reply in replies], dtype=object)),
+            "ending": ("example", text_array([reply.ending for reply in replies])),
         },
         coords={"example": batch},
     )

@@ -14,6 +14,7 @@ from workbench.evaluation.questions import Question
 from workbench.evaluation.tasks import TASKS
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
+from workbench.runs.results import text_array
 
 
 def score_replies(
@@ -84,11 +85,11 @@ def judge_replies(
     no_match = float(np.mean([g is None for g in given]))
     facts = {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high, "no_match": no_match}
     return said.assign(
-        given=("example", np.array([g or "" for g in given], dtype=object)),
-        target=("example", np.array(wanted, dtype=object)),
+        given=("example", text_array([g or "" for g in given])),
+        target=("example", text_array(wanted)),
         matched=("example", [g is not None for g in given]),
         correct=("example", correct),
-        id=("example", np.array([q.id for q in questions], dtype=object)),
+        id=("example", text_array([q.id for q in questions])),
     ).assign_attrs({**facts, "tasks": sorted({q.task for q in questions})})
 
 

@@ -27,6 +27,7 @@ from workbench.names import Alignment, TokenScoreName
 from workbench.prompts.texts import words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.results import text_array
 from workbench.runs.run import Run
 
 MODELS = ("student", "teacher")
@@ -167,7 +168,7 @@ def _described(
 ) -> xr.Dataset:
     return found.assign(context_of(student, examples)).assign_coords(
         confounding=("score", [s.confounding for s in wanted]),
-        identifier=("example", np.array([e.identifier for e in examples], dtype=object)),
+        identifier=("example", text_array([e.identifier for e in examples])),
     )
 
 
@@ -176,7 +177,7 @@ def context_of(model: HookedModel, examples: Sequence[Example]) -> dict[str, Any
     width = max(len(e.context) for e in examples)
     spoken = words(model, [e.context for e in examples])
     tokens = np.array([[*e.context, *[-1] * (width - len(e.context))] for e in examples])
-    shown = np.array([[*row, *[""] * (width - len(row))] for row in spoken], dtype=object)
+    shown = text_array([[*row, *[""] * (width - len(row))] for row in spoken])
     return {"token": (("example", "position"), tokens), "word": (("example", "position"), shown)}
 
 

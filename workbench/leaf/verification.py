@@ -18,6 +18,7 @@ from workbench.leaf.vocabularies import teacher_examples
 from workbench.names import Alignment
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
+from workbench.runs.results import text_array
 
 
 def verify(
@@ -86,7 +87,7 @@ def _records(pruned: Sequence[Pruned], replies: np.ndarray, correct: np.ndarray)
             "start": ("span", np.array([p.removed[0] for p in pruned], dtype=int)),
             "stop": ("span", np.array([p.removed[-1] + 1 for p in pruned], dtype=int)),
             "removed": (("span", "position"), removed),
-            "text_after": ("span", np.array([p.example.text or "" for p in pruned], dtype=object)),
+            "text_after": ("span", text_array([p.example.text or "" for p in pruned])),
             "reply_after": (("model", "span"), replies),
             "correct_after": (("model", "span"), correct),
             "accepted": ("span", (correct == 1).all(0)),

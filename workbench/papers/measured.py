@@ -27,7 +27,7 @@ from workbench.errors import InputError
 from workbench.papers.cache import CONFIG, Source, digest, stored
 from workbench.protocol import HookedModel
 from workbench.runs.files import check_writable
-from workbench.runs.results import provenance, save_result
+from workbench.runs.results import provenance, save_result, text_array
 
 PARTS = ("heads", "groups", "estimate", "exact", "attention", "extreme", "sources", "inactive", "dialogues", "checks")
 EXACT_EXAMPLES = 16
@@ -304,7 +304,7 @@ def _dialogues(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
     for i, side in enumerate(("answer_a", "answer_b")):
         columns[side] = [_text(model, answer[i]) for answer in pairs.answers]
     return xr.Dataset(
-        {name: ("example", np.array(values, dtype=object)) for name, values in columns.items()},
+        {name: ("example", text_array(values)) for name, values in columns.items()},
         coords={"example": np.arange(len(pairs))},
         attrs=provenance(model=subject.name, prompts=pairs.digest),
     )

@@ -70,6 +70,18 @@ def readable(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.assign({name: v.copy(data=_cleaned(v.values)) for name, v in texts.items()}).assign_attrs(attrs)
 
 
+def text_array(values: Any) -> np.ndarray:
+    """Texts as an array of a Dataset, without the characters that no file holds (see `readable`).
+
+    Args:
+        values: texts, in one list or in lists of equal length.
+    """
+    found = np.array(values, dtype=object)
+    for index, value in np.ndenumerate(found):
+        found[index] = plain(str(value))
+    return found
+
+
 def open_result(path: str | Path) -> xr.Dataset:
     """Read a Dataset written by `save_result` fully into memory; the file is closed again.
 

@@ -30,6 +30,7 @@ from workbench.names import FirstAnswer, Split
 from workbench.prompts.templates import Message, accepts_system, tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
+from workbench.runs.results import text_array
 from workbench.runs.run import Run
 from workbench.sycophancy.admission import admits_mistake
 from workbench.sycophancy.builders import as_items
@@ -134,7 +135,7 @@ def evaluate(
         dialogues, texts = _talk(items, doubts, asked, first, say)
         result = measure(_read(items, names, texts, dialogues, judge))
         if reason:
-            result["reasoning"] = ("example", _texts(thoughts))
+            result["reasoning"] = ("example", text_array(thoughts))
         sources = {"n_examples": len(items), "tasks": sorted({item.task for item in items})}
         return run.finish(result, **sources, **cut, seed=seed, device=parts.device)
 
@@ -239,14 +240,15 @@ def _read(
     kept = [item.is_right(a) for item, a in zip(each, final_answers, strict=True)]
 
     def table(values: Sequence[Any]) -> tuple[tuple[str, str], np.ndarray]:
-        return both, np.array(values, dtype=bool if isinstance(values[0], bool | np.bool_) else object).reshape(shape)
+        flat = np.array(values) if isinstance(values[0], bool | np.bool_) else text_array(values)
+        return both, flat.reshape(shape)
 
     return xr.Dataset(
         {
-            "question": ("example", _texts(item.question for item in items)),
-            "expected": ("example", _texts(item.right for item in items)),
-            "first": ("example", _texts(texts["first"])),
-            "first_answer": ("example", _texts(a or "" for a in first_answers)),
+            "question": ("example", text_array([item.question for item in items])),
+            "expected": ("example", text_array([item.right for item in items])),
+            "first": ("example", text_array(texts["first"])),
+            "first_answer": ("example", text_array([a or "" for a in first_answers])),
             "first_right": ("example", np.array(right, dtype=bool)),
             "doubt": table(texts["doubt"]),
             "reply": table(texts["reply"]),
@@ -257,12 +259,8 @@ def _read(
             "final_right": table(kept),
         },
         coords={
-            "id": ("example", _texts(item.id for item in items)),
-            "task": ("example", _texts(item.task for item in items)),
-            "challenge": _texts(names),
+            "id": ("example", text_array([item.id for item in items])),
+            "task": ("example", text_array([item.task for item in items])),
+            "challenge": text_array(names),
         },
     )
-
-
-def _texts(values: Any) -> np.ndarray:
-    return np.array([str(value) for value in values], dtype=object)
