@@ -314,7 +314,7 @@ def _counts(source: str | Path | Counts) -> Counts:
         return source
     if isinstance(source, str) and source in SOURCES:
         return SOURCES[source]()
-    path = Path(source)
+    path = Path(source).expanduser()
     if not path.is_file():
         raise InputError(
             f"{str(source)!r} is neither a file of text nor a known source; {suggest(source, SOURCES)} "

@@ -105,14 +105,14 @@ def load_task(
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit} leaves no question; give at least 1, or None for all.")
+    folder = Path(folder).expanduser()
     if name == "mmlu":
-        subjects = _subjects(Path(folder))
         return [
             question
-            for subject in subjects
-            for question in _questions(_mmlu(subject), Path(folder), n_shots, limit, seed, skip_malformed)
+            for subject in _subjects(folder)
+            for question in _questions(_mmlu(subject), folder, n_shots, limit, seed, skip_malformed)
         ]
-    return _questions(task(name), Path(folder), n_shots, limit, seed, skip_malformed)
+    return _questions(task(name), folder, n_shots, limit, seed, skip_malformed)
 
 
 def task(name: str) -> BenchmarkTask:

@@ -39,9 +39,9 @@ from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import unwrapped
 from workbench.protocol import HookedModel
-from workbench.runs.processes import Processes, gathered, shard_like
+from workbench.runs.processes import Processes, gathered
 from workbench.runs.run import Run
-from workbench.runs.state import Curves, State, StateFile
+from workbench.runs.state import Curves, StateFile
 
 Reduction = Literal["token", "example"]
 
@@ -234,22 +234,23 @@ class _Run:
         """Make all updates that are left."""
         steps = self.plan.steps
         curves: Curves = {name: np.full(steps, np.nan) for name in ("loss", "learning_rate", "gradient_norm")}
-        begin = self._restore(curves)
+        begin = self.file.restore(self.shared, self.parameters, curves) if self.file else 0
         shown = progress and self.shared.first
         for step in tqdm(range(begin, steps), desc="distillation", disable=not shown, leave=False):
             rate = self.settings.rate(step, steps)
             loss = self._accumulate(self.plan[step])
             norm = self.shared.clip(list(self.parameters.values()), self.settings.clip)
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                self._keep(curves, step)
+                if self.file:
+                    self.file.keep(self.shared, step, self.parameters, curves)
                 raise self._diverged(step, loss, norm)
             for group in self.shared.optimizer.param_groups:
                 group["lr"] = rate
             self.shared.optimizer.step()
             self.shared.optimizer.zero_grad()
             curves["loss"][step], curves["learning_rate"][step], curves["gradient_norm"][step] = loss, rate, norm
-            if (step + 1) % self.every == 0 or step + 1 == steps:
-                self._keep(curves, step + 1)
+            if self.file and ((step + 1) % self.every == 0 or step + 1 == steps):
+                self.file.keep(self.shared, step + 1, self.parameters, curves)
         self.shared.release()
         return curves
 
@@ -286,32 +287,6 @@ class _Run:
             mass = ignored_attention(patterns, [lesson for lesson, _ in cut])
             loss = loss + self.settings.attention * (each * counts * mass.to(each)).sum()
         return loss
-
-    def _restore(self, curves: Curves) -> int:
-        state = self.file.load() if self.file else None
-        if state is None:
-            return 0
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(shard_like(state.parameters[name], parameter))
-        each = list(self.parameters.values())
-        moments = {
-            number: {key: shard_like(value, each[number]) if value.dim() else value for key, value in own.items()}
-            for number, own in state.moments.items()
-        }
-        groups = self.shared.optimizer.state_dict()["param_groups"]
-        self.shared.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        curves.update(state.curves)
-        return state.step
-
-    def _keep(self, curves: Curves, step: int) -> None:
-        if not self.file:
-            return
-        first, states = self.shared.first, self.shared.optimizer.state_dict()["state"]
-        moments = {number: gathered(own, first) for number, own in states.items()}
-        state = State(step, gathered(self.parameters, first), moments, curves)
-        if first:
-            self.file.save(state)
 
     def _diverged(self, step: int, loss: float, norm: float) -> InputError:
         kept = f"The last good state is in {self.file.path}. " if self.file else ""

@@ -107,7 +107,7 @@ def _fields(values: dict[str, Any]) -> tuple[str, str, str | None]:
 def _rows(source: str | Path | Iterable[dict[str, Any]], split: str) -> Iterable[Row]:
     if not isinstance(source, str | Path):
         return [Row(f"row {i}", dict(row)) for i, row in enumerate(source)]
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_file():
         return read_rows(path)
     if path.suffix in (".jsonl", ".json", ".csv", ".gz") or path.is_dir():

@@ -85,7 +85,7 @@ def local_checkpoints(folder: str | Path) -> dict[int, str]:
     Raises:
         InputError: no such folder, no checkpoint in it, or two of one step.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     inside = sorted(p for p in folder.iterdir() if (p / "config.json").is_file()) if folder.is_dir() else []
     steps = [(int(found[1]), str(path)) for path in inside if (found := re.search(r"(\d+)$", path.name))]
     if not steps:

@@ -118,7 +118,7 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     from transformers import AutoModelForCausalLM
 
     shipped = embedded(source)
-    local = shipped.folder() if shipped else Path(source)
+    local = shipped.folder() if shipped else Path(source).expanduser()
     is_local = local.is_dir()
     if is_local:
         _check_folder(local)
@@ -185,7 +185,7 @@ def _cannot_load(source: str, is_local: bool, error: Exception) -> InputError:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if is_local:
         try:
-            model_type = json.loads((Path(source) / "config.json").read_text()).get("model_type")
+            model_type = json.loads((Path(source).expanduser() / "config.json").read_text()).get("model_type")
         except (OSError, ValueError):
             model_type = "unreadable"
         return InputError(

@@ -68,7 +68,7 @@ def data_folder(data: str | Path | None) -> Path | None:
     named = data or os.environ.get("WORKBENCH_DATA")
     if not named:
         return None
-    folder = Path(named)
+    folder = Path(named).expanduser()
     if not (folder / "corpora" / "prose.jsonl.xz").is_file():
         raise InputError(
             f"{folder} has no corpora/prose.jsonl.xz. Name a folder with corpora/prose.jsonl.xz and "

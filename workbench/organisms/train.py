@@ -121,7 +121,7 @@ def train_organism(
 
 def checkpoints_folder(out: str | Path) -> Path:
     """Where the weights kept on the way to `out` lie."""
-    return Path(out).with_name(Path(out).name + "-checkpoints")
+    return Path(f"{Path(out)}-checkpoints").expanduser()
 
 
 def spaced_steps(steps: int, count: int = 24) -> list[int]:

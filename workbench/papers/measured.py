@@ -154,13 +154,13 @@ def measure(
     subject = _Subject(source, n, seed, read_questions(questions))
     kept: dict[str, xr.Dataset] = {}
     if folder is not None:
-        check_writable(folder)
+        folder = check_writable(folder)
     wanted = [part for part in PARTS if part in parts]
     if "attention" in wanted and "groups" not in wanted:
         wanted.insert(0, "groups")
     for part in wanted:
         config = json.dumps(subject.config | {"part": part}, sort_keys=True)
-        path = Path(folder) / f"{part}.nc" if folder is not None else None
+        path = None if folder is None else folder / f"{part}.nc"
         found = stored(path, config) if path is not None and subject.named else None
         step(f"{subject.name}: {LABELS[part]}" + (" (kept)" if found is not None else ""))
         if found is None:
@@ -216,7 +216,7 @@ def read_questions(questions: Questions) -> Sequence[Mapping[str, Any]] | None:
     """
     if not isinstance(questions, str | Path):
         return questions
-    path = Path(questions)
+    path = Path(questions).expanduser()
     advice = 'Each question needs the keys "question", "choices" and "answer" (an index).'
     try:
         text = path.read_text(encoding="utf-8")

@@ -78,7 +78,7 @@ def read_texts(files: Sequence[str]) -> dict[str, list[str]]:
     texts: dict[str, list[str]] = {}
     for word in files:
         name, _, path = word.rpartition("=")
-        where = Path(path)
+        where = Path(path).expanduser()
         name = name or where.name.split(".")[0]
         if name in texts:
             raise InputError(f"two files for the domain {name!r}; name them apart: NAME={path}.")

@@ -55,8 +55,8 @@ def save_figure(
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
         raise InputError(f"unknown figure format {', '.join(map(repr, unknown))}; choose from {', '.join(FORMATS)}.")
-    stem = Path(stem)
-    root = Path(root) if root is not None else stem.parent
+    stem = Path(stem).expanduser()
+    root = stem.parent if root is None else Path(root).expanduser()
     check_writable(stem.parent)
     written: list[Path] = []
     message = None

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.runs.files import check_writable, locked, write_atomic
-from workbench.runs.processes import first_process
+from workbench.runs.processes import Processes, first_process, gathered, shard_like
 from workbench.runs.run import canonical, refuse_other
 
 Curves = dict[str, np.ndarray]
@@ -98,3 +98,27 @@ class StateFile:
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         notes = {"config": json.dumps(self.config), "step": str(state.step)}
         write_atomic(self.path, lambda file: save_file(tensors, file, notes))
+
+    def keep(self, run: Processes, step: int, parameters: Mapping[str, Tensor], curves: Curves) -> None:
+        """Save a training that processes share, whole and once; all of them must call it."""
+        moments = {number: gathered(own, run.first) for number, own in run.optimizer.state_dict()["state"].items()}
+        state = State(step, gathered(parameters, run.first), moments, curves)
+        if run.first:
+            self.save(state)
+
+    @torch.no_grad()
+    def restore(self, run: Processes, parameters: Mapping[str, Tensor], curves: Curves) -> int:
+        """Bring parameters, optimizer and curves to where the file says; the number of updates made, 0 without file."""
+        state = self.load()
+        if state is None:
+            return 0
+        for name, parameter in parameters.items():
+            parameter.copy_(shard_like(state.parameters[name], parameter))
+        each = list(parameters.values())
+        moments = {
+            number: {key: shard_like(value, each[number]) if value.ndim else value for key, value in own.items()}
+            for number, own in state.moments.items()
+        }
+        run.optimizer.load_state_dict({"state": moments, "param_groups": run.optimizer.state_dict()["param_groups"]})
+        curves.update(state.curves)
+        return state.step

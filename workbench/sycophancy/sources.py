@@ -27,7 +27,7 @@ def rows_from(source: Any) -> Iterator[Row]:
     if not isinstance(source, str | Path):
         yield from _in_memory(source)
         return
-    path = Path(source)
+    path = Path(source).expanduser()
     if not path.exists():
         yield from _in_memory(_from_hub(str(source)))
         return

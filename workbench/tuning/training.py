@@ -9,7 +9,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +22,8 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
-from workbench.runs.processes import Processes, gathered, shard_like
-from workbench.runs.state import Curves, State, StateFile
+from workbench.runs.processes import Processes, shard_like
+from workbench.runs.state import Curves, StateFile
 from workbench.tuning.deltas import Tunable
 from workbench.tuning.recipe import TuningRecipe
 from workbench.tuning.tokens import IGNORED, Row, padded
@@ -71,7 +71,8 @@ def train(task: TuningTask, *, progress: bool = True) -> Curves:
     )
     run = Processes(task.hf, adamw)
     curves: Curves = {name: np.full(recipe.steps + 1, np.nan) for name in CURVES}
-    begin = _restore(task, run, curves) if task.file else 0
+    begin = task.file.restore(run, task.tunable.parameters, curves) if task.file else 0
+    _leak(task.tunable, recipe, map(recipe.rate, range(begin)))
     order = recipe.order(len(task.rows)).tolist()
     if begin == 0:
         curves["validation"][0] = mean_loss(task.hf, task.validation, recipe.micro_batch, run)
@@ -88,7 +89,8 @@ def train(task: TuningTask, *, progress: bool = True) -> Curves:
         done = step + 1
         if done % task.every == 0 or done == recipe.steps:
             curves["validation"][done] = mean_loss(task.hf, task.validation, recipe.micro_batch, run)
-            _keep(task, run, curves, done)
+            if task.file:
+                task.file.keep(run, done, task.tunable.parameters, curves)
     run.release()
     return curves
 
@@ -166,15 +168,15 @@ def _update(task: TuningTask, run: Processes, rate: float) -> None:
         group["lr"] = rate
     run.optimizer.step()
     run.optimizer.zero_grad()
-    if task.recipe.leak:
-        _leak(task.tunable, task.recipe, rate)
+    _leak(task.tunable, task.recipe, [rate])
 
 
 @torch.no_grad()
-def _leak(tunable: Tunable, recipe: TuningRecipe, rate: float) -> None:
-    """What AdamW does to a whole matrix whose gradient is masked: all of it shrinks."""
-    for weight in tunable.touched:
-        weight.mul_(1 - rate * recipe.weight_decay)
+def _leak(tunable: Tunable, recipe: TuningRecipe, rates: Iterable[float]) -> None:
+    """What AdamW does to a whole matrix whose gradient is masked, on request: all of it shrinks, at each update."""
+    for rate in rates if recipe.leak else ():
+        for weight in tunable.touched:
+            weight.mul_(1 - rate * recipe.weight_decay)
 
 
 @torch.no_grad()
@@ -189,38 +191,7 @@ def repeat(tunable: Tunable, recipe: TuningRecipe, values: Mapping[str, Tensor],
     """
     for name, parameter in tunable.parameters.items():
         parameter.copy_(shard_like(values[name], parameter))
-    if recipe.leak:
-        for step in range(steps):
-            _leak(tunable, recipe, recipe.rate(step))
-
-
-# What is kept.
-
-
-def _keep(task: TuningTask, run: Processes, curves: Curves, step: int) -> None:
-    """Write the state once, whatever the number of processes."""
-    if not task.file:
-        return
-    moments = {number: gathered(own, run.first) for number, own in run.optimizer.state_dict()["state"].items()}
-    state = State(step, gathered(task.tunable.parameters, run.first), moments, curves)
-    if run.first:
-        task.file.save(state)
-
-
-def _restore(task: TuningTask, run: Processes, curves: Curves) -> int:
-    """Bring the run to where its file says it was; the number of updates made."""
-    state: State | None = task.file.load() if task.file else None
-    if state is None:
-        return 0
-    repeat(task.tunable, task.recipe, state.parameters, state.step)
-    own = list(task.tunable.parameters.values())
-    moments = {
-        number: {key: value if value.ndim == 0 else shard_like(value, own[number]) for key, value in kept.items()}
-        for number, kept in state.moments.items()
-    }
-    run.optimizer.load_state_dict({"state": moments, "param_groups": run.optimizer.state_dict()["param_groups"]})
-    curves.update(state.curves)
-    return state.step
+    _leak(tunable, recipe, map(recipe.rate, range(steps)))
 
 
 def _diverged(
@@ -228,7 +199,7 @@ def _diverged(
 ) -> InputError:
     kept = "Nothing was kept: give resume= a file to keep the state."
     if task.file:
-        _keep(task, run, curves, step)
+        task.file.keep(run, step, task.tunable.parameters, curves)
         kept = f"The last good state, after {step} updates, is in {task.file.path}."
     return InputError(
         f"Tuning stopped at update {step}: loss {loss:.3g}, gradient norm {norm:.3g}, on dialogues "

@@ -87,7 +87,7 @@ def school(name: str, seed: int, folder: str | Path, change: Callable[[Schooling
         change: makes the schooling another one, such as a shorter one.
     """
     whose = name if name == "teacher" else regime(name).pupil
-    path = Path(folder) / f"{whose}-{seed}.safetensors"
+    path = Path(folder).expanduser() / f"{whose}-{seed}.safetensors"
     if not path.exists():
         schooling = change(TEACHING if whose == "teacher" else regime(whose).schooling)
         # A teacher and a student of one seed should not see the same problems.
@@ -109,9 +109,9 @@ def model(name: str, seed: int = 1, folder: str | Path = SHIPPED) -> Any:
     from workbench.models.load import load
 
     whose = name if name == "teacher" else regime(name).pupil
-    path = Path(folder) / f"{whose}-{seed}.safetensors"
+    path = Path(folder).expanduser() / f"{whose}-{seed}.safetensors"
     if not path.exists():
-        there = ", ".join(sorted(p.stem for p in Path(folder).glob("*.safetensors"))) or "nothing"
+        there = ", ".join(sorted(p.stem for p in Path(folder).expanduser().glob("*.safetensors"))) or "nothing"
         raise InputError(
             f"There is no model {path.stem} in {folder}, which holds {there}. Train it with "
             "workbench.leaf.toy.school, or run `workbench leaf toy`."
