@@ -208,7 +208,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_read(organism, tmp_path, mon
     monkeypatch.setattr(protocol, "generate", stops)
     with pytest.raises(KeyboardInterrupt):
         evaluate(organism, n=2, max_new_tokens=8, resume=str(file), progress=False)
-    assert not file.exists() and (tmp_path / "two-turn.nc.parts" / "reply.nc").exists()
+    assert not file.exists() and (tmp_path / "two-turn.nc.parts" / "runs" / "reply.nc").exists()
     monkeypatch.setattr(protocol, "generate", generate)
     resumed = evaluate(organism, n=2, max_new_tokens=8, resume=str(file), progress=False)
     assert file.exists() and not (tmp_path / "two-turn.nc.parts").exists()

@@ -1,6 +1,6 @@
 """Long runs and their results: Datasets that say how they were made, files that are whole or absent, resuming.
 
-Nothing here knows of models: batches that fit into memory, journals of finished pieces, several processes.
+Nothing here knows of models: runs with their finished pieces, batches that fit into memory, several processes.
 """
 
 import lazy_loader as _lazy
