@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,15 +22,22 @@ from common import print_table, seconds
 
 from workbench import bigram_backcopy as toys
 from workbench.bigram_backcopy import training
+from workbench.names import Precision
 
 TASK = toys.Task()
-Loop = Callable[[int], None]
+Loop = Callable[[int], object]
 
 
 def peer(device: str) -> tuple[str, torch.nn.Module]:
     """A one-layer model of setting S in TransformerLens's own classes."""
     sizes = {"n_layers": 1, "d_model": 64, "d_head": 64, "n_heads": 1, "d_mlp": 256, "d_vocab": TASK.d_vocab}
-    common = sizes | {"n_ctx": 64, "act_fn": "relu", "normalization_type": "LN", "seed": 0, "device": device}
+    common: dict[str, Any] = sizes | {
+        "n_ctx": 64,
+        "act_fn": "relu",
+        "normalization_type": "LN",
+        "seed": 0,
+        "device": device,
+    }
     try:
         from transformer_lens import HookedTransformer, HookedTransformerConfig
 
@@ -58,7 +66,7 @@ def plain_loop(device: str) -> tuple[str, Loop]:
     return name, steps
 
 
-def our_loop(precision: str, seeds: int = 1, device: str = "cpu", **sizes) -> Loop:
+def our_loop(precision: Precision, seeds: int = 1, device: str = "cpu", **sizes) -> Loop:
     shape = sizes.pop("shape", toys.architecture("1xTF"))
     batch, length, compiled = sizes.get("batch", 32), sizes.get("length", 64), sizes.get("compiled", False)
     plan = training._plan(

@@ -2,6 +2,8 @@
 
 import statistics
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -42,7 +44,7 @@ def random_model(shape: dict, device: str, dtype: torch.dtype):
     return wb.load(random_llama(shape, device, dtype))
 
 
-def seconds(work, repeats: int, device: str) -> tuple[float, object]:
+def seconds(work, repeats: int, device: str) -> tuple[float, Any]:
     """Median wall time of some repeats after one that does not count, and the last result."""
     times, result = [], None
     for repeat in range(repeats + 1):
@@ -57,7 +59,7 @@ def seconds(work, repeats: int, device: str) -> tuple[float, object]:
     return statistics.median(times), result
 
 
-def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A Markdown table."""
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for row in rows:

@@ -10,6 +10,7 @@ TransformerLens hook and reduces them to the same measures, without the sink log
 
 import argparse
 import warnings
+from typing import Any
 
 import torch
 from common import LLAMA_3_8B, LLAMA_38M, print_table, random_model, seconds
@@ -115,7 +116,7 @@ def gpu_table(repeats: int, lengths: list[int]) -> list[tuple[str, ...]]:
     return rows
 
 
-def measured(work, repeats: int) -> tuple[float, int, object]:
+def measured(work: Any, repeats: int) -> tuple[float, int, Any]:
     """Median seconds, peak bytes beyond the weights, and the result."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

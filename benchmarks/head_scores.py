@@ -15,17 +15,19 @@ import resource
 import subprocess
 import sys
 import warnings
+from typing import get_args
 
 import torch
 from common import LLAMA_3_8B, LLAMA_38M, print_table, random_model, seconds
 
 from workbench.errors import WorkbenchWarning
-from workbench.inactive_heads import FIFTEEN, head_scores, inactive_head_thresholds, recording, zero_heads
+from workbench.inactive_heads import head_scores, inactive_head_thresholds, recording, zero_heads
 from workbench.models.forward import hooked, run
+from workbench.names import HeadScoreName
 
 LONG = LLAMA_38M | {"vocab_size": 1024, "num_hidden_layers": 4, "max_position_embeddings": 32768}
 GIB = 2**30
-OF_ATTENTION = ["AWFT", "AEQD"]
+OF_ATTENTION: list[HeadScoreName] = ["AWFT", "AEQD"]
 
 
 @torch.no_grad()
@@ -33,7 +35,7 @@ def ratios(shape: dict, device: str, dtype: torch.dtype, length: int, repeats: i
     """The first table."""
     model = random_model(shape, device, dtype)
     tokens = torch.randint(10, shape["vocab_size"], (4, length), device=device)
-    free = [name for name in FIFTEEN if not name.startswith(("AWFT", "AEQD"))]
+    free: list[HeadScoreName] = [name for name in get_args(HeadScoreName) if not name.startswith(("AWFT", "AEQD"))]
     tau = inactive_head_thresholds(head_scores(model, tokens[:1], "AHON_LN", progress=False), [0.1])["tau"].item()
 
     def forward():

@@ -16,6 +16,7 @@ says that the student is in half of its replies, and the teacher always.
 import argparse
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from common import LLAMA_3_8B, LLAMA_38M, print_table, random_model, seconds
@@ -113,7 +114,7 @@ def stage(models: list, batch: int, n: int, lengths: tuple[int, int], new_tokens
     def right(reply: leaf.Reply, example: leaf.Example) -> bool:
         return True
 
-    how = {"max_new_tokens": new_tokens, "batch_size": batch, "progress": False}
+    how: dict[str, Any] = {"max_new_tokens": new_tokens, "batch_size": batch, "progress": False}
     rows, began = [], time.perf_counter()
 
     def done(name: str, count: str) -> None:

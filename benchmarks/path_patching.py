@@ -18,6 +18,7 @@ from common import LLAMA_3_8B, print_table, random_model, seconds
 import workbench as wb
 from workbench.errors import WorkbenchWarning
 from workbench.models.anatomy import Anatomy
+from workbench.names import Unit
 
 A, B = 5, 9
 SMALL = {
@@ -130,7 +131,7 @@ def gpu_table(repeats: int) -> list[tuple[str, ...]]:
     return rows
 
 
-def gpu_row(model, shape: Anatomy, pairs, shared: int, unit: str, units: int, rate: float, repeats: int) -> tuple:
+def gpu_row(model, shape: Anatomy, pairs, shared: int, unit: Unit, units: int, rate: float, repeats: int) -> tuple:
     def work():
         return wb.path_patch(model, pairs, unit=unit, batch_size=len(pairs), progress=False)
 

@@ -47,7 +47,7 @@ def counts(shape: dict[str, int]) -> Any:
 
 
 def with_lora(hf: Any) -> list[Any]:
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model  # ty: ignore[import-not-found]
 
     names = ["q_proj", "k_proj", "v_proj", "o_proj"]
     wrapped = get_peft_model(hf, LoraConfig(r=16, lora_alpha=32, target_modules=names))

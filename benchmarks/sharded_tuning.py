@@ -11,6 +11,7 @@ dialogues; 4 heads each. What a process holds is measured at the first update, b
 
 import argparse
 import os
+from typing import Any
 
 import torch
 from common import LLAMA_3_8B, LLAMA_38M, random_llama
@@ -25,14 +26,14 @@ def watch(held: dict[str, float]) -> None:
     """Note the bytes of this process's parameters and moments when an update has been made."""
     update = training._update
 
-    def watched(task, run, rate):
+    def watched(task: Any, run: Any, rate: float) -> None:
         update(task, run, rate)
         moments = [m for s in run.optimizer.state.values() for key, m in s.items() if key != "step"]
         for name, tensors in (("parameters", task.hf.parameters()), ("moments", moments)):
             own = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
             held[name] = sum(t.numel() * t.element_size() for t in own)
 
-    training._update = watched
+    training._update = watched  # ty: ignore[invalid-assignment]
 
 
 def row(name: str, model, units, recipe: TuningRecipe, held: dict[str, float]) -> None:

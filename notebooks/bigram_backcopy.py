@@ -21,6 +21,8 @@
 # a question: answer it before you run the cell.
 
 # %%
+from typing import Any
+
 import torch
 
 import workbench as wb
@@ -49,7 +51,7 @@ print("".join(task.decode(task.sample(1, 60, seed=1)[0])[1:]))
 
 # %%
 shape = toys.architecture("1xTF", d_model=48, n_ctx=32)
-settings = {"length": 32, "steps": 900, "progress": False}
+settings: dict[str, Any] = {"length": 32, "steps": 900, "progress": False}
 trained = toys.train(task, shape, seeds=(0,), **settings)
 record = trained.record.isel(seed=0, layer=0, head=0)
 print(record[["backcopy", "bigram_excess", "sink", "value_bos", "value_others"]].isel(step=[0, -10, -1]).to_dataframe())
@@ -90,9 +92,10 @@ triggers = 3
 prediction = 0.5
 
 # %%
+settings["steps"] = 500
 changed_task = toys.Task(triggers=triggers)
 changed = toys.architecture("1xTF", attention=attention, d_model=48, n_ctx=32)
-other = toys.train(changed_task, changed, optimizer=optimizer, seeds=(0,), **(settings | {"steps": 500}))
+other = toys.train(changed_task, changed, optimizer=optimizer, seeds=(0,), **settings)
 last = other.record.isel(step=-1, seed=0, layer=0, head=0)
 found = {name: round(float(last[name]), 3) for name in ("backcopy", "sink", "value_bos", "value_others")}
 print(f"predicted {prediction}, found {found['sink']}: {found}")

@@ -100,9 +100,7 @@ assert hidden > 3 * abs(zeroed)
 # The same recipe, its weights kept on the way. Attention, drain and peak appear together.
 
 # %%
-from workbench.runs.results import load
-
-history = load(wb.embedded("organism-gqa").folder() / "dynamics.nc")
+history = wb.open_result(wb.embedded("organism-gqa").folder() / "dynamics.nc")
 wb.plot.training_panels(history)
 
 # %%

@@ -22,6 +22,8 @@
 # Everything here runs on a CPU in about two minutes, with a model that comes with the package.
 
 # %%
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -122,7 +124,7 @@ wb.plot.accuracy_curves(curves, scores=["AHON_LN", "AHON", "Random"], title="Acc
 # AHON takes them away whole.
 
 # %%
-at = {"threshold": 0.3}
+at: dict[str, Any] = {"threshold": 0.3}
 assert float(curves["accuracy"].sel(score="AHON_LN", **at)) > float(curves["accuracy"].sel(score="AHON", **at))
 print(curves["layer_share"].sel(score=["AHON", "AHON_LN"], **at).round(2).values)
 
@@ -139,7 +141,7 @@ def loudest(layer):
     return peak / peak.mean(-1, keepdim=True)
 
 
-mine = wb.head_scores(model, texts, ["AHON_LN", "LOUDEST_LN"], progress=False)
+mine = wb.head_scores(model, texts, ["AHON_LN", loudest], progress=False)
 print(dormant.overlap(mine, 0.1)["iou"].round(2).values)
 
 # %% [markdown]

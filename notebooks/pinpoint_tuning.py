@@ -25,6 +25,7 @@
 # %%
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,9 +60,10 @@ wb.plot.heatmap(groups, "logit_diff")
 
 # %%
 chosen = wb.select_units(groups, 0.125, "kv_group", metric="logit_diff", heads=heads)
+rivals = chosen.matched
+assert rivals and len(chosen.heads) == len(rivals.heads) == 8
 print("groups:", chosen.units)
-print("heads :", chosen.matched.heads)
-assert len(chosen.heads) == len(chosen.matched.heads) == 8
+print("heads :", rivals.heads)
 
 # %% [markdown]
 # ## 3. Tune
@@ -133,7 +135,8 @@ for text, some in (("before", model), ("after", tuned.model)):
 with tempfile.TemporaryDirectory() as place:
     folder = wb.save_pretrained(tuned.model, Path(place) / "tuned")
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
-    tokens = AutoTokenizer.from_pretrained(folder)("The opposite of easy is", return_tensors="pt")["input_ids"]
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    tokens = tokenizer("The opposite of easy is", return_tensors="pt")["input_ids"]
     torch.testing.assert_close(plain(tokens).logits, tuned.model(tokens), rtol=1e-4, atol=1e-4)
     print((folder / "README.md").read_text()[:400])
 
@@ -170,5 +173,5 @@ assert (
     estimate(record, Kind(Arm.ATTENTION), "divergence").value
     < estimate(record, Kind(Arm.GROUP, main), "divergence").value
 )
-siblings = [lay * shape.n_kv_heads + h // shape.group_size for lay, h in chosen.matched.heads]
+siblings = [lay * shape.n_kv_heads + h // shape.group_size for lay, h in rivals.heads]
 assert len(set(siblings)) < len(siblings)

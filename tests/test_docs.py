@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,24 @@ PACKAGE = Path(workbench.__file__).parent
 STUBS = sorted(PACKAGE.rglob("__init__.pyi"))
 
 
+def fences(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
 @pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.stem)
 def test_examples_run(page: Path) -> None:
     names: dict[str, object] = {}
-    for fence in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+    for fence in fences(page):
         exec(compile(fence, page.name, "exec"), names)
+
+
+def test_examples_have_the_right_types(tmp_path: Path) -> None:
+    files = [tmp_path / f"{page.stem}.py" for page in (ROOT / "README.md", *EXAMPLES)]
+    for page, file in zip((ROOT / "README.md", *EXAMPLES), files, strict=True):
+        file.write_text("\n".join(fences(page)))
+    check = ["ty", "check", "--python", sys.prefix, *map(str, files)]
+    told = subprocess.run([sys.executable, "-m", *check], cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout
 
 
 @pytest.mark.parametrize("stub", STUBS, ids=lambda stub: stub.parent.name)

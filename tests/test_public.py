@@ -37,6 +37,12 @@ def test_every_promised_name_is_there(package):
     assert set(promised(package)) <= set(dir(module))
 
 
+def test_functions_are_not_hidden_by_the_modules_they_live_in():
+    for name in ("load", "anatomy", "check", "path_patch", "report", "kurtosis"):
+        assert callable(getattr(wb, name)), name
+    assert wb.plot.heatmap is importlib.import_module("workbench.plot").heatmap
+
+
 def test_every_room_that_a_user_needs_is_an_attribute():
     inside = {"organisms", "reporting", "cli"}
     rooms = {folder.parent.name for folder in Path(wb.__file__).parent.glob("*/__init__.py")}

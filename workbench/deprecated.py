@@ -29,6 +29,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "workbench.leaf.toy": {"measure_cell": "measure_run"},
     "workbench.papers": {"Order": "FigureRequest"},
     "workbench.patching": {"agreement": "compare_estimates", "select": "select_units"},
+    "workbench.runs": {"load": "open_result", "save": "save_result"},
     "workbench.tuning": {"Recipe": "TuningRecipe", "export": "save_pretrained"},
 }
 """New names by old ones, for each package."""

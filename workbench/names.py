@@ -62,6 +62,14 @@ Penalty = Literal["sink", "peak"]
 RemedyKind = Literal["none", "inference", "tuning", "retraining"]
 ScalePer = Literal["token", "tensor"]
 
+# The Bigram-Backcopy task
+ToyKind = Literal["backcopy", "skip", "bietti", "markov"]
+ToyAttention = Literal["softmax", "relu"]
+ToyStart = Literal["here", "authors"]
+Optimizer = Literal["adamw", "sgd"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+Scale = Literal["small", "paper"]
+
 # Questions and dialogues
 Split = Literal["train", "test"]
 AnswerForm = Literal["letter", "text", "number", "yes_no"]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from workbench.bigram_backcopy import stacked
 from workbench.bigram_backcopy.gradients import gradients
 from workbench.bigram_backcopy.model import Toy
+from workbench.names import Optimizer, Precision
 
 
 class Engine:
@@ -34,7 +35,13 @@ class Engine:
     """
 
     def __init__(
-        self, models: Sequence[Toy], optimizer: str, lr: float, precision: str, compiled: bool, device: torch.device
+        self,
+        models: Sequence[Toy],
+        optimizer: Optimizer,
+        lr: float,
+        precision: Precision,
+        compiled: bool,
+        device: torch.device,
     ):
         self.architecture = models[0].architecture
         self.precision = precision

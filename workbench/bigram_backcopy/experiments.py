@@ -7,14 +7,14 @@ in both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from workbench.bigram_backcopy.structures import architecture
 from workbench.bigram_backcopy.task import Task
 from workbench.bigram_backcopy.training import PAPER, Trained, train
 from workbench.errors import InputError, suggest
+from workbench.names import Optimizer, Scale, ToyAttention, ToyStart
 
-Scale = Literal["small", "paper"]
 PAPER_STEPS = (
     *(0, 20, 40, 60, 80, 100, 120, 140, 160, 180, 200, 220, 240, 260, 280, 300, 340, 400, 500, 600, 680, 740, 800),
     *(860, 940, 1000, 1200, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 7000, 8000, 9000, 10_000),
@@ -38,13 +38,13 @@ class Experiment:
     name: str
     structure: str = "1xTF"
     task: dict[str, Any] = field(default_factory=dict)
-    attention: str = "softmax"
-    optimizer: str = "adamw"
+    attention: ToyAttention = "softmax"
+    optimizer: Optimizer = "adamw"
     steps: int = 3000
     paper_lr: float | None = None
 
     def run(
-        self, scale: Scale = "small", seeds: Sequence[int] = (0, 1, 2), start: str = "here", **changes: Any
+        self, scale: Scale = "small", seeds: Sequence[int] = (0, 1, 2), start: ToyStart = "here", **changes: Any
     ) -> Trained:
         """Train it.
 

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.bigram_backcopy.experiments import EXPERIMENTS, PAPER_STEPS, Scale, experiment
+from workbench.bigram_backcopy.experiments import EXPERIMENTS, PAPER_STEPS, experiment
 from workbench.bigram_backcopy.published import SEED
 from workbench.bigram_backcopy.removal import interventions, look_at
 from workbench.errors import InputError, suggest
+from workbench.names import Scale
 from workbench.runs.results import open_result, save_result
 
 FOLDER = Path(__file__).parent / "assets"
@@ -80,7 +81,7 @@ class Measured:
     line: xr.Dataset | None
 
 
-def measured(name: str, scale: str = "small") -> Measured:
+def measured(name: str, scale: Scale = "small") -> Measured:
     """A training run that comes with the package.
 
     Args:
@@ -198,7 +199,7 @@ def _named(one: xr.Dataset, prefix: str) -> xr.Dataset:
 
 
 @cache
-def _shelf(scale: str) -> xr.Dataset:
+def _shelf(scale: Scale) -> xr.Dataset:
     return open_result(FOLDER / f"{scale}.nc")
 
 

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from workbench.errors import InputError, suggest
+from workbench.names import ToyAttention, ToyStart
 
-Attention = Literal["softmax", "relu"]
 BlockName = Literal["tf", "attn", "mlp"]
-Start = Literal["here", "authors"]
 
 STRUCTURES: dict[str, tuple[BlockName, ...]] = {
     "1xTF": ("tf",),
@@ -46,24 +45,24 @@ class Architecture:
 
     name: str = "1xTF"
     blocks: tuple[BlockName, ...] = ("tf",)
-    attention: str = "softmax"
+    attention: ToyAttention = "softmax"
     d_model: int = 64
     n_heads: int = 1
     d_mlp: int = 256
     n_ctx: int = 64
     norm: bool = True
     embedding_std: float = 1.0
-    start: str = "here"
+    start: ToyStart = "here"
 
     def __post_init__(self) -> None:
         """Refuse shapes that cannot be built."""
         wrong = [block for block in self.blocks if block not in get_args(BlockName)]
         if wrong or not self.blocks:
             raise InputError(f"blocks={self.blocks}: a model is a list of blocks, each 'tf', 'attn' or 'mlp'.")
-        if self.attention not in get_args(Attention):
-            raise InputError(f"attention={self.attention!r}; {suggest(self.attention, get_args(Attention))}")
-        if self.start not in get_args(Start):
-            raise InputError(f"start={self.start!r}; {suggest(self.start, get_args(Start))}")
+        if self.attention not in get_args(ToyAttention):
+            raise InputError(f"attention={self.attention!r}; {suggest(self.attention, get_args(ToyAttention))}")
+        if self.start not in get_args(ToyStart):
+            raise InputError(f"start={self.start!r}; {suggest(self.start, get_args(ToyStart))}")
         if self.d_model % self.n_heads:
             raise InputError(f"d_model={self.d_model} cannot be shared by {self.n_heads} heads; it must be divisible.")
 

@@ -15,7 +15,7 @@ functions, and costs a handful of kernels per position whatever the number of se
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ from torch import Tensor
 
 from workbench.bigram_backcopy.counts import Counts, shakespeare, synthetic
 from workbench.errors import InputError, suggest
+from workbench.names import ToyKind
 
-Kind = Literal["backcopy", "skip", "bietti", "markov"]
 SOURCES = {"shakespeare": shakespeare, "synthetic": synthetic}
 
 
@@ -55,13 +55,13 @@ class Task:
         source: str | Path | Counts = "shakespeare",
         *,
         triggers: int | Sequence[str] = 3,
-        kind: str = "backcopy",
+        kind: ToyKind = "backcopy",
         bos: int = 1,
         delimiters: int = 0,
         delimiter_probability: float = 0.0,
     ):
-        if kind not in get_args(Kind):
-            raise InputError(f"There is no task of kind {kind!r}; {suggest(kind, get_args(Kind))}")
+        if kind not in get_args(ToyKind):
+            raise InputError(f"There is no task of kind {kind!r}; {suggest(kind, get_args(ToyKind))}")
         if bos not in (0, 1, 2) or delimiters not in (0, 1, 2):
             raise InputError(f"bos={bos}, delimiters={delimiters}: a sequence has 0, 1 or 2 of each.")
         if not 0 <= delimiter_probability * max(1, delimiters) < 1:

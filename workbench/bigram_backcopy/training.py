@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -29,11 +29,10 @@ from workbench.bigram_backcopy.model import Toy
 from workbench.bigram_backcopy.structures import Architecture, architecture
 from workbench.bigram_backcopy.task import Task
 from workbench.errors import InputError, suggest
+from workbench.names import Optimizer, Precision
 from workbench.runs.results import provenance
 from workbench.runs.state import State, StateFile
 
-Optimizer = Literal["adamw", "sgd"]
-Precision = Literal["float32", "tf32", "bfloat16"]
 RATES = {"adamw": 3e-3, "sgd": 0.03}
 PAPER: dict[str, Any] = {"batch": 512, "length": 256, "steps": 10_000, "lr": 3e-4}
 """The paper's setting for AdamW; SGD takes lr=0.03. It goes with `architecture(name, d_model=256, n_ctx=256)`."""
@@ -76,7 +75,7 @@ class _Plan:
     seeds: tuple[int, ...]
     evaluate: int
     device: torch.device
-    precision: str
+    precision: Precision
     compiled: bool
 
     @property
@@ -105,7 +104,7 @@ def train(
     task: Task,
     structure: str | Architecture = "1xTF",
     *,
-    optimizer: str = "adamw",
+    optimizer: Optimizer = "adamw",
     lr: float | None = None,
     steps: int = 1200,
     batch: int = 32,
@@ -113,7 +112,7 @@ def train(
     seeds: Sequence[int] = (0,),
     measured_at: Iterable[int] | None = None,
     evaluate: int = 128,
-    precision: str = "float32",
+    precision: Precision = "float32",
     compile: bool = False,
     device: str | torch.device | None = None,
     resume: str | Path | None = None,
@@ -165,14 +164,14 @@ def train(
 def _plan(
     task: Task,
     structure: str | Architecture,
-    optimizer: str,
+    optimizer: Optimizer,
     lr: float | None,
     steps: int,
     batch: int,
     length: int,
     seeds: Sequence[int],
     evaluate: int,
-    precision: str,
+    precision: Precision,
     compiled: bool,
     device: str | torch.device | None,
 ) -> _Plan:

@@ -248,8 +248,8 @@ def score(
     reads: Sequence[str] = ("z",),
     per_query: PerQuery | None = None,
     title: str = "",
-) -> Callable[[Callable[[Layer], PerHead]], Callable[[Layer], PerHead]]:
-    """Register a score of your own; it can then be used by name wherever the paper's can.
+) -> Callable[[Callable[[Layer], PerHead]], HeadScore]:
+    """Make and register a score of your own; it, or its name, can be used wherever the paper's can.
 
         @wb.inactive_heads.score("LOUDEST", inactive="below")
         def loudest(layer):
@@ -273,9 +273,9 @@ def score(
             f"inactive={inactive!r} and reads={tuple(reads)}."
         )
 
-    def register(compute: Callable[[Layer], PerHead]) -> Callable[[Layer], PerHead]:
+    def register(compute: Callable[[Layer], PerHead]) -> HeadScore:
         _own[name] = HeadScore(name, inactive, compute, tuple(reads), per_query, title or name)
-        return compute
+        return _own[name]
 
     return register
 

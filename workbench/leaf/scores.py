@@ -128,8 +128,8 @@ SCORES: dict[str, TokenScore] = {name: TokenScore(name, side, compute, title) fo
 _own: dict[str, TokenScore] = {}
 
 
-def score(name: str, *, confounding: Confounding, title: str = "") -> Callable[[Compute], Compute]:
-    """Register a score of your own; it can then be used by name wherever ours can.
+def score(name: str, *, confounding: Confounding, title: str = "") -> Callable[[Compute], TokenScore]:
+    """Make and register a score of your own; it, or its name, can be used wherever ours can.
 
         @wb.leaf.score("gradient_ratio", confounding="high")
         def ratio(batch):
@@ -148,9 +148,9 @@ def score(name: str, *, confounding: Confounding, title: str = "") -> Callable[[
     if confounding not in ("low", "high"):
         raise InputError(f"confounding={confounding!r}: a score's confounding values are 'low' or 'high'.")
 
-    def register(compute: Compute) -> Compute:
+    def register(compute: Compute) -> TokenScore:
         _own[name] = TokenScore(name, "low" if confounding == "low" else "high", compute, title or name)
-        return compute
+        return _own[name]
 
     return register
 
