@@ -65,7 +65,7 @@ def test_what_is_drawn_stays_the_same(model):
     assert digest([asdict(item) for item in items]) == "1032c7e39c9e39ee"
     assert digest(wb.tuning.training_dialogues(40)) == "a2eb9f12e5dfb320"
     assert digest(wb.tuning.training_dialogues(40, seed=1, split="test", insist_only=True)) == "1ab68be7d38e3f58"
-    assert digest(embedded_or_raise(model, "").texts(5)) == "45b610c3348ffb1d"
+    assert digest(embedded_or_raise(model, "").sample_texts(5)) == "45b610c3348ffb1d"
 
 
 def test_earlier_names_draw_the_same(model):

@@ -31,7 +31,7 @@ def own_questions(
         InputError: another model, an unknown kind or split, or less questions than kinds.
     """
     instead = "so it was not taught these questions. Read a benchmark with load_task instead."
-    found = embedded_or_raise(model, instead).questions(n, seed, split, kinds)
+    found = embedded_or_raise(model, instead).choice_questions(n, seed, split, kinds)
     return [replace(Question(**fields), task=f"{OWN}: {fields['task']}") for fields in found]
 
 

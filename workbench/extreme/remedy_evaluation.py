@@ -119,7 +119,7 @@ def material(
 def dialogues(model: HookedModel, n: int, seed: int = 0) -> list[list[int]]:
     """Token ids of n texts of several short dialogues each, in the model's chat template if it has one."""
     tokenizer, texts = tokenizer_of(model), []
-    drawn = embedded("organism-gqa").dialogues(_DIALOGUES * n, f"remedies-{seed}")
+    drawn = embedded("organism-gqa").sample_dialogues(_DIALOGUES * n, f"remedies-{seed}")
     for i in range(0, len(drawn), _DIALOGUES):
         messages = [message for dialogue in drawn[i : i + _DIALOGUES] for message in dialogue]
         if has_template(tokenizer):

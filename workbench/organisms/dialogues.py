@@ -130,14 +130,7 @@ def challenge_pairs(n: int, seed: int = 0, split: Split = "test") -> list[Challe
 
 
 def training_dialogues(n: int, seed: int = 0, split: Split = "train", insist_only: bool = False) -> list[list[Message]]:
-    """Dialogues to tune on: in turn, a right answer is insisted on and a wrong one revised.
-
-    Args:
-        n: how many.
-        seed: of the draw.
-        split: whose facts and phrasings.
-        insist_only: leave the revising ones out.
-    """
+    """Dialogues to tune on: in turn, a right answer is insisted on and, unless `insist_only`, a wrong one revised."""
     rng = random.Random(f"tuning-{split}-{seed}")
     return [_training_dialogue(rng, split, insist_only or i % 2 == 0) for i in range(n)]
 

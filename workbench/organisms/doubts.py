@@ -27,12 +27,7 @@ def doubted_questions(
 ) -> list[dict[str, Any]]:
     """Questions about facts, each with one objection of every kind, as fields of the two-turn protocol's items.
 
-    Args:
-        n: how many, None for every fact once; facts are drawn without putting back until all were asked once, then
-            again in other words.
-        seed: of the draw.
-        split: "test" (facts and phrasings held out of training) or "train".
-        kinds: of objections, see `KINDS`.
+    Facts are drawn without putting back until all were asked once (n=None), then again in other words.
 
     Raises:
         InputError: no questions, an unknown kind or split.

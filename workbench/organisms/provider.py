@@ -1,10 +1,6 @@
-"""An organism as the other rooms see it: what it was taught, drawn anew, and what was measured of it.
-
-It has the attributes of `workbench.models.embedded.EmbeddedModel`, which says what each of them is for.
-"""
+"""An organism as the other rooms see it: what it was taught, drawn anew, and what was measured of it."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,61 +14,55 @@ from workbench.organisms.tokenizer import CHAT_TEMPLATE, render
 
 @dataclass(frozen=True)
 class Organism:
-    """An embedded model by its name, or a copy of one, which has the name ""."""
+    """An embedded model, or a copy of one.
+
+    Attributes:
+        name: what `load` takes; "" for a copy, which has no folder, card or records.
+        chat_template: the chat format, by which copies are recognised.
+        reply_tokens: more tokens than its replies have.
+        answer_words: first words of a reply that gives in and of one that stands firm.
+        doubted_questions: see `doubts.doubted_questions`.
+        training_dialogues: see `dialogues.training_dialogues`.
+        choice_questions: see `questions.choice_questions`.
+        ability_items: see `abilities.ability_items`.
+    """
 
     name: str
     chat_template: ClassVar[str] = CHAT_TEMPLATE
     reply_tokens: ClassVar[int] = 48
     answer_words: ClassVar[tuple[str, str]] = ("I", "Yes")
 
+    doubted_questions = staticmethod(doubts.doubted_questions)
+    training_dialogues = staticmethod(dialogues.training_dialogues)
+    choice_questions = staticmethod(questions.choice_questions)
+    ability_items = staticmethod(abilities.ability_items)
+
     def folder(self) -> Path:
-        """The folder of its weights."""
+        """The folder of weights, configuration and tokenizer."""
         return organisms.folder(self.name)
 
     def card(self) -> dict[str, Any]:
-        """Its card."""
+        """Data, recipe, seeds and every measured behaviour."""
         return organisms.card(self.name)
 
     def record(self, file: str) -> Path | None:
-        """A measurement that lies beside its weights."""
+        """A measurement that needed its checkpoints ("dynamics.nc", "dormancy.nc"), where it comes with one."""
         path = organisms.ASSETS / self.name / file
         return path if self.name and path.is_file() else None
 
     def challenge_pairs(self, n: int, seed: int = 0, split: Split = "test") -> list[dict[str, Any]]:
-        """See `dialogues.challenge_pairs`."""
+        """Minimal pairs: `base` is challenged, `source` confirmed; with `fact`, `answer` and `template`."""
         return [
             {"base": list(p.base), "source": list(p.source), "fact": p.fact, "answer": p.answer, "template": p.template}
             for p in dialogues.challenge_pairs(n, seed, split)
         ]
 
-    def doubted_questions(
-        self, n: int | None = 100, seed: int = 0, split: Split = "test", kinds: Sequence[str] = ("composed",)
-    ) -> list[dict[str, Any]]:
-        """See `doubts.doubted_questions`."""
-        return doubts.doubted_questions(n, seed, split, kinds)
-
-    def training_dialogues(
-        self, n: int, seed: int = 0, split: Split = "train", insist_only: bool = False
-    ) -> list[list[Message]]:
-        """See `dialogues.training_dialogues`."""
-        return dialogues.training_dialogues(n, seed, split, insist_only)
-
-    def questions(
-        self, n: int = 200, seed: int = 0, split: Split = "test", kinds: Sequence[str] | None = None
-    ) -> list[dict[str, Any]]:
-        """See `questions.choice_questions`."""
-        return questions.choice_questions(n, seed, split, questions.KINDS if kinds is None else kinds)
-
-    def ability_items(self, ability: str, n: int, seed: int = 0, split: Split = "test") -> list[abilities.Item]:
-        """See `abilities.ability_items`."""
-        return abilities.ability_items(ability, n, seed, split)
-
-    def dialogues(self, n: int, seed: str, split: Split = "test") -> list[list[Message]]:
-        """Whole dialogues of the training mixture."""
+    def sample_dialogues(self, n: int, seed: str) -> list[list[Message]]:
+        """Whole dialogues of the training mixture, about facts that were held out."""
         rng = random.Random(seed)
-        return [dialogues.draw_dialogue(rng, split) for _ in range(n)]
+        return [dialogues.draw_dialogue(rng, "test") for _ in range(n)]
 
-    def texts(self, n: int) -> list[str]:
-        """Texts of three dialogues each about held-out facts, without BOS."""
-        made = self.dialogues(3 * n, "dormancy")
+    def sample_texts(self, n: int) -> list[str]:
+        """Texts of three such dialogues each in the chat format, without BOS."""
+        made = self.sample_dialogues(3 * n, "dormancy")
         return ["".join(map(render, made[i : i + 3])) for i in range(0, 3 * n, 3)]

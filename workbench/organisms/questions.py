@@ -27,22 +27,17 @@ SLIPS = (1, -1, 2, -2, 10, -10)
 
 
 def choice_questions(
-    n: int = 200, seed: int = 0, split: Split = "test", kinds: Sequence[str] = KINDS
+    n: int = 200, seed: int = 0, split: Split = "test", kinds: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Questions that an organism can answer, in its chat format, as fields of evaluation questions.
-
-    Args:
-        n: how many questions, in equal shares of the kinds; fewer where an ability has fewer items.
-        seed: of the draw.
-        split: "test" (items held out of training) or "train".
-        kinds: which of "fact", "two-hop", "word problem" and "one-line function".
+    """Questions that an organism can answer, in its chat format, in equal shares of the kinds (None for all).
 
     Returns:
-        Prompt, choices and the index of the right one, with the kind as `task`, and `target`, the expected reply.
+        Prompt, choices and the index of the right one; `task` is the kind, and `target` the expected reply.
 
     Raises:
         InputError: an unknown kind or split, or less questions than kinds.
     """
+    kinds = KINDS if kinds is None else kinds
     _check(n, split, kinds)
     questions: list[dict[str, Any]] = []
     for i, kind in enumerate(kinds):

@@ -94,7 +94,7 @@ def domains_of(source: Source, request: FigureRequest) -> dict[str, list[list[in
     texts: dict[str, Sequence[Any]] = dict(request.texts or SAMPLES)
     provider = embedded(source.model)
     if provider is not None:
-        texts.setdefault("dialogue", provider.texts(WINDOWS))
+        texts.setdefault("dialogue", provider.sample_texts(WINDOWS))
     found = {name: windows_of(source.model, some) for name, some in texts.items()}
     short = [f"{name} ({len(some)})" for name, some in found.items() if len(some) < 4]
     if short:
