@@ -10,6 +10,7 @@ def models(module: torch.nn.Linear, pairs: wb.PromptPairs) -> None:
     wb.path_patch("organism-gqa", pairs)  # ty: ignore[invalid-argument-type]
     wb.anatomy(module)  # ty: ignore[invalid-argument-type]
     wb.load("organism-gqa", backend="hoked")  # ty: ignore[invalid-argument-type]
+    wb.load(["organism-gqa"])  # ty: ignore[invalid-argument-type]
     wb.load("organism-gqa", tokenizer=3)  # ty: ignore[invalid-argument-type]
 
 

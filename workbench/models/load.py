@@ -8,7 +8,7 @@ import copy
 import json
 import os
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -26,11 +26,11 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def load(
-    source: Any,
+    source: str | Path | torch.nn.Module | HookedModel,
     *,
     tokenizer: TextTokenizer | str | Path | None = None,
-    device: Any = None,
-    dtype: Any = None,
+    device: str | torch.device | int | None = None,
+    dtype: str | torch.dtype | None = None,
     backend: Backend = "bridge",
 ) -> HookedModel:
     """Load a decoder language model for looking inside.
@@ -84,7 +84,7 @@ def load(
     return model
 
 
-def _is_transformer_lens(source: Any) -> bool:
+def _is_transformer_lens(source: Any) -> TypeGuard[HookedModel]:
     return any(c.__name__ in ("TransformerBridge", "HookedTransformer") for c in type(source).__mro__)
 
 
