@@ -6,7 +6,7 @@
     python benchmarks/backcopy_values.py published    # full-size runs beside the published numbers
 
 `rounding` trains a small model; the others read the measured runs that come with the package, which
-`python -m workbench.bigram_backcopy.records` makes anew.
+`workbench backcopy all` makes anew.
 """
 
 import argparse

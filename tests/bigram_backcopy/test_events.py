@@ -5,7 +5,7 @@ import xarray as xr
 from workbench.bigram_backcopy import EXPERIMENTS, dynamics, measured, published
 from workbench.bigram_backcopy import records as shelf
 from workbench.bigram_backcopy.events import copying_layer
-from workbench.bigram_backcopy.records import gather, main
+from workbench.bigram_backcopy.records import collect, gather
 from workbench.errors import InputError
 from workbench.runs.results import open_result
 
@@ -84,11 +84,6 @@ def test_gathering_gives_back_what_was_gathered():
     assert np.array_equal(kept.values, one.record["residual_bos"].values)
 
 
-def test_the_command_says_how_it_is_used():
-    with pytest.raises(InputError, match="Use: python -m"):
-        main(["large"])
-
-
 SOFTMAX = [n for n, e in EXPERIMENTS.items() if e.attention == "softmax" and e.optimizer == "adamw"]
 
 
@@ -102,20 +97,20 @@ def test_sinks_and_drains_in_the_measured_runs(name):
     assert (at["value_bos"] < 0.4 * at["value_others"]).all()
 
 
-def test_the_command_writes_each_experiment_and_skips_what_it_holds(tmp_path, monkeypatch):
+def test_collecting_writes_each_experiment_and_skips_what_it_holds(tmp_path, monkeypatch):
     brief = {"steps": 4, "batch": 2, "evaluate": 4, "seeds": (0,), "progress": False}
     monkeypatch.setitem(shelf.VARIATIONS, "small", {"a": ("one-layer", brief), "b": ("two-layer", brief)})
     file = tmp_path / "shelf.nc"
-    main(["small", str(file), "a"])
+    assert list(collect(file, "small", ["a"])) == ["a"]
     before = shelf._one(open_result(file), "a")
     monkeypatch.setitem(shelf.VARIATIONS["small"], "a", ("one-layer", brief | {"lr": 1e9}))
-    main(["small", str(file), "a", "b"])
+    assert list(collect(file, "small", ["a", "b"])) == ["a", "b"]
     after = open_result(file)
     assert after["experiment"].values.tolist() == ["a", "b"]
     assert before.record["backcopy"].equals(shelf._one(after, "a").record["backcopy"])
     assert [path.name for path in tmp_path.iterdir()] == ["shelf.nc"]
     with pytest.raises(InputError, match="There is no experiment 'c'"):
-        main(["small", str(file), "c"])
+        collect(file, "small", ["c"])
 
 
 def test_from_the_authors_weights_the_sink_is_as_large_as_published():

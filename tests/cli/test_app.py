@@ -1,4 +1,4 @@
-import inspect
+import json
 import re
 import subprocess
 import sys
@@ -8,10 +8,17 @@ import pytest
 
 import workbench as wb
 from tests.papers.synthetic import model
+from tests.tuning.chat import chat_tokenizer
+from workbench.bigram_backcopy import records
 from workbench.cli import app as cli
+from workbench.cli import report
+from workbench.cli.options import options_of
+from workbench.cli.patching import patch
+from workbench.cli.sycophancy import evaluate
 from workbench.errors import WorkbenchWarning
 from workbench.papers import drawing
 from workbench.papers import measured as measuring
+from workbench.runs.results import open_result
 
 
 @pytest.fixture
@@ -25,20 +32,36 @@ def synthetic(monkeypatch):
 
 
 def defaults(function, *names):
-    parameters = inspect.signature(function).parameters
-    return {name: parameters[name].default for name in names or parameters}
+    known = options_of(function)
+    return {name: known[name] for name in names or known}
+
+
+def commands():
+    """Every command line that runs something, with its function."""
+    for name, command in cli.COMMANDS.items():
+        if isinstance(command, cli.Group):
+            yield from (([name, word], function) for word, function in command.commands.items())
+        else:
+            yield [name], command
+
+
+def shown_help(*words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words, "--help"])
+    assert stop.value.code == 0
+    return re.sub(r"[\s│]+", " ", capsys.readouterr().out)
 
 
 def test_commands_have_the_names_and_defaults_of_the_functions():
     for command, function, names in (
-        (cli.report, wb.report, ("models", "out", "n", "seed", "questions", "progress")),
+        (report.report, wb.report, ("models", "out", "n", "seed", "questions", "progress")),
         (
-            cli.figure,
+            report.figure,
             drawing.draw,
             ("name", "out", "metric", "formats", "n", "seed", "questions", "progress"),
         ),
-        (cli.patch, wb.path_patch, ("unit", "progress")),
-        (cli.patch, measuring.measure, ("n", "seed", "questions")),
+        (patch, wb.path_patch, ("unit", "progress")),
+        (patch, measuring.measure, ("n", "seed", "questions")),
     ):
         mine, theirs = defaults(command, *names), defaults(function, *names)
         assert {k: str(v) for k, v in mine.items()} == {k: str(v) for k, v in theirs.items()}
@@ -46,20 +69,42 @@ def test_commands_have_the_names_and_defaults_of_the_functions():
 
 @pytest.mark.parametrize("command", list(cli.COMMANDS))
 def test_every_command_s_help_has_an_example_that_parses(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main([command, "--help"])
-    assert stop.value.code == 0
-    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert f"Example: workbench {command} " in shown
+    assert f"Example: workbench {command} " in shown_help(command, capsys=capsys)
+
+
+@pytest.mark.parametrize(("words", "function"), commands(), ids=str)
+def test_every_command_asks_a_question_and_every_option_of_it_is_explained(words, function, capsys):
+    question = function.__doc__.split("?")[0] + "?"
+    assert "\n" not in question
+    assert question in shown_help(*words[:-1], capsys=capsys)
+    shown = shown_help(*words, capsys=capsys)
+    assert question in shown
+    example = next(line for line in function.__doc__.splitlines() if "Example: workbench " in line)
+    assert example.split("Example: workbench ")[1].startswith(words[0])
+    for option in options_of(function):
+        flag = "--" + option.replace("_", "-")
+        if flag not in shown:
+            assert option in ("model", "models", "name", "names"), f"{flag} is not in the help"
+            flag = option.removesuffix("s").upper()
+        assert re.search(rf"{flag}[^(]*? [^\s(-]+ [^(]*\((default|required)", shown), f"{flag} is not explained"
 
 
 def test_help_is_fast_because_nothing_heavy_is_imported():
-    code = "import sys, workbench.cli.app as c\ntry:\n c.main(['--help'])\nexcept SystemExit: pass\n"
-    code += "heavy = {'torch', 'transformers', 'plotly', 'xarray', 'numpy'} & set(sys.modules)\n"
-    code += "sys.exit(', '.join(heavy) if heavy else 0)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    lines = [["--help"], ["figure", "list"], ["figure", "--help"], *([*words, "--help"] for words, _ in commands())]
+    code = "import json, sys, workbench.cli.app as c\nfor line in json.loads(sys.argv[1]):\n"
+    code += " try:\n  c.main(line)\n except SystemExit as stop: assert not stop.code\n"
+    code += " heavy = {'torch', 'transformers', 'transformer_lens', 'plotly', 'xarray', 'numpy'} & set(sys.modules)\n"
+    code += " assert not heavy, (line, heavy)\n"
+    run = subprocess.run([sys.executable, "-c", code, json.dumps(lines)], capture_output=True, text=True, timeout=100)
     assert run.returncode == 0, run.stderr
-    assert "report" in run.stdout
+    assert "report" in run.stdout and "sycophancy/layer-sums" in run.stdout
+
+
+def test_the_module_gives_the_exit_code_to_the_shell():
+    run = subprocess.run(
+        [sys.executable, "-m", "workbench", "figure", "nothing"], capture_output=True, text=True, timeout=100
+    )
+    assert run.returncode == 2 and run.stderr.startswith("workbench: there is no figure 'nothing'")
 
 
 def test_bad_input_is_told_in_one_line_with_code_2(capsys):
@@ -70,7 +115,14 @@ def test_bad_input_is_told_in_one_line_with_code_2(capsys):
 
 
 def test_a_command_line_that_cannot_be_read_has_code_2(capsys):
-    for line in (["patch"], ["nothing"], ["patch", "organism-gqa", "--unit", "neuron"]):
+    for line in (
+        ["patch"],
+        ["nothing"],
+        [],
+        ["figure"],
+        ["extreme", "nothing"],
+        ["patch", "organism-gqa", "--unit", "neuron"],
+    ):
         with pytest.raises(SystemExit) as stop:
             cli.main(line)
         assert stop.value.code == 2
@@ -83,6 +135,94 @@ def test_an_unwritable_folder_has_code_2_before_any_work(tmp_path, capsys, monke
     assert cli.main(["figure", "sycophancy/layer-sums", "--out", str(tmp_path / "file" / "out")]) == 2
     assert cli.main(["patch", "toy", "--out", str(tmp_path / "file" / "out.nc")]) == 2
     assert capsys.readouterr().err.count("Cannot write") == 3
+
+
+def test_a_model_without_questions_of_its_own_is_refused_before_it_is_loaded(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "model"
+    chat_tokenizer().save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+
+    def refuse(*_given, **_options):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("workbench.papers.cache.quiet_load", refuse)
+    model, out = str(folder), str(tmp_path / "out")
+    for line, advice in (
+        (["patch", model, "--out", out], "--questions FILE"),
+        (["dormant", model, "--out", out], "--questions FILE"),
+        (["tune", model, "--out", out], "--questions FILE"),
+        (["tradeoff", model, "--out", out], "--questions FILE"),
+        (["report", model, "--out", out, "--no-progress"], "pass --questions, a JSON file"),
+        (["figure", "sycophancy/layer-sums", "--models", model, "--out", out, "--no-progress"], "pass --questions"),
+        (["sycophancy", model, "--out", out], "--task NAME and --data DIR"),
+        (["eval", model, "--out", out], "--tasks, such as mmlu, and --data DIR"),
+        (["leaf", "find", "--student", model, "--teacher", model, "--out", out], "--data FILE"),
+    ):
+        assert cli.main(line) == 2
+        told = capsys.readouterr().err
+        assert "This model is no organism, so it" in told and advice in told and told.count("\n") == 1
+
+
+def test_errors_speak_of_options_instead_of_arguments(tmp_path, capsys):
+    assert cli.main(["report", "toy", "--n", "1", "--out", str(tmp_path)]) == 2
+    assert "--n 1 dialogues give no interval" in capsys.readouterr().err
+    assert cli.in_options("tasks=('x',) need a folder; pass data=, or n_shots=3; not a==b.", evaluate) == (
+        "--tasks ('x',) need a folder; pass --data, or --n-shots 3; not a==b."
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        (["patch", "toy"], "With --resume"),
+        (["patch", "toy", "--resume"], "Give the same command again"),
+        (["figure", "sycophancy/layer-sums"], "Give the same command again"),
+        (["check", "toy"], "nothing is kept."),
+    ],
+)
+def test_a_stopped_run_says_in_one_line_how_to_go_on(line, advice, capsys, monkeypatch):
+    def stop(*_given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("workbench.papers.cache.quiet_load", stop)
+    monkeypatch.setattr("workbench.papers.cache.Source.require_own_questions", stop)
+    monkeypatch.setattr("workbench.papers.drawing.draw", lambda *_given, **_options: stop())
+    monkeypatch.chdir("/")
+    monkeypatch.setattr("workbench.runs.files.check_writable", lambda folder: folder)
+    assert cli.main(line) == 130
+    told = capsys.readouterr().err
+    assert told.startswith("workbench: stopped") and advice in told and told.count("\n") == 1
+
+
+def test_paths_may_begin_with_the_home_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").write_text("")
+    for line in (
+        ["patch", "toy", "--out", "~/file/x.nc"],
+        ["report", "toy", "--out=~/file/x"],
+        ["backcopy", "--out", "~/file/x.nc"],
+    ):
+        assert cli.main(line) == 2
+        assert f"Cannot write to {tmp_path}/file" in capsys.readouterr().err.replace("'", "")
+    assert cli.main(["check", "~/file"]) == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_a_toy_model_is_trained_recorded_and_drawn(tmp_path, capsys, monkeypatch):
+    brief = {"steps": 4, "batch": 2, "evaluate": 4}
+    monkeypatch.setitem(records.VARIATIONS, "small", {"brief": ("one-layer", brief)})
+    out = tmp_path / "toy.nc"
+    line = ["backcopy", "brief", "--seeds", "0", "--out", str(out), "--no-progress"]
+    assert cli.main(line) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("brief: Bigram learned ") and f"The result is {out}" in said
+    assert open_result(out)["experiment"].values.tolist() == ["brief"]
+    assert (tmp_path / "toy-brief.html").is_file()
+    monkeypatch.setattr(records, "run", None)
+    assert cli.main(line) == 0
+    assert capsys.readouterr().out == said
+    assert cli.main(["backcopy", "nothing", "--out", str(out)]) == 2
+    assert "There is no experiment 'nothing'" in capsys.readouterr().err
 
 
 def test_a_bug_is_not_dressed_as_bad_input(synthetic, tmp_path, monkeypatch):

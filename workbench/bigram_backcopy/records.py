@@ -1,17 +1,12 @@
-"""The measured training runs that come with the package, and the command that measures them again.
+"""The measured training runs that come with the package, and how they are measured again.
 
 `measured("three-layer", "paper")` is the record of a run without running it. Both sizes lie in one netCDF file each,
-the experiments side by side. To make them anew (minutes per experiment; the full size needs a GPU):
-
-    python -m workbench.bigram_backcopy.records small|paper FILE.nc [NAME ...]
-
-Experiments that FILE.nc holds already are skipped, and each one is written as soon as it is done; a stopped one goes
-on from the state file beside it.
+the experiments side by side. `collect` makes them anew (minutes per experiment; the full size needs a GPU), on the
+command line `workbench backcopy all --scale small --out FILE`.
 """
 
 import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -169,17 +164,25 @@ def write(shelf: xr.Dataset, path: str | Path) -> None:
     save_result(shelf, path, compressed=True)
 
 
-def main(arguments: list[str]) -> str:
-    """Measure experiments that a file does not hold yet, and write all of them side by side.
+def collect(path: str | Path, scale: Scale, names: Sequence[str] = (), **changes: Any) -> dict[str, Measured]:
+    """Train and measure the experiments that a file does not hold yet, and write all of them side by side.
+
+    Each is written as soon as it is done; one that was stopped goes on from the state file beside the file.
 
     Args:
-        arguments: the size, the file, and names; without names every experiment of that size.
+        path: the netCDF file.
+        scale: "small" or "paper".
+        names: of experiments or variations; every one of that size where there are none.
+        changes: arguments of `train` to change in those that are trained now.
+
+    Returns:
+        The named experiments, in that order.
+
+    Raises:
+        InputError: there is no experiment of a name.
     """
-    if len(arguments) < 2 or arguments[0] not in ("small", "paper"):
-        raise InputError("Use: python -m workbench.bigram_backcopy.records small|paper FILE.nc [NAME ...]")
-    scale: Scale = "paper" if arguments[0] == "paper" else "small"
-    path = Path(arguments[1])
-    names = arguments[2:] or [*EXPERIMENTS, *VARIATIONS[scale]]
+    path = Path(path)
+    names = names or [*EXPERIMENTS, *VARIATIONS[scale]]
     for name in names:
         experiment(VARIATIONS[scale].get(name, (name, {}))[0])
     kept = open_result(path) if path.exists() else None
@@ -187,10 +190,10 @@ def main(arguments: list[str]) -> str:
     for name in names:
         if name not in found:
             state = path.with_name(f"{path.stem}-{name}.state")
-            found[name] = run(name, scale, resume=state)
+            found[name] = run(name, scale, resume=state, **changes)
             write(gather(found), path)
             state.unlink(missing_ok=True)
-    return f"{len(names)} experiments are in {path}"
+    return {name: found[name] for name in names}
 
 
 def _named(one: xr.Dataset, prefix: str) -> xr.Dataset:
@@ -201,7 +204,3 @@ def _named(one: xr.Dataset, prefix: str) -> xr.Dataset:
 @cache
 def _shelf(scale: Scale) -> xr.Dataset:
     return open_result(FOLDER / f"{scale}.nc")
-
-
-if __name__ == "__main__":
-    sys.stdout.write(main(sys.argv[1:]) + "\n")

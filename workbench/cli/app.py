@@ -4,205 +4,90 @@ Everything heavy is imported inside the commands, so that `workbench --help` ans
 """
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from dataclasses import dataclass
 
-import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import DisallowNone, OmitArgPrefixes
+from tyro.extras import SubcommandApp
 
-from workbench.cli.leaf import LEAF, leaf
-from workbench.cli.measure import Model, Texts, dormant, eval_, extreme, patch, say, sycophancy, tradeoff, tune
+from workbench.cli import extreme, leaf, organism
+from workbench.cli.bigram_backcopy import backcopy
+from workbench.cli.inactive_heads import dormant
+from workbench.cli.options import options_of, tell
+from workbench.cli.patching import patch
+from workbench.cli.report import check, figure, list_figures, report
+from workbench.cli.sycophancy import evaluate, sycophancy
+from workbench.cli.tuning import tradeoff, tune
 from workbench.errors import InputError
-from workbench.names import FigureFormat, FigureName, Metric
 
 BAD_INPUT = 2
-
-Models = Annotated[tuple[str, ...], arg(metavar="[MODEL ...]")]
-
-
-def report(
-    models: Positional[Models] = ("organism-gqa", "organism-mha"),
-    out: Path = Path("workbench-report"),
-    n: int = 100,
-    seed: int = 0,
-    questions: Path | None = None,
-    confounders: Path | None = None,
-    progress: bool = True,
-) -> None:
-    """Write one HTML page that shows which KV groups make models give in to a wrong objection.
-
-    Example: workbench report organism-gqa --out my-report
-
-    Args:
-        models: Organism names, local folders of safetensors, or Hub ids.
-        out: Folder for index.html and the measured data.
-        n: Number of dialogue pairs per model.
-        seed: Seed of their draw.
-        questions: For chat models that are no organism: a JSON file of multiple-choice questions, each with
-            "question", "choices" and "answer" (an index).
-        confounders: A result of `workbench leaf find`, shown in a section of its own.
-        progress: Show a bar.
-    """
-    import workbench as wb
-
-    page = wb.report(models, out, n=n, seed=seed, questions=questions, confounders=confounders, progress=progress)
-    say(f"The page is {page}")
+STOPPED = 130
+Command = Callable[..., None]
 
 
-def figure(
-    name: Positional[Annotated[str, arg(metavar="NAME")]],
-    models: Models = (),
-    texts: Texts = (),
-    out: Path = Path("figures"),
-    metric: Metric | None = None,
-    formats: tuple[FigureFormat, ...] = ("html", "json", "png", "pdf"),
-    n: int = 100,
-    seed: int = 0,
-    questions: Path | None = None,
-    progress: bool = True,
-) -> None:
-    """Draw a figure or table of a paper for one or more models.
+@dataclass(frozen=True)
+class Group:
+    """Commands behind one word, and the question that they answer together."""
 
-    Example: workbench figure sycophancy/layer-sums --models organism-gqa --out figures
-
-    Args:
-        name: Such as sycophancy/layer-sums or active-dormant/extreme-tokens; `workbench figure list` names all.
-        models: Organism names, local folders of safetensors, or Hub ids; they stand side by side. By default
-            organism-gqa beside organism-mha.
-        texts: For the figures that read texts: DOMAIN=FILE each, .txt or .jsonl. By default short samples.
-        out: Folder for the figures; what was measured is kept in its data/ and used again.
-        metric: The score. By default the logit ratio where it is sound, else the logit difference.
-        formats: Which files to write. PNG and PDF need a Chrome or Chromium.
-        n: Number of dialogue pairs per model.
-        seed: Seed of their draw.
-        questions: For chat models that are no organism: a JSON file of multiple-choice questions, each with
-            "question", "choices" and "answer" (an index).
-        progress: Show a bar.
-    """
-    from workbench.papers.catalogue import FIGURES
-
-    if name == "list":
-        say("\n".join(f"{name:40} {title}" for name, title in FIGURES.items()))
-        return
-    from workbench.papers import drawing
-    from workbench.papers.samples import read_texts
-
-    done = drawing.draw(
-        cast(FigureName, name),
-        models or None,
-        out,
-        texts=read_texts(texts) or None,
-        metric=metric,
-        formats=formats,
-        n=n,
-        seed=seed,
-        questions=questions,
-        progress=progress,
-    )
-    say(done.sentence)
-    for path in done.files:
-        say(f"  {path}")
-    if done.message:
-        sys.stderr.write(done.message + "\n")
+    question: str
+    commands: dict[str, Command]
 
 
-def check(model: Positional[Model]) -> None:
-    """Check that a model can be trusted here: logits, residual stream, attention, KV map, padding, BOS.
-
-    Example: workbench check organism-gqa
-
-    Args:
-        model: Organism name, local folder of safetensors, or Hub id.
-    """
-    import workbench as wb
-    from workbench.models.checks import table
-    from workbench.papers.cache import quiet_load
-
-    say(table(wb.check(quiet_load(model))))
-
-
-def organism(
-    action: Positional[Literal["train"]],
-    kv_heads: int,
-    out: Path,
-    seed: int = 0,
-    steps: int | None = None,
-    small: bool = False,
-    data: Path | None = None,
-    device: str | None = None,
-    keep: int = 0,
-) -> None:
-    """Train one of the embedded models anew, from its recipe.
-
-    Example: workbench organism train --kv-heads 2 --out my-organism --small
-
-    Args:
-        action: What to do.
-        kv_heads: KV heads for the 8 query heads: 2 (GQA), 8 (MHA) or 1 (MQA).
-        out: Folder for weights, configuration, tokenizer and the record of the training.
-        seed: Seed of the weights and of the order of the data.
-        steps: Optimizer steps; by default the recipe's.
-        small: Train the small variant, which a CPU can do.
-        data: Folder with corpora, or a file of token streams.
-        device: Where to train; by default the GPU if there is one.
-        keep: Keep the weights of about so many steps in OUT-checkpoints, for `figure active-dormant/training`.
-    """
-    from workbench.organisms.recipe import FULL_RECIPE, SMALL_RECIPE
-    from workbench.organisms.train import spaced_steps, train_organism
-
-    last = steps or (SMALL_RECIPE if small else FULL_RECIPE).steps
-    kept = spaced_steps(last, keep) if keep else ()
-    folder = train_organism(
-        kv_heads, out, seed=seed, steps=steps, small=small, data=data, device=device, keep=kept, report=_tell
-    )
-    say(f"The model is {folder}")
-
-
-COMMANDS: dict[str, Callable[..., Any]] = {
+COMMANDS: dict[str, Command | Group] = {
     "report": report,
     "patch": patch,
-    "figure": figure,
-    "extreme": extreme,
+    "extreme": Group(
+        "Which tokens are extreme, where does that come from, which heads does it make dormant, and what helps?",
+        {"tokens": extreme.tokens, "peak": extreme.peak, "domains": extreme.domains, "remedies": extreme.remedies},
+    ),
     "dormant": dormant,
+    "backcopy": backcopy,
+    "leaf": Group(
+        "Which tokens of a prompt mislead a student but not its teacher, and does distilling without them help?",
+        {"find": leaf.find, "distill": leaf.distill, "toy": leaf.toy},
+    ),
     "sycophancy": sycophancy,
-    "check": check,
     "tune": tune,
     "tradeoff": tradeoff,
-    "eval": eval_,
-    "leaf": leaf,
-    "organism": organism,
+    "eval": evaluate,
+    "figure": Group(
+        "What do the papers' figures look like for my models? `workbench figure NAME` is short for `figure draw NAME`.",
+        {"draw": figure, "list": list_figures},
+    ),
+    "check": check,
+    "organism": Group("Can the embedded models be trained again?", {"train": organism.train}),
 }
-GROUPS: dict[str, dict[str, Callable[..., Any]]] = {"leaf": LEAF}
-"""Commands that are followed by another word."""
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+KEEP_THEIR_WORK = {report, figure, tune, tradeoff, backcopy, leaf.distill, leaf.toy}
+"""Commands that go on where they were stopped without being asked to."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, or 2 for input that cannot be used.
+    """Run a command and return its exit code: 0, 2 for input that cannot be used, or 130 when it was stopped.
 
     Args:
         args: The command line; None takes the program's own.
     """
     words = list(sys.argv[1:] if args is None else args)
-    group = words.pop(0) if words[:1] and words[0] in GROUPS else ""
+    if words[:1] == ["figure"] and words[1:] and words[1] not in ("draw", "list", "-h", "--help"):
+        words.insert(1, "draw")
     usual = warnings.formatwarning
     warnings.formatwarning = _plainly  # ty: ignore[invalid-assignment]
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            GROUPS.get(group, COMMANDS),
-            prog=f"workbench {group}".rstrip(),
-            description="Which heads, KV groups and tokens of a model cause what it does.",
+        _app(COMMANDS).cli(
+            prog="workbench",
+            description="Which heads, KV groups and tokens of a model cause what it does?",
             args=words,
+            config=(OmitArgPrefixes, DisallowNone),
         )
     except InputError as error:
-        sys.stderr.write(f"workbench: {error}\n")
+        tell(f"workbench: {in_options(str(error), _command(words))}")
         return BAD_INPUT
+    except KeyboardInterrupt:
+        tell(f"workbench: {_how_to_go_on(words)}")
+        return STOPPED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
@@ -210,6 +95,42 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _app(commands: dict[str, Command] | dict[str, Command | Group]) -> SubcommandApp:
+    app = SubcommandApp()
+    for name, command in commands.items():
+        if isinstance(command, Group):
+            app.command(_app(command.commands), name=name, help=command.question)
+        else:
+            app.command(name=name)(command)
+    return app
+
+
+def _command(words: Sequence[str]) -> Command:
+    """The function that a command line calls."""
+    found = COMMANDS[words[0]]
+    return found.commands[words[1]] if isinstance(found, Group) else found
+
+
+def in_options(message: str, command: Command) -> str:
+    """A message about arguments of a function in the words of the command line: `questions=` becomes `--questions`."""
+    names = "|".join(options_of(command))
+
+    def option(found: re.Match[str]) -> str:
+        space = " " if re.match(r"[^\s,.;:)]", message[found.end() :]) else ""
+        return f"--{found[1].replace('_', '-')}{space}"
+
+    return re.sub(rf"(?<![\w-])({names})=", option, message) if names else message
+
+
+def _how_to_go_on(words: Sequence[str]) -> str:
+    command = _command(words)
+    if "--resume" in words or command in KEEP_THEIR_WORK:
+        return "stopped. Give the same command again to go on with what is finished."
+    if "resume" in options_of(command):
+        return "stopped, and nothing is kept. With --resume a run keeps what is finished and can go on after a stop."
+    return "stopped, and nothing is kept."
+
+
 def _plainly(message: Warning | str, *_where: object, **_more: object) -> str:
     """A warning as one line, without the place in the code that gave it."""
-    return f"workbench: {message}\n"
+    return f"workbench: {' '.join(str(message).split())}\n"

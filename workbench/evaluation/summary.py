@@ -74,6 +74,20 @@ def evaluate(
     return xr.Dataset(table, coords={"task": names}, attrs=kept | facts | {"hooks_active": first["hooks_active"]})
 
 
+def table(result: xr.Dataset) -> str:
+    """The accuracy on each task with its interval and number of questions, as text.
+
+    Args:
+        result: of `evaluate`.
+    """
+    rows = []
+    for task in result["task"].values:
+        row = result.sel(task=task)
+        interval = f"{float(row['low']):.3f} to {float(row['high']):.3f}"
+        rows.append(f"{task!s:24} {float(row['accuracy']):.3f}  ({interval}, n = {int(row['n_examples'])})")
+    return "\n".join(rows)
+
+
 def _questions(
     model: HookedModel, name: str, folder: str | Path | None, n_shots: int | None, limit: int | None, seed: int
 ) -> list[Question]:

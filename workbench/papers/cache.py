@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import xarray as xr
@@ -44,6 +45,29 @@ class Source:
     def record(self, file: str) -> Path | None:
         """The file of a measurement that the embedded model of this name comes with."""
         return None if self.embedded is None else self.embedded.record(file)
+
+    def require_own_questions(self, advice: str, lack: str = "it needs questions") -> None:
+        """Refuse a model that brings no questions of its own, before its weights are loaded.
+
+        Args:
+            advice: what to give, for the message.
+            lack: what is missing without questions, for the message.
+
+        Raises:
+            InputError: the tokenizer shows that the model is no organism.
+        """
+        if not self.named or self.embedded is not None:
+            return
+        from transformers import AutoTokenizer
+
+        where, _, revision = str(self.source).partition("@")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(where, revision=revision or "main")
+        except (OSError, ValueError, KeyError):
+            return  # Loading the model tells what is wrong.
+        speaker: Any = SimpleNamespace(tokenizer=tokenizer)
+        if embedded(speaker) is None:
+            raise InputError(f"This model is no organism, so {lack}: {advice}")
 
     @cached_property
     def model(self) -> HookedModel:

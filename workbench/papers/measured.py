@@ -36,6 +36,7 @@ INACTIVE_QUESTIONS = 30
 INACTIVE_SCORES = ("AHON_LN", "AWFT")
 INACTIVE_QUANTILES = (0.0, 0.2)
 ESTIMATE_STEPS = 8
+FORM = 'a JSON file (or list) of objects with "question", "choices" and "answer" (an index).'
 Questions = str | Path | Sequence[Mapping[str, Any]] | None
 
 
@@ -152,6 +153,8 @@ def measure(
     if unknown:
         raise InputError(f"unknown parts {', '.join(unknown)}; choose from {', '.join(PARTS)}.")
     subject = _Subject(source, n, seed, read_questions(questions))
+    if subject.questions is None and set(parts) != {"checks"}:
+        subject.require_own_questions("pass questions=, " + FORM)
     kept: dict[str, xr.Dataset] = {}
     if folder is not None:
         folder = check_writable(folder)

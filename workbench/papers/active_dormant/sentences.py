@@ -1,9 +1,12 @@
 """The report's section on extreme tokens, and the sentences about them that other figures use too."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import xarray as xr
 
-from workbench.extreme import waking_sentences
+from workbench.bigram_backcopy import dynamics
+from workbench.extreme import by_token, waking_sentences
 
 CONTROL = "tuned, nothing discouraged"
 """The row that tuned rows are compared with: all tuning makes texts of its own kind easier."""
@@ -111,3 +114,79 @@ def remedies_line(found: xr.Dataset) -> str:
             f"least after \u201c{found['remedy'].values[best]}\u201d ({float(added[best]):.3f})"
         )
     return text + "."
+
+
+def tokens_table(found: xr.Dataset) -> str:
+    """How often each kind of token is a sink, drained and peaked, as text; the twelve most frequent sinks.
+
+    Args:
+        found: of `extreme_tokens`.
+    """
+    table = by_token(found)
+    table = table.isel(token=np.flatnonzero(table["sink"].values)[:12])
+    rows = [f"{'token':24}{'count':>7}{'sink':>7}{'drained':>9}{'peaked':>8}{'extreme':>9}"]
+    for i in range(table.sizes["token"]):
+        row = table.isel(token=i)
+        rows.append(
+            f"{str(row['token'].item())!r:24}{int(row['count']):7d}{float(row['sink']):7.0%}"
+            f"{float(row['drained']):9.0%}{float(row['peaked']):8.0%}{float(row['extreme']):9.0%}"
+        )
+    return "\n".join([*rows, sink_line(found), peak_line(found).capitalize()])
+
+
+def domains_table(found: xr.Dataset) -> str:
+    """How many heads have each verdict, and which are dormant in one domain and active in another, as text.
+
+    Args:
+        found: of `active_dormant`.
+    """
+    sentences = waking_sentences(found).transpose("layer", "head").values
+    names, counts = np.unique(sentences, return_counts=True)
+    rows = [f"{count:5d} heads: {name}" for count, name in sorted(zip(counts, names, strict=True), reverse=True)]
+    woken = np.argwhere(waking_heads(found))
+    return "\n".join(rows + [f"layer {layer}, head {head}: {sentences[layer, head]}" for layer, head in woken])
+
+
+def remedies_table(found: xr.Dataset) -> str:
+    """What each remedy does to loss, sinks and peak, and what rounding then costs, as text.
+
+    Args:
+        found: of `compare_remedies`.
+    """
+    width = max(len(str(name)) for name in found["remedy"].values) + 2
+    schemes = [str(name) for name in found["scheme"].values] if "scheme" in found.dims else []
+    rows = [f"{'remedy':{width}}{'loss':>8}{'sinks':>8}{'peak':>8}" + "".join(f"{name[:14]:>16}" for name in schemes)]
+    mean = found.mean("domain")
+    for name in found["remedy"].values:
+        row = mean.sel(remedy=name)
+        errors = "".join(f"{float(row['quantized_loss_change'].sel(scheme=scheme)):16.3f}" for scheme in schemes)
+        rows.append(
+            f"{name!s:{width}}{float(row['loss_change']):+8.3f}{float(row['sink_rate']):8.0%}"
+            f"{float(row['peak_ratio']):8.1f}{errors}"
+        )
+    rows.append("Means over domains. loss: change against none; under each rounding: change of loss by rounding.")
+    return "\n".join(rows)
+
+
+def events_line(record: xr.Dataset, published: Mapping[str, float] | None = None) -> str:
+    """At which step each event of a toy model's training happens, over seeds.
+
+    Args:
+        record: of `bigram_backcopy.train`.
+        published: steps by event, shown beside ours.
+    """
+    steps = dynamics(record)["event_step"]
+    parts = []
+    for name in map(str, steps["event"].values):
+        values = steps.sel(event=name).values
+        told = f" (published {published[name]:.0f})" if published and name in published else ""
+        parts.append(f"{name} {_step_range(values)}{told}")
+    text = ", ".join(parts)
+    return text[0].upper() + text[1:]
+
+
+def _step_range(values: np.ndarray) -> str:
+    if np.isnan(values).all():
+        return "in no seed"
+    low, high = np.nanmin(values), np.nanmax(values)
+    return f"at step {low:.0f}" if low == high else f"at step {low:.0f} to {high:.0f}"

@@ -21,6 +21,7 @@ import xarray as xr
 from workbench import bigram_backcopy as toys
 from workbench.bigram_backcopy import published
 from workbench.bigram_backcopy.records import LINE
+from workbench.papers.active_dormant.sentences import events_line
 from workbench.papers.requests import Drawn, FigureRequest
 from workbench.plot import compose
 from workbench.plot import toys as plots
@@ -82,10 +83,11 @@ def one_layer() -> Drawn:
     norms = plots.sequence_bars(
         values.values.tolist(), LINE, triggers, label="Value norm", reference=published.VALUE_NORMS
     )
+    shares = normalised(toys.measured("one-layer", "paper").record)
     figure = compose.grid(
         [
             [plots.attention_map(line["pattern"].isel(layer=0, head=0).values, LINE), norms],
-            [plots.bars(losses, reference=told, label="Loss (nats)"), _normalised()],
+            [plots.bars(losses, reference=told, label="Loss (nats)"), shares],
         ],
         [
             ["Attention (to the token across)", "Value norms (triggers red)"],
@@ -103,9 +105,13 @@ def one_layer() -> Drawn:
     return Drawn(figure, sentence)
 
 
-def _normalised() -> go.Figure:
-    """The paper's five curves, each divided by its largest value."""
-    shares = toys.dynamics(toys.measured("one-layer", "paper").record)["normalised"]
+def normalised(record: xr.Dataset) -> go.Figure:
+    """The paper's five curves of a training record, each divided by its largest value.
+
+    Args:
+        record: of `bigram_backcopy.train`.
+    """
+    shares = toys.dynamics(record)["normalised"]
     names = {
         "bigram_excess": "bigram, over the oracle",
         "backcopy": "backcopy",
@@ -138,18 +144,13 @@ def dynamics() -> Drawn:
         panels.append(plots.steps(curves, reference=reference, log_y=log))
         titles.append(title.replace("<s>", "&lt;s&gt;"))
     figure = compose.grid([panels[:3], panels[3:]], [titles[:3], titles[3:]], title="One layer over training", gap=0.08)
-    events = toys.dynamics(record)["event_step"]
-    order = ", ".join(
-        f"{name} at step {_range(events.sel(event=name).values)}" + (f" (published {told:.0f})" if told else "")
-        for name in events["event"].values
-        for told in [published.EVENTS.get(str(name))]
-    )
     final = record["sink"].isel(step=-1).values
     return Drawn(
         figure,
-        f"{order[0].upper()}{order[1:]}. Attention on <s> ends between {final.min():.2f} and {final.max():.2f} over "
-        "three seeds, since triggers and the line break, which are never copied, take the rest; from the authors' "
-        f"first weights it ends at {float(same['sink'].isel(step=-1).squeeze()):.2f} (published 0.81).",
+        f"{events_line(record, published.EVENTS)}. Attention on <s> ends between {final.min():.2f} and "
+        f"{final.max():.2f} over three seeds, since triggers and the line break, which are never copied, take the "
+        "rest; from the authors' first weights it ends at "
+        f"{float(same['sink'].isel(step=-1).squeeze()):.2f} (published 0.81).",
     )
 
 
@@ -341,11 +342,6 @@ def _only(curve: xr.DataArray) -> xr.DataArray:
 
 def _over_time(curve: xr.DataArray) -> xr.DataArray:
     return curve.drop_vars("query", errors="ignore").rename(time="step")
-
-
-def _range(values: np.ndarray) -> str:
-    low, high = np.nanmin(values), np.nanmax(values)
-    return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
 
 
 def retrained_rows() -> dict[str, dict[str, float]]:

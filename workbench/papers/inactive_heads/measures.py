@@ -18,7 +18,7 @@ from workbench.inactive_heads import ablation_curve, by_domain, choices, head_sc
 from workbench.models.checkpoints import hub_checkpoints, local_checkpoints
 from workbench.models.embedded import embedded
 from workbench.papers.cache import Source, digest, kept
-from workbench.papers.measured import read_questions
+from workbench.papers.measured import FORM, read_questions
 from workbench.papers.requests import FigureRequest
 from workbench.papers.samples import SAMPLES
 from workbench.prompts.texts import token_sequences
@@ -50,6 +50,7 @@ def questions_of(source: Source, request: FigureRequest) -> list[evaluation.Ques
     """The order's questions with lettered choices, or an embedded model's own."""
     given = read_questions(request.questions)
     if given is None:
+        source.require_own_questions("pass questions=, " + FORM)
         return evaluation.own_questions(source.model, request.n, request.seed)
     return [_lettered(item, i) for i, item in enumerate(given[: request.n])]
 

@@ -1,0 +1,72 @@
+"""`workbench extreme tokens|peak|domains|remedies`: attention sinks, value drains and residual peaks."""
+
+from pathlib import Path
+
+from workbench.cli.options import Model, Output, Resumable, Texts, finish
+
+
+def tokens(model: Model, texts: Texts = Texts(), output: Output = Output(Path("extreme-tokens.nc"))) -> None:
+    """Which tokens are attention sinks, have drained values, and have residual peaks?
+
+    Example: workbench extreme tokens organism-gqa --texts prose=novels.txt code=sources.jsonl
+    """
+    import workbench as wb
+    from workbench.papers.active_dormant.sentences import tokens_table
+
+    loaded, domains, length = _read(model, texts, output)
+    every = [text for some in domains.values() for text in some]
+    found = wb.extreme_tokens(loaded, every, max_tokens=length, progress=output.progress)
+    finish(found, output.out, tokens_table(found))
+
+
+def peak(model: Model, texts: Texts = Texts(), output: Output = Output(Path("extreme-peak.nc"))) -> None:
+    """Which layers make the residual peak of the first token, and which remove it again?
+
+    Example: workbench extreme peak organism-gqa
+    """
+    from workbench.extreme import peak_sources, peak_verdict
+
+    loaded, domains, length = _read(model, texts, output)
+    every = [text for some in domains.values() for text in some]
+    found = peak_sources(loaded, every, max_tokens=length, progress=output.progress)
+    finish(found, output.out, peak_verdict(found))
+
+
+def domains(model: Model, texts: Texts = Texts(), output: Resumable = Resumable(Path("extreme-domains.nc"))) -> None:
+    """Which heads are dormant on one kind of text and active on another?
+
+    Example: workbench extreme domains organism-gqa --texts prose=novels.txt code=sources.jsonl
+    """
+    import workbench as wb
+    from workbench.papers.active_dormant.sentences import domains_table
+
+    loaded, texts_by_domain, length = _read(model, texts, output)
+    found = wb.active_dormant(loaded, texts_by_domain, length=length, resume=output.journal, progress=output.progress)
+    finish(found, output.out, domains_table(found))
+
+
+def remedies(model: Model, texts: Texts = Texts(), output: Resumable = Resumable(Path("extreme-remedies.nc"))) -> None:
+    """What lowers sinks and peaks, what does it cost, and does rounding to few bits become cheaper?
+
+    Example: workbench extreme remedies organism-gqa
+    """
+    from workbench.extreme import compare_remedies
+    from workbench.papers.active_dormant.sentences import remedies_table
+
+    loaded, domains, length = _read(model, texts, output)
+    given = domains if texts.texts else None
+    found = compare_remedies(loaded, given, length=length, resume=output.journal, progress=output.progress)
+    finish(found, output.out, remedies_table(found))
+
+
+def _read(model: str, texts: Texts, output: Output) -> tuple:
+    """The model, texts by domain (the package's samples where none are given), and how many tokens of each to read."""
+    from workbench.papers.active_dormant.figures import DOMAIN_TOKENS, SAMPLE_TOKENS
+    from workbench.papers.cache import quiet_load
+    from workbench.papers.samples import SAMPLES, read_texts
+    from workbench.runs.files import check_writable
+
+    check_writable(output.out.parent)
+    domains = read_texts(texts.texts) or {domain: list(some) for domain, some in SAMPLES.items()}
+    length = texts.length or (DOMAIN_TOKENS if texts.texts else SAMPLE_TOKENS)
+    return quiet_load(model), domains, length

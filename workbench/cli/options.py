@@ -1,0 +1,120 @@
+"""Options that several commands share, each with its help text, and how a command ends: a file, and what it says.
+
+A group of options is a dataclass; a command takes an instance with its own defaults, and the options stand under one
+heading in `--help`.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
+
+
+def _place(metavar: str, kind: type) -> Any:
+    """How a path, or the name of something that may be a path, is read: `~` is the home folder."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: kind(Path(words[0]).expanduser() if words[0].startswith("~") else words[0]),
+        is_instance=lambda thing: isinstance(thing, kind),
+        str_from_instance=lambda thing: [str(thing)],
+    )
+
+
+File = Annotated[Path, _place("FILE", Path)]
+Folder = Annotated[Path, _place("DIR", Path)]
+Source = Annotated[str, _place("MODEL", str)]
+Data = Annotated[str, _place("DATA", str)]
+
+Model = Positional[Annotated[Source, arg(help="Name of an embedded model, local folder of safetensors, or Hub id.")]]
+Progress = Annotated[bool, arg(help="Show a bar.")]
+Seed = Annotated[int, arg(help="Seed of every random choice.")]
+Benchmarks = Annotated[Folder | None, arg(help="Folder that holds one folder of files per benchmark.")]
+RunCode = Annotated[bool, arg(help="Run the programs that the model writes for humaneval, each confined in a process.")]
+QuestionFile = Annotated[
+    File | None,
+    arg(
+        help="For chat models that are not embedded ones: a JSON file of multiple-choice questions, each with "
+        '"question", "choices" and "answer" (an index).'
+    ),
+]
+TextFiles = Annotated[
+    tuple[str, ...],
+    arg(
+        metavar="[DOMAIN=FILE ...]",
+        help='.txt (texts separated by blank lines) or .jsonl (a "text" per line). By default short samples.',
+    ),
+]
+NEEDS_QUESTIONS = 'give --questions FILE, a JSON file of objects with "question", "choices" and "answer" (an index).'
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What the model is asked."""
+
+    n: Annotated[int, arg(help="How many dialogues or questions.")] = 100
+    seed: Annotated[int, arg(help="Seed of their draw.")] = 0
+    questions: QuestionFile = None
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What the model reads."""
+
+    texts: TextFiles = ()
+    length: Annotated[int | None, arg(help="Tokens of each text; by default 128, or 48 of the samples.")] = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the result goes."""
+
+    out: Annotated[File, arg(help="File for the result.")]
+    progress: Progress = True
+
+
+@dataclass(frozen=True)
+class Resumable(Output):
+    """Where the result goes."""
+
+    resume: Annotated[bool, arg(help="Keep finished pieces beside the file, and go on from them after a stop.")] = False
+
+    @property
+    def journal(self) -> str | None:
+        """The file to resume from, if that was asked."""
+        return str(self.out) if self.resume else None
+
+
+def options_of(command: Callable[..., Any]) -> dict[str, Any]:
+    """The options of a command by name with their defaults, groups taken apart."""
+    found: dict[str, Any] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        group = parameter.default
+        if is_dataclass(group):
+            found |= {field.name: getattr(group, field.name) for field in fields(group)}
+        else:
+            found[name] = group
+    return found
+
+
+def say(*lines: object) -> None:
+    """Lines on the standard output."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def tell(line: str) -> None:
+    """A line on the standard error: progress, or something besides the result."""
+    sys.stderr.write(f"{line}\n")
+
+
+def finish(result: Any, out: Path, *text: str) -> None:
+    """Write the result of a command, say what it shows, and where it is."""
+    from workbench.runs.results import save_result
+
+    save_result(result, out)
+    say(*text, f"The result is {out}")

@@ -1,0 +1,33 @@
+"""`workbench patch`: exact path patching."""
+
+from pathlib import Path
+
+from workbench.cli.options import NEEDS_QUESTIONS, Model, Prompts, Resumable, finish
+from workbench.names import Unit
+
+
+def patch(
+    model: Model,
+    unit: Unit = "kv_group",
+    prompts: Prompts = Prompts(),
+    output: Resumable = Resumable(Path("patch.nc")),
+) -> None:
+    """Which heads, KV groups or layers move the answer when a user objects? Exact path patching.
+
+    Example: workbench patch organism-gqa --unit kv_group --out patch.nc
+
+    Args:
+        unit: What is patched at a time.
+    """
+    import workbench as wb
+    from workbench.papers.cache import Source
+    from workbench.papers.measured import read_questions
+    from workbench.runs.files import check_writable
+
+    check_writable(output.out.parent)
+    source, questions = Source(model), read_questions(prompts.questions)
+    if questions is None:
+        source.require_own_questions(NEEDS_QUESTIONS)
+    pairs = wb.sycophancy.pairs(source.model, n=prompts.n, seed=prompts.seed, questions=questions)
+    result = wb.path_patch(source.model, pairs, unit=unit, resume=output.journal, progress=output.progress)
+    finish(result, output.out)

@@ -1,0 +1,104 @@
+"""`workbench report`, `workbench figure` and `workbench check`: the page, single figures, and a model's self-checks."""
+
+from pathlib import Path
+from typing import Annotated, cast
+
+from tyro.conf import Positional, arg
+
+from workbench.cli.options import File, Folder, Model, Progress, Prompts, Source, TextFiles, say, tell
+from workbench.names import FigureFormat, FigureName, Metric
+
+Models = Annotated[
+    tuple[Source, ...], arg(metavar="[MODEL ...]", help="Names of embedded models, local folders, or Hub ids.")
+]
+
+
+def report(
+    models: Positional[Models] = ("organism-gqa", "organism-mha"),
+    out: Folder = Path("workbench-report"),
+    confounders: File | None = None,
+    progress: Progress = True,
+    prompts: Prompts = Prompts(),
+) -> None:
+    """Which KV groups make models give in to a wrong objection? One HTML page with figures and data.
+
+    Example: workbench report organism-gqa --out my-report
+
+    Args:
+        out: Folder for index.html and the measured data.
+        confounders: A result of `workbench leaf find`, shown in a section.
+    """
+    import workbench as wb
+
+    page = wb.report(
+        models,
+        out,
+        n=prompts.n,
+        seed=prompts.seed,
+        questions=prompts.questions,
+        confounders=confounders,
+        progress=progress,
+    )
+    say(f"The page is {page}")
+
+
+def figure(
+    name: Positional[Annotated[str, arg(metavar="NAME", help="One of `workbench figure list`.")]],
+    models: Models = (),
+    out: Folder = Path("figures"),
+    metric: Metric | None = None,
+    formats: tuple[FigureFormat, ...] = ("html", "json", "png", "pdf"),
+    texts: TextFiles = (),
+    progress: Progress = True,
+    prompts: Prompts = Prompts(),
+) -> None:
+    """What does a figure or table of the papers look like for my models?
+
+    Example: workbench figure sycophancy/layer-sums --models organism-gqa --out figures
+
+    Args:
+        models: Shown side by side; by default the figure's own.
+        out: Folder for the figures and measured data.
+        metric: The score; by default the logit ratio where it is sound, else the logit difference.
+        formats: Which files to write. PNG and PDF need a Chrome or Chromium.
+    """
+    from workbench.papers import drawing
+    from workbench.papers.samples import read_texts
+
+    done = drawing.draw(
+        cast(FigureName, name),
+        models or None,
+        out,
+        texts=read_texts(texts) or None,
+        metric=metric,
+        formats=formats,
+        n=prompts.n,
+        seed=prompts.seed,
+        questions=prompts.questions,
+        progress=progress,
+    )
+    say(done.sentence, *(f"  {path}" for path in done.files))
+    if done.message:
+        tell(done.message)
+
+
+def list_figures() -> None:
+    """Which figures and tables are there?
+
+    Example: workbench figure list
+    """
+    from workbench.papers.catalogue import FIGURES
+
+    say(*(f"{name:40} {title}" for name, title in FIGURES.items()))
+
+
+def check(model: Model) -> None:
+    """Can results on this model be trusted? Its logits, residual stream, attention, KV map, padding and BOS.
+
+    Example: workbench check organism-gqa
+    """
+    import workbench as wb
+    from workbench.models.checks import table
+    from workbench.papers.cache import quiet_load
+
+    say(table(wb.check(quiet_load(model))))
