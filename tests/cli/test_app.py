@@ -72,7 +72,7 @@ def test_every_command_s_help_has_an_example_that_parses(command, capsys):
     assert f"Example: workbench {command} " in shown_help(command, capsys=capsys)
 
 
-@pytest.mark.parametrize(("words", "function"), commands(), ids=str)
+@pytest.mark.parametrize(("words", "function"), list(commands()), ids=str)
 def test_every_command_asks_a_question_and_every_option_of_it_is_explained(words, function, capsys):
     question = function.__doc__.split("?")[0] + "?"
     assert "\n" not in question
@@ -81,12 +81,14 @@ def test_every_command_asks_a_question_and_every_option_of_it_is_explained(words
     assert question in shown
     example = next(line for line in function.__doc__.splitlines() if "Example: workbench " in line)
     assert example.split("Example: workbench ")[1].startswith(words[0])
+    body = shown.split("Example: workbench ", 1)[1]
     for option in options_of(function):
         flag = "--" + option.replace("_", "-")
-        if flag not in shown:
+        if flag not in body:
             assert option in ("model", "models", "name", "names"), f"{flag} is not in the help"
             flag = option.removesuffix("s").upper()
-        assert re.search(rf"{flag}[^(]*? [^\s(-]+ [^(]*\((default|required)", shown), f"{flag} is not explained"
+        told = [re.split(r"\((?:default:|required)", body[at.end() :])[0] for at in re.finditer(rf"{flag}\b", body)]
+        assert any(len(re.findall("[a-z]{2,}", text)) > 1 for text in told), f"{flag} is not explained"
 
 
 def test_help_is_fast_because_nothing_heavy_is_imported():
@@ -203,7 +205,7 @@ def test_paths_may_begin_with_the_home_folder(tmp_path, capsys, monkeypatch):
         ["backcopy", "--out", "~/file/x.nc"],
     ):
         assert cli.main(line) == 2
-        assert f"Cannot write to {tmp_path}/file" in capsys.readouterr().err.replace("'", "")
+        assert f"Cannot write {tmp_path}/file" in capsys.readouterr().err
     assert cli.main(["check", "~/file"]) == 2
     assert str(tmp_path / "file") in capsys.readouterr().err
 
