@@ -16,6 +16,10 @@ Unit = Literal["head", "kv_group", "layer"]
 HookUnit = Literal["head", "kv_group", "kv_head", "layer"]
 Positions = Literal["all", "last", "each"]
 
+# Tuning
+WholeModel = Literal["attention", "all"]
+LossOn = Literal["reply", "dialogue"]
+
 # Inactive heads
 HeadScoreName = Literal[
     "AWFT",
@@ -77,7 +81,6 @@ ReplyMatch = Literal["letter", "number", "yes_no", "gsm8k_strict", "gsm8k_flexib
 DialogueForm = Literal["are_you_sure", "feedback", "answer", "opinion", "pushback", "truthfulqa", "truthfulqa_ab"]
 FirstAnswer = Literal["own", "right", "wrong"]
 Normalise = Literal["none", "characters", "bytes", "tokens"]
-LossOn = Literal["reply", "dialogue"]
 
 # Figures
 FigureFormat = Literal["html", "json", "png", "pdf"]

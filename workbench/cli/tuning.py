@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from workbench.cli.options import (
     NEEDS_QUESTIONS,
@@ -17,6 +17,7 @@ from workbench.cli.options import (
     RunCode,
     say,
 )
+from workbench.names import HeadUnit, WholeModel
 from workbench.protocol import HookedModel
 
 
@@ -31,7 +32,7 @@ class Selection:
         kv: Tune the key and value rows too; by default where no two heads share them.
     """
 
-    unit: Literal["head", "kv_group", "attention", "all"] = "kv_group"
+    unit: HeadUnit | WholeModel = "kv_group"
     ratio: float = 0.04
     control: bool = False
     kv: bool | None = None

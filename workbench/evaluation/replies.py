@@ -12,6 +12,7 @@ from workbench.evaluation.generation import generate
 from workbench.evaluation.local import interval
 from workbench.evaluation.questions import Question
 from workbench.evaluation.tasks import TASKS
+from workbench.names import ReplyMatch
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import text_array
@@ -21,7 +22,7 @@ def score_replies(
     model: HookedModel,
     questions: Sequence[Question],
     *,
-    match: str | Callable[[str], str | None] | None = None,
+    match: ReplyMatch | Callable[[str], str | None] | None = None,
     max_new_tokens: int | None = None,
     stop: Sequence[str] | None = None,
     batch_size: BatchSize = "auto",
@@ -68,7 +69,7 @@ def score_replies(
 
 
 def judge_replies(
-    said: xr.Dataset, questions: Sequence[Question], match: str | Callable[[str], str | None]
+    said: xr.Dataset, questions: Sequence[Question], match: ReplyMatch | Callable[[str], str | None]
 ) -> xr.Dataset:
     """Replies with what was read out of them, whether it is right, and the accuracy.
 

@@ -15,6 +15,7 @@ from workbench.errors import InputError, suggest
 from workbench.evaluation.answers import MATCHERS
 from workbench.evaluation.generation import generate
 from workbench.leaf.examples import Example
+from workbench.names import ReplyMatch
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
@@ -30,7 +31,7 @@ class Reply:
     text: str
 
 
-Match = str | Callable[[Reply, Example], bool]
+Match = ReplyMatch | Callable[[Reply, Example], bool]
 """How a reply is judged: the name of a matcher (`workbench.evaluation.MATCHERS`), or a function of your own."""
 
 

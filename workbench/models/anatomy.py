@@ -20,9 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError
+from workbench.names import Backend
 from workbench.protocol import HookedModel
-
-Kind = Literal["bridge", "hooked"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Anatomy:
 
     name: str
     architecture: str
-    kind: Kind
+    kind: Backend
     n_layers: int
     n_heads: int
     n_kv_heads: int
@@ -88,7 +87,7 @@ class Anatomy:
         return {name: getattr(self, name) for name in names}
 
 
-def kind_of(model: Any) -> Kind:
+def kind_of(model: Any) -> Backend:
     """Which of the supported kinds of TransformerLens model this is.
 
     A model of another class that follows HookedTransformer's interface says so by an attribute `kind = "hooked"`.
@@ -141,7 +140,7 @@ def anatomy(model: HookedModel) -> Anatomy:
     )
 
 
-def _name(model: HookedModel, kind: Kind) -> str:
+def _name(model: HookedModel, kind: Backend) -> str:
     given = getattr(model, "workbench_name", None)
     if given:
         return str(given)

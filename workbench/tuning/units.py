@@ -8,14 +8,15 @@ its own keys and values, and Q and O alone where heads share them; `kv` says oth
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from workbench.errors import InputError, suggest
 from workbench.models.anatomy import Anatomy
+from workbench.names import WholeModel
 from workbench.patching.selection import Selection
 from workbench.patching.units import Address, HeadCounts, check_head, check_layer
 
-WHOLE = ("attention", "all")
+WHOLE = get_args(WholeModel)
 
 
 @dataclass(frozen=True)
