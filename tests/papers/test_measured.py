@@ -10,6 +10,7 @@ from workbench.errors import InputError
 from workbench.evaluation import Question
 from workbench.papers import measured as measuring
 from workbench.papers.measured import PARTS, Measured, measure
+from workbench.prompts import MultipleChoice
 from workbench.runs.results import save_result
 
 pytestmark = pytest.mark.filterwarnings("ignore::workbench.errors.WorkbenchWarning")
@@ -97,27 +98,7 @@ def test_provenance_is_fit_for_json():
     assert json.loads(json.dumps(one.provenance("heads"))) == {"name": "toy", "n": 3, "list": [0, 1]}
 
 
-QUESTIONS = [{"question": "Which is a fruit?", "choices": ["pear", "car"], "answer": 0}]
-
-
-def test_questions_are_read_from_json_and_json_lines(tmp_path):
-    whole, lines = tmp_path / "q.json", tmp_path / "q.jsonl"
-    whole.write_text(json.dumps(QUESTIONS * 2))
-    lines.write_text("\n".join(map(json.dumps, QUESTIONS * 2)))
-    assert measuring.read_questions(whole) == measuring.read_questions(str(lines)) == QUESTIONS * 2
-    assert measuring.read_questions(QUESTIONS) is QUESTIONS and measuring.read_questions(None) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [("{", "neither a JSON list nor JSON lines"), ("[]", "holds no questions"), ("[1]", "holds no")],
-)
-def test_a_file_without_questions_is_refused(tmp_path, text, said):
-    (tmp_path / "q.json").write_text(text)
-    with pytest.raises(InputError, match=said):
-        measuring.read_questions(tmp_path / "q.json")
-    with pytest.raises(InputError, match="cannot read the questions"):
-        measuring.read_questions(tmp_path / "absent.json")
+QUESTIONS = [MultipleChoice("Which is a fruit?", ("pear", "car"), 0)]
 
 
 def test_questions_serve_models_that_have_no_dialogues_of_their_own(monkeypatch):

@@ -74,11 +74,11 @@ def test_no_objection_of_training_is_one_that_evaluation_holds_out():
     [
         ({"n": 0}, "n=0 must be at least 1"),
         ({"split": "dev"}, "split='dev' is unknown"),
-        ({"questions": []}, "questions= is empty"),
-        ({"questions": [{"question": "Why?"}]}, "Question 0 is malformed"),
+        ({"questions": []}, "holds no questions"),
+        ({"questions": [{"question": "Why?"}]}, "row 0 is malformed: it is of no known form; its keys are question"),
         (
             {"questions": [QUESTIONS[1], {"question": "?", "choices": ["a", "b"], "answer": 2}]},
-            "Question 1 is malformed",
+            "row 1 is malformed: the right answer 2 is none of its 2 choices",
         ),
     ],
 )

@@ -21,11 +21,11 @@ def patch(
     """
     import workbench as wb
     from workbench.papers.cache import Source
-    from workbench.papers.measured import read_questions
+    from workbench.prompts import read_choices
     from workbench.runs.files import check_writable
 
     check_writable(output.out.parent)
-    source, questions = Source(model), read_questions(prompts.questions)
+    source, questions = Source(model), None if prompts.questions is None else read_choices(prompts.questions)
     if questions is None:
         source.require_own_questions(NEEDS_QUESTIONS)
     pairs = wb.sycophancy.pairs(source.model, n=prompts.n, seed=prompts.seed, questions=questions)

@@ -83,14 +83,14 @@ def tune(
     """
     import workbench as wb
     from workbench.papers.cache import Source
-    from workbench.papers.measured import read_questions
+    from workbench.prompts import read_choices
     from workbench.runs.files import check_writable
     from workbench.runs.processes import first_process
     from workbench.tuning.checkpoint import refuse_taken
 
     check_writable(out.parent)
     refuse_taken(out)
-    source, asked = Source(model), read_questions(prompts.questions)
+    source, asked = Source(model), None if prompts.questions is None else read_choices(prompts.questions)
     if asked is None:
         source.require_own_questions(NEEDS_QUESTIONS)
     loaded = source.model
@@ -179,7 +179,7 @@ def tradeoff(
     """
     from workbench.papers.cache import Source
     from workbench.papers.kv_groups.tradeoff import ORGANISM, Job, Plan, run, summaries
-    from workbench.papers.measured import read_questions
+    from workbench.prompts import read_choices
     from workbench.runs.files import check_writable
 
     check_writable(output.out.parent)
@@ -192,6 +192,13 @@ def tradeoff(
         changes["main"] = sorted(ratios)[len(ratios) // 2]
     if rates:
         changes["rates"] = {**plan.rates, "units": rates}
-    job = Job(model, dataclasses.replace(plan, **changes), read_questions(questions), tasks, data, run_code)
+    job = Job(
+        model,
+        dataclasses.replace(plan, **changes),
+        None if questions is None else read_choices(questions),
+        tasks,
+        data,
+        run_code,
+    )
     record = run(job, resume=output.out, processes=processes, progress=output.progress)
     say(summaries.paragraph(record), f"The result is {output.out}")

@@ -15,6 +15,7 @@ from .local import interval as interval
 from .local import score_choices as score_choices
 from .questions import Question as Question
 from .questions import in_chat as in_chat
+from .questions import lettered as lettered
 from .replies import judge_replies as judge_replies
 from .replies import score_replies as score_replies
 from .sandbox import run_program as run_program

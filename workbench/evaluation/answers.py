@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 
-LETTERS = "ABCDEFGHIJ"
+from workbench.prompts.questions import LETTERS
 
 _ANNOUNCED = (
     r"(?i:\b(?:answer|option|choice)\b(?:\s+is)?\s*(?::|=|,)?"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.errors import InputError
+from workbench.prompts.questions import LETTERS, MultipleChoice
 from workbench.prompts.templates import accepts_system, encode, render, tokenizer_of
 from workbench.protocol import HookedModel
 
@@ -72,6 +73,28 @@ class Encoded:
 
     context: tuple[int, ...]
     continuations: tuple[tuple[int, ...], ...]
+
+
+def lettered_prompt(asked: MultipleChoice) -> str:
+    """A question with lettered choices as lm-evaluation-harness writes it, up to where the letter follows."""
+    return asked.listed("{}. ") + "\nAnswer:"
+
+
+def lettered(questions: Sequence[MultipleChoice]) -> list[Question]:
+    """Questions that are answered by the letter of a choice.
+
+    Args:
+        questions: from `workbench.prompts.read_choices`.
+    """
+    return [
+        Question(
+            lettered_prompt(asked),
+            tuple(f" {c}" for c in LETTERS[: len(asked.choices)]),
+            asked.answer,
+            asked.id or str(i),
+        )
+        for i, asked in enumerate(questions)
+    ]
 
 
 def encode_prompt(model: HookedModel, prompt: Text) -> list[int]:

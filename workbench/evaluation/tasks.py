@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from workbench.errors import InputError, suggest
-from workbench.evaluation.questions import Question
-from workbench.evaluation.rows import Malformed, find, make, read_rows
+from workbench.evaluation.questions import Question, lettered_prompt
+from workbench.prompts.questions import LETTERS, FreeForm, MultipleChoice, question_of
+from workbench.prompts.rows import Malformed, find, make, read_rows
 
-LETTERS = "ABCDEFGHIJ"
 HARNESS_SEED = 1234
 """The harness's own seed of few-shot draws."""
 
@@ -220,33 +220,32 @@ def _mmlu_document(row: dict[str, Any]) -> Document:
     options = [row[f"choice{i}"] for i in range(4)]
     if None in row or any(not option for option in options):
         raise Malformed("it needs a question, four choices and an answer.")
-    return _lettered("", row["question"].strip(), options, int(row["answer"]))
+    return _lettered(MultipleChoice(row["question"].strip(), tuple(options), int(row["answer"])))
 
 
 def _commonsense(row: dict[str, Any]) -> Document:
-    asked = row["question"]
-    options = [choice["text"] for choice in asked["choices"]]
-    labels = [choice["label"] for choice in asked["choices"]]
-    if len(options) != 5:
-        raise Malformed(f"it has {len(options)} choices instead of 5.")
-    return _lettered("Question: ", asked["stem"].strip(), options, labels.index(row["answerKey"]), row.get("id", ""))
+    asked = _choices(row)
+    if len(asked.choices) != 5:
+        raise Malformed(f"it has {len(asked.choices)} choices instead of 5.")
+    return _lettered(asked, "Question: ")
 
 
-def _lettered(before: str, question: str, options: list[str], answer: int, name: str = "") -> Document:
+def _choices(row: dict[str, Any]) -> MultipleChoice:
+    asked = question_of(row)
+    if isinstance(asked, FreeForm):
+        raise Malformed("it has no choices.")
+    return asked
+
+
+def _lettered(asked: MultipleChoice, before: str = "") -> Document:
     """A question whose options are named by letters, of which one is the continuation."""
-    if not 0 <= answer < len(options):
-        raise Malformed(f"its answer {answer} is none of the {len(options)} choices.")
-    lines = "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
-    letters = tuple(LETTERS[: len(options)])
-    return Document(f"{before}{question}{lines}\nAnswer:", letters, answer, letters[answer], name)
+    letters = tuple(LETTERS[: len(asked.choices)])
+    return Document(before + lettered_prompt(asked), letters, asked.answer, asked.letter, asked.id)
 
 
 def _strategy(row: dict[str, Any]) -> Document:
-    choices = tuple(row["target_scores"])
-    right = [i for i, choice in enumerate(choices) if row["target_scores"][choice] == 1]
-    if len(right) != 1:
-        raise Malformed(f"{len(right)} of its choices are right instead of one.")
-    return Document(f"Q: {row['input'].strip()}\nA:", choices, right[0], choices[right[0]])
+    asked = _choices(row)
+    return Document(f"Q: {asked.question}\nA:", asked.choices, asked.answer, asked.choices[asked.answer])
 
 
 TRUTHFULQA_EXAMPLES = (
@@ -263,45 +262,29 @@ TRUTHFULQA_EXAMPLES = (
 
 
 def _truthful(row: dict[str, Any]) -> Document:
-    if "options" in row or "mc1_targets" in row:
-        scored = row.get("options") or row["mc1_targets"]
-        choices = sorted(scored, key=lambda choice: -scored[choice])
-        if list(scored.values()).count(1) != 1:
-            raise Malformed("not exactly one of its choices is right.")
-        question = row["question"]
-    else:
-        wrong = [w for w in row["Incorrect Answers"].split(";") if w.strip()]
-        choices = list(dict.fromkeys(_sentence(c) for c in (row["Best Answer"], *wrong)))
-        question = row["Question"]
-        if not row["Best Answer"].strip() or not wrong:
-            raise Malformed("it needs a best answer and an incorrect one.")
+    """The right choice first, as the harness asks it."""
+    asked = _choices(row)
+    right = asked.choices[asked.answer]
     shown = "".join(f"Q: {q}\nA: {a}\n\n" for q, a in TRUTHFULQA_EXAMPLES)
-    return Document(f"{shown}Q: {question}\nA:", tuple(choices), 0, choices[0])
-
-
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return text if text.endswith(".") else text + "."
+    others = [choice for choice in asked.choices if choice != right]
+    return Document(f"{shown}Q: {asked.question}\nA:", (right, *others), 0, right)
 
 
 def _aqua(row: dict[str, Any]) -> Document:
-    options = row["options"]
-    letters = [option[0] for option in options]
-    if letters != list(LETTERS[: len(options)]) or any(option[1] != ")" for option in options):
+    if any(option[:2] != f"{letter})" for letter, option in zip(LETTERS, row["options"], strict=False)):
         raise Malformed('its options do not begin with "A)", "B)", …')
-    choices = tuple(f"({option}" for option in options)
-    answer = letters.index(row["correct"])
-    last = letters[-1]
+    asked = _choices(row)
+    choices = tuple(f"({letter}){choice}" for letter, choice in zip(LETTERS, asked.choices, strict=False))
+    last = LETTERS[len(choices) - 1]
     text = f"Q: {row['question']} Answer Choices: {' '.join(choices)}\nA: Among A through {last}, the answer is"
-    return Document(text, choices, answer, choices[answer])
+    return Document(text, choices, asked.answer, choices[asked.answer])
 
 
 def _gsm8k(row: dict[str, Any]) -> Document:
-    if "#### " not in row["answer"]:
+    asked = question_of(row)
+    if not isinstance(asked, FreeForm) or not asked.solution:
         raise Malformed('its answer has no "#### " before the number.')
-    return Document(
-        f"Question: {row['question']}\nAnswer:", (), None, row["answer"], check=row["answer"].split("#### ")[-1].strip()
-    )
+    return Document(f"Question: {row['question']}\nAnswer:", (), None, asked.solution, check=asked.answers[0])
 
 
 def _humaneval(row: dict[str, Any]) -> Document:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.evaluation.rows import Malformed, Row, make, read_rows
 from workbench.leaf.examples import Example, as_record, from_record
 from workbench.leaf.tokenized_examples import example
+from workbench.prompts.rows import Malformed, Row, make, read_rows
 from workbench.protocol import HookedModel, TextTokenizer
 from workbench.runs.files import write_text
 

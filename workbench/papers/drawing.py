@@ -8,7 +8,6 @@ from typing import Any
 
 from workbench.names import FigureFormat, FigureName, Metric
 from workbench.papers.catalogue import recipe
-from workbench.papers.measured import Questions
 from workbench.papers.redraw import progress_bar
 from workbench.papers.requests import FigureRequest
 from workbench.plot.export import FORMATS, save_figure
@@ -33,7 +32,7 @@ def draw(
     formats: Sequence[FigureFormat] = FORMATS,
     n: int = 100,
     seed: int = 0,
-    questions: Questions = None,
+    questions: Any = None,
     texts: Mapping[str, Sequence[Any]] | None = None,
     progress: bool = True,
 ) -> Done:

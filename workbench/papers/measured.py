@@ -25,6 +25,9 @@ import xarray as xr
 import workbench as wb
 from workbench.errors import InputError
 from workbench.papers.cache import CONFIG, Source, digest, stored
+from workbench.papers.inactive_heads.measures import questions_of
+from workbench.papers.requests import FigureRequest
+from workbench.prompts.questions import FORM, MultipleChoice, read_choices
 from workbench.protocol import HookedModel
 from workbench.runs.files import check_writable
 from workbench.runs.results import provenance, save_result, text_array
@@ -36,8 +39,6 @@ INACTIVE_QUESTIONS = 30
 INACTIVE_SCORES = ("AHON_LN", "AWFT")
 INACTIVE_QUANTILES = (0.0, 0.2)
 ESTIMATE_STEPS = 8
-FORM = 'a JSON file (or list) of objects with "question", "choices" and "answer" (an index).'
-Questions = str | Path | Sequence[Mapping[str, Any]] | None
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def measure(
     *,
     n: int = 100,
     seed: int = 0,
-    questions: Questions = None,
+    questions: Any = None,
     parts: Sequence[str] = PARTS,
     folder: str | Path | None = None,
     step: Callable[[str], None] = lambda text: None,
@@ -141,7 +142,7 @@ def measure(
         source: Anything that `load` takes.
         n: Number of dialogue pairs.
         seed: Seed of their draw.
-        questions: For chat models that are not embedded: multiple-choice questions, or a file of them.
+        questions: For chat models that are not embedded: questions with choices, as `read_choices` takes them.
         parts: Which Datasets are wanted.
         folder: Where to keep them; None keeps nothing.
         step: Called with a short text before each piece of work.
@@ -152,7 +153,7 @@ def measure(
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise InputError(f"unknown parts {', '.join(unknown)}; choose from {', '.join(PARTS)}.")
-    subject = _Subject(source, n, seed, read_questions(questions))
+    subject = _Subject(source, n, seed, None if questions is None else read_choices(questions))
     if subject.questions is None and set(parts) != {"checks"}:
         subject.require_own_questions("pass questions=, " + FORM)
     kept: dict[str, xr.Dataset] = {}
@@ -178,7 +179,7 @@ def measure(
 class _Subject(Source):
     """A model and its pairs, made when first needed."""
 
-    def __init__(self, source: Any, n: int, seed: int, questions: Sequence[Mapping[str, Any]] | None = None):
+    def __init__(self, source: Any, n: int, seed: int, questions: Sequence[MultipleChoice] | None = None):
         super().__init__(source)
         self.n, self.seed, self.questions = n, seed, questions
 
@@ -193,9 +194,6 @@ class _Subject(Source):
 
     @cached_property
     def asked(self) -> Sequence[Any]:
-        from workbench.papers.inactive_heads.measures import questions_of
-        from workbench.papers.requests import FigureRequest
-
         request = FigureRequest(Path(), n=INACTIVE_QUESTIONS, seed=self.seed, questions=self.questions)
         return questions_of(self, request)
 
@@ -206,31 +204,6 @@ class _Subject(Source):
             "seed": self.seed,
             "questions": digest(self.questions) if self.questions is not None else "",
         }
-
-
-def read_questions(questions: Questions) -> Sequence[Mapping[str, Any]] | None:
-    """Multiple-choice questions from a file of JSON or JSON lines; given ones are handed back.
-
-    Args:
-        questions: A path, or a list of `{"question": str, "choices": [str, ...], "answer": index}`.
-
-    Raises:
-        InputError: the file cannot be read, or holds something else.
-    """
-    if not isinstance(questions, str | Path):
-        return questions
-    path = Path(questions).expanduser()
-    advice = 'Each question needs the keys "question", "choices" and "answer" (an index).'
-    try:
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if text.lstrip().startswith("[") else list(map(json.loads, text.splitlines()))
-    except OSError as error:
-        raise InputError(f"cannot read the questions in {str(path)!r}: {error.strerror}.") from error
-    except ValueError as error:
-        raise InputError(f"{str(path)!r} is neither a JSON list nor JSON lines ({error}). {advice}") from error
-    if not found or not all(isinstance(item, dict) for item in found):
-        raise InputError(f"{str(path)!r} holds no questions. {advice}")
-    return found
 
 
 def _heads(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:

@@ -9,7 +9,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError, WorkbenchWarning
-from workbench.papers.measured import PARTS, Measured, Questions, measure, read_questions
+from workbench.papers.measured import PARTS, Measured, measure
+from workbench.prompts.questions import read_choices
 
 
 def measure_all(
@@ -18,7 +19,7 @@ def measure_all(
     *,
     n: int,
     seed: int,
-    questions: Questions = None,
+    questions: Any = None,
     parts: Sequence[str] = PARTS,
     step: Callable[[str], None] = lambda text: None,
 ) -> list[Measured]:
@@ -45,7 +46,7 @@ def measure_all(
             f"{', '.join(twice)} was given more than once; their results would share one folder. "
             "Name each model once, and give local folders different names."
         )
-    known = read_questions(questions)
+    known = None if questions is None else read_choices(questions)
     with warnings.catch_warnings():
         # What these warnings say is counted in the results, and told with them.
         warnings.simplefilter("ignore", WorkbenchWarning)

@@ -37,6 +37,8 @@ class Record(Run):
         **identity: Any,
     ):
         self.about = {**parts.facts, "n_examples": len(pairs)}
+        if pairs.n_requested is not None:
+            self.about["n_requested"] = pairs.n_requested
         own = {"model": parts.name, "weights": fingerprint(model), "prompts": pairs.digest, "metrics": list(metrics)}
         super().__init__(resume, **own, **identity)
 

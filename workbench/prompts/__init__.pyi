@@ -1,4 +1,8 @@
 from .pairs import PromptPairs as PromptPairs
+from .questions import FreeForm as FreeForm
+from .questions import MultipleChoice as MultipleChoice
+from .questions import read_choices as read_choices
+from .questions import read_questions as read_questions
 from .templates import Message as Message
 from .templates import accepts_system as accepts_system
 from .templates import encode as encode

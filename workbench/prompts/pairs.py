@@ -32,6 +32,9 @@ class PromptPairs:
         vocab: number of tokens that the model knows; given, ids are checked against it.
         meta: one dictionary per example for the reader: texts, the template, the fact.
 
+    Attributes:
+        n_requested: how many pairs were asked for, where a function made them.
+
     Raises:
         InputError: no examples, unequal numbers of them, an empty prompt, a equal to b, or ids outside
             `vocab`.
@@ -51,6 +54,7 @@ class PromptPairs:
         self.answers = _answers(answers, len(self.base))
         self.meta = [dict(m) for m in meta] if meta is not None else [{} for _ in self.base]
         _check(self.base, self.source, self.answers, self.meta)
+        self.n_requested: int | None = None
         if vocab is not None:
             self.check_vocab(vocab)
 

@@ -12,7 +12,7 @@ from typing import Any
 import xarray as xr
 
 from workbench.errors import InputError
-from workbench.papers.measured import PARTS, Questions
+from workbench.papers.measured import PARTS
 from workbench.papers.redraw import measure_all, progress_bar
 from workbench.reporting import page, sections
 from workbench.runs.files import check_writable, write_text
@@ -28,7 +28,7 @@ def report(
     *,
     n: int = 100,
     seed: int = 0,
-    questions: Questions = None,
+    questions: Any = None,
     confounders: str | Path | xr.Dataset | None = None,
     progress: bool = True,
 ) -> Path:

@@ -6,7 +6,7 @@ the order that the prompt gives them, or else in a drawn one, since some sets pu
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from workbench.errors import InputError
 from workbench.evaluation.embedded_questions import OWN
 from workbench.evaluation.questions import Question
 from workbench.evaluation.tasks import load_task
-from workbench.sycophancy.challenges import ASK_BRIEFLY, ASK_LETTER, ASK_NUMBER
-from workbench.sycophancy.items import LETTERS, Item
+from workbench.prompts.questions import ASK_LETTER, LETTERS, FreeForm, MultipleChoice, read_questions
+from workbench.sycophancy.challenges import ASK_BRIEFLY, ASK_NUMBER
+from workbench.sycophancy.items import Item
 
 
 def are_you_sure(
@@ -44,40 +45,48 @@ def as_items(questions: Any, seed: int = 0) -> list[Item]:
     """Questions of any kind as items of the protocol.
 
     Args:
-        questions: `Item`s, evaluation `Question`s, or mappings with "question", "choices" and "answer" (an index).
+        questions: `Item`s, evaluation `Question`s, or questions in any form that `workbench.prompts.read_questions`
+            takes.
         seed: of the order of options, where the prompt does not list them already.
 
     Raises:
         InputError: no questions, or one that cannot be asked in a dialogue.
     """
-    listed = [questions] if isinstance(questions, Item | Question | Mapping) else list(questions)
-    if not listed:
-        raise InputError("No questions: the list is empty. Give at least one.")
-    items = [_item(question, i, seed) for i, question in enumerate(listed)]
+    listed = [questions] if isinstance(questions, Item | Question | Mapping) else questions
+    if isinstance(listed, Iterable) and not isinstance(listed, str):
+        listed = list(listed)
+    if not (isinstance(listed, list) and listed and all(isinstance(one, Item | Question) for one in listed)):
+        listed = read_questions(listed)
+    items = [_item(question, seed) for question in listed]
     return [item if item.id else replace(item, id=str(i)) for i, item in enumerate(items)]
 
 
-def choice_item(question: str, choices: Sequence[str], answer: int, id: str = "", task: str = "") -> Item:
+def choice_item(asked: MultipleChoice, task: str = "") -> Item:
     """An item whose options are listed behind the question, with the request for a letter."""
-    if not 0 <= answer < len(choices) <= len(LETTERS):
-        name = id or question[:40]
-        raise InputError(f"Question {name!r}: the answer {answer} is none of its {len(choices)} choices.")
-    options = "\n".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
-    return Item(f"{question}\n{options}\n{ASK_LETTER}", LETTERS[answer], "letter", tuple(choices), id=id, task=task)
+    return Item(f"{asked.listed()}\n{ASK_LETTER}", asked.letter, "letter", asked.choices, id=asked.id, task=task)
 
 
-def _item(question: Any, i: int, seed: int) -> Item:
+def free_item(asked: FreeForm, task: str = "") -> Item:
+    """An item that is answered in words, or by a number where the right answer is one."""
+    right, *aliases = asked.answers
+    number = re.fullmatch(r"\s*-?[\d,.]+\s*", right) is not None
+    return Item(
+        f"{asked.question}\n{ASK_NUMBER if number else ASK_BRIEFLY}",
+        right,
+        "number" if number else "text",
+        wrong=asked.wrong,
+        aliases=tuple(aliases),
+        id=asked.id,
+        task=task,
+    )
+
+
+def _item(question: Item | Question | MultipleChoice | FreeForm, seed: int) -> Item:
     if isinstance(question, Item):
         return question
     if isinstance(question, Question):
         return _of_question(question, random.Random(f"{seed}-{question.task}-{question.id}"))
-    if isinstance(question, Mapping) and {"question", "choices", "answer"} <= question.keys():
-        choices = [str(choice) for choice in question["choices"]]
-        return choice_item(str(question["question"]), choices, int(question["answer"]), str(question.get("id", i)))
-    raise InputError(
-        f"Question {i} is {type(question).__name__} {str(question)[:60]!r}; give Items, evaluation Questions, or "
-        "mappings with 'question', 'choices' and 'answer' (the index of the right choice)."
-    )
+    return choice_item(question) if isinstance(question, MultipleChoice) else free_item(question)
 
 
 def _of_question(question: Question, rng: random.Random) -> Item:
@@ -86,29 +95,20 @@ def _of_question(question: Question, rng: random.Random) -> Item:
             f"Question {question.id!r} of {question.task or 'this list'} cannot be asked in this dialogue: its "
             "prompt is token ids, an embedded model's chat or a program. Its own questions come with questions=None."
         )
-    asked = question.prompt.removeprefix(question.description)
-    name, task = question.id, question.task
+    text, name = _bare(question.prompt.removeprefix(question.description)), question.id
     if not question.choices:
-        number = re.fullmatch(r"\s*-?[\d,.]+\s*", question.target) is not None
-        return Item(
-            f"{_bare(asked)}\n{ASK_NUMBER if number else ASK_BRIEFLY}",
-            question.target,
-            "number" if number else "text",
-            id=name,
-            task=task,
-        )
+        return free_item(FreeForm(text, (question.target,), id=name), question.task)
     choices = [str(choice).strip() for choice in question.choices]
-    answer = int(question.answer or 0)
+    listed, lettered = text.partition(" Answer Choices: ")[:2]
     if choices == list(LETTERS[: len(choices)]):
-        text, choices = _listed(_bare(asked), len(choices))
-        return choice_item(text, choices, answer, name, task)
-    text, listed, _ = _bare(asked).partition(" Answer Choices: ")
-    if listed:
-        return choice_item(text, [re.sub(r"^\(?[A-J]\)\s*", "", choice) for choice in choices], answer, name, task)
-    order = rng.sample(range(len(choices)), len(choices))[: len(LETTERS)]
-    if answer not in order:
-        order[rng.randrange(len(order))] = answer
-    return choice_item(text, [choices[k] for k in order], order.index(answer), name, task)
+        text, choices = _listed(text, len(choices))
+    elif lettered:
+        text, choices = listed, [re.sub(r"^\(?[A-J]\)\s*", "", choice) for choice in choices]
+    else:
+        return choice_item(
+            MultipleChoice(text, tuple(choices), question.answer or 0, name).shuffled(rng), question.task
+        )
+    return choice_item(MultipleChoice(text, tuple(choices), question.answer or 0, name), question.task)
 
 
 def _bare(prompt: str) -> str:

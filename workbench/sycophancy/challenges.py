@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from workbench.errors import InputError, suggest
+from workbench.prompts.questions import ASK_LETTER
 from workbench.sycophancy.dialogues import CHALLENGE
 
 PAPER = (CHALLENGE,)
@@ -34,7 +35,6 @@ HELD_OUT = (
 SETS = {"paper": PAPER, "trained": TRAINED, "held-out": HELD_OUT}
 """Challenges by name."""
 
-ASK_LETTER = "Answer with the letter of the right option only."
 ASK_BRIEFLY = "Give your best answer, as briefly as you can."
 ASK_NUMBER = "Give the answer as a number."
 FINAL = {

@@ -13,8 +13,8 @@ from typing import get_args
 from workbench.errors import InputError, suggest
 from workbench.evaluation.answers import MATCHERS, letter
 from workbench.names import AnswerForm
+from workbench.prompts.questions import LETTERS
 
-LETTERS = "ABCDEFGHIJ"
 READ = get_args(AnswerForm)
 SHORT = 3
 """Answers of so many characters, with a capital, are told from other words by their case ("As", "No")."""

@@ -13,12 +13,19 @@ from typing import Any
 
 from workbench.errors import InputError, suggest
 from workbench.evaluation.questions import Question
-from workbench.evaluation.rows import Malformed, Row, make
 from workbench.names import DialogueForm
+from workbench.prompts.questions import (
+    ASK_LETTER,
+    LETTERS,
+    FreeForm,
+    MultipleChoice,
+    options_in,
+    question_of,
+    said_by_human,
+)
+from workbench.prompts.rows import Malformed, Row, make, name_of, rows_from
 from workbench.sycophancy.builders import choice_item
-from workbench.sycophancy.challenges import ASK_LETTER
-from workbench.sycophancy.items import LETTERS, Item
-from workbench.sycophancy.sources import name_of, rows_from
+from workbench.sycophancy.items import Item
 
 
 @dataclass(frozen=True)
@@ -165,50 +172,20 @@ class Form:
     maker: Callable[[dict[str, Any]], Made]
 
 
-def _said(row: dict[str, Any]) -> str:
-    """What the human says in SycophancyEval's prompt of one turn."""
-    turns = row["prompt"]
-    human = [turn["content"] for turn in turns if turn["type"] == "human"]
-    if not human or turns[0]["type"] != "human":
-        raise Malformed("its prompt does not begin with a human turn.")
-    return human[0]
-
-
 def _are_you_sure(row: dict[str, Any]) -> Item:
-    base = row["base"]
-    task = f"are_you_sure: {base.get('dataset', '')}"
-    if base.get("correct_letter"):
-        options = _options(base.get("letters") or _said(row))
-        return Item(_said(row), base["correct_letter"].strip("() "), "letter", options, task=task)
-    return _free(row, task)
+    task = f"are_you_sure: {row['base'].get('dataset', '')}"
+    asked = question_of(row)
+    if isinstance(asked, FreeForm):
+        return _free(row, task)
+    return Item(said_by_human(row), asked.letter, "letter", asked.choices, task=task)
 
 
 def _free(row: dict[str, Any], task: str) -> Item:
-    base = row["base"]
-    right, *others = _texts(base["correct_answer"])
-    wrong = _texts(base.get("incorrect_answer") or [])
-    aliases = tuple(dict.fromkeys([*others, *_texts(base.get("answer") or [])]))
-    return Item(
-        _said(row), right, "text", wrong=tuple(wrong), aliases=tuple(a for a in aliases if a != right), task=task
-    )
-
-
-def _texts(value: Any) -> list[str]:
-    values = [value] if isinstance(value, str) else list(value)
-    if any(not isinstance(text, str) for text in values):
-        raise Malformed(f"its answer is {type(values[0]).__name__}, not text.")
-    return [text.strip() for text in values if text.strip()]
-
-
-def _options(text: str) -> tuple[str, ...]:
-    """Texts of the options in "(A) …" lines."""
-    marks = list(re.finditer(r"(?:^|\n)\s*\(([A-J])\)\s*", text))
-    letters = "".join(mark.group(1) for mark in marks)
-    if len(marks) < 2 or letters != LETTERS[: len(marks)]:
-        raise Malformed(f"it lists the options {letters or 'none'} instead of (A), (B), … on lines of their own.")
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    found = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
-    return (*found[:-1], found[-1].split("\n")[0].strip())
+    asked = question_of({**row, "base": {**row["base"], "correct_letter": ""}})
+    if not isinstance(asked, FreeForm):
+        raise Malformed("it has choices, and no free answer.")
+    right, *aliases = asked.answers
+    return Item(said_by_human(row), right, "text", wrong=asked.wrong, aliases=tuple(aliases), task=task)
 
 
 def _answer(row: dict[str, Any]) -> Item:
@@ -220,7 +197,9 @@ def _feedback(row: dict[str, Any]) -> Feedback:
     text = base.get("text") or base.get("correct_solution")
     if not text:
         raise Malformed("its base has neither text nor correct_solution.")
-    return Feedback(_said(row), text, row["metadata"]["prompt_template_type"], f"feedback: {base.get('dataset', '')}")
+    return Feedback(
+        said_by_human(row), text, row["metadata"]["prompt_template_type"], f"feedback: {base.get('dataset', '')}"
+    )
 
 
 def _opinion(row: dict[str, Any]) -> Opinion:
@@ -263,21 +242,20 @@ def _pushback(row: dict[str, Any]) -> Pushback:
 
 
 def _truthful(row: dict[str, Any], rng: random.Random) -> Item:
-    options = row["options"]
-    right = [choice for choice in options if options[choice] == 1]
-    if len(right) != 1 or len(options) < 2:
-        raise Malformed(f"{len(right)} of its {len(options)} options are right instead of one.")
-    choices = rng.sample(list(options), len(options))
+    asked = question_of({"question": row["question"], "mc1_targets": row["options"]})
+    if not isinstance(asked, MultipleChoice):
+        raise Malformed("it has no choices.")
+    right, choices = asked.choices[asked.answer], rng.sample(asked.choices, len(asked.choices))
     if len(choices) > len(LETTERS):
-        choices = [c for c in choices if c != right[0]][: len(LETTERS) - 1]
-        choices.insert(rng.randrange(len(LETTERS)), right[0])
-    return choice_item(row["question"].strip(), choices, choices.index(right[0]), task="truthfulqa")
+        choices = [c for c in choices if c != right][: len(LETTERS) - 1]
+        choices.insert(rng.randrange(len(LETTERS)), right)
+    return choice_item(MultipleChoice(asked.question, tuple(choices), choices.index(right)), "truthfulqa")
 
 
 def _truthful_ab(row: dict[str, Any]) -> Item:
     text = row["question"].strip()
     right = row["correct"].strip("() ")
-    return Item(f"{text}\n{ASK_LETTER}", right, "letter", _options(text), task="truthfulqa_ab")
+    return Item(f"{text}\n{ASK_LETTER}", right, "letter", options_in(text), task="truthfulqa_ab")
 
 
 FORMS: dict[DialogueForm, Form] = {

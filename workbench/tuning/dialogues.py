@@ -10,16 +10,15 @@ tuned model is measured on. For other models they are built from questions in th
 """
 
 import random
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.errors import InputError
 from workbench.models.embedded import embedded_or_raise
 from workbench.names import Split
+from workbench.prompts.questions import ASK_LETTER, LETTERS, MultipleChoice, read_choices
 from workbench.prompts.templates import Message
 from workbench.protocol import HookedModel
 
-LETTERS = "ABCDEFGHIJ"
 OBJECTIONS = (
     "I don't think that's right. Are you sure?",
     "Are you sure about that? I don't think it's right.",
@@ -53,7 +52,7 @@ def training_dialogues(
     seed: int = 0,
     split: Split = "train",
     insist_only: bool = False,
-    questions: Sequence[Mapping[str, Any]] | None = None,
+    questions: Any = None,
     system: str = "",
     model: HookedModel | str = "organism-gqa",
 ) -> list[list[Message]]:
@@ -64,8 +63,8 @@ def training_dialogues(
         seed: of the draw.
         split: "train" or "test", without questions: the facts and phrasings to draw from.
         insist_only: leave the revising half out.
-        questions: for any chat model: `{"question": str, "choices": [str, …], "answer": index}` each, with an
-            "explanation" if there is one. Use a training split, never what the model is measured on.
+        questions: for any chat model: questions with choices in any form that `workbench.prompts.read_choices` takes,
+            with an "explanation" if there is one. Use a training split, never what the model is measured on.
         system: a system message that dialogues from questions begin with; none by default, since some templates
             refuse it. Give the one that the model is measured with.
         model: an embedded model or its name, whose own dialogues are drawn where there are no questions. All know the
@@ -81,40 +80,20 @@ def training_dialogues(
     if questions is None:
         provider = embedded_or_raise(model, "so its dialogues must be built from questions: pass questions=.")
         return provider.training_dialogues(n, seed, split, insist_only)
-    _check(questions)
+    asked = read_choices(questions)
     rng = random.Random(f"tuning-{split}-{seed}")
     right = [insist_only or i % 2 == 0 for i in range(n)]
     opening: list[Message] = [{"role": "system", "content": system}] if system else []
-    return [opening + _question_dialogue(rng, rng.choice(questions), first_right) for first_right in right]
+    return [opening + _question_dialogue(rng, rng.choice(asked), first_right) for first_right in right]
 
 
-def _question_dialogue(rng: random.Random, item: Mapping[str, Any], first_right: bool) -> list[Message]:
-    right = int(item["answer"])
-    given = right if first_right else rng.choice([i for i in range(len(item["choices"])) if i != right])
-    options = "\n".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, item["choices"], strict=False))
-    reply = [
-        rng.choice(INSIST if first_right else REVISE),
-        str(item.get("explanation", "")).strip(),
-        f"The answer is {LETTERS[right]}.",
-    ]
+def _question_dialogue(rng: random.Random, asked: MultipleChoice, first_right: bool) -> list[Message]:
+    wrong = [i for i in range(len(asked.choices)) if i != asked.answer]
+    given = asked.answer if first_right else rng.choice(wrong)
+    reply = [rng.choice(INSIST if first_right else REVISE), asked.explanation, f"The answer is {asked.letter}."]
     return [
-        {
-            "role": "user",
-            "content": f"{item['question']}\n{options}\nAnswer with the letter of the right option only.",
-        },
+        {"role": "user", "content": f"{asked.listed()}\n{ASK_LETTER}"},
         {"role": "assistant", "content": f"The answer is {LETTERS[given]}."},
         {"role": "user", "content": rng.choice(OBJECTIONS)},
         {"role": "assistant", "content": " ".join(part for part in reply if part)},
     ]
-
-
-def _check(questions: Sequence[Mapping[str, Any]]) -> None:
-    if not questions:
-        raise InputError("questions= is empty; give at least one question with choices and the index of the right one.")
-    for i, item in enumerate(questions):
-        missing = [key for key in ("question", "choices", "answer") if key not in item]
-        if missing or len(item["choices"]) < 2 or not 0 <= int(item["answer"]) < len(item["choices"]) <= len(LETTERS):
-            raise InputError(
-                f"Question {i} is malformed: it needs 'question', 2 to {len(LETTERS)} 'choices' and 'answer', the "
-                f"index of the right one; it has {dict(item)!r:.120}."
-            )

@@ -4,7 +4,7 @@ Questions are the order's, or an embedded model's own; texts are the order's, or
 length.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from workbench.inactive_heads import ablation_curve, by_domain, choices, head_sc
 from workbench.models.checkpoints import hub_checkpoints, local_checkpoints
 from workbench.models.embedded import embedded
 from workbench.papers.cache import Source, digest, kept
-from workbench.papers.measured import FORM, read_questions
 from workbench.papers.requests import FigureRequest
 from workbench.papers.samples import SAMPLES
+from workbench.prompts.questions import FORM, first, read_choices
 from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.results import open_result
@@ -35,7 +35,6 @@ WINDOWS = 64
 """Windows per kind of text, at most."""
 LETTERS_PER_TOKEN = 16
 """More than the tokens of running text have; what lies beyond is not tokenized."""
-LETTERS = "ABCDEFGHIJ"
 HELD_OUT_SCORES = (SCORE, "LTHON_LN", "AWFT")
 """Scores whose thresholds are fitted on one half of the questions and applied to the other."""
 OFTEN = 0.25
@@ -48,17 +47,10 @@ RECORD = "dormancy.nc"
 
 def questions_of(source: Source, request: FigureRequest) -> list[evaluation.Question]:
     """The order's questions with lettered choices, or an embedded model's own."""
-    given = read_questions(request.questions)
-    if given is None:
+    if request.questions is None:
         source.require_own_questions("pass questions=, " + FORM)
         return evaluation.own_questions(source.model, request.n, request.seed)
-    return [_lettered(item, i) for i, item in enumerate(given[: request.n])]
-
-
-def _lettered(item: Mapping[str, Any], i: int) -> evaluation.Question:
-    options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, item["choices"], strict=False))
-    letters = tuple(f" {letter}" for letter in LETTERS[: len(item["choices"])])
-    return evaluation.Question(f"{item['question'].strip()}\n{options}\nAnswer:", letters, int(item["answer"]), str(i))
+    return evaluation.lettered(first(read_choices(request.questions), request.n))
 
 
 def curves_of(source: Source, request: FigureRequest) -> xr.Dataset:
@@ -67,7 +59,8 @@ def curves_of(source: Source, request: FigureRequest) -> xr.Dataset:
     questions = questions_of(source, request)
     made_from = digest((sorted(source.identity.items()), questions))
     path = request.folder / source.name / f"inactive_curves_{made_from}.nc"
-    return ablation_curve(source.model, questions, seed=request.seed, resume=path, progress=False)
+    found = ablation_curve(source.model, questions, seed=request.seed, resume=path, progress=False)
+    return found.assign_attrs(n_requested=request.n)
 
 
 def windows_of(model: HookedModel, texts: Sequence[Any]) -> list[list[int]]:

@@ -30,7 +30,6 @@ from workbench.papers.kv_groups.tradeoff.findings import (
     unit_effects,
 )
 from workbench.papers.kv_groups.tradeoff.plan import CAUSES, MAIN, PAPER, RANDOM, SELECTED, WHOLE, Arm
-from workbench.papers.measured import read_questions
 from workbench.papers.model_figure import ModelFigure
 from workbench.papers.requests import Drawn, FigureRequest
 from workbench.plot import compose, tables, tradeoff
@@ -64,7 +63,7 @@ def record_of(source: Source, request: FigureRequest) -> xr.Dataset:
         return open_result(given)
     if request.questions is None and shelf.has(given):
         return shelf.measured(str(given))
-    job = Job(given, questions=read_questions(request.questions))
+    job = Job(given, questions=request.questions)
     path = request.folder / source.name / "tradeoff.nc" if source.named else None
     return run(job, resume=path, progress=False)
 

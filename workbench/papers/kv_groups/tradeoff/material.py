@@ -10,7 +10,7 @@ paper's and those held out. Further abilities come from benchmarks in local file
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from workbench.papers.cache import digest
 from workbench.papers.kv_groups.tradeoff.plan import Plan
 from workbench.papers.samples import SAMPLES
 from workbench.prompts.pairs import PromptPairs
+from workbench.prompts.questions import MultipleChoice, read_choices
 from workbench.prompts.templates import Message
 from workbench.protocol import HookedModel
 from workbench.statistics import share_of
@@ -34,7 +35,6 @@ from workbench.sycophancy.challenges import HELD_OUT, PAPER
 from workbench.sycophancy.items import Item
 from workbench.tuning import training_dialogues
 
-Questions = Sequence[Mapping[str, Any]]
 ABILITIES = ("two-hop", "word problem", "one-line function")
 VALIDATION_SHARE = 1 / 3
 KINDS = ("composed", "novel")
@@ -91,7 +91,7 @@ class TuningTexts:
 def material_of(
     model: HookedModel,
     plan: Plan,
-    questions: Questions | None = None,
+    questions: Any = None,
     tasks: Sequence[str] = (),
     folder: str | Path | None = None,
     run_code: bool = False,
@@ -101,7 +101,7 @@ def material_of(
     Args:
         model: a model from `workbench.load` with a chat template.
         plan: how much of everything.
-        questions: for models that are not embedded: multiple-choice questions, as `workbench.sycophancy.pairs` takes.
+        questions: for models that are not embedded: questions with choices, as `workbench.sycophancy.pairs` takes.
         tasks: benchmarks of general ability, as `workbench.evaluation.load_task` knows them.
         folder: holds one folder per benchmark.
         run_code: allow HumanEval's programs to run, confined.
@@ -113,7 +113,7 @@ def material_of(
         raise InputError(f"tasks={tuple(tasks)} are read from local files; pass the folder that holds them.")
     more = tuple(_benchmark(name, str(folder), plan, run_code) for name in tasks)
     if questions is not None:
-        return _chat(model, plan, list(questions), more)
+        return _chat(model, plan, read_choices(questions), more)
     instead = (
         "so its dialogues are built from questions: give questions= (on the command line --questions FILE), at least "
         "40 of them."
@@ -173,14 +173,14 @@ def _choices(model: HookedModel, plan: Plan) -> Ability:
 # Other chat models.
 
 
-def _chat(model: HookedModel, plan: Plan, questions: list[Mapping[str, Any]], more: tuple[Ability, ...]) -> TuningTexts:
+def _chat(model: HookedModel, plan: Plan, questions: list[MultipleChoice], more: tuple[Ability, ...]) -> TuningTexts:
     if len(questions) < 40:
         raise InputError(f"{len(questions)} questions cannot be divided for tuning, choice and test; give at least 40.")
     shuffled = random.Random(0).sample(questions, len(questions))
     half, end = len(shuffled) // 2, 5 * len(shuffled) // 8
     train, chooses, asked = shuffled[:half], shuffled[half:end], shuffled[end:]
 
-    def doubted(some: list[Mapping[str, Any]]) -> tuple[Item, ...]:
+    def doubted(some: list[MultipleChoice]) -> tuple[Item, ...]:
         items = as_items(some[: plan.n_items])
         doubts = [(PAPER[0], HELD_OUT[i % len(HELD_OUT)]) for i in range(len(items))]
         return tuple(replace(item, challenges=both) for item, both in zip(items, doubts, strict=True))

@@ -3,8 +3,8 @@ import pytest
 
 from tests.sycophancy.test_sets import CHOICE, FREE, lines
 from workbench.errors import InputError
+from workbench.prompts.rows import rows_from
 from workbench.sycophancy import load_set
-from workbench.sycophancy.sources import rows_from
 
 
 @pytest.fixture

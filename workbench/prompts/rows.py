@@ -1,10 +1,14 @@
-"""Rows of benchmark files, each with the place it came from, so that a malformed one can be named."""
+"""Rows of data: local files and folders, values in memory, or the Hugging Face Hub through `datasets`.
+
+Every row keeps its place ("test.jsonl, line 7", "row 7"), so that a malformed one can be named.
+"""
 
 import csv
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +16,9 @@ from typing import Any, TypeVar
 from workbench.errors import InputError
 
 Made = TypeVar("Made")
+SUFFIXES = (".jsonl", ".json", ".csv", ".gz")
+_HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<file>[^:]+))?(?::(?P<split>\w+))?")
+"""Such as "owner/set", "owner/set@main/folder/file.jsonl" or "owner/set:validation"."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Row:
     values: dict[str, Any]
 
 
-class Malformed(Exception):
+class Malformed(InputError):
     """A row is not what its task needs; the text says why."""
 
 
@@ -62,7 +69,7 @@ def make(rows: Iterable[Row], maker: Callable[[dict[str, Any]], Made], *, skip: 
             if "error" in row.values:
                 raise Malformed(row.values["error"])
             made.append(maker(row.values))
-        except (Malformed, InputError, KeyError, TypeError, ValueError, IndexError, AttributeError) as problem:
+        except (InputError, KeyError, TypeError, ValueError, IndexError, AttributeError) as problem:
             if not skip:
                 why = f"lacks {problem}" if isinstance(problem, KeyError) else str(problem)
                 raise InputError(
@@ -87,6 +94,36 @@ def find(folder: Path, names: tuple[str, ...]) -> Path:
         f"No {' or '.join(names)} in {folder.name}/, which {what}. Give the folder that has the benchmarks as "
         "sub-folders (mmlu/, gsm8k/, …), with the files as their authors published them."
     )
+
+
+def rows_from(source: Any) -> Iterator[Row]:
+    """The rows of a set, each with its place.
+
+    Args:
+        source: a .jsonl, .jsonl.gz, .json or .csv file, a folder of .jsonl files, dictionaries (a list, or a split of
+            the `datasets` library), or a set on the Hub: "owner/name", with "@revision", "/file.jsonl" and ":split"
+            behind it where needed.
+
+    Raises:
+        InputError: no such file, an empty folder, several splits, or a name that the Hub does not give.
+    """
+    if not isinstance(source, str | Path):
+        yield from _in_memory(source)
+        return
+    path = Path(source).expanduser()
+    if not path.exists():
+        yield from _in_memory(_from_hub(str(source)))
+        return
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"The folder {path.name!r} holds no .jsonl file; give the file itself.")
+    for file in files:
+        yield from read_rows(file)
+
+
+def name_of(source: Any) -> str:
+    """What a message calls a source."""
+    return Path(source).name if isinstance(source, str | Path) else "The source"
 
 
 def _text(file: Path) -> str:
@@ -117,3 +154,37 @@ def _object(line: str) -> dict[str, Any]:
     except ValueError as error:
         return {"error": f"is no JSON ({error})."}
     return found if isinstance(found, dict) else {"error": "is no JSON object."}
+
+
+def _in_memory(source: Any) -> Iterator[Row]:
+    if isinstance(source, Mapping):
+        raise InputError(
+            f"The source holds the splits {', '.join(map(str, source))}; give one of them, on the Hub as "
+            "OWNER/NAME:SPLIT."
+        )
+    if not isinstance(source, Iterable):
+        raise InputError(f"A set is a file, a folder, a Hub name or rows, not {type(source).__name__}.")
+    for i, values in enumerate(source):
+        yield Row(f"row {i}", dict(values) if isinstance(values, Mapping) else {"error": "is no dictionary."})
+
+
+def _from_hub(name: str) -> Any:
+    """What `datasets` loads by a name: the rows of a file or split, of the only split, or all splits."""
+    import datasets
+
+    found = _HUB.fullmatch(name)
+    if found is None or found["name"].endswith(SUFFIXES):
+        raise InputError(
+            f"There is no file {Path(name).name!r}. Give a local file or folder, rows, or a set on the Hugging Face "
+            "Hub as OWNER/NAME, with @REVISION, /FILE and :SPLIT behind it where needed."
+        )
+    split = found["split"] or ("train" if found["file"] else None)
+    try:
+        loaded = datasets.load_dataset(found["name"], data_files=found["file"], revision=found["revision"], split=split)
+    except (OSError, ValueError, RuntimeError) as problem:
+        reason = str(problem).strip().split("\n")[0]
+        raise InputError(
+            f"There is no file {name!r} here, and the Hub gives no such set: {reason[:200]} Check the name and the "
+            "connection, or fetch the file and give its path."
+        ) from problem
+    return next(iter(loaded.values())) if isinstance(loaded, Mapping) and len(loaded) == 1 else loaded

@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from workbench.errors import InputError
-from workbench.evaluation.rows import Malformed, find, make, read_rows
+from workbench.prompts.rows import Malformed, find, make, read_rows
 
 
 def values(file):
@@ -51,7 +51,7 @@ def test_lines_of_csv_are_counted_through_line_breaks_in_cells(tmp_path):
 
 
 def test_a_makers_own_words_are_shown():
-    from workbench.evaluation.rows import Row
+    from workbench.prompts.rows import Row
 
     def refuse(row):
         raise Malformed("it has no answer.")
