@@ -8,6 +8,9 @@ from tests.tiny import bridge, tiny
 from tests.words import CHAT, word_tokenizer
 from workbench.errors import InputError
 from workbench.models.load import load
+from workbench.patching.activation import activation_patch
+from workbench.patching.attribution import attribution_patch
+from workbench.patching.path import path_patch
 from workbench.prompts.pairs import PromptPairs, shared_prefix
 from workbench.prompts.templates import tokenizer_of
 
@@ -48,6 +51,46 @@ def test_tensors_and_lists_are_the_same_pairs():
     lists = PromptPairs([[1, 2], [3, 4]], [[1, 5], [3, 6]], (7, 8))
     tensors = PromptPairs(torch.tensor([[1, 2], [3, 4]]), torch.tensor([[1, 5], [3, 6]]), (7, 8))
     assert tensors.base == lists.base and tensors.digest == lists.digest
+
+
+PADDED = torch.tensor([[1, 4, 5], [0, 1, 6]])
+SHORT = torch.tensor([[1, 7], [1, 8]])
+REAL = torch.tensor([[1, 1, 1], [0, 1, 1]])
+
+
+def test_padding_is_cut_off_where_a_mask_tells_it():
+    wanted = [[1, 4, 5], [1, 6]]
+    both = PromptPairs(PADDED, PADDED, (7, 8), mask=REAL)
+    apart = PromptPairs(PADDED, SHORT, (7, 8), mask=(REAL, None))
+    tokenized = PromptPairs({"input_ids": PADDED, "attention_mask": REAL}, SHORT, (7, 8))
+    assert both.base == both.source == apart.base == tokenized.base == wanted
+    assert apart.source == tokenized.source == [[1, 7], [1, 8]]
+    with pytest.raises(InputError, match=r"mask has shape \[2, 2\], but the tokens \[2, 3\]"):
+        PromptPairs(PADDED, SHORT, (7, 8), mask=REAL[:, :2])
+
+
+@pytest.mark.parametrize("measure", [path_patch, activation_patch, attribution_patch])
+def test_padding_without_a_mask_is_refused_where_the_model_is_seen(measure):
+    model = with_words()
+    for base, source, says in (
+        (PADDED, SHORT, "Base prompt 1 begins with 1 pad token"),
+        (SHORT, PADDED.flip(1), "Source prompt 1 ends with 1 pad token"),
+    ):
+        pairs = PromptPairs(base, source, (7, 8))
+        for given in (pairs, pairs[:]):
+            with pytest.raises(InputError, match=says + r" \('<pad>', id 0\).*Pass the mask .* lists of token ids"):
+                measure(model, given, progress=False)
+    masked = PromptPairs(PADDED, PADDED, (7, 8), mask=REAL)
+    masked.check_model(model)
+    masked[1:].check_model(model)
+
+
+@pytest.mark.parametrize("ids", [[[1.0, 3.7]], torch.tensor([[1.0, 3.7]]), [np.array([1.5])]])
+def test_ids_with_a_fraction_are_refused(ids):
+    with pytest.raises(InputError, match=r"whole numbers|not embeddings"):
+        PromptPairs(ids, [[1]], (5, 9))
+    with pytest.raises(InputError, match=r"no pairs .* of token ids"):
+        PromptPairs([[1]], [[2]], [(5.5, 9)])
 
 
 def test_answers_of_several_tokens(three):

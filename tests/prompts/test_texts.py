@@ -29,6 +29,46 @@ def test_every_form_of_tokens_gives_the_same_sequences():
     assert token_sequences(model, IDS[0]) == token_sequences(model, torch.tensor(IDS[0])) == [IDS[0]]
 
 
+@pytest.mark.parametrize("tensors", [None, "pt", "np"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_a_tokenizer_returns_is_read_with_its_mask(reader, tensors, side):
+    texts = ["the cat sat", "yes"]
+    alone = token_sequences(reader, texts)
+    given = reader.tokenizer(texts, padding=True, padding_side=side, return_tensors=tensors)
+    assert token_sequences(reader, given) == token_sequences(reader, dict(given)) == alone
+    assert token_sequences(reader, [reader.tokenizer(text, return_tensors=tensors) for text in texts]) == alone
+    assert token_sequences(reader, given["input_ids"], mask=given["attention_mask"]) == alone
+    with pytest.raises(InputError, match=r"Text 1 (begins|ends) with 2 pad tokens \('<pad>', id 0\)"):
+        token_sequences(reader, given["input_ids"])
+    with pytest.raises(InputError, match="pad tokens"):
+        token_sequences(reader, {"input_ids": given["input_ids"]})
+
+
+@pytest.mark.parametrize(
+    ("rows", "refused"),
+    [
+        (torch.tensor([[1, 5, 6], [2, 1, 5]]), "Text 1 begins with 1 pad token "),
+        (torch.tensor([[1, 5, 6], [1, 5, 2]]), "Text 1 ends with 1 pad token "),
+        (torch.tensor([[5, 6, 7, 2], [5, 6, 2, 2]]), "Text 1 ends with 2 pad tokens "),
+        ([[5, 6], [5, 2, 2]], "Text 1 ends with 2 pad tokens "),
+        (torch.tensor([[5, 6, 2], [5, 7, 2]]), None),
+        (torch.tensor([[5, 6, 2]]), None),
+        ([[5, 6], [5, 2]], None),
+        (torch.tensor([[5, 2, 6], [5, 7, 6]]), None),
+    ],
+)
+def test_a_pad_token_that_is_eos_as_well_may_end_a_text_once(rows, refused):
+    tokenizer = word_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    model = load(tiny("llama", torch.float32), tokenizer=tokenizer)
+    if refused is None:
+        assert token_sequences(model, rows) == [list(map(int, row)) for row in rows]
+        return
+    with pytest.raises(InputError, match=refused + ".*Pass the mask as well .* or leave the padding out"):
+        token_sequences(model, rows)
+    assert len(token_sequences(model, torch.tensor([[2, 2]]), mask=torch.ones(1, 2))[0]) == 2
+
+
 def test_texts_get_the_tokenizer_s_own_bos_and_are_cut(reader):
     cat = token_sequences(reader, "the cat sat")
     assert cat[0][0] == 1 and len(cat[0]) == 4
@@ -55,6 +95,9 @@ def test_the_digest_is_that_of_the_tokens():
         (["the"], {}, "this model has no tokenizer"),
         ([[5], 3.5], {}, "Text 1 is float '3.5'"),
         (4, {}, "not int"),
+        ([[5, 3.7]], {}, r"Text 0 is list '\[5, 3.7\]'; give a string or a list of token ids, whole numbers"),
+        (torch.ones(2, 3).bool(), {}, "Tokens are ids"),
+        ({"code": ["a"]}, {}, "A mapping of code was given, not texts"),
         (IDS, {"mask": torch.ones(2, 3).long()}, "mask= belongs to a token tensor"),
         (torch.ones(2, 3).long(), {"mask": torch.ones(2, 4).long()}, r"mask has shape \[2, 4\], but the tokens"),
         (torch.ones(2, 3), {}, "Tokens are ids"),

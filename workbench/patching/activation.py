@@ -73,7 +73,7 @@ def activation_patch(
             architecture where the write has no effect.
     """
     parts = require_exact(model)
-    pairs.check_vocab(parts.d_vocab)
+    pairs.check_model(model)
     metrics = answer_metrics(pairs, metrics)
     where = site(hook, unit, parts)
     cells = grid(where, parts.n_layers, positions, _width(pairs))

@@ -73,7 +73,7 @@ def attribution_patch(
     if steps < 1:
         raise InputError(f"steps={steps} must be at least 1: the number of points where the gradient is taken.")
     parts = require_exact(model)
-    pairs.check_vocab(parts.d_vocab)
+    pairs.check_model(model)
     metrics = answer_metrics(pairs, metrics)
     where = site(hook, unit, parts)
     require_writable(model, parts, where)

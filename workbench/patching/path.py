@@ -85,7 +85,7 @@ def path_patch(
             logits, a resume file of another run.
     """
     parts = require_exact(model)
-    pairs.check_vocab(parts.d_vocab)
+    pairs.check_model(model)
     metrics = answer_metrics(pairs, metrics)
     if full_logits and pairs.multi_token:
         raise InputError("full_logits=True reads the last position only; give answers of one token each.")

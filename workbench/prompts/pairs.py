@@ -7,6 +7,7 @@ Sequences are kept as lists of ids without padding; who runs them pads.
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, overload
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.prompts.templates import Message, encode, render, tokenizer_of
+from workbench.prompts.texts import has_mask, refuse_padding, unpadded, whole_ids
 from workbench.protocol import HookedModel
 
 Answer = tuple[int, ...]
@@ -24,20 +26,23 @@ class PromptPairs:
     """Aligned pairs of token sequences with two answers each; slicing gives pairs again.
 
     Args:
-        base: token ids of the prompts that are run and patched, one sequence each (lists, or a tensor
-            `[example, pos]`).
+        base: token ids of the prompts that are run and patched: one list each, a tensor `[example, pos]`, or what a
+            tokenizer returns, with its attention mask.
         source: token ids of the prompts that the activations come from. Lengths may differ from `base`.
         answers: `(a, b)` per example: token ids, or sequences of ids for answers of several tokens. One pair
             stands for all examples.
+        mask: for padded tensors: 1 where a token is real, 0 where it is padding; one mask, or one for base and one for
+            source. Without one, functions that see the model refuse rows that begin or end in its pad token.
         vocab: number of tokens that the model knows; given, ids are checked against it.
         meta: one dictionary per example for the reader: texts, the template, the fact.
 
     Attributes:
+        unpadded: whether it is known that no token is padding.
         n_requested: how many pairs were asked for, where a function made them.
 
     Raises:
-        InputError: no examples, unequal numbers of them, an empty prompt, a equal to b, or ids outside
-            `vocab`.
+        InputError: no examples, unequal numbers of them, an empty prompt, a equal to b, ids that are no whole numbers
+            or outside `vocab`, or a mask of another shape.
     """
 
     def __init__(
@@ -46,11 +51,16 @@ class PromptPairs:
         source: Iterable[Any] | Tensor,
         answers: Sequence[Any] | Tensor,
         *,
+        mask: Tensor | tuple[Any, Any] | None = None,
         vocab: int | None = None,
         meta: Sequence[dict[str, Any]] | None = None,
     ):
-        self.base = [_ids(tokens) for tokens in base]
-        self.source = [_ids(tokens) for tokens in source]
+        masks = mask if isinstance(mask, tuple) else (mask, mask)
+        self.base, self.source = (
+            [_ids(row) for row in unpadded(rows, own, "Prompt")]
+            for rows, own in zip((base, source), masks, strict=True)
+        )
+        self.unpadded = all(has_mask(rows, own) for rows, own in zip((base, source), masks, strict=True))
         self.answers = _answers(answers, len(self.base))
         self.meta = [dict(m) for m in meta] if meta is not None else [{} for _ in self.base]
         _check(self.base, self.source, self.answers, self.meta)
@@ -80,7 +90,7 @@ class PromptPairs:
         """
         tokenizer = tokenizer_of(model)
         _refuse_single_text(base=base, source=source)
-        return cls(
+        made = cls(
             [encode(tokenizer, text, bos=bos) for text in base],
             [encode(tokenizer, text, bos=bos) for text in source],
             _encode_answers(tokenizer, answers),
@@ -89,6 +99,8 @@ class PromptPairs:
             if len(base) == len(source)
             else None,
         )
+        made.unpadded = True
+        return made
 
     @classmethod
     def from_dialogues(
@@ -119,13 +131,15 @@ class PromptPairs:
             ]
             for dialogues in (base, source)
         ]
-        return cls(
+        made = cls(
             rendered[0],
             rendered[1],
             _encode_answers(tokenizer, answers),
             vocab=int(model.cfg.d_vocab),
             meta=meta,
         )
+        made.unpadded = True
+        return made
 
     def __len__(self) -> int:
         return len(self.base)
@@ -142,12 +156,14 @@ class PromptPairs:
         if isinstance(which, slice):
             which = range(len(self))[which]
         chosen = [int(which)] if isinstance(which, int | Integral) else list(which)
-        return PromptPairs(
+        made = PromptPairs(
             [self.base[i] for i in chosen],
             [self.source[i] for i in chosen],
             [self.answers[i] for i in chosen],
             meta=[self.meta[i] for i in chosen],
         )
+        made.unpadded = self.unpadded
+        return made
 
     def __repr__(self) -> str:
         lengths = sorted(len(s) for s in self.base + self.source)
@@ -163,6 +179,14 @@ class PromptPairs:
     def multi_token(self) -> bool:
         """Whether any answer is longer than one token."""
         return any(len(answer) > 1 for pair in self.answers for answer in pair)
+
+    def check_model(self, model: HookedModel) -> None:
+        """Refuse ids that a model does not have, and prompts that begin or end in its pad token."""
+        self.check_vocab(int(model.cfg.d_vocab))
+        for name, rows in (("Base prompt", self.base), ("Source prompt", self.source)):
+            if not self.unpadded:
+                even = len(rows) > 1 and len(set(map(len, rows))) == 1
+                refuse_padding(rows, getattr(model, "tokenizer", None), batch=even, name=name)
 
     def check_vocab(self, vocab: int) -> None:
         """Refuse ids that a model of `vocab` tokens does not have."""
@@ -190,7 +214,7 @@ def _ids(tokens: Any) -> list[int]:
             f"PromptPairs takes token ids, and got the text {tokens[:40]!r}. Use "
             "PromptPairs.from_text(model, …) for texts."
         )
-    return [int(t) for t in (tokens.tolist() if isinstance(tokens, Tensor) else tokens)]
+    return whole_ids(tokens, "A prompt")
 
 
 def _answers(answers: Sequence[Any] | Tensor, n: int) -> list[tuple[Answer, Answer]]:
@@ -215,7 +239,7 @@ def _is_one_pair(answers: Sequence[Any]) -> bool:
 
 
 def _answer(answer: Any) -> Answer:
-    return (int(answer),) if isinstance(answer, Integral) else tuple(int(t) for t in answer)
+    return (int(answer),) if isinstance(answer, Integral) else tuple(operator.index(t) for t in answer)
 
 
 def _encode_answers(tokenizer: Any, answers: Sequence[Any]) -> Sequence[Any]:

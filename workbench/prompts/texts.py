@@ -1,15 +1,18 @@
 """Texts of any kind as token sequences, and tokens as words to read.
 
-A measurement takes a text, a list of texts, lists of token ids, a token tensor with or without a mask, or a column
-of a `datasets.Dataset`. Padding is cut off here, on whichever side it stands, so that it can change nothing.
+A measurement takes a text, a list of texts, lists of token ids, a token tensor with or without a mask, a tokenizer's
+output, or a column of a `datasets.Dataset`. Padding is cut off here, on whichever side it stands, so that it can change
+nothing.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from numbers import Integral
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Number
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -31,18 +34,28 @@ def token_sequences(
 
     Args:
         model: a TransformerLens model; its tokenizer reads texts, with BOS as it does by itself.
-        texts: a text, several texts, lists of token ids, a token tensor `[pos]` or `[batch, pos]`, or a
-            `datasets.Dataset`.
+        texts: a text, several texts, lists of token ids, a token tensor `[pos]` or `[batch, pos]`, what a tokenizer
+            returns (with its attention mask), or a `datasets.Dataset`.
         mask: 1 where a token of a tensor is real, 0 where it is padding.
         max_tokens: what is longer is cut after so many tokens.
         column: the column of a `datasets.Dataset` that holds the texts.
 
     Raises:
-        InputError: no texts, an empty one, ids that the model does not have, or a mask of another shape.
+        InputError: no texts, an empty one, ids that the model does not have, a mask of another shape, or rows that
+            begin or end in pad tokens without a mask.
     """
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"max_tokens={max_tokens} leaves nothing of a text; give at least 1, or None.")
-    sequences = _sequences(model, _rows(texts, column), mask)
+    texts = _column(texts, column)
+    known = has_mask(texts, mask)
+    rows = unpadded([texts] if isinstance(texts, str) else texts, mask)
+    sequences = [
+        encode(tokenizer_of(model), row) if isinstance(row, str) else whole_ids(row, f"Text {i}")
+        for i, row in enumerate(rows)
+    ]
+    if not known:
+        given = [ids for row, ids in zip(rows, sequences, strict=True) if not isinstance(row, str)]
+        refuse_padding(given, getattr(model, "tokenizer", None), batch=isinstance(texts, Tensor | np.ndarray | Mapping))
     if not sequences:
         raise InputError("No texts: the list is empty. Give at least one text.")
     vocab = int(model.cfg.d_vocab)
@@ -67,54 +80,127 @@ def words(model: HookedModel, sequences: Sequence[Sequence[int]]) -> list[list[s
     return [[known[t] for t in ids] for ids in sequences]
 
 
-def _rows(texts: Any, column: str) -> Any:
-    if isinstance(texts, str):
-        return [texts]
+def _column(texts: Any, column: str) -> Any:
     columns = getattr(texts, "column_names", None)
     if columns is None:
         return texts
     if column not in columns:
         raise InputError(f"The dataset has no column {column!r}; its columns are {list(columns)}. Pass column=….")
-    return texts[column]
+    return list(texts[column])
 
 
-def _sequences(model: HookedModel, rows: Any, mask: Tensor | None) -> list[list[int]]:
-    if isinstance(rows, Tensor):
-        return _unpadded(rows, mask)
-    if mask is not None:
-        raise InputError("mask= belongs to a token tensor; lists of tokens and texts have no padding.")
-    if not isinstance(rows, Iterable):
-        raise InputError(f"Texts are strings, lists of token ids or a token tensor, not {type(rows).__name__}.")
-    rows = list(rows)
-    if rows and all(isinstance(row, Integral) for row in rows):
-        rows = [rows]
-    return [_ids(model, row, i) for i, row in enumerate(rows)]
+def unpadded(tokens: Any, mask: Any = None, name: str = "Text") -> list[Any]:
+    """Rows of texts or token ids, without what a mask calls padding.
+
+    Args:
+        tokens: texts or lists of token ids, a token tensor or array `[pos]` or `[batch, pos]`, or what a tokenizer
+            returns: `input_ids` with their `attention_mask`.
+        mask: 1 where a token is real, 0 where it is padding.
+        name: what an error calls a row.
+
+    Raises:
+        InputError: no token ids, or a mask of another shape.
+    """
+    tokens, mask = _given(tokens, mask)
+    if isinstance(tokens, np.ndarray) and tokens.dtype.kind in "biuf":
+        tokens = torch.from_numpy(tokens)
+    if isinstance(tokens, Tensor):
+        if tokens.ndim not in (1, 2) or tokens.is_floating_point() or tokens.dtype == torch.bool:
+            raise InputError(
+                f"Tokens are ids [pos] or [batch, pos]; got {tokens.dtype} of shape {list(tokens.shape)}. Pass token "
+                "ids, not embeddings or logits."
+            )
+        rows = (tokens if tokens.ndim == 2 else tokens[None]).tolist()
+    elif isinstance(tokens, Iterable):
+        rows = list(tokens)
+        rows = [rows] if rows and all(isinstance(row, Integral) for row in rows) else rows
+    else:
+        raise InputError(f"{name}s are strings, lists of token ids or a token tensor, not {type(tokens).__name__}.")
+    rows = [_one(row, name, i) if isinstance(row, Mapping) else row for i, row in enumerate(rows)]
+    return rows if mask is None else _kept(rows, mask)
 
 
-def _ids(model: HookedModel, row: Any, i: int) -> list[int]:
-    if isinstance(row, str):
-        return encode(tokenizer_of(model), row)
+def whole_ids(row: Any, name: str) -> list[int]:
+    """Token ids as a list; numbers with a fraction are refused.
+
+    Args:
+        row: token ids.
+        name: what an error calls them, such as "Text 3".
+    """
     try:
-        return [int(t) for t in row]
-    except (TypeError, ValueError) as error:
+        return [operator.index(t) for t in (row.tolist() if isinstance(row, Tensor | np.ndarray) else row)]
+    except TypeError as error:
         raise InputError(
-            f"Text {i} is {type(row).__name__} {str(row)[:40]!r}; give a string or a list of token ids."
+            f"{name} is {type(row).__name__} {str(row)[:40]!r}; give a string or a list of token ids, whole numbers."
         ) from error
 
 
-def _unpadded(tokens: Tensor, mask: Tensor | None) -> list[list[int]]:
-    if tokens.ndim not in (1, 2) or tokens.is_floating_point():
+def has_mask(tokens: Any, mask: Any = None) -> bool:
+    """Whether it is known which tokens are padding: from a mask, or from the one that a tokenizer returned."""
+    return mask is not None or (isinstance(tokens, Mapping) and tokens.get("attention_mask") is not None)
+
+
+def refuse_padding(rows: Sequence[Sequence[int]], tokenizer: Any, *, batch: bool, name: str = "Text") -> None:
+    """Refuse rows of token ids that begin or end in pad tokens.
+
+    Where the pad token is BOS, EOS or the unknown token as well, one of them is taken for that, unless the rows are a
+    batch and not all of them have it.
+
+    Args:
+        rows: token ids, given without a mask.
+        tokenizer: names the pad token; None, or one without a pad token, refuses nothing.
+        batch: the rows were made equally long.
+        name: what the error calls a row.
+    """
+    pad = getattr(tokenizer, "pad_token_id", None)
+    if pad is None or not rows:
+        return
+    shared = pad in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+    for side, ordered in (("begins", rows), ("ends", [row[::-1] for row in rows])):
+        runs = [next((n for n, t in enumerate(row) if t != pad), len(row)) for row in ordered]
+        longest = max(runs)
+        if longest > shared or (batch and longest > min(runs)):
+            raise InputError(
+                f"{name} {runs.index(longest)} {side} with {longest} pad token{'s' if longest > 1 else ''} "
+                f"({tokenizer.pad_token!r}, id {pad}), which would be taken for text. Pass the mask as well (mask=, or "
+                "all that the tokenizer returns), or leave the padding out and give lists of token ids."
+            )
+
+
+def _given(tokens: Any, mask: Any) -> tuple[Any, Any]:
+    if not isinstance(tokens, Mapping):
+        return tokens, mask
+    if "input_ids" not in tokens:
         raise InputError(
-            f"Tokens are ids [pos] or [batch, pos]; got {tokens.dtype} of shape {list(tokens.shape)}. Pass token "
-            "ids, not embeddings or logits."
+            f"A mapping of {', '.join(map(str, tokens)) or 'nothing'} was given, not texts: give a list of texts, or "
+            "what a tokenizer returns, with input_ids and attention_mask."
         )
-    rows = tokens if tokens.ndim == 2 else tokens[None]
-    real = torch.ones_like(rows, dtype=torch.bool) if mask is None else mask.bool().view(-1, mask.shape[-1])
-    if real.shape != rows.shape:
+    return tokens["input_ids"], tokens.get("attention_mask") if mask is None else mask
+
+
+def _one(row: Mapping[str, Any], name: str, i: int) -> Any:
+    """The token ids of a tokenizer's output for one text."""
+    rows = unpadded(row, name=name)
+    if len(rows) != 1:
+        raise InputError(f"{name} {i} holds {len(rows)} rows of token ids; give one for each text.")
+    return rows[0]
+
+
+def _kept(rows: list[Any], mask: Any) -> list[list[int]]:
+    keeps = [keep.tolist() if isinstance(keep, Tensor | np.ndarray) else keep for keep in mask]
+    keeps = [keeps] if keeps and isinstance(keeps[0], Number) else keeps
+    rows = [[row] if isinstance(row, str) else list(row) for row in rows]
+    if list(map(len, rows)) != list(map(len, keeps)):
         raise InputError(
-            f"mask has shape {list(real.shape)}, but the tokens {list(rows.shape)}; it needs one value per token."
+            f"mask has shape {_shape(keeps)}, but the tokens {_shape(rows)}; it needs one value per token. mask= "
+            "belongs to a token tensor; texts and lists without padding need none."
         )
-    return [row[keep].tolist() for row, keep in zip(rows, real.to(rows.device), strict=True)]
+    return [[t for t, real in zip(row, keep, strict=True) if real] for row, keep in zip(rows, keeps, strict=True)]
+
+
+def _shape(rows: list[Any]) -> list[Any]:
+    lengths = list(map(len, rows))
+    return [len(rows), lengths[0]] if len(set(lengths)) == 1 else [len(rows), lengths]
 
 
 def digest(sequences: Sequence[Sequence[int]]) -> str:
