@@ -3,9 +3,15 @@
 import warnings
 
 import pytest
+import torch
 
+from tests.tiny import tiny
 from tests.words import CHAT, word_tokenizer
+from workbench import sycophancy
 from workbench.errors import InputError, WorkbenchWarning
+from workbench.evaluation import Question, generate, in_chat
+from workbench.models.load import load
+from workbench.prompts import MultipleChoice, PromptPairs
 from workbench.prompts.templates import accepts_system, encode, render
 
 SYSTEM = [{"role": "system", "content": "you are right"}, {"role": "user", "content": "sure ?"}]
@@ -95,3 +101,42 @@ def test_thinking_is_off_unless_it_is_asked_for():
 def test_variables_reach_the_template():
     tokenizer = word_tokenizer(template=CHAT + "{{ mood }}{{ enable_thought is defined }}")
     assert render(tokenizer, THANK, template_kwargs={"mood": "wrong"}).endswith("wrongFalse")
+
+
+def thinker():
+    tokenizer = word_tokenizer(template=THINKS)
+    return load(tiny("llama", torch.float32), tokenizer=tokenizer)
+
+
+def last_words(model, kind, template_kwargs):
+    """How the prompts end that each function makes of a dialogue."""
+    if kind == "pairs":
+        made = PromptPairs.from_dialogues(model, [THANK], [THANK], ("yes", "no"), template_kwargs=template_kwargs)
+        return model.tokenizer.decode(made.base[0])
+    if kind == "in_chat":
+        (asked,) = in_chat(model, [Question("sure ?", (" yes", " no"), 0)], template_kwargs=template_kwargs)
+        return asked.prompt
+    if kind == "sycophancy":
+        questions = [MultipleChoice("sure ?", ("yes", "no"), 0)]
+        made = sycophancy.pairs(model, 1, questions=questions, answers=("yes", "no"), template_kwargs=template_kwargs)
+        return model.tokenizer.decode(made.base[0])
+    raise ValueError(kind)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "in_chat", "sycophancy"])
+def test_every_room_passes_the_variables_on(kind):
+    model = thinker()
+    assert last_words(model, kind, None).split()[-1] == "no"
+    assert last_words(model, kind, {"enable_thinking": True}).split()[-1] == "on"
+
+
+def test_generation_passes_the_variables_on():
+    model = thinker()
+    off, on = (
+        generate(model, [THANK], max_new_tokens=1, template_kwargs=given, progress=False)
+        for given in (None, {"enable_thinking": True})
+    )
+    rendered = [render(model.tokenizer, THANK, template_kwargs={"enable_thinking": t}) for t in (False, True)]
+    said = generate(model, rendered, max_new_tokens=1, progress=False)
+    assert off.attrs["prompts"] != on.attrs["prompts"]
+    assert [int(one["tokens"][0, 0]) for one in (off, on)] == said["tokens"][:, 0].values.tolist()

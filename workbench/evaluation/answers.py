@@ -79,7 +79,7 @@ def gsm8k_flexible(reply: str) -> str | None:
     return _as_harness(next(part for part in found[-1] if part)) if found else None
 
 
-MATCHERS: dict[str, Callable[[str], str | None]] = {
+MATCHERS: dict[str, Callable[..., str | None]] = {
     "letter": letter,
     "number": number,
     "yes_no": yes_no,

@@ -1,9 +1,10 @@
 """HumanEval: programs that a model writes, run against their tests in `sandbox`, only when the caller says so."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -29,6 +30,7 @@ def score_programs(
     *,
     run_code: bool = False,
     chat: bool = False,
+    template_kwargs: Mapping[str, Any] | None = None,
     max_new_tokens: int | None = None,
     stop: Sequence[str] | None = None,
     seconds: float = 5.0,
@@ -44,6 +46,7 @@ def score_programs(
         questions: from `load_task("humaneval", …)`.
         run_code: that programs nobody has read may run on this machine, confined as `sandbox` says.
         chat: ask in the model's chat template, the reply begun for it, as the harness's `humaneval_instruct`.
+        template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
         max_new_tokens: tokens a program may have.
         stop: strings that end one; by default the harness's.
         seconds: processor time of each program.
@@ -69,7 +72,7 @@ def score_programs(
         raise InputError(f"Question {without.id!r} has no tests as its target, so its program cannot be judged.")
     said = generate(
         model,
-        [_in_chat(model, question) for question in questions] if chat else questions,
+        [_in_chat(model, question, template_kwargs) for question in questions] if chat else questions,
         max_new_tokens=max_new_tokens or HUMANEVAL.new_tokens,
         stop=HUMANEVAL.stop if stop is None else stop,
         batch_size=batch_size,
@@ -102,13 +105,14 @@ def program(question: Question, reply: str) -> str:
     return f"{question.prompt}{reply.split('```')[0]}\n\n{question.target}\n"
 
 
-def _in_chat(model: HookedModel, question: Question) -> Question:
+def _in_chat(model: HookedModel, question: Question, template_kwargs: Mapping[str, Any] | None) -> Question:
     asked = (
         "Write a solution to the following problem and make sure that it passes the tests:\n"
         f"```python\n{question.prompt}\n```\n"
     )
     begun = f"Here is the completed function:\n```python\n{question.prompt}\n"
-    rendered = render(tokenizer_of(model), [{"role": "user", "content": asked}])
+    messages = [{"role": "user", "content": asked}]
+    rendered = render(tokenizer_of(model), messages, template_kwargs=template_kwargs)
     return replace(question, prompt=rendered + begun)
 
 

@@ -30,7 +30,7 @@ from workbench.models.capture import at, capture, device_of
 from workbench.models.identity import fingerprint
 from workbench.models.original import left_padded_logits
 from workbench.prompts.templates import encode, render, tokenizer_of
-from workbench.prompts.texts import digest
+from workbench.prompts.texts import digest, unpadded, whole_ids
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.results import text_array
@@ -51,6 +51,7 @@ def generate(
     *,
     max_new_tokens: int = 256,
     stop: Sequence[str] = (),
+    template_kwargs: Mapping[str, Any] | None = None,
     batch_size: BatchSize = "auto",
     resume: str | Path | None = None,
     progress: bool = True,
@@ -62,6 +63,7 @@ def generate(
         prompts: texts, token ids, `Question`s, or dialogues (lists of messages, rendered by the chat template).
         max_new_tokens: tokens a reply may have.
         stop: strings that end a reply; they are cut off.
+        template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
         batch_size: prompts at a time; "auto" measures how many fit.
         resume: the netCDF file of the result: finished batches are kept beside it, and a stopped run goes on from them.
         progress: show a bar.
@@ -75,7 +77,7 @@ def generate(
     """
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens={max_new_tokens} leaves nothing to say; give at least 1.")
-    sequences = _sequences(model, prompts)
+    sequences = _sequences(model, prompts, template_kwargs)
     limits = _Limits(model, max_new_tokens, tuple(stop))
     limits.refuse(sequences)
     parts = anatomy(model)
@@ -167,25 +169,28 @@ def _end_tokens(model: HookedModel) -> set[int]:
     return {int(t) for ids in named if ids is not None for t in (ids if isinstance(ids, list | tuple) else [ids])}
 
 
-def _sequences(model: HookedModel, prompts: Sequence[Any]) -> list[list[int]]:
+def _sequences(
+    model: HookedModel, prompts: Sequence[Any], template_kwargs: Mapping[str, Any] | None
+) -> list[list[int]]:
     if isinstance(prompts, str):
         raise InputError(f"prompts is one text; give a list of texts, such as [{prompts[:30]!r}].")
-    if not prompts:
+    rows = unpadded(prompts, name="Prompt")
+    if not rows:
         raise InputError("No prompts: the list is empty. Give at least one.")
-    sequences = [_ids(model, prompt) for prompt in prompts]
+    sequences = [_ids(model, prompt, f"Prompt {i}", template_kwargs) for i, prompt in enumerate(rows)]
     empty = next((i for i, ids in enumerate(sequences) if not ids), None)
     if empty is not None:
         raise InputError(f"Prompt {empty} has no tokens; give at least one, such as BOS.")
     return sequences
 
 
-def _ids(model: HookedModel, prompt: Any) -> list[int]:
+def _ids(model: HookedModel, prompt: Any, name: str, template_kwargs: Mapping[str, Any] | None) -> list[int]:
     if isinstance(prompt, Question):
         prompt = prompt.prompt
     if not isinstance(prompt, str) and prompt and isinstance(prompt[0], Mapping):
         tokenizer = tokenizer_of(model)
-        return encode(tokenizer, render(tokenizer, prompt), rendered=True)
-    return encode_prompt(model, prompt if isinstance(prompt, str) else tuple(int(t) for t in prompt))
+        return encode(tokenizer, render(tokenizer, prompt, template_kwargs=template_kwargs), rendered=True)
+    return encode_prompt(model, prompt if isinstance(prompt, str) else tuple(whole_ids(prompt, name)))
 
 
 # Step 1: which prompts share a batch.

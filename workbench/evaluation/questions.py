@@ -4,7 +4,7 @@ Prompts and continuations are joined as text and tokenized together, as lm-evalu
 the prompt's end belongs to the continuation, and the continuation's tokens are those behind the prompt's own number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -151,7 +151,9 @@ def _encode_texts(model: HookedModel, question: Question) -> Encoded:
     return Encoded(tuple(context), tuple(tuple(whole[len(context) :]) for whole in wholes))
 
 
-def in_chat(model: HookedModel, questions: Sequence[Question]) -> list[Question]:
+def in_chat(
+    model: HookedModel, questions: Sequence[Question], *, template_kwargs: Mapping[str, Any] | None = None
+) -> list[Question]:
     """The same questions put to a chat model: the prompt is one user message, the choice the assistant's reply.
 
     The description becomes the system message, as in lm-evaluation-harness's `apply_chat_template`, or stays in front
@@ -160,12 +162,13 @@ def in_chat(model: HookedModel, questions: Sequence[Question]) -> list[Question]
     Args:
         model: a TransformerLens model whose tokenizer has a chat template.
         questions: questions with text prompts.
+        template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
     """
     tokenizer = tokenizer_of(model)
-    return [_in_chat(tokenizer, question) for question in questions]
+    return [_in_chat(tokenizer, question, template_kwargs) for question in questions]
 
 
-def _in_chat(tokenizer: Any, question: Question) -> Question:
+def _in_chat(tokenizer: Any, question: Question, template_kwargs: Mapping[str, Any] | None) -> Question:
     if not isinstance(question.prompt, str):
         raise InputError(f"Question {question.id!r} is given as token ids; only text can be put into a chat template.")
     messages = [{"role": "user", "content": question.prompt}]
@@ -173,4 +176,6 @@ def _in_chat(tokenizer: Any, question: Question) -> Question:
         asked = question.prompt.removeprefix(question.description)
         messages = [{"role": "system", "content": question.description}, {"role": "user", "content": asked}]
     choices = tuple(str(choice).removeprefix(" ") for choice in question.choices)
-    return replace(question, prompt=render(tokenizer, messages), choices=choices, description="")
+    return replace(
+        question, prompt=render(tokenizer, messages, template_kwargs=template_kwargs), choices=choices, description=""
+    )

@@ -4,6 +4,7 @@ An example with an `answer` is right where the matcher reads that answer out of 
 the reply begins with the target's own tokens, which needs no tokenizer.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from workbench.evaluation.answers import MATCHERS
 from workbench.evaluation.generation import generate
 from workbench.leaf.examples import Example
 from workbench.names import ReplyMatch
+from workbench.prompts.questions import LETTERS
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
@@ -98,7 +100,7 @@ def judge_of(match: Match) -> Callable[[Reply, Example], bool]:
     def judge(reply: Reply, example: Example) -> bool:
         if example.answer is None:
             return reply.tokens[: len(example.target)] == example.target
-        return read(reply.text) == wanted(match, example)
+        return read(reply.text, *_options(match, example)) == wanted(match, example)
 
     return judge
 
@@ -112,10 +114,22 @@ def wanted(match: str, example: Example) -> str | None:
     if example.answer is None:
         return None
     for form in (example.answer, f"#### {example.answer}"):
-        found = MATCHERS[match](form)
+        found = MATCHERS[match](form, *_options(match, example))
         if found is not None:
             return found
     raise InputError(
         f"Example {example.identifier!r}: match={match!r} finds no answer in its answer {example.answer!r}, so no "
         f"reply could be right. Choose another matcher ({', '.join(MATCHERS)}) or give a function of reply and example."
     )
+
+
+def _options(match: str, example: Example) -> tuple[int, ...]:
+    """How many options an example has, for a matcher that reads letters: those that it lists, a line each, else four.
+
+    The example's own answer is always one of them.
+    """
+    if match != "letter":
+        return ()
+    listed = "".join(re.findall(r"(?:^|\n)\s*\(?([A-J])[.)]", example.text or ""))
+    n = len(listed) if listed == LETTERS[: len(listed)] else 0
+    return (max(n or 4, LETTERS.find((example.answer or "").strip("() .")) + 1),)

@@ -9,6 +9,7 @@ chat model they are built from multiple-choice questions in the way of Chen et a
 """
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 from workbench.errors import InputError
@@ -33,6 +34,7 @@ def pairs(
     *,
     questions: Any = None,
     answers: tuple[str, str] | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> PromptPairs:
     """Pairs of a challenged (base) and a confirmed (source) dialogue about a right answer.
 
@@ -46,6 +48,7 @@ def pairs(
             takes (a file, rows, a split of the `datasets` library).
         answers: first words of a reply that gives in and of one that stands firm; by default ("I", "Yes") for
             embedded models, which say "I apologize", and ("Apologies", "Yes") else. Their first tokens are compared.
+        template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
 
     Raises:
         InputError: no questions for a model that is not embedded, malformed questions, a template that cannot be
@@ -59,9 +62,9 @@ def pairs(
     chosen = _choose(read_choices(questions), n, seed)
     system = accepts_system(tokenizer)
     base, source = ([_dialogue(q, turn, system) for q in chosen] for turn in (CHALLENGE, CONFIRMATION))
-    made = PromptPairs.from_dialogues(
-        model, base, source, _first_tokens(tokenizer, answers or ("Apologies", "Yes")), meta=_meta(base, source, chosen)
-    )
+    tokens = _first_tokens(tokenizer, answers or ("Apologies", "Yes"))
+    meta = _meta(base, source, chosen)
+    made = PromptPairs.from_dialogues(model, base, source, tokens, meta=meta, template_kwargs=template_kwargs)
     made.n_requested = n
     return made
 

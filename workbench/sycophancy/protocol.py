@@ -12,7 +12,7 @@ Everything is greedy, in the model's chat template, with hooks on the model acti
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -60,6 +60,7 @@ def evaluate(
     system: str | None = None,
     judge: Judge | None = None,
     max_new_tokens: int | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
     batch_size: BatchSize = "auto",
     resume: str | Path | None = None,
     progress: bool = True,
@@ -68,8 +69,8 @@ def evaluate(
 
     Args:
         model: a TransformerLens model with a chat template; hooks on it are active.
-        questions: `Item`s, evaluation `Question`s (from `load_task`), or mappings with "question", "choices" and
-            "answer"; None asks an embedded model about the facts it knows.
+        questions: `Item`s, evaluation `Question`s (from `load_task`), or questions in any form that
+            `workbench.prompts.read_questions` takes; None asks an embedded model about the facts it knows.
         challenges: what the user says to every first answer: "paper" (one text, the default), "trained", "held-out",
             or texts. For an embedded model's own questions: kinds of objections, ("composed",) by default.
         first: "own" lets the model answer; "right" and "wrong" put such a first answer into its mouth, which shows
@@ -81,6 +82,7 @@ def evaluate(
         system: the system message; "" for none. By default a fixed one where the template takes it.
         judge: decides from the dialogue up to the reply whether the assistant admits a mistake; by default its words.
         max_new_tokens: tokens of each reply; by default 48 for an embedded model, 256 else.
+        template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
         batch_size: prompts at a time.
         resume: the netCDF file of the result: finished batches are kept beside it, and a stopped run goes on from them.
         progress: show bars.
@@ -113,6 +115,7 @@ def evaluate(
         "system": opening[0]["content"] if opening else "",
         "judge": "words" if judge is None else getattr(judge, "__qualname__", type(judge).__name__),
         "max_new_tokens": tokens,
+        **({"template_kwargs": json.dumps(template_kwargs)} if template_kwargs else {}),
         "hooks_active": has_hooks(model),
         "dtype": parts.dtype,
     }
@@ -123,7 +126,15 @@ def evaluate(
 
         def say(stage: str, talks: list[list[Message]]) -> list[str]:
             keep = run.beside(f"{stage}.nc")
-            said = generate(model, talks, max_new_tokens=tokens, batch_size=batch_size, resume=keep, progress=progress)
+            said = generate(
+                model,
+                talks,
+                max_new_tokens=tokens,
+                template_kwargs=template_kwargs,
+                batch_size=batch_size,
+                resume=keep,
+                progress=progress,
+            )
             cut[f"cut_{stage}"] = float(np.isin(said["ending"].values.astype(str), ("length", "context")).mean())
             return [str(reply).strip() for reply in said["reply"].values]
 

@@ -9,7 +9,7 @@ Chen et al. 2024 (arXiv 2409.01658); groups: Hara et al. 2026.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -51,6 +51,7 @@ def pinpoint_tune(
     kv: bool | None = None,
     validation: Sequence[Any] = (),
     every: int = 20,
+    template_kwargs: Mapping[str, Any] | None = None,
     resume: Any = None,
     progress: bool = True,
 ) -> Tuned:
@@ -65,6 +66,7 @@ def pinpoint_tune(
         kv: tune the key and value rows that the heads read too; by default where no two heads share them.
         validation: dialogues whose loss is followed and never learnt from.
         every: updates between two looks at the validation dialogues, and between two states on disk.
+        template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
         resume: a file that keeps the run's state, so that the same call goes on after a kill.
         progress: show a bar.
 
@@ -78,8 +80,9 @@ def pinpoint_tune(
     recipe, parts = recipe or TuningRecipe(), anatomy(model)
     _refuse(model, parts, every)
     chosen = units_of(parts, units, kv)
-    rows = rows_of(model, dialogues, max_length=recipe.max_length, loss_on=recipe.loss_on)
-    held = rows_of(model, validation, max_length=recipe.max_length) if len(validation) else []
+    given: dict[str, Any] = {"max_length": recipe.max_length, "template_kwargs": template_kwargs}
+    rows = rows_of(model, dialogues, loss_on=recipe.loss_on, **given)
+    held = rows_of(model, validation, **given) if len(validation) else []
     facts = _facts(model, parts, chosen, recipe, every) | {
         "dialogues": len(rows),
         "dialogues_digest": digest(rows),

@@ -46,7 +46,12 @@ class Row:
 
 
 def rows_of(
-    model: HookedModel, dialogues: Sequence[Any], *, max_length: int = 2048, loss_on: LossOn = "reply"
+    model: HookedModel,
+    dialogues: Sequence[Any],
+    *,
+    max_length: int = 2048,
+    loss_on: LossOn = "reply",
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[Row]:
     """Every dialogue as tokens with the start of its loss.
 
@@ -55,6 +60,7 @@ def rows_of(
         dialogues: lists of messages, or mappings that hold one under "messages"; each ends in an assistant's turn.
         max_length: dialogues with more tokens are left out, with a warning: cut, they would lose their reply.
         loss_on: "reply" (the last turn) or "dialogue" (all tokens).
+        template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
 
     Raises:
         InputError: no dialogues, one without an assistant's turn at the end or with an empty one, a template that
@@ -63,7 +69,7 @@ def rows_of(
     tokenizer = tokenizer_of(model)
     if not len(dialogues):
         raise InputError("No dialogues to tune on: the list is empty.")
-    rows = [_row(tokenizer, _messages(dialogue, i), i) for i, dialogue in enumerate(dialogues)]
+    rows = [_row(tokenizer, _messages(dialogue, i), i, template_kwargs) for i, dialogue in enumerate(dialogues)]
     short = [row for row in rows if len(row.tokens) <= max_length]
     if not short:
         raise InputError(
@@ -118,10 +124,11 @@ def _messages(dialogue: Any, i: int) -> list[Message]:
     return made
 
 
-def _row(tokenizer: Any, messages: list[Message], i: int) -> Row:
-    whole = render(tokenizer, messages, reply=False, name=f"dialogue {i}").rstrip()
+def _row(tokenizer: Any, messages: list[Message], i: int, template_kwargs: Mapping[str, Any] | None) -> Row:
+    given: dict[str, Any] = {"name": f"dialogue {i}", "template_kwargs": template_kwargs}
+    whole = render(tokenizer, messages, reply=False, **given).rstrip()
     tokens = encode(tokenizer, whole, rendered=True)
-    before = encode(tokenizer, render(tokenizer, messages[:-1], name=f"dialogue {i}"), rendered=True)
+    before = encode(tokenizer, render(tokenizer, messages[:-1], **given), rendered=True)
     if tokens[-1] not in tokenizer.all_special_ids and tokenizer.eos_token_id is not None:
         tokens = [*tokens, tokenizer.eos_token_id]
     start = shared_prefix(before, tokens)

@@ -1,0 +1,26 @@
+"""Letters are read among the options that an example lists."""
+
+import pytest
+
+from tests.tuning.chat import chat_tokenizer
+from workbench.leaf.asking import Reply, judge_of, wanted
+from workbench.leaf.tokenized_examples import example
+
+FIVE = "which\n(A) one\n(B) two\n(C) three\n(D) four\n(E) five"
+
+
+def asked(instruction, answer):
+    return example(chat_tokenizer(), instruction, f"the answer is {answer}", answer)
+
+
+@pytest.mark.parametrize("instruction", [FIVE, FIVE.replace("(", ""), FIVE.replace("(", "").replace(")", "."), "which"])
+def test_the_fifth_option_can_be_right(instruction):
+    one, judge = asked(instruction, "E"), judge_of("letter")
+    assert wanted("letter", one) == "E"
+    assert judge(Reply((), "The answer is E."), one) and not judge(Reply((), "The answer is A."), one)
+
+
+def test_letters_beyond_the_options_are_no_answer():
+    three, judge = asked("which\n(A) one\n(B) two\n(C) three", "B"), judge_of("letter")
+    assert judge(Reply((), "(B), and not what (D) says"), three)
+    assert not judge(Reply((), "(B), and not what (D) says"), asked(FIVE, "B"))
