@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from workbench.errors import InputError
 from workbench.models.load import load
+from workbench.prompts.texts import unpadded
 from workbench.runs.run import Run
 
 OLMO_7B_0424 = tuple(
@@ -208,6 +209,11 @@ def _described(source: Any) -> str:
 
 
 def _identity(texts: Any) -> str:
-    plain = texts.tolist() if isinstance(texts, Tensor) else texts["text"] if hasattr(texts, "column_names") else texts
+    if isinstance(texts, Mapping):
+        plain: Any = unpadded(texts)
+    else:
+        plain = (
+            texts.tolist() if isinstance(texts, Tensor) else texts["text"] if hasattr(texts, "column_names") else texts
+        )
     plain = plain if isinstance(plain, str) else [t if isinstance(t, str | int) else [int(x) for x in t] for t in plain]
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()

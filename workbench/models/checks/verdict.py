@@ -15,6 +15,7 @@ from workbench.models.capture import device_of
 from workbench.models.checks import inside, outside
 from workbench.models.checks.context import CheckContext, NotApplicable, Outcome
 from workbench.prompts.templates import tokenizer_of
+from workbench.prompts.texts import unpadded, whole_ids
 from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
 
@@ -127,7 +128,8 @@ def _sequences(model: HookedModel, texts: Sequence[Any] | None) -> list[list[int
     if isinstance(texts, str) or not len(texts):
         raise InputError(f"texts={texts!r} must be a list of at least one text or sequence of token ids.")
     return [
-        list(tokenizer_of(model)(t)["input_ids"]) if isinstance(t, str) else torch.as_tensor(t).tolist() for t in texts
+        list(tokenizer_of(model)(row)["input_ids"]) if isinstance(row, str) else whole_ids(row, f"Text {i}")
+        for i, row in enumerate(unpadded(texts))
     ]
 
 
