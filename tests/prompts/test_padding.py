@@ -49,10 +49,10 @@ def test_a_padded_batch_is_its_rows(rows, left, mapping, fill):
 def test_padded_pairs_are_their_rows(rows, left):
     tokens, mask = padded(rows, left)
     model = reader()
-    batch = wb.path_patch(
-        model, wb.PromptPairs(tokens, tokens.flip(0), (5, 9), mask=(mask, mask.flip(0))), progress=False
-    )
+    given = {"metrics": ("logit_diff",), "progress": False}
+    pairs = wb.PromptPairs(tokens, tokens.flip(0), (5, 9), mask=(mask, mask.flip(0)))
+    batch = wb.path_patch(model, pairs, **given)
     for i, row in enumerate(rows):
-        one = wb.path_patch(model, wb.PromptPairs([row], [rows[-1 - i]], (5, 9)), progress=False)
+        one = wb.path_patch(model, wb.PromptPairs([row], [rows[-1 - i]], (5, 9)), **given)
         for name in ("base", "source", "patched"):
             np.testing.assert_allclose(batch[name].isel(example=i), one[name].isel(example=0), rtol=1e-9, atol=1e-12)
