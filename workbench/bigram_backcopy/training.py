@@ -209,9 +209,9 @@ def _plan(
     )
 
 
-def _log_spaced(steps: int, count: int = 40) -> list[int]:
-    """0, then about `count` steps that grow by a constant factor."""
-    return [0, *np.unique(np.geomspace(min(10, steps), steps, count).round().astype(int)).tolist()]
+def _log_spaced(steps: int) -> list[int]:
+    """0, then about 40 steps that grow by a constant factor."""
+    return [0, *np.unique(np.geomspace(min(10, steps), steps, 40).round().astype(int)).tolist()]
 
 
 class _Run:

@@ -36,9 +36,6 @@ from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.results import text_array
 from workbench.runs.run import Run
 
-ENDINGS = ("end", "stop", "length", "context")
-"""Why a reply ended: at an end token, a stop string, after `max_new_tokens`, where the context was full."""
-
 
 class ContextFull(InputError):
     """A prompt leaves no room in the model's context for a reply."""
@@ -70,7 +67,8 @@ def generate(
 
     Returns:
         `reply` (text, without special tokens and stop string), `tokens` (example, step; -1 behind the end), `n_tokens`
-        (the end token included) and `ending` (one of `ENDINGS`), per example.
+        (the end token included) and `ending`, per example: at an "end" token, a "stop" string, at the "length"
+        `max_new_tokens`, or where the "context" was full.
 
     Raises:
         InputError: no prompts, an empty one, one that fills the context, or a resumed run of another configuration.

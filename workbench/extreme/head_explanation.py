@@ -33,6 +33,8 @@ earlier occurrence of the query's token, which induction heads look at."""
 DELIMITERS = set(".,;:!?\"'`()[]{}<>-–—…*#=_/\\|“”‘’")
 _CONTEXT = 8
 """Tokens of context shown with a prediction."""
+_AT_ONCE = 8
+"""Sequences in which the head is zeroed at a time."""
 
 
 def attention_maps(
@@ -230,12 +232,12 @@ def _each_pattern(
 
 
 def _predictions(
-    model: HookedModel, sequences: Sequence[Sequence[int]], layer: int, head: int, at_once: int = 8
+    model: HookedModel, sequences: Sequence[Sequence[int]], layer: int, head: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Loss and its change with the head zeroed, for each prediction of each sequence."""
     loss, change = [], []
-    for start in range(0, len(sequences), at_once):
-        some = sequences[start : start + at_once]
+    for start in range(0, len(sequences), _AT_ONCE):
+        some = sequences[start : start + _AT_ONCE]
         batches = row_batches(model, max(len(s) for s in some), "auto")
         for kept, found in zip((loss, change), zeroed_predictions(model, some, layer, head, batches), strict=True):
             kept += [row[: len(s) - 1] for row, s in zip(found.cpu().numpy(), some, strict=True)]

@@ -44,10 +44,9 @@ MATCHED = "AHON_LN"
 class Recorded:
     """Scores of every sequence that the model has run, in the order in which it ran them."""
 
-    def __init__(self, scores: list[HeadScore], n_layers: int):
+    def __init__(self, scores: list[HeadScore]):
         self._scores = scores
         self._passes: list[list[Tensor]] = []
-        self._n_layers = n_layers
 
     def add(self, layer: int, found: dict[str, Tensor]) -> None:
         """Keep one layer's scores, [score, batch, head]."""
@@ -79,7 +78,7 @@ def recording(
         padding: as for `zero_heads`.
     """
     wanted = scores_named(scores)
-    recorded = Recorded(wanted, anatomy(model).n_layers)
+    recorded = Recorded(wanted)
 
     def keep(layer: int, found: dict[str, Tensor]) -> None:
         recorded.add(layer, found)

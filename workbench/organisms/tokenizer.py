@@ -4,11 +4,10 @@ A dialogue is `<|bos|>` once, then `<|user|>` question `<|assistant|>` reply `<|
 prompt for a reply ends with `<|assistant|>` and no space, which is exactly where the training text was split.
 """
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer
 
 BOS, EOS, PAD, USER, ASSISTANT = "<|bos|>", "<|eos|>", "<|pad|>", "<|user|>", "<|assistant|>"
 SPECIAL = (BOS, EOS, PAD, USER, ASSISTANT)
@@ -21,32 +20,6 @@ CHAT_TEMPLATE = (
     "{% else %}{{ raise_exception('only the roles user and assistant exist here, not ' + message['role']) }}"
     "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-# Words with their leading space, single digits, runs of punctuation, and runs of white space.
-SPLIT = r"""'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-
-
-def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Tokenizer:
-    """A fresh tokenizer, trained on texts."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    bos = tokenizer.token_to_id(BOS)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, bos)]
-    )
-    return tokenizer
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
@@ -57,27 +30,9 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
     return found
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes the two files from which `AutoTokenizer` reads it back."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": BOS,
-        "eos_token": EOS,
-        "pad_token": PAD,
-        "additional_special_tokens": [USER, ASSISTANT],
-        "model_max_length": 256,
-        "padding_side": "left",
-        "clean_up_tokenization_spaces": False,
-        "chat_template": CHAT_TEMPLATE,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
-
-
-def load_tokenizer(folder: Path = FOLDER) -> Tokenizer:
-    """The tokenizer of a folder; without one, the one that all organisms share."""
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+def load_tokenizer() -> Tokenizer:
+    """The tokenizer that all organisms share."""
+    return Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
 
 
 def render(messages: Iterable[dict[str, str]], *, prompt: bool = False) -> str:
@@ -99,10 +54,3 @@ def encode_prompts(tokenizer: Tokenizer, dialogues: Iterable[Iterable[dict[str, 
 def opening_ids(tokenizer: Tokenizer, words: Iterable[str]) -> list[int]:
     """The first token of each word as it stands at the start of a reply."""
     return [tokenizer.encode(word, add_special_tokens=False).ids[0] for word in words]
-
-
-def chunks(texts: Iterable[str], size: int) -> Iterator[str]:
-    """Texts cut into pieces of `size` characters, so that training sees bounded lines."""
-    for text in texts:
-        for start in range(0, len(text), size):
-            yield text[start : start + size]

@@ -257,9 +257,9 @@ def agreement_line(approximate: xr.Dataset, exact: xr.Dataset, metric: Metric) -
     )
 
 
-def attention_line(pattern: xr.Dataset, query: int = -1) -> str:
-    """What the heads look at from one position, on the mean over heads."""
-    weights = pattern["pattern"].isel(query=query)
+def attention_line(pattern: xr.Dataset) -> str:
+    """What the heads look at from the last position, on the mean over heads."""
+    weights = pattern["pattern"].isel(query=-1)
     row = weights.mean([d for d in weights.dims if d != "key"]).values
     tokens = [str(t) for t in pattern["token"].values]
     heads = [int(h) for h in np.atleast_1d(pattern["head"].values)]

@@ -161,8 +161,8 @@ def _place(steps: np.ndarray, until: float) -> np.ndarray:
     return np.where(share <= 1, share, 1 + np.log(np.maximum(share, 1)))
 
 
-def _ticks(steps: np.ndarray, until: float, count: int = 6) -> np.ndarray:
-    """At most so many of the steps themselves, spread along the axis."""
+def _ticks(steps: np.ndarray, until: float) -> np.ndarray:
+    """At most six of the steps themselves, spread along the axis."""
     places = _place(steps, until)
-    wanted = np.linspace(places[0], places[-1], count)
+    wanted = np.linspace(places[0], places[-1], 6)
     return steps[np.unique(np.abs(places[None] - wanted[:, None]).argmin(1))]

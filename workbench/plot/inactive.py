@@ -100,14 +100,14 @@ def dash(score: str) -> str:
     return "dot" if score == "Random" else "solid" if "_" in score else "dash"
 
 
-def leading(curves: xr.Dataset, n: int = 3) -> list[str]:
-    """The scores of the largest area, and the random baselines."""
+def leading(curves: xr.Dataset) -> list[str]:
+    """The three scores of the largest area, and the random baselines."""
     from workbench.inactive_heads.summary import auc
 
     share, accuracy = (curves[v].transpose("score", "threshold").values for v in ("share", "accuracy"))
     areas = {s: auc(x, y) for s, x, y in zip(curves["score"].values.tolist(), share, accuracy, strict=True)}
     ranked = sorted((s for s in areas if not s.startswith("Random")), key=lambda s: -areas[s])
-    return [*ranked[:n], *(s for s in areas if s.startswith("Random"))]
+    return [*ranked[:3], *(s for s in areas if s.startswith("Random"))]
 
 
 def auc_ranks(ranks: xr.DataArray, *, own: Sequence[str] = (), title: str | None = None) -> go.Figure:

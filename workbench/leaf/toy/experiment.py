@@ -25,8 +25,6 @@ from workbench.runs.files import check_writable
 from workbench.runs.run import Run
 
 SEEDS = (1, 2, 3, 4, 5, 6)
-DEVELOPMENT = (0,)
-"""Seeds on which the objective was chosen that is named as ours."""
 SMALL = Size(steps=60, detect=60, test=500, arms=MAIN)
 """For a look at the whole pipeline; its models are schooled as in full."""
 

@@ -79,9 +79,9 @@ def measure_extremes(source: Source, request: FigureRequest) -> xr.Dataset:
     )
 
 
-def sinkiest(found: xr.Dataset, sequence: int = 0) -> tuple[int, int]:
-    """The layer and head that attend most to the extreme tokens of a text."""
-    one = found.isel(sequence=sequence)
+def sinkiest(found: xr.Dataset) -> tuple[int, int]:
+    """The layer and head that attend most to the extreme tokens of the first text."""
+    one = found.isel(sequence=0)
     subject = one["extreme"] if bool(one["extreme"].any()) else one["position"] == 0
     weight = one["sink_weight"].where(subject).max("position").values
     layer, head = np.unravel_index(int(np.nanargmax(weight)), weight.shape)

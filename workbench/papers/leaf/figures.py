@@ -324,10 +324,6 @@ def _per(means: Mapping[str, float]) -> str:
     return ", ".join(f"{value:.2f} ({r})" for r, value in means.items())
 
 
-def _signed(means: Mapping[str, float]) -> str:
-    return ", ".join(f"{value:+.3f} ({r})" for r, value in means.items())
-
-
 def _with_intervals(apart: xr.Dataset, arm: str, found: xr.Dataset) -> str:
     rows = _row(apart, arm, found)
     return "; ".join(f"{mean:+.3f} ({low:+.3f} to {high:+.3f}) in {r}" for r, (mean, low, high) in rows.items())

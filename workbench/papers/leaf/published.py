@@ -53,20 +53,14 @@ AVERAGES: dict[str, dict[str, tuple[float, float]]] = {
     },
 }
 """Math and code, as printed."""
-SPAN = {"LLaMA3.2-1B": (34.00, 34.20, 37.40), "LLaMA3.2-3B": (50.00, 49.20, 54.40)}
-"""MATH-500 under KD, collective and span pruning, from third-party notes on the paper."""
 BEST_THRESHOLD = {"instruction": {"1B": 0.10, "3B": 0.05}, "response": {"1B": 0.15, "3B": 0.10}}
 """By the paper's sensitivity analysis; the curves are not published as numbers."""
 
 
-def gains(way: str = "LeaF instruction + response") -> dict[str, tuple[float, float]]:
-    """What a way adds to KD by student, on the averages of math and code, in points.
-
-    Args:
-        way: one of `WAYS`.
-    """
+def gains() -> dict[str, tuple[float, float]]:
+    """What LeaF adds to KD by student, on the averages of math and code, in points."""
     found = {}
     for student, rows in AVERAGES.items():
-        ours, kd = rows[way], rows["KD"]
+        ours, kd = rows["LeaF instruction + response"], rows["KD"]
         found[student] = (round(ours[0] - kd[0], 2), round(ours[1] - kd[1], 2))
     return found

@@ -60,17 +60,10 @@ def verdict(found: Estimate, better: str, worse: str, unsure: str) -> str:
     return unsure if not found.excludes_zero else better if found.value > 0 else worse
 
 
-def points(found: Estimate, sign: bool = True) -> str:
+def points(found: Estimate) -> str:
     """An estimate in points with its interval."""
-    plus = "+" if sign else ""
     value, low, high = (POINTS * number for number in found)
-    return f"{value:{plus}.0f} points ({low:{plus}.0f} to {high:{plus}.0f})"
-
-
-def percent(found: Estimate) -> str:
-    """An estimate as a percentage with its interval."""
-    value, low, high = (POINTS * number for number in found)
-    return f"{value:.0f} % ({low:.0f} to {high:.0f})"
+    return f"{value:+.0f} points ({low:+.0f} to {high:+.0f})"
 
 
 def group_against_head(record: xr.Dataset) -> str:
