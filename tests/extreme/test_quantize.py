@@ -188,7 +188,7 @@ def test_one_scale_per_tensor_needs_ranges():
         bridge("llama")(ROWS)
 
 
-def test_a_model_without_linear_layers_is_refused():
+def test_a_model_without_linear_layers_is_refused(untyped):
     class HookedTransformer(torch.nn.Module):
         pass
 
