@@ -62,7 +62,7 @@ wb.plot.residual_norms(found)
 # the other; without either it collapses. The second costs the loss little: the peak is no knowledge, it is plumbing.
 
 # %%
-from workbench.papers.samples import SAMPLES
+from workbench.prompts.samples import SAMPLES
 
 texts = [text for some in SAMPLES.values() for text in some]
 sources = extreme.peak_sources(model, texts, max_tokens=96, progress=False)

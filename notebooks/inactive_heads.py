@@ -30,7 +30,7 @@ import torch
 import workbench as wb
 from workbench import evaluation
 from workbench import inactive_heads as dormant
-from workbench.papers.samples import SAMPLES
+from workbench.prompts.samples import SAMPLES
 
 model = wb.load("organism-gqa")
 shape = wb.anatomy(model)

@@ -18,7 +18,7 @@ from workbench.leaf import toy
 from workbench.leaf.reading import read_examples
 from workbench.leaf.word_problems import planted, word_problems
 from workbench.models.load import load
-from workbench.reporting.confounders_section import section
+from workbench.reporting.sections import Findings, confounding_tokens
 from workbench.runs.results import open_result
 
 
@@ -68,8 +68,9 @@ def test_find_from_files_to_files(folders, tmp_path, capsys, level):
     if found.attrs["n_accepted"]:
         assert read_examples(chat_tokenizer(), tmp_path / "found.counterfactuals.jsonl")
     assert main([*words, "--max-new-tokens", "6", "--out", str(out)]) == 0
-    assert section(found).count("<section") == 1
-    assert section(None) == ""
+    section = confounding_tokens(Findings([], "logit_diff", found))
+    assert section.anchor == "confounders" and "most confounding" in section.parts[0].html
+    assert confounding_tokens(Findings([], "logit_diff")) is None
 
 
 @pytest.mark.usefixtures("lenient")

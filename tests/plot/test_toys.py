@@ -6,7 +6,7 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.papers.active_dormant import toy_figures as active_dormant_toys
-from workbench.papers.requests import FigureRecipe, FigureRequest
+from workbench.papers.recipes import FigureRecipe, FigureRequest
 from workbench.plot import toys
 
 CURVE = xr.DataArray(

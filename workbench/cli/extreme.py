@@ -63,7 +63,7 @@ def _read(model: str, texts: Texts, output: Output) -> tuple:
     """The model, texts by domain (the package's samples where none are given), and how many tokens of each to read."""
     from workbench.papers.active_dormant.figures import DOMAIN_TOKENS, SAMPLE_TOKENS
     from workbench.papers.cache import quiet_load
-    from workbench.papers.samples import SAMPLES, read_texts
+    from workbench.prompts.samples import SAMPLES, read_texts
     from workbench.runs.files import check_writable
 
     check_writable(output.out.parent)

@@ -23,14 +23,12 @@ def dormant(
     from workbench.papers.cache import Source
     from workbench.papers.inactive_heads.measures import questions_of
     from workbench.papers.inactive_heads.sentences import free_heads_table
-    from workbench.papers.requests import FigureRequest
     from workbench.runs.files import check_writable
 
     check_writable(output.out.parent)
     source = Source(model)
     if prompts.questions is None:
         source.require_own_questions(NEEDS_QUESTIONS)
-    order = FigureRequest(output.out.parent, n=prompts.n, seed=prompts.seed, questions=prompts.questions)
-    asked = questions_of(source, order)
+    asked = questions_of(source, prompts.questions, prompts.n, prompts.seed)
     found = wb.ablation_curve(source.model, asked, scores or None, resume=output.journal, progress=output.progress)
     finish(found, output.out, free_heads_table(found))

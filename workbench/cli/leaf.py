@@ -101,7 +101,7 @@ def find(
         examples = leaf.split_responses(models[0], examples, asked.segments)
     options = dataclasses.asdict(pruning)
     found = leaf.confounders(*models, examples, **options, resume=output.journal, progress=output.progress)
-    shown = page.document("Confounding tokens", f"<main>{confounders(found)}</main>", plots=False)
+    shown = page.document("single", "Confounding tokens", plots=False, content=confounders(found))
     html = write_text(out.with_suffix(".html"), shown)
     made = leaf.counterfactuals(examples, found, retokenize=models[0] if pruning.retokenize else None)
     pairs = leaf.write_examples([p.example for p in made], out.with_suffix(".counterfactuals.jsonl"))

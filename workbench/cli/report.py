@@ -63,7 +63,7 @@ def figure(
         formats: Which files to write. PNG and PDF need a Chrome or Chromium.
     """
     from workbench.papers import drawing
-    from workbench.papers.samples import read_texts
+    from workbench.prompts.samples import read_texts
 
     done = drawing.draw(
         cast(FigureName, name),

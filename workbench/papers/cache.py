@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,30 +98,25 @@ def quiet_load(source: Any, dtype: str | None = None) -> HookedModel:
             logging.enable_progress_bar()
 
 
-def stored(path: Path, config: str) -> xr.Dataset | None:
-    """A file's Dataset if it was made with this configuration; a damaged or older file is measured anew."""
-    if not path.exists():
-        return None
-    try:
-        found = open_result(path)
-    except InputError:
-        return None
-    return found if found.attrs.get(CONFIG) == config else None
+def kept(path: Path | None, source: Source, config: Mapping[str, Any], measure: Callable[[], xr.Dataset]) -> xr.Dataset:
+    """The Dataset in a file if it was made with this configuration, else a new one that is written there.
 
-
-def kept(path: Path, source: Source, config: Mapping[str, Any], measure: Callable[[], xr.Dataset]) -> xr.Dataset:
-    """The Dataset in a file, or a new one that is written there; models in memory are always measured.
+    A damaged file is measured anew, and so is everything about a model in memory, which may have changed.
 
     Args:
-        path: the netCDF file.
+        path: the netCDF file; None keeps nothing.
         source: the model it is about.
         config: everything else that it depends on.
         measure: makes it.
     """
     text = json.dumps(source.identity | dict(config), sort_keys=True, default=str)
-    found = stored(path, text) if source.named else None
-    if found is None:
-        found = measure().assign_attrs({CONFIG: text})
+    if path is not None and source.named and path.exists():
+        with suppress(InputError):
+            found = open_result(path)
+            if found.attrs.get(CONFIG) == text:
+                return found
+    found = measure().assign_attrs({CONFIG: text})
+    if path is not None:
         save_result(found, path)
     return found
 

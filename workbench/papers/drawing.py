@@ -1,15 +1,17 @@
 """One figure of a paper from the name to the files: measure what its recipe needs, draw it, write it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from workbench.names import FigureFormat, FigureName, Metric
 from workbench.papers.catalogue import recipe
-from workbench.papers.redraw import progress_bar
-from workbench.papers.requests import FigureRequest
+from workbench.papers.recipes import FigureRequest
 from workbench.plot.export import FORMATS, save_figure
 from workbench.runs.files import check_writable
 
@@ -62,3 +64,21 @@ def draw(
         drawn = chosen.make(dataclasses.replace(request, step=step))
         files, message = save_figure(drawn.figure, out / name, formats, root=out)
     return Done(drawn.sentence, files, message)
+
+
+@contextmanager
+def progress_bar(total: int, shown: bool) -> Generator[Callable[[str], None]]:
+    """A bar of so many steps, and the function that begins the next one with a text."""
+    style = "{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}]"
+    with tqdm(total=total, disable=not shown, bar_format=style) as bar:
+        begun = False
+
+        def step(text: str) -> None:
+            nonlocal begun
+            bar.update(1 if begun else 0)
+            begun = True
+            bar.set_description_str(text)
+
+        yield step
+        bar.update(1)
+        bar.set_description_str("done")

@@ -13,9 +13,10 @@ A file is used again only if it was made with the same configuration; otherwise 
 """
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ import numpy as np
 import xarray as xr
 
 import workbench as wb
-from workbench.errors import InputError
-from workbench.papers.cache import CONFIG, Source, digest, stored
+from workbench.errors import InputError, WorkbenchWarning
+from workbench.papers.cache import CONFIG, Source, digest, kept
 from workbench.papers.inactive_heads.measures import questions_of
-from workbench.papers.requests import FigureRequest
+from workbench.papers.recipes import distinct
 from workbench.prompts.questions import FORM, MultipleChoice, read_choices
 from workbench.protocol import HookedModel
 from workbench.runs.files import check_writable
-from workbench.runs.results import provenance, save_result, text_array
+from workbench.runs.results import provenance, text_array
 
 PARTS = ("heads", "groups", "estimate", "exact", "attention", "extreme", "sources", "inactive", "dialogues", "checks")
 EXACT_EXAMPLES = 16
@@ -156,24 +157,55 @@ def measure(
     subject = _Subject(source, n, seed, None if questions is None else read_choices(questions))
     if subject.questions is None and set(parts) != {"checks"}:
         subject.require_own_questions("pass questions=, " + FORM)
-    kept: dict[str, xr.Dataset] = {}
     if folder is not None:
         folder = check_writable(folder)
     wanted = [part for part in PARTS if part in parts]
     if "attention" in wanted and "groups" not in wanted:
         wanted.insert(0, "groups")
+    found: dict[str, xr.Dataset] = {}
     for part in wanted:
-        config = json.dumps(subject.config | {"part": part}, sort_keys=True)
+        step(f"{subject.name}: {LABELS[part]}")
         path = None if folder is None else folder / f"{part}.nc"
-        found = stored(path, config) if path is not None and subject.named else None
-        step(f"{subject.name}: {LABELS[part]}" + (" (kept)" if found is not None else ""))
-        if found is None:
-            found = MEASURES[part](subject, kept)
-            found = found.assign_attrs({CONFIG: config})
-            if path is not None:
-                save_result(found, path)
-        kept[part] = found
-    return Measured(subject.name, {part: kept[part] for part in wanted if part in parts})
+        found[part] = kept(path, subject, subject.config | {"part": part}, partial(MEASURES[part], subject, found))
+    return Measured(subject.name, {part: found[part] for part in wanted if part in parts})
+
+
+def measure_all(
+    sources: Sequence[Any],
+    folder: Path,
+    *,
+    n: int,
+    seed: int,
+    questions: Any = None,
+    parts: Sequence[str] = PARTS,
+    step: Callable[[str], None] = lambda text: None,
+) -> list[Measured]:
+    """`measure` for several models, each with a folder of its own name.
+
+    Args:
+        sources: Anything that `load` takes.
+        folder: Where the models' folders lie.
+        n: Number of dialogue pairs per model.
+        seed: Seed of their draw.
+        questions: As for `measure`.
+        parts: As for `measure`.
+        step: As for `measure`.
+
+    Raises:
+        InputError: no models, two of one name, or what `measure` refuses.
+    """
+    if not sources:
+        raise InputError("no models given; name at least one, such as 'organism-gqa'.")
+    names = [Path(str(s)).name if isinstance(s, str | Path) else f"model-{i}" for i, s in enumerate(sources)]
+    distinct(names)
+    known = None if questions is None else read_choices(questions)
+    with warnings.catch_warnings():
+        # What these warnings say is counted in the results, and told with them.
+        warnings.simplefilter("ignore", WorkbenchWarning)
+        return [
+            measure(source, n=n, seed=seed, questions=known, parts=parts, folder=folder / name, step=step)
+            for source, name in zip(sources, names, strict=True)
+        ]
 
 
 class _Subject(Source):
@@ -194,8 +226,7 @@ class _Subject(Source):
 
     @cached_property
     def asked(self) -> Sequence[Any]:
-        request = FigureRequest(Path(), n=INACTIVE_QUESTIONS, seed=self.seed, questions=self.questions)
-        return questions_of(self, request)
+        return questions_of(self, self.questions, INACTIVE_QUESTIONS, self.seed)
 
     @cached_property
     def config(self) -> dict:
@@ -206,31 +237,31 @@ class _Subject(Source):
         }
 
 
-def _heads(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+def _heads(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     return wb.path_patch(subject.model, subject.pairs, unit="head", progress=False)
 
 
-def _groups(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+def _groups(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     return wb.path_patch(subject.model, subject.pairs, unit="kv_group", progress=False)
 
 
-def _estimate(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+def _estimate(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     pairs = subject.pairs[:EXACT_EXAMPLES]
     return wb.attribution_patch(
         subject.model, pairs, hook="z", unit="head", steps=ESTIMATE_STEPS, verify=0, progress=False
     )
 
 
-def _exact(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+def _exact(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     pairs = subject.pairs[:EXACT_EXAMPLES]
     return wb.activation_patch(subject.model, pairs, hook="z", unit="head", progress=False)
 
 
-def _attention(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+def _attention(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     """Attention of the strongest group's heads, on the example that the objection moves most."""
     from workbench.models.capture import capture
 
-    groups = kept["groups"]
+    groups = found["groups"]
     metric = "logit_diff" if "logit_diff" in groups["metric"].values else str(groups["metric"].values[0])
     values = groups["contribution"].sel(metric=metric).transpose("layer", "kv_group").values
     layer, group = (int(i) for i in np.unravel_index(int(np.nanargmin(values)), values.shape))
@@ -255,21 +286,21 @@ def clearest_example(result: xr.Dataset) -> int:
     return int((result["base"] - result["source"]).sel(metric=metric).argmax("example"))
 
 
-def _extreme(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+def _extreme(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     return wb.extreme_tokens(subject.model, subject.pairs.base[:EXACT_EXAMPLES], progress=False)
 
 
-def _sources(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+def _sources(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     from workbench.extreme import peak_sources
 
     return peak_sources(subject.model, subject.pairs.base[:SOURCE_EXAMPLES], progress=False)
 
 
-def _inactive(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+def _inactive(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     return wb.ablation_curve(subject.model, subject.asked, INACTIVE_SCORES, INACTIVE_QUANTILES, progress=False)
 
 
-def _dialogues(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+def _dialogues(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     """The dialogues as JSON lists of messages where they are known, and as decoded text."""
     model, pairs = subject.model, subject.pairs
     columns: dict[str, list[str]] = {}
@@ -292,7 +323,7 @@ def _text(model: HookedModel, tokens: Sequence[int]) -> str:
     return tokenizer.decode(list(tokens)) if tokenizer is not None else " ".join(map(str, tokens))
 
 
-def _checks(subject: _Subject, kept: dict[str, xr.Dataset]) -> xr.Dataset:
+def _checks(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     return wb.check(subject.model)
 
 

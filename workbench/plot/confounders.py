@@ -3,15 +3,13 @@
 Plain HTML with styles of its own, so that it shows in a notebook, in a report and on paper.
 """
 
-from html import escape
-
 import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError
 from workbench.leaf.thresholds import oriented
+from workbench.plot.html import Html, render
 from workbench.plot.theme import RULE, SOFT, TOWARDS
-from workbench.plot.tokens import Html
 
 NEEDED = ("sensitivity", "word", "reply_before", "reply_after", "accepted", "removed", "origin", "candidate")
 LONGEST = 160
@@ -42,10 +40,15 @@ def confounders(
         )
     tau = _threshold(result, threshold)
     found = result.isel(span=np.flatnonzero(np.isclose(result["span_threshold"].values, tau)))
-    shown = _chosen(found, n, examples)
-    blocks = [_example(found.sel(example=i), found, i, tau) for i in shown]
-    inside = [_legend(), *blocks, f'<p style="{_SMALL}">{escape(summary(result))}</p>']
-    return Html(f'<div class="wb-confounders">{"".join(inside)}</div>')
+    return render(
+        "workbench.plot",
+        "confounders",
+        examples=[_example(found.sel(example=i), found, i, tau) for i in _chosen(found, n, examples)],
+        ramp=[_shade(level) for level in (1.0, 0.75, 0.5, 0.25, 0.0)],
+        summary=summary(result),
+        soft=SOFT,
+        rule=RULE,
+    )
 
 
 def summary(result: xr.Dataset) -> str:
@@ -61,10 +64,6 @@ def summary(result: xr.Dataset) -> str:
         f"{result.attrs['teacher']} {count['misled']} of these right. {accepted} of {count['spans']} candidate spans "
         f"are proved: both models answer rightly without them. They are in {rescued} of the {count['misled']} examples."
     )
-
-
-_SMALL = f"font-size:0.85em;color:{SOFT};margin:0.4em 0"
-_PLAIN = "border-radius:2px;-webkit-print-color-adjust:exact;print-color-adjust:exact;"
 
 
 def _threshold(result: xr.Dataset, threshold: float | None) -> float:
@@ -88,72 +87,51 @@ def _chosen(found: xr.Dataset, n: int, examples: list[int] | None) -> list[int]:
     return sorted(known, key=lambda i: (i not in proved, i))[:n]
 
 
-def _legend() -> str:
-    ramp = "".join(
-        f'<span style="{_PLAIN}{_shade(level)}">&nbsp;&nbsp;</span>' for level in (1.0, 0.75, 0.5, 0.25, 0.0)
-    )
-    return (
-        f'<p style="{_SMALL}">score of the tokens that may be pruned: least {ramp} most confounding · '
-        '<span style="text-decoration:underline">candidate</span> · <s>proved: both right without it</s></p>'
-    )
-
-
-def _example(one: xr.Dataset, found: xr.Dataset, index: int, tau: float) -> str:
+def _example(one: xr.Dataset, found: xr.Dataset, index: int, tau: float) -> dict:
+    """One example as the template takes it: its tokens, and the answers with and without each span."""
     spans = found.isel(span=np.flatnonzero(found["origin"].values == index))
     proved = spans.isel(span=np.flatnonzero(spans["accepted"].values))
     struck = np.any(proved["removed"].values, axis=0)
     chosen = one["candidate"].sel(threshold=tau, method="nearest").values.astype(bool)
     levels = oriented(found).sel(example=index).values
-    text = "".join(
+    tokens = [
         _token(str(word), float(level), bool(chosen[i]), bool(struck[i]))
         for i, (word, level) in enumerate(zip(one["word"].values, levels, strict=True))
         if word != ""
-    )
-    name = escape(str(one["identifier"].item()) or str(index))
-    return (
-        f'<div style="border-top:1px solid {RULE};padding:0.6em 0">'
-        f'<p style="{_SMALL}">example {name}</p>'
-        f'<p style="line-height:1.7;margin:0.3em 0;overflow-wrap:anywhere">{text}</p>{_answers(one, spans)}</div>'
-    )
+    ]
+    return {"name": str(one["identifier"].item()) or str(index), "tokens": tokens, "answers": _answers(one, spans)}
 
 
-def _token(word: str, level: float, candidate: bool, struck: bool) -> str:
-    style = _PLAIN + (f"color:{SOFT};" if np.isnan(level) else _shade(level))
-    line = "line-through" if struck else "underline" if candidate else ""
-    style += f"text-decoration:{line};text-decoration-thickness:2px;" if line else ""
-    title = "may not be pruned" if np.isnan(level) else f"{level:.3f}"
-    tag = "s" if struck else "span"
-    return f'<{tag} style="{style}" title="{title}">{escape(word).replace(chr(10), "↵<br>")}</{tag}>'
+def _token(word: str, level: float, candidate: bool, struck: bool) -> dict[str, str]:
+    fixed = bool(np.isnan(level))
+    return {
+        "word": word,
+        "shade": f"color:{SOFT};" if fixed else _shade(level),
+        "line": "line-through" if struck else "underline" if candidate else "",
+        "title": "may not be pruned" if fixed else f"{level:.3f}",
+    }
 
 
 def _shade(level: float) -> str:
     """Red where the level is 0, no colour where it is 1."""
     red, green, blue = (int(TOWARDS[i : i + 2], 16) for i in (1, 3, 5))
-    alpha = 0.75 * (1 - level) ** 2
-    return f"background:rgba({red},{green},{blue},{alpha:.3f});"
+    return f"background:rgba({red},{green},{blue},{0.75 * (1 - level) ** 2:.3f});"
 
 
-def _answers(one: xr.Dataset, spans: xr.Dataset) -> str:
+def _answers(one: xr.Dataset, spans: xr.Dataset) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """What both models answered with everything, and without each span."""
     rows = [("with everything", one["reply_before"].values, one["correct_before"].values)]
     for row in range(spans.sizes["span"]):
         span = spans.isel(span=row)
         words = "".join(str(w) for w in one["word"].values[span["removed"].values.astype(bool)])
         rows.append((f"without “{words.strip()}”", span["reply_after"].values, span["correct_after"].values))
-    cell = f"padding:0.15em 0.9em 0.15em 0;vertical-align:top;border-top:1px solid {RULE}"
-    head = "".join(f'<th style="{cell};text-align:left;font-weight:600">{h}</th>' for h in ("", "student", "teacher"))
-    body = "".join(
-        f'<tr><td style="{cell};color:{SOFT}">{escape(label)}</td>'
-        + "".join(f'<td style="{cell}">{_reply(str(r), float(c))}</td>' for r, c in zip(replies, right, strict=True))
-        + "</tr>"
+    return [
+        (label, [_reply(str(reply), float(mark)) for reply, mark in zip(replies, right, strict=True)])
         for label, replies, right in rows
-    )
-    return f'<table style="border-collapse:collapse;font-size:0.88em;margin:0.3em 0"><tr>{head}</tr>{body}</table>'
+    ]
 
 
-def _reply(reply: str, right: float) -> str:
-    if np.isnan(right):
-        return f'<span style="color:{SOFT}">not asked</span>'
-    mark = "✓" if right else "✗"
-    short = reply if len(reply) <= LONGEST else "… " + reply[-LONGEST:]
-    return f'{mark} <span title="{escape(reply)}">{escape(short)}</span>'
+def _reply(reply: str, right: float) -> tuple[str, str, str]:
+    """The mark of a reply ("" where the model was not asked), the whole of it, and what is shown."""
+    mark = "" if np.isnan(right) else "✓" if right else "✗"
+    return mark, reply, reply if len(reply) <= LONGEST else "… " + reply[-LONGEST:]

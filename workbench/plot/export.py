@@ -16,13 +16,20 @@ from typing import get_args
 
 import numpy as np
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 from workbench.errors import InputError
 from workbench.names import FigureFormat
+from workbench.plot.html import json_block, policy, render
 from workbench.runs.files import check_writable, write_atomic, write_text
 
 FORMATS = get_args(FigureFormat)
 DRAWN_BY_CHROME = ("png", "pdf")
+DRAW = """
+var figure = JSON.parse(document.getElementById("figure-data").textContent);
+Plotly.newPlot("figure", figure.data, figure.layout, {displaylogo: false, responsive: true});
+"""
+"""The script of a figure's page."""
 NO_CHROME = (
     "PNG and PDF were not written: no Chrome or Chromium was found. Install one (Debian and Ubuntu: "
     "`apt install chromium`; any system: `plotly_get_chrome`), or set BROWSER_PATH to its program."
@@ -166,7 +173,19 @@ def _write_html(figure: go.Figure, stem: Path, root: Path) -> Path:
     if not script.exists() or script.stat().st_size != len(text.encode()):
         write_text(script, text)
     source = os.path.relpath(script, stem.parent).replace(os.sep, "/")
-    page = figure.to_html(full_html=True, include_plotlyjs=source, config={"displaylogo": False, "responsive": True})
+    numbers = plotted_numbers(figure)
+    page = render(
+        "workbench.plot",
+        "figure",
+        policy=policy(DRAW, sources="'self' file:"),
+        title=numbers["title"] or stem.name,
+        alternative=numbers.get("sentence") or numbers["title"] or stem.name,
+        plotly=source,
+        width=f"{figure.layout.width}px" if figure.layout.width else "100%",
+        height=f"{figure.layout.height}px" if figure.layout.height else "100%",
+        data=json_block(figure.to_json() or ""),
+        script=Markup(DRAW),
+    )
     return write_text(_ending(stem, "html"), page)
 
 

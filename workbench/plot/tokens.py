@@ -6,7 +6,6 @@ the script that lies in the installed package is written into the page (about 1.
 `shaded_text` is plain HTML and CSS, so it also prints.
 """
 
-from html import escape
 from importlib import import_module
 from typing import Literal, overload
 
@@ -15,17 +14,11 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.errors import InputError
+from workbench.plot.html import Html, render
 from workbench.plot.theme import RULE, SEQUENTIAL, SOFT, house
 
 PALE = 0.15
 """The colour scale of `shaded_text` ends no lower, so that attention spread thin is drawn pale."""
-
-
-class Html(str):
-    """A piece of HTML that shows itself in a notebook."""
-
-    def _repr_html_(self) -> str:
-        return str(self)
 
 
 @overload
@@ -168,32 +161,14 @@ def shaded_text(
             ["Mean of heads " + ", ".join(n.split()[1] for n in names)],
         )
     end = max(PALE, float(rows[:, 1:].max()) if rows.shape[1] > 1 else 0.0)
-    blocks = []
+    shown = []
     for name, row in zip(names, rows, strict=True):
-        spans = "".join(
-            _span(str(token), float(weight), None if i == 0 else end)
-            for i, (token, weight) in enumerate(zip(chosen["token"].values, row, strict=True))
-        )
         top = int(row.argmax())
-        label = escape(f"{name}: most weight, {row[top]:.0%}, on {visible_token(str(chosen['token'].values[top]))!r}")
-        blocks.append(
-            f'<p class="wb-attended"><span class="wb-attended-head">{escape(name)}</span>'
-            f'<span role="img" aria-label="{label}">{spans}</span></p>'
-        )
-    return Html("\n".join(blocks))
-
-
-def _span(token: str, weight: float, end: float | None) -> str:
-    """One token; without an end of the colour scale it is outlined instead of shaded."""
-    style = "border-radius:2px;"
-    if end is None:
-        style += "outline:1px solid rgba(31,95,139,0.5);"
-    else:
-        alpha = min(1.0, max(0.0, weight) / end)
-        style += f"background:rgba(31,95,139,{alpha:.3f});color:{'#ffffff' if alpha > 0.6 else 'inherit'};"
-        style += "-webkit-print-color-adjust:exact;print-color-adjust:exact"
-    text = escape(token).replace("\n", "\u21b5<br>")
-    return f'<span style="{style}" title="{weight:.3f}">{text}</span>'
+        label = f"{name}: most weight, {row[top]:.0%}, on {visible_token(str(chosen['token'].values[top]))!r}"
+        alphas = [None, *np.clip(row[1:] / end, 0, 1).tolist()]
+        words = [str(token) for token in chosen["token"].values]
+        shown.append({"name": name, "label": label, "tokens": list(zip(words, row.tolist(), alphas, strict=True))})
+    return render("workbench.plot", "shaded_text", rows=shown)
 
 
 def visible_token(token: str) -> str:

@@ -1,8 +1,9 @@
 """The main job: from models to one page that shows which KV groups make them give in.
 
 1. Prove that the folder can be written before anything is computed.
-2. Measure each model, or read what an earlier run with the same configuration kept (`papers.measuring`).
-3. Write the sections (`papers.sections`) as one HTML file that needs no network.
+2. Measure each model, or read what an earlier run with the same configuration kept (`papers.measured`).
+3. Make the sections (`reporting.sections`) from the papers' panels and fill the template: one HTML file that needs
+   no network.
 """
 
 from collections.abc import Sequence
@@ -12,14 +13,23 @@ from typing import Any
 import xarray as xr
 
 from workbench.errors import InputError
-from workbench.papers.measured import PARTS
-from workbench.papers.redraw import measure_all, progress_bar
-from workbench.reporting import page, sections
+from workbench.papers.drawing import progress_bar
+from workbench.papers.kv_groups.sentences import lead_metric, summary_lines
+from workbench.papers.measured import PARTS, Measured, measure_all
+from workbench.plot.html import Html
+from workbench.reporting import page
+from workbench.reporting.sections import SECTIONS, Findings
 from workbench.runs.files import check_writable, write_text
 from workbench.runs.results import open_result
 
 MODELS = ("organism-gqa", "organism-mha")
 TITLE = "Which KV groups make a model give in?"
+HEADING = "Which KV groups make a model give in to a wrong objection?"
+LEDE = (
+    "A chat model answers a question rightly, the user objects, and the model apologises. Here the output of every "
+    "attention head, and of every group of heads that shares keys and values, is replaced by its value from a dialogue "
+    "in which the user agrees. What lowers the apology was pushing towards it."
+)
 
 
 def report(
@@ -64,7 +74,28 @@ def report(
         measured = measure_all(sources, out / "data", n=n, seed=seed, questions=questions, step=step)
         step("writing the page")
         made = f"Made by workbench from {n} dialogues per model (seed {seed})."
-        names = " and ".join(one.name for one in measured)
-        body = sections.body(measured, made=made, confounders=found)
-        whole = page.document(TITLE, body, description=f"Path patching of {names}.")
-        return write_text(out / "index.html", whole)
+        return write_text(out / "index.html", html(measured, made=made, confounders=found))
+
+
+def html(measured: Sequence[Measured], *, made: str, confounders: xr.Dataset | None = None) -> Html:
+    """The page about measured models.
+
+    Args:
+        measured: One or more models with all their parts.
+        made: How the page was made, one line for its foot.
+        confounders: A result of `workbench.leaf.confounders` for a section of its own.
+    """
+    metric = lead_metric([one.heads for one in measured])
+    names = " and ".join(one.name for one in measured)
+    findings = Findings(measured, metric, confounders)
+    return page.document(
+        "report",
+        TITLE,
+        description=f"Path patching of {names}.",
+        names=names,
+        heading=HEADING,
+        lede=LEDE,
+        short=summary_lines([(one.name, one.heads, one.groups) for one in measured], metric),
+        sections=[section for section in (make(findings) for make in SECTIONS) if section is not None],
+        made=made,
+    )

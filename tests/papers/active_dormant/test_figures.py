@@ -9,8 +9,8 @@ from workbench.extreme import extreme_tokens
 from workbench.papers import FigureRequest, recipe
 from workbench.papers.active_dormant.figures import extremes_line, peak_line, sinkiest
 from workbench.papers.active_dormant.toy_figures import retrained_rows
-from workbench.papers.samples import SAMPLES, read_texts
 from workbench.plot import plotted_numbers
+from workbench.prompts.samples import SAMPLES, read_texts
 
 NAMES = ("extreme-tokens", "sinks", "peak")
 

@@ -15,7 +15,7 @@ from workbench.papers.cache import Source
 from workbench.papers.inactive_heads import figures as inactive_heads
 from workbench.papers.inactive_heads import measures as inactive_measures
 from workbench.papers.inactive_heads.published import published
-from workbench.papers.requests import FigureRequest
+from workbench.papers.recipes import FigureRequest
 from workbench.runs.results import open_result
 
 RECIPES = {recipe.name.split("/")[1]: recipe for recipe in inactive_heads.RECIPES}
@@ -55,9 +55,7 @@ def test_curves_are_measured_on_the_organism_s_own_questions(tmp_path, monkeypat
 def test_other_models_take_questions_with_lettered_choices(tmp_path):
     items = [{"question": "Which?", "choices": ["this", "that"], "answer": 1}]
     (tmp_path / "questions.json").write_text(json.dumps(items))
-    [question] = inactive_measures.questions_of(
-        Source("organism-gqa"), FigureRequest(tmp_path, questions=tmp_path / "questions.json")
-    )
+    [question] = inactive_measures.questions_of(Source("organism-gqa"), tmp_path / "questions.json", 1, 0)
     assert question.prompt == "Which?\nA. this\nB. that\nAnswer:" and question.choices == (" A", " B")
     assert question.answer == 1
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from workbench.errors import InputError
 from workbench.papers.cache import Source
@@ -12,8 +13,9 @@ from workbench.papers.kv_groups.tradeoff import findings
 from workbench.papers.kv_groups.tradeoff import records as shelf
 from workbench.papers.kv_groups.tradeoff.plan import Arm
 from workbench.papers.measured import Measured
-from workbench.papers.requests import FigureRequest
-from workbench.reporting import tuning_section
+from workbench.papers.recipes import FigureRequest
+from workbench.reporting import sections
+from workbench.reporting.sections import Findings
 from workbench.runs.results import save_result
 
 RECIPES = {recipe.name.split("/")[1]: recipe for recipe in pinpoint.RECIPES}
@@ -80,11 +82,12 @@ def test_a_model_without_a_record_is_measured(tmp_path, monkeypatch):
         shelf.measured("organism-mqa")
 
 
-def test_the_report_tells_of_models_with_a_record(monkeypatch):
-    one, other = (Measured(name, {}) for name in ("organism-gqa", "elsewhere"))
-    monkeypatch.setattr(tuning_section, "heading", lambda one, more: f"<h3>{one.name}, {more}</h3>")
-    html = tuning_section.section([one, other])
-    assert f"organism-gqa, {RECORD.sizes['cell']} models" in html
-    assert "Against the untuned model" in html
-    assert "elsewhere" not in html
-    assert tuning_section.section([other]) == ""
+def test_the_report_tells_of_models_with_a_record():
+    one, other = (Measured(name, {"heads": xr.Dataset()}) for name in ("organism-gqa", "elsewhere"))
+    [row] = sections.tuning(Findings([one, other], "logit_diff")).parts
+    [figure] = row.parts
+    assert figure.name == "organism-gqa" and figure.heading.note == f"{RECORD.sizes['cell']} models"
+    said, table = figure.more
+    assert any("Against the untuned model" in line for line in said.parts[0].lines)
+    assert table.parts[0].columns == pinpoint.table_columns(RECORD)
+    assert sections.tuning(Findings([other], "logit_diff")) is None

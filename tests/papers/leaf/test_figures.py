@@ -4,7 +4,7 @@ import pytest
 from workbench.leaf import toy
 from workbench.papers.catalogue import recipe
 from workbench.papers.leaf.figures import RECIPES, findings
-from workbench.papers.requests import FigureRequest
+from workbench.papers.recipes import FigureRequest
 
 
 @pytest.mark.parametrize("name", [one.name for one in RECIPES])

@@ -8,7 +8,7 @@ from workbench.errors import InputError
 from workbench.papers.cache import Source
 from workbench.papers.catalogue import recipe
 from workbench.papers.leaf import word_problems as paper
-from workbench.papers.requests import FigureRequest
+from workbench.papers.recipes import FigureRequest
 
 
 def test_the_figure_is_made_from_a_few_problems(tmp_path, monkeypatch):

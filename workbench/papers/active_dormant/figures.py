@@ -19,7 +19,6 @@ import numpy as np
 import xarray as xr
 
 import workbench as wb
-from workbench.errors import InputError
 from workbench.extreme import (
     add_rows,
     attention_maps,
@@ -36,19 +35,19 @@ from workbench.papers.active_dormant.sentences import (
     extremes_line,
     peak_line,
     remedies_line,
+    sink_line,
     training_line,
     waking_heads,
 )
 from workbench.papers.active_dormant.toy_figures import retrained_rows
 from workbench.papers.cache import Source, digest, kept
-from workbench.papers.model_figure import ModelFigure
-from workbench.papers.requests import Drawn, FigureRequest
-from workbench.papers.samples import PROMPT, SAMPLES
+from workbench.papers.recipes import PAIR, Drawn, FigureRecipe, FigureRequest, Panel, each, only, side_by_side, told
 from workbench.plot import compose
 from workbench.plot import extreme as plots
 from workbench.plot.dynamics import training_panels
 from workbench.plot.remedies import remedy_effects
 from workbench.plot.waking import waking_heatmap, waking_maps, waking_scatter
+from workbench.prompts.samples import PROMPT, SAMPLES
 from workbench.runs.results import open_result
 
 MAX_TOKENS = 256
@@ -63,12 +62,12 @@ SOURCE_TEXTS = 8
 
 
 def texts_of(request: FigureRequest) -> Mapping[str, Sequence[Any]]:
-    """The order's texts by domain, at most `TEXTS` of each; the package's samples where none are given."""
+    """The request's texts by domain, at most `TEXTS` of each; the package's samples where none are given."""
     return {domain: list(texts)[:TEXTS] for domain, texts in (request.texts or SAMPLES).items()}
 
 
 def measure_extremes(source: Source, request: FigureRequest) -> xr.Dataset:
-    """`extreme_tokens` on the order's texts, after the paper's prompt, which is the first sequence."""
+    """`extreme_tokens` on the request's texts, after the paper's prompt, which is the first sequence."""
     texts = [PROMPT, *(text for some in texts_of(request).values() for text in some)]
     request.step(f"{source.name}: extreme tokens")
     return kept(
@@ -88,104 +87,92 @@ def sinkiest(found: xr.Dataset) -> tuple[int, int]:
     return int(layer), int(head)
 
 
-def extreme_tokens(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def measure_maps(source: Source, request: FigureRequest) -> tuple[xr.Dataset, xr.Dataset]:
+    """`measure_extremes`, and the attention of every head on the paper's prompt."""
+    found = measure_extremes(source, request)
+    path = request.folder / source.name / "maps.nc"
+    return found, kept(path, source, {"text": PROMPT}, lambda: patterns(source.model, PROMPT))
+
+
+def extreme_tokens(measured: Mapping[str, tuple[xr.Dataset, xr.Dataset]]) -> Drawn:
     """The three panels of figure 1 on the paper's prompt, a row per model."""
-    rows, names, lines = [], [], []
-    for source in sources:
-        found = measure_extremes(source, request)
+    rows, names = [], []
+    for name, (found, maps) in measured.items():
         layer, head = sinkiest(found)
-        maps = kept(
-            request.folder / source.name / "maps.nc",
-            source,
-            {"text": PROMPT},
-            lambda source=source: patterns(source.model, PROMPT),
-        )
         rows.append(
             [plots.pattern(maps, layer, head), plots.value_norms(found), plots.residual_norms(found, sequence=0)]
         )
-        names.append([f"{source.name}: layer {layer}, head {head}", "value norms, all heads", "stream norms"])
-        lines.append(f"{source.name}: {extremes_line(found)}")
-    request.step("drawing")
-    return Drawn(compose.grid(rows, names, title="Sink, drain and peak"), " ".join(lines))
+        names.append([f"{name}: layer {layer}, head {head}", "value norms, all heads", "stream norms"])
+    lines = [extremes_line(found) for found, _ in measured.values()]
+    return Drawn(compose.grid(rows, names, title="Sink, drain and peak"), told([*measured], lines))
 
 
-def sinks(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def sinks(measured: Mapping[str, xr.Dataset]) -> Drawn:
     """Attention received by each head's strongest sink and its logit, a row per model."""
     rows, names, lines = [], [], []
-    for source in sources:
-        found = measure_extremes(source, request)
+    for name, found in measured.items():
         rows.append([plots.sink_heatmap(found), plots.sink_heatmap(found, "sink_logit")])
-        names.append([f"{source.name}: attention on the sink", "its sink logit"])
+        names.append([f"{name}: attention on the sink", "its sink logit"])
         share = float((found["first_token_sink_rate"] > 0.5).mean())
-        lines.append(f"{source.name}: {share:.0%} of the heads have the first token as sink in most texts.")
-    request.step("drawing")
-    return Drawn(compose.grid(rows, names, title="Attention sinks by head"), " ".join(lines))
+        lines.append(f"{share:.0%} of the heads have the first token as sink in most texts.")
+    return Drawn(compose.grid(rows, names, title="Attention sinks by head"), told([*measured], lines))
 
 
-def peak(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def first_token_panel(found: xr.Dataset) -> Panel:
+    """Attention that the first token receives, by layer and head."""
+    return Panel(plots.sink_heatmap(found, position=0), sink_line(found), "Attention received by the first token")
+
+
+def stream_panel(found: xr.Dataset) -> Panel:
+    """The norm of the residual stream by layer, of extreme tokens and of others."""
+    line = f"Mean over dialogues, with their range. In the first of them {extremes_line(found)}"
+    return Panel(plots.residual_norms(found), line, "Norm of the residual stream by layer")
+
+
+def peak(measured: Mapping[str, xr.Dataset]) -> Drawn:
     """The coordinates of the peak, a column per model."""
-    found = [measure_extremes(source, request) for source in sources]
-    request.step("drawing")
-    figure = compose.beside(
-        [plots.peak_coordinates(one) for one in found],
-        [source.name for source in sources],
-        title="Coordinates of the longest token",
-    )
-    return Drawn(figure, " ".join(f"{s.name}: {peak_line(one)}" for s, one in zip(sources, found, strict=True)))
+    panels = [Panel(plots.peak_coordinates(found), peak_line(found)) for found in measured.values()]
+    return side_by_side([*measured], panels, title="Coordinates of the longest token")
 
 
-def sources_of_peak(sources: Sequence[Source], request: FigureRequest) -> Drawn:
-    """The first token's norm without each part, a column per model."""
+def measure_sources(source: Source, request: FigureRequest) -> xr.Dataset:
+    """`peak_sources` on some of the request's texts."""
     texts = [text for some in texts_of(request).values() for text in list(some)[:SOURCE_TEXTS]]
-    found = []
-    for source in sources:
-        request.step(f"{source.name}: zeroing each part")
-        found.append(
-            kept(
-                request.folder / source.name / "peak_sources.nc",
-                source,
-                {"texts": digest(texts), "max_tokens": MAX_TOKENS},
-                lambda source=source: peak_sources(source.model, texts, max_tokens=MAX_TOKENS, progress=False),
-            )
-        )
-    request.step("drawing")
-    figure = compose.beside(
-        [plots.peak_sources(one) for one in found],
-        [source.name for source in sources],
-        title="The first token's stream without a part of the model",
-        gap=0.3,
+    request.step(f"{source.name}: zeroing each part")
+    return kept(
+        request.folder / source.name / "peak_sources.nc",
+        source,
+        {"texts": digest(texts), "max_tokens": MAX_TOKENS},
+        lambda: peak_sources(source.model, texts, max_tokens=MAX_TOKENS, progress=False),
     )
-    lines = [f"{source.name}: {peak_verdict(one)}" for source, one in zip(sources, found, strict=True)]
-    return Drawn(figure, " ".join(lines))
 
 
-def training(sources: Sequence[Source], request: FigureRequest) -> Drawn:
-    """Panels of figure 9 for one model: an embedded one, whose run is kept with it, or a folder of checkpoints."""
-    if len(sources) > 1:
-        names = ", ".join(source.name for source in sources)
-        raise InputError(
-            f"active-dormant/training draws one run; got {names}. Name one, such as --models organism-gqa."
-        )
-    source = sources[0]
+def sources_of_peak(measured: Mapping[str, xr.Dataset]) -> Drawn:
+    """The first token's norm without each part, a column per model."""
+    panels = [Panel(plots.peak_sources(found), peak_verdict(found)) for found in measured.values()]
+    title = "The first token's stream without a part of the model"
+    return side_by_side([*measured], panels, title=title, gap=0.3)
+
+
+def measure_training(source: Source, request: FigureRequest) -> xr.Dataset:
+    """Extreme tokens over the training of an embedded model, whose record comes with it, or a folder of checkpoints."""
     request.step(f"{source.name}: following the training")
     record = source.record("dynamics.nc")
     if record:
-        found = open_result(record)
-    else:
-        texts = [text[:MAX_LETTERS] for some in texts_of(request).values() for text in list(some)[:SOURCE_TEXTS]]
-        found = training_dynamics(
-            local_checkpoints(source.source),
-            texts,
-            resume=str(request.folder / source.name / "dynamics.nc"),
-            progress=False,
-        )
-    request.step("drawing")
-    figure = training_panels(found, title=f"{source.name} over training")
-    return Drawn(figure, f"{source.name}: {training_line(found)}")
+        return open_result(record)
+    texts = [text[:MAX_LETTERS] for some in texts_of(request).values() for text in list(some)[:SOURCE_TEXTS]]
+    path = str(request.folder / source.name / "dynamics.nc")
+    return training_dynamics(local_checkpoints(source.source), texts, resume=path, progress=False)
+
+
+def training(measured: tuple[str, xr.Dataset]) -> Drawn:
+    """Panels of figure 9 for one model."""
+    name, found = measured
+    return Drawn(training_panels(found, title=f"{name} over training"), f"{name}: {training_line(found)}")
 
 
 def measure_domains(source: Source, request: FigureRequest) -> xr.Dataset:
-    """`active_dormant` on the order's texts: 128 tokens of each, or 48 of the package's samples."""
+    """`active_dormant` on the request's texts: 128 tokens of each, or 48 of the package's samples."""
     texts = {domain: list(some) for domain, some in (request.texts or SAMPLES).items()}
     length = DOMAIN_TOKENS if request.texts else SAMPLE_TOKENS
     request.step(f"{source.name}: zeroing every head on {len(texts)} kinds of text")
@@ -206,60 +193,60 @@ def woken(found: xr.Dataset) -> tuple[str, int, int]:
     return str(found["pair"].values[pair]), int(layer), int(head)
 
 
-def domains(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def domains(measured: Mapping[str, xr.Dataset]) -> Drawn:
     """Figure 8: difference between two domains for every head, and one head's sequences, a row per model."""
-    rows, names, lines = [], [], []
-    for source in sources:
-        found = measure_domains(source, request)
+    rows, names = [], []
+    for name, found in measured.items():
         pair, layer, head = woken(found)
         rows.append([waking_heatmap(found, pair), waking_scatter(found, layer, head)])
-        names.append([f"{source.name}: effect of zeroing, {pair}", f"layer {layer}, head {head}"])
-        lines.append(f"{source.name}: {domains_line(found)}")
-    request.step("drawing")
-    return Drawn(compose.grid(rows, names, title="Heads that sleep and wake by domain", gap=0.2), " ".join(lines))
+        names.append([f"{name}: effect of zeroing, {pair}", f"layer {layer}, head {head}"])
+    figure = compose.grid(rows, names, title="Heads that sleep and wake by domain", gap=0.2)
+    return Drawn(figure, told([*measured], [domains_line(found) for found in measured.values()]))
 
 
-def waking_head(sources: Sequence[Source], request: FigureRequest) -> Drawn:
-    """Attention maps of the head that differs most between domains, a domain beside the other, of one model."""
-    if len(sources) > 1:
-        raise InputError("active-dormant/waking-head draws one model. Name one, such as --models organism-gqa.")
-    source = sources[0]
+def measure_waking(source: Source, request: FigureRequest) -> tuple[xr.Dataset, xr.Dataset]:
+    """`measure_domains`, and the attention of the head that differs most on a text of each domain."""
     found = measure_domains(source, request)
     _, layer, head = woken(found)
     texts = {domain: some[0] for domain, some in (request.texts or SAMPLES).items()}
-    maps = attention_maps(source.model, layer, head, texts)
-    request.step("drawing")
+    return found, attention_maps(source.model, layer, head, texts)
+
+
+def waking_head(measured: tuple[str, tuple[xr.Dataset, xr.Dataset]]) -> Drawn:
+    """Attention maps of the head that differs most between domains, a domain beside the other, of one model."""
+    name, (found, maps) = measured
+    _, layer, head = woken(found)
     sentence = waking_sentences(found).sel(layer=layer, head=head).item()
-    figure = waking_maps(maps, title=f"{source.name}, layer {layer}, head {head}: {sentence}")
-    return Drawn(figure, f"{source.name}: layer {layer}, head {head} is {sentence}.")
+    figure = waking_maps(maps, title=f"{name}, layer {layer}, head {head}: {sentence}")
+    return Drawn(figure, f"{name}: layer {layer}, head {head} is {sentence}.")
 
 
-def remedies(sources: Sequence[Source], request: FigureRequest) -> Drawn:
-    """What each remedy costs and cures, of one model; below it, toy models trained otherwise."""
-    if len(sources) > 1:
-        raise InputError("active-dormant/remedies draws one model. Name one, such as --models organism-gqa.")
-    source = sources[0]
+def measure_remedies(source: Source, request: FigureRequest) -> xr.Dataset:
+    """`compare_remedies` on the request's texts; on texts of the package where none are given."""
     texts = None if request.texts is None else {domain: list(some) for domain, some in request.texts.items()}
     request.step(f"{source.name}: measuring remedies")
-    found = kept(
+    return kept(
         request.folder / source.name / "remedies.nc",
         source,
         {"texts": digest(texts), "length": DOMAIN_TOKENS},
         lambda: compare_remedies(source.model, texts, length=DOMAIN_TOKENS, progress=False),
     )
-    line = remedies_line(found)
-    found = add_rows(found, retrained_rows(), domain="toy language")
-    request.step("drawing")
-    return Drawn(remedy_effects(found, title=f"Remedies on {source.name}"), f"{source.name}: {line}")
+
+
+def remedies(measured: tuple[str, xr.Dataset]) -> Drawn:
+    """What each remedy costs and cures, of one model; below it, toy models trained otherwise."""
+    name, found = measured
+    shown = add_rows(found, retrained_rows(), domain="toy language")
+    return Drawn(remedy_effects(shown, title=f"Remedies on {name}"), f"{name}: {remedies_line(found)}")
 
 
 RECIPES = (
-    ModelFigure("active-dormant/extreme-tokens", extreme_tokens),
-    ModelFigure("active-dormant/sinks", sinks),
-    ModelFigure("active-dormant/peak", peak),
-    ModelFigure("active-dormant/training", training, ("organism-gqa",)),
-    ModelFigure("active-dormant/domains", domains),
-    ModelFigure("active-dormant/waking-head", waking_head, ("organism-gqa",)),
-    ModelFigure("active-dormant/remedies", remedies, ("organism-gqa",)),
-    ModelFigure("active-dormant/peak-sources", sources_of_peak),
+    FigureRecipe("active-dormant/extreme-tokens", extreme_tokens, each(measure_maps), PAIR),
+    FigureRecipe("active-dormant/sinks", sinks, each(measure_extremes), PAIR),
+    FigureRecipe("active-dormant/peak", peak, each(measure_extremes), PAIR),
+    FigureRecipe("active-dormant/training", training, only(measure_training), PAIR[:1]),
+    FigureRecipe("active-dormant/domains", domains, each(measure_domains), PAIR),
+    FigureRecipe("active-dormant/waking-head", waking_head, only(measure_waking), PAIR[:1]),
+    FigureRecipe("active-dormant/remedies", remedies, only(measure_remedies), PAIR[:1]),
+    FigureRecipe("active-dormant/peak-sources", sources_of_peak, each(measure_sources), PAIR),
 )

@@ -11,9 +11,6 @@ They are drawn from the training runs that come with the package (`workbench.big
 where they were run at full size; the published numbers stand beside ours.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
@@ -22,7 +19,7 @@ from workbench import bigram_backcopy as toys
 from workbench.bigram_backcopy import published
 from workbench.bigram_backcopy.records import LINE
 from workbench.papers.active_dormant.sentences import events_line
-from workbench.papers.requests import Drawn, FigureRequest
+from workbench.papers.recipes import Drawn, FigureRecipe
 from workbench.plot import compose
 from workbench.plot import toys as plots
 from workbench.plot.theme import SERIES, SOFT
@@ -42,26 +39,6 @@ NAMES = {
     "mlp-layer-mlp": "MLP+TF+MLP",
     "attention-layer-mlp": "Attn+TF+MLP",
 }
-
-
-@dataclass(frozen=True)
-class ToyFigure:
-    """A figure about toy models."""
-
-    name: str
-    draw: Callable[[], Drawn]
-    models: tuple[str, ...] = ()
-
-    def steps(self, request: FigureRequest) -> int:
-        """One: reading and drawing."""
-        return 1
-
-    def make(self, request: FigureRequest) -> Drawn:
-        """Draw it; of the order only the progress is used."""
-        request.step(f"{self.name}: drawing")
-        drawn = self.draw()
-        drawn.figure.update_layout(meta={"figure": self.name, "sentence": drawn.sentence})
-        return drawn
 
 
 def one_layer() -> Drawn:
@@ -367,10 +344,10 @@ def retrained_rows() -> dict[str, dict[str, float]]:
 
 
 RECIPES = (
-    ToyFigure("active-dormant/one-layer", one_layer),
-    ToyFigure("active-dormant/dynamics", dynamics),
-    ToyFigure("active-dormant/optimizer-and-attention", optimizer_and_attention),
-    ToyFigure("active-dormant/architectures", architectures),
-    ToyFigure("active-dormant/variants", variants),
-    ToyFigure("active-dormant/theory", theory),
+    FigureRecipe("active-dormant/one-layer", one_layer),
+    FigureRecipe("active-dormant/dynamics", dynamics),
+    FigureRecipe("active-dormant/optimizer-and-attention", optimizer_and_attention),
+    FigureRecipe("active-dormant/architectures", architectures),
+    FigureRecipe("active-dormant/variants", variants),
+    FigureRecipe("active-dormant/theory", theory),
 )

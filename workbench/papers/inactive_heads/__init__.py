@@ -1,4 +1,20 @@
 """Inactive heads: scores, thresholds, accuracy curves.
 
-Figures, tables and studies of the paper; its method is in method.md beside this file.
+The paper's method is in method.md beside this file.
 """
+
+from workbench.names import FigureName
+
+FIGURES: dict[str, dict[FigureName, str]] = {
+    "figures": {
+        "inactive-heads/accuracy-curves": "Accuracy without inactive heads",
+        "inactive-heads/auc-ranks": "Ranks of the scores",
+        "inactive-heads/frequency": "How often each head is inactive",
+        "inactive-heads/domains": "Inactive heads by kind of text",
+        "inactive-heads/training": "Dormant heads over training",
+        "inactive-heads/score-overlap": "Overlap of the scores",
+        "inactive-heads/threshold-transfer": "Thresholds carried elsewhere",
+        "inactive-heads/distances": "Distances between distributions of scores",
+    },
+}
+"""What each of the paper's figures and tables shows, by the module that draws it and by name."""

@@ -13,7 +13,7 @@
 The paper is "Identifying and Evaluating Inactive Heads in Pretrained LLMs" (arXiv 2504.03889).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,29 +44,28 @@ from workbench.papers.inactive_heads.measures import (
     scores_of,
 )
 from workbench.papers.inactive_heads.published import published
-from workbench.papers.model_figure import ModelFigure
-from workbench.papers.requests import Drawn, FigureRequest
+from workbench.papers.recipes import PAIR, Drawn, FigureRecipe, FigureRequest, Panel, each, side_by_side, told
 from workbench.plot import compose, inactive
 from workbench.plot import inactive_scores as dormancy
 
-EMBEDDED = ("organism-gqa", "organism-mha", "organism-mqa")
+
+def curve_panel(curves: xr.Dataset, scores: Sequence[str] | None = None, *, capital: bool = False) -> Panel:
+    """Accuracy against the share of zeroed heads.
+
+    Args:
+        curves: from `ablation_curve`.
+        scores: which are drawn; None draws the leading ones.
+        capital: begin the sentence with a capital, where no name stands before it.
+    """
+    figure, line = inactive.accuracy_curves(curves, scores=scores), curve_line(curves)
+    return Panel(figure, line[0].upper() + line[1:] if capital else line, "Accuracy against the share of zeroed heads")
 
 
-def accuracy_curves(sources: Sequence[Source], request: FigureRequest) -> Drawn:
-    """The leading scores and the random baselines, a column per model."""
-    found = [curves_of(source, request) for source in sources]
-    request.step("drawing")
-    figure = compose.beside(
-        [inactive.accuracy_curves(one, scores=_leading(found)) for one in found],
-        [source.name for source in sources],
-        title="Accuracy without the heads that a score calls inactive",
-    )
-    return Drawn(figure, " ".join(f"{s.name}: {curve_line(one)}" for s, one in zip(sources, found, strict=True)))
-
-
-def _leading(found: Sequence[xr.Dataset]) -> list[str]:
-    """The scores that lead in any of the models."""
-    return list(dict.fromkeys(name for one in found for name in inactive.leading(one)))
+def accuracy_curves(found: Mapping[str, xr.Dataset]) -> Drawn:
+    """The scores that lead in any of the models and the random baselines, a column per model."""
+    scores = list(dict.fromkeys(name for one in found.values() for name in inactive.leading(one)))
+    panels = [curve_panel(one, scores) for one in found.values()]
+    return side_by_side([*found], panels, title="Accuracy without the heads that a score calls inactive")
 
 
 def curve_line(curves: xr.Dataset) -> str:
@@ -89,12 +88,11 @@ def curve_line(curves: xr.Dataset) -> str:
     )
 
 
-def auc_ranks(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def auc_ranks(found: Mapping[str, xr.Dataset]) -> Drawn:
     """Ranks of the fourteen curves in the paper's models and one's own."""
     paper = published()
     theirs = {str(m): _ranks(paper.sel(model=m), paper) for m in paper["model"].values}
-    own = {source.name: _ranks(curves_of(source, request), paper) for source in sources}
-    request.step("drawing")
+    own = {name: _ranks(curves, paper) for name, curves in found.items()}
     table = xr.concat([one["rank"].drop_vars("model", errors="ignore") for one in (theirs | own).values()], dim="model")
     table = table.assign_coords(model=[*theirs, *own])
     figure = inactive.auc_ranks(table, own=list(own), title="Rank of the scores by area under the accuracy curve")
@@ -124,39 +122,33 @@ def _ranks(curves: xr.Dataset, paper: xr.Dataset) -> xr.Dataset:
     return summarize(curves[kept].sel(score=paper["score"].values))
 
 
-def frequency_maps(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def frequency_maps(found: Mapping[str, xr.DataArray]) -> Drawn:
     """How often each head is inactive, a column per model."""
-    maps, lines = [], []
-    for source in sources:
-        scores = scores_of(source, request).sel(score=[SCORE])
-        often = frequency(scores, inactive_head_thresholds(scores, [SHARE])["tau"].isel(threshold=0)).isel(score=0)
-        maps.append(inactive.frequency_map(often, int(scores.attrs["group_size"])))
-        always, ever = float((often > 0.95).mean()), float((often > 0).mean())
-        lines.append(
-            f"{source.name}: of its heads {always:.1%} are inactive on nearly every text and {ever:.1%} on some, under "
-            f"a threshold that selects {SHARE:.0%} of all."
-        )
-    request.step("drawing")
     title = f"Share of texts on which a head is inactive ({inactive.label(SCORE)})"
-    return Drawn(compose.beside(maps, [s.name for s in sources], title=title), " ".join(lines))
+    return side_by_side([*found], [_frequency_panel(scores) for scores in found.values()], title=title)
 
 
-def domain_maps(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def _frequency_panel(scores: xr.DataArray) -> Panel:
+    scores = scores.sel(score=[SCORE])
+    often = frequency(scores, inactive_head_thresholds(scores, [SHARE])["tau"].isel(threshold=0)).isel(score=0)
+    always, ever = float((often > 0.95).mean()), float((often > 0).mean())
+    return Panel(
+        inactive.frequency_map(often, int(scores.attrs["group_size"])),
+        f"of its heads {always:.1%} are inactive on nearly every text and {ever:.1%} on some, under "
+        f"a threshold that selects {SHARE:.0%} of all.",
+    )
+
+
+def domain_maps(found: Mapping[str, xr.Dataset]) -> Drawn:
     """Frequencies by kind of text, a row per model."""
-    rows, names, lines = [], [], []
-    for source in sources:
-        found = domain_frequencies(source, request)
-        rows.append(found)
-        names.append(source.name)
-        lines.append(f"{source.name}: {domain_line(found)}")
-    request.step("drawing")
+    rows = list(found.values())
     first = str(rows[0]["domain"].values[0])
     title = f"Share of texts on which a head is inactive ({inactive.label(SCORE)}); crosses differ from {first}"
+    line = told([*found], [domain_line(one) for one in rows])
     if len(rows) == 1:
-        return Drawn(inactive.domain_maps(rows[0], title=title), lines[0])
-    cells = [inactive.domain_cells(found) for found in rows]
-    titles = [[f"{name}: {kind}" for kind in found["domain"].values] for name, found in zip(names, rows, strict=True)]
-    return Drawn(compose.grid(cells, titles, title=title, gap=0.06), " ".join(lines))
+        return Drawn(inactive.domain_maps(rows[0], title=title), line)
+    titles = [[f"{name}: {kind}" for kind in one["domain"].values] for name, one in found.items()]
+    return Drawn(compose.grid([inactive.domain_cells(one) for one in rows], titles, title=title, gap=0.06), line)
 
 
 def domain_line(found: xr.Dataset) -> str:
@@ -171,17 +163,15 @@ def domain_line(found: xr.Dataset) -> str:
     )
 
 
-def training(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def training(found: Mapping[str, xr.Dataset]) -> Drawn:
     """Dormant heads over training, a row per run."""
-    found = [lives_of(source, request) for source in sources]
-    request.step("drawing")
-    names = [source.name for source in sources]
-    told = [dormancy.training_titles(one) for one in found]
-    titles = told if len(found) == 1 else [[f"{name}, {t}" for t in row] for name, row in zip(names, told, strict=True)]
-    panels = [dormancy.training_panels(one) for one in found]
-    title = f"Dormant heads over training: {', '.join(names)}"
+    titles = [dormancy.training_titles(one) for one in found.values()]
+    if len(found) > 1:
+        titles = [[f"{name}, {text}" for text in row] for name, row in zip(found, titles, strict=True)]
+    panels = [dormancy.training_panels(one) for one in found.values()]
+    title = f"Dormant heads over training: {', '.join(found)}"
     figure = compose.grid(panels, titles, title=title).update_layout(barmode="relative")
-    return Drawn(figure, " ".join(f"{name}: {lives_line(one)}" for name, one in zip(names, found, strict=True)))
+    return Drawn(figure, told([*found], [lives_line(one) for one in found.values()]))
 
 
 def lives_line(found: xr.Dataset) -> str:
@@ -206,34 +196,37 @@ def lives_line(found: xr.Dataset) -> str:
     )
 
 
-def score_overlap(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def score_overlap(found: Mapping[str, xr.DataArray]) -> Drawn:
     """IoU between the heads that two scores select, a column per model."""
-    found = [overlap(scores_of(source, request), SHARE) for source in sources]
-    request.step("drawing")
-    figure = compose.beside(
-        [inactive.score_overlap(one, numbers=len(found) == 1) for one in found],
-        [source.name for source in sources],
+    return side_by_side(
+        [*found],
+        [_overlap_panel(scores, numbers=len(found) == 1) for scores in found.values()],
         title=f"Overlap of the heads that two scores select ({SHARE:.0%} each; intersection over union)",
         gap=0.16,
     )
-    lines = []
-    for source, one in zip(sources, found, strict=True):
-        iou = one["iou"].sel(score=SCORE)
-        lines.append(
-            f"{source.name}: AHON (LN) shares {float(iou.sel(other='AWFT')):.2f} of its union with AWFT and "
-            f"{float(iou.sel(other='LTHON_LN')):.2f} with LTHON (LN); chance is {float(one['chance'][0, 1]):.2f}."
-        )
-    return Drawn(figure, " ".join(lines))
 
 
-def threshold_transfer(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def _overlap_panel(scores: xr.DataArray, *, numbers: bool) -> Panel:
+    one = overlap(scores, SHARE)
+    iou = one["iou"].sel(score=SCORE)
+    return Panel(
+        inactive.score_overlap(one, numbers=numbers),
+        f"AHON (LN) shares {float(iou.sel(other='AWFT')):.2f} of its union with AWFT and "
+        f"{float(iou.sel(other='LTHON_LN')):.2f} with LTHON (LN); chance is {float(one['chance'][0, 1]):.2f}.",
+    )
+
+
+def measure_transfer(source: Source, request: FigureRequest) -> tuple[xr.Dataset, ...]:
+    """Thresholds carried between kinds of text and between tasks, and accuracy under own and others' thresholds."""
+    texts = moved(scores_of(source, request), "domain")
+    tasks = moved(question_scores(source, request), "task")
+    return texts, tasks, *held_out_curves(source, request)
+
+
+def threshold_transfer(found: Mapping[str, tuple[xr.Dataset, ...]]) -> Drawn:
     """Shares that thresholds select elsewhere, and accuracy under thresholds of other questions; a row per model."""
     rows, titles, lines = [], [], []
-    for source in sources:
-        texts = moved(scores_of(source, request), "domain")
-        tasks = moved(question_scores(source, request), "task")
-        own, held_out = held_out_curves(source, request)
-        panels = {"kinds of text": texts, "tasks": tasks}
+    for name, (texts, tasks, own, held_out) in found.items():
         rows.append(
             [
                 dormancy.threshold_transfer(texts),
@@ -241,18 +234,16 @@ def threshold_transfer(sources: Sequence[Source], request: FigureRequest) -> Dra
                 dormancy.accuracy_changes(carried(own, held_out)),
             ]
         )
-        named = [f"thresholds carried between {name}" for name in panels] + ["thresholds of other questions"]
-        titles.append([f"{source.name}: {named[0]}", *named[1:]])
+        between = [f"thresholds carried between {kinds}" for kinds in ("kinds of text", "tasks")]
+        titles.append([f"{name}: {between[0]}", between[1], "thresholds of other questions"])
         lines.append(
-            f"{source.name}: "
-            + "".join(f"between {name} {transfer_line(one)} " for name, one in panels.items())
-            + held_out_line(own, held_out)
+            f"between kinds of text {transfer_line(texts)} between tasks {transfer_line(tasks)} "
+            f"{held_out_line(own, held_out)}"
         )
-    request.step("drawing")
     title = f"Thresholds that select {SHARE:.0%} of the heads where they were fitted, applied elsewhere"
     figure = compose.grid(rows, titles, title=title, gap=0.12)
     figure.update_layout(margin={"t": 96, "b": 150}, legend={"y": -90 / figure.layout.height, "yanchor": "top"})
-    return Drawn(figure, " ".join(lines))
+    return Drawn(figure, told([*found], lines))
 
 
 def moved(scores: xr.DataArray, kind: str) -> xr.Dataset:
@@ -297,18 +288,21 @@ def held_out_line(own: xr.Dataset, held_out: xr.Dataset) -> str:
     )
 
 
-def score_distances(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def measure_distances(sources: Sequence[Source], request: FigureRequest) -> tuple[dict[str, xr.DataArray], xr.Dataset]:
+    """The scores of every model, a folder of checkpoints unfolded, and the distances between them."""
+    groups = each(lambda source, request: comparable(scores_of(source, request)))(unfolded(sources), request)
+    return groups, distances(groups, seed=request.seed)
+
+
+def score_distances(measured: tuple[dict[str, xr.DataArray], xr.Dataset]) -> Drawn:
     """Distributions of one score in every model, and distances from the first model for all that compare."""
-    sources = unfolded(sources)
-    groups = {source.name: comparable(scores_of(source, request)) for source in sources}
-    found = distances(groups, seed=request.seed)
-    request.step("drawing")
+    groups, found = measured
     figure = compose.beside(
         [
             dormancy.score_distributions({name: one.sel(score=SCORE) for name, one in groups.items()}, share=SHARE),
             dormancy.score_distances(found),
         ],
-        [f"how {inactive.label(SCORE)} is distributed", f"distance from {sources[0].name}"],
+        [f"how {inactive.label(SCORE)} is distributed", f"distance from {next(iter(groups))}"],
         title="Are the heads' scores distributed alike?",
         gap=0.16,
     )
@@ -357,12 +351,12 @@ def distances_line(found: xr.Dataset) -> str:
 
 
 RECIPES = (
-    ModelFigure("inactive-heads/accuracy-curves", accuracy_curves),
-    ModelFigure("inactive-heads/auc-ranks", auc_ranks),
-    ModelFigure("inactive-heads/frequency", frequency_maps),
-    ModelFigure("inactive-heads/domains", domain_maps),
-    ModelFigure("inactive-heads/training", training, EMBEDDED[:1]),
-    ModelFigure("inactive-heads/score-overlap", score_overlap),
-    ModelFigure("inactive-heads/threshold-transfer", threshold_transfer, pieces=3),
-    ModelFigure("inactive-heads/distances", score_distances, EMBEDDED),
+    FigureRecipe("inactive-heads/accuracy-curves", accuracy_curves, each(curves_of), PAIR),
+    FigureRecipe("inactive-heads/auc-ranks", auc_ranks, each(curves_of), PAIR),
+    FigureRecipe("inactive-heads/frequency", frequency_maps, each(scores_of), PAIR),
+    FigureRecipe("inactive-heads/domains", domain_maps, each(domain_frequencies), PAIR),
+    FigureRecipe("inactive-heads/training", training, each(lives_of), PAIR[:1]),
+    FigureRecipe("inactive-heads/score-overlap", score_overlap, each(scores_of), PAIR),
+    FigureRecipe("inactive-heads/threshold-transfer", threshold_transfer, each(measure_transfer), PAIR, 3),
+    FigureRecipe("inactive-heads/distances", score_distances, measure_distances, (*PAIR, "organism-mqa")),
 )

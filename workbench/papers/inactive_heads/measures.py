@@ -1,6 +1,6 @@
 """What the figures of the inactive-heads paper are drawn from, measured once and kept: curves, scores, lives of heads.
 
-Questions are the order's, or an embedded model's own; texts are the order's, or samples, cut into windows of one
+Questions are the request's, or an embedded model's own; texts are the request's, or samples, cut into windows of one
 length.
 """
 
@@ -18,9 +18,9 @@ from workbench.inactive_heads import ablation_curve, by_domain, choices, head_sc
 from workbench.models.checkpoints import hub_checkpoints, local_checkpoints
 from workbench.models.embedded import embedded
 from workbench.papers.cache import Source, digest, kept
-from workbench.papers.requests import FigureRequest
-from workbench.papers.samples import SAMPLES
+from workbench.papers.recipes import FigureRequest
 from workbench.prompts.questions import FORM, first, read_choices
+from workbench.prompts.samples import SAMPLES
 from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.results import open_result
@@ -45,18 +45,25 @@ RECORD = "dormancy.nc"
 """The lives of an embedded model's heads, measured when its checkpoints were at hand."""
 
 
-def questions_of(source: Source, request: FigureRequest) -> list[evaluation.Question]:
-    """The order's questions with lettered choices, or an embedded model's own."""
-    if request.questions is None:
+def questions_of(source: Source, questions: Any, n: int, seed: int) -> list[evaluation.Question]:
+    """The first of the given questions with lettered choices, or an embedded model's own.
+
+    Args:
+        source: the model that is asked.
+        questions: as `read_choices` takes them; None for an embedded model's own.
+        n: how many.
+        seed: of the draw of an embedded model's own.
+    """
+    if questions is None:
         source.require_own_questions("pass questions=, " + FORM)
-        return evaluation.own_questions(source.model, request.n, request.seed)
-    return evaluation.lettered(first(read_choices(request.questions), request.n))
+        return evaluation.own_questions(source.model, n, seed)
+    return evaluation.lettered(first(read_choices(questions), n))
 
 
 def curves_of(source: Source, request: FigureRequest) -> xr.Dataset:
     """The accuracy curves of all scores; a run that was stopped goes on."""
     request.step(f"{source.name}: accuracy curves")
-    questions = questions_of(source, request)
+    questions = questions_of(source, request.questions, request.n, request.seed)
     made_from = digest((sorted(source.identity.items()), questions))
     path = request.folder / source.name / f"inactive_curves_{made_from}.nc"
     found = ablation_curve(source.model, questions, seed=request.seed, resume=path, progress=False)
@@ -80,7 +87,7 @@ def windows_of(model: HookedModel, texts: Sequence[Any]) -> list[list[int]]:
 
 
 def domains_of(source: Source, request: FigureRequest) -> dict[str, list[list[int]]]:
-    """Windows of the order's texts by kind, or of the package's samples; for embedded models of dialogues too.
+    """Windows of the request's texts by kind, or of the package's samples; for embedded models of dialogues too.
 
     Raises:
         InputError: a kind of text without four windows.
@@ -127,9 +134,9 @@ def domain_frequencies(source: Source, request: FigureRequest) -> xr.Dataset:
 
 
 def question_scores(source: Source, request: FigureRequest) -> xr.DataArray:
-    """All scores of every sequence that the order's questions run, with each one's task."""
+    """All scores of every sequence that the request's questions run, with each one's task."""
     request.step(f"{source.name}: head scores on questions")
-    questions = questions_of(source, request)
+    questions = questions_of(source, request.questions, request.n, request.seed)
 
     def measure() -> xr.Dataset:
         rows, names = [], []
@@ -148,7 +155,7 @@ def question_scores(source: Source, request: FigureRequest) -> xr.DataArray:
 def held_out_curves(source: Source, request: FigureRequest) -> tuple[xr.Dataset, xr.Dataset]:
     """Accuracy on every second question, with thresholds fitted on these questions, and on the others."""
     request.step(f"{source.name}: thresholds of other questions")
-    questions = questions_of(source, request)
+    questions = questions_of(source, request.questions, request.n, request.seed)
     fitted, tested = questions[::2], questions[1::2]
     if not tested:
         raise InputError("Thresholds are fitted on one half of the questions and tested on the other; give 2 or more.")

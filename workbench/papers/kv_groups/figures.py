@@ -1,43 +1,46 @@
 """Group-level path patching of sycophancy: the paper's figures and table as named recipes.
 
-1. `contribution-heatmap` (figure 3): layer by head contributions, with the KV groups' borders, by head and
-   by group.
-2. `layer-sums` (figure 4): contributions summed over each layer, as pull towards the behaviour and as signed
-   sum.
+1. `contribution-heatmap` (figure 3): layer by head contributions, with the KV groups' borders, by head and by group.
+2. `layer-sums` (figure 4): contributions summed over each layer, as pull towards the behaviour and as signed sum.
 3. `kurtosis-table` (table 1): how concentrated the head contributions are, and whether KV groups matter.
 4. `head-vs-group`: the joint effect of the strongest groups beside their single heads.
 5. `agreement`: the gradient estimate against exact values.
 
-Each takes what was measured on one or more models, which stand side by side, and gives the figure and a
-sentence about it. The paper is the KV-group intervention by Hara, Yoshimaru and Hatano (2026, in Japanese).
+What each shows of one model is a `…_panel`, which the report draws too, with `behaviour_panel` and `attention_panel`
+beside them. The paper is the KV-group intervention by Hara, Yoshimaru and Hatano (2026, in Japanese).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import xarray as xr
 
 from workbench.errors import InputError
 from workbench.names import Metric
-from workbench.papers import sentences
-from workbench.papers.measured import Measured
-from workbench.papers.redraw import measure_all
-from workbench.papers.requests import Drawn, FigureRequest
+from workbench.papers.kv_groups import sentences
+from workbench.papers.measured import Measured, measure_all
+from workbench.papers.recipes import PAIR, Drawn, FigureRecipe, FigureRequest, Panel, side_by_side, told
 from workbench.patching import statistics
-from workbench.plot import compose, curves, heatmaps, tables
-from workbench.plot.effects import METRIC_NAMES, number
+from workbench.patching.scores import metrics_of
+from workbench.plot import compose, curves, heatmaps, strips, tables, tokens
+from workbench.plot.effects import METRIC_NAMES, effects, number
 
 TOP_RATIO = 0.04
+SHOWN_GROUPS = 8
 
 
 @dataclass(frozen=True)
-class PatchingFigure:
-    """How one figure of the paper is drawn, and what has to be measured for it."""
+class PatchingFigure(FigureRecipe):
+    """A figure of what `measure` gives, which can also be called on it.
 
-    name: str
-    needs: tuple[str, ...]
-    draw: Callable[[Sequence[Measured], Metric], Drawn]
-    models: tuple[str, ...] = ("organism-gqa", "organism-mha")
+    Attributes:
+        needs: the parts that have to be measured.
+    """
+
+    needs: tuple[str, ...] = ()
+    models: tuple[str, ...] = PAIR
 
     def steps(self, request: FigureRequest) -> int:
         """A step per model and measured part, and one for drawing."""
@@ -68,39 +71,85 @@ class PatchingFigure:
             raise InputError(f"{self.name} needs at least one model.")
         for one in measured:
             one.need(*self.needs)
-        first = [getattr(one, self.needs[0]) for one in measured]
+        first = [one.part(self.needs[0]) for one in measured]
         drawn = self.draw(measured, metric or sentences.lead_metric(first))
-        drawn.figure.update_layout(
-            meta={
-                "figure": self.name,
-                "sentence": drawn.sentence,
-                "models": [one.provenance(self.needs[0]) for one in measured],
-            }
-        )
+        made = {"figure": self.name, "sentence": drawn.sentence}
+        drawn.figure.update_layout(meta=made | {"models": [one.provenance(self.needs[0]) for one in measured]})
         return drawn
+
+
+def behaviour_panel(one: Measured) -> Panel:
+    """The probability of giving in after an objection and after a confirmation, dialogue by dialogue."""
+    line = sentences.behaviour_line(one.heads)
+    return Panel(strips.behaviour(one.heads), line, "Probability of giving in per dialogue")
+
+
+def map_panel(one: Measured, metric: Metric, unit: Literal["heads", "groups"]) -> Panel:
+    """The heat map of the contributions, layer by head or by KV group."""
+    result = one.part(unit)
+    data = effects(result, metric)
+    word, each = ("Head", "each head") if unit == "heads" else ("Group", "each KV group")
+    columns: dict[str, list] = {"Layer": [int(v) for v in data.layers]}
+    for i in range(data.values.shape[1]):
+        columns[f"{word} {i}"] = [number(float(v)) for v in data.values[:, i]]
+    label = f"Heat map of the contribution of {each}, layer by head, {METRIC_NAMES[metric]}"
+    line = sentences.strongest_line(result, metric)
+    return Panel(heatmaps.heatmap(result, metric), line, label, columns, data.axis_title)
 
 
 def contribution_heatmap(measured: Sequence[Measured], metric: Metric) -> Drawn:
     """Heat maps by head in the upper row and by KV group in the lower one, a column per model."""
+    heads, groups = ([map_panel(one, metric, unit) for one in measured] for unit in ("heads", "groups"))
     figure = compose.grid(
-        [
-            [heatmaps.heatmap(one.heads, metric) for one in measured],
-            [heatmaps.heatmap(one.groups, metric) for one in measured],
-        ],
+        [[panel.figure for panel in row] for row in (heads, groups)],
         [[f"{one.name}, each head" for one in measured], [f"{one.name}, each KV group" for one in measured]],
         title=f"Contribution to giving in ({METRIC_NAMES[metric]})",
     )
-    return Drawn(figure, _per_model(measured, lambda one: sentences.strongest_line(one.groups, metric)))
+    return Drawn(figure, _told(measured, groups))
 
 
-def layer_sums(measured: Sequence[Measured], metric: Metric) -> Drawn:
-    """Contributions of the heads summed over each layer, a column per model."""
-    figure = compose.beside(
-        [curves.layer_sums(one.heads, metric) for one in measured],
-        [one.name for one in measured],
-        title=f"Contribution by layer ({METRIC_NAMES[metric]})",
+def layers_panel(one: Measured, metric: Metric) -> Panel:
+    """Contributions of the heads summed over each layer."""
+    figure = curves.layer_sums(one.heads, metric)
+    columns = {
+        "Layer": [int(v) for v in figure.data[0].x],
+        "Pull towards": [number(float(v)) for v in figure.data[0].y],
+        "Signed sum": [number(float(v)) for v in figure.data[1].y],
+    }
+    line = sentences.layers_line(one.heads, metric)
+    return Panel(figure, line, "Contribution by layer", columns, effects(one.heads, metric).axis_title)
+
+
+def groups_panel(one: Measured, metric: Metric) -> Panel:
+    """The strongest groups, patched whole and head by head."""
+    rows = curves.compare_groups(one.heads, one.groups, metric)[:SHOWN_GROUPS]
+    columns = {
+        "Layer": [row["layer"] for row in rows],
+        "KV group": [row["kv_group"] for row in rows],
+        "Strongest head": [f"{number(row['strongest_head'])} (head {row['head']})" for row in rows],
+        "Sum of its heads": [number(row["sum_of_heads"]) for row in rows],
+        "Whole group": [f"{number(row['group'])} ± {number(row['group_error'])}" for row in rows],
+    }
+    return Panel(
+        curves.head_vs_group(one.heads, one.groups, metric),
+        sentences.head_group_line(one.heads, one.groups, metric),
+        "Strongest KV groups: whole group, strongest head and sum of heads",
+        columns,
+        effects(one.groups, metric).axis_title,
     )
-    return Drawn(figure, _per_model(measured, lambda one: sentences.layers_line(one.heads, metric)))
+
+
+def agreement_panel(one: Measured, metric: Metric) -> Panel:
+    """The gradient estimate against exact values of the same units."""
+    shown = metric if metric in one.exact["metric"].values else metrics_of(one.exact)[0]
+    line = sentences.agreement_line(one.estimate, one.exact, shown)
+    return Panel(curves.agreement(one.estimate, one.exact, shown), line, "Estimated against exact contributions")
+
+
+def attention_panel(pattern: xr.Dataset) -> Panel:
+    """Attention of the strongest group's heads, from every token to every token of one dialogue."""
+    line = sentences.attention_line(pattern)
+    return Panel(tokens.attention(pattern), line, "Attention from every token to every token")
 
 
 def kurtosis_columns(measured: Sequence[Measured]) -> dict[str, list]:
@@ -137,51 +186,45 @@ def kurtosis_columns(measured: Sequence[Measured]) -> dict[str, list]:
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
-def kurtosis_table(measured: Sequence[Measured], metric: Metric) -> Drawn:
+def kurtosis_table(measured: Sequence[Measured], metric: Metric) -> Panel:
     """How concentrated the head contributions are in each model."""
     columns = kurtosis_columns(measured)
     if not columns:
         raise InputError("the kurtosis table needs the metrics logit_ratio or logit_diff, and neither was measured.")
-    figure = tables.table(columns, title="Concentration of the head contributions")
-    names = [one.name for one in measured]
-    return Drawn(figure, sentences.concentration_line([one.heads for one in measured], names, metric))
+    title = "Concentration of the head contributions"
+    line = sentences.concentration_line([one.heads for one in measured], [one.name for one in measured], metric)
+    return Panel(tables.table(columns, title=title), line, title, columns)
 
 
-def head_vs_group(measured: Sequence[Measured], metric: Metric) -> Drawn:
-    """The strongest groups, patched whole and head by head, a column per model."""
-    figure = compose.beside(
-        [curves.head_vs_group(one.heads, one.groups, metric) for one in measured],
-        [one.name for one in measured],
-        title=f"Whole groups and single heads ({METRIC_NAMES[metric]})",
-        gap=0.16,
-    )
-    return Drawn(figure, _per_model(measured, lambda one: sentences.head_group_line(one.heads, one.groups, metric)))
+def _columns(
+    panel: Callable[[Measured, Metric], Panel], title: str, gap: float | None = None
+) -> Callable[[Sequence[Measured], Metric], Drawn]:
+    """A panel of every model, side by side."""
+
+    def draw(measured: Sequence[Measured], metric: Metric) -> Drawn:
+        panels = [panel(one, metric) for one in measured]
+        whole = f"{title} ({METRIC_NAMES[metric]})"
+        drawn = side_by_side([one.name for one in measured], panels, title=whole, gap=gap)
+        return Drawn(drawn.figure, _told(measured, panels))
+
+    return draw
 
 
-def agreement(measured: Sequence[Measured], metric: Metric) -> Drawn:
-    """Gradient estimates against exact values of the same units, a column per model."""
-    figure = compose.beside(
-        [curves.agreement(one.estimate, one.exact, metric) for one in measured],
-        [one.name for one in measured],
-        title=f"Attribution patching against exact patching ({METRIC_NAMES[metric]})",
-    )
-    return Drawn(figure, _per_model(measured, lambda one: sentences.agreement_line(one.estimate, one.exact, metric)))
+def _told(measured: Sequence[Measured], panels: Sequence[Panel]) -> str:
+    """The sentences of the panels, each behind its model's name where there are several."""
+    if len(panels) == 1:
+        return panels[0].sentence
+    return told([one.name for one in measured], [panel.sentence for panel in panels])
 
 
-def _per_model(measured: Sequence[Measured], line: Callable[[Measured], str]) -> str:
-    if len(measured) == 1:
-        return line(measured[0])
-    return " ".join(f"{one.name}: {line(one)}" for one in measured)
+def _recipe(name: str, draw: Callable[[Sequence[Measured], Metric], Drawn], *needs: str) -> PatchingFigure:
+    return PatchingFigure(f"sycophancy/{name}", draw, needs=needs)
 
 
 RECIPES = (
-    PatchingFigure(
-        "sycophancy/contribution-heatmap",
-        ("heads", "groups"),
-        contribution_heatmap,
-    ),
-    PatchingFigure("sycophancy/layer-sums", ("heads",), layer_sums),
-    PatchingFigure("sycophancy/kurtosis-table", ("heads",), kurtosis_table),
-    PatchingFigure("sycophancy/head-vs-group", ("heads", "groups"), head_vs_group),
-    PatchingFigure("sycophancy/agreement", ("estimate", "exact"), agreement),
+    _recipe("contribution-heatmap", contribution_heatmap, "heads", "groups"),
+    _recipe("layer-sums", _columns(layers_panel, "Contribution by layer"), "heads"),
+    _recipe("kurtosis-table", kurtosis_table, "heads"),
+    _recipe("head-vs-group", _columns(groups_panel, "Whole groups and single heads", 0.16), "heads", "groups"),
+    _recipe("agreement", _columns(agreement_panel, "Attribution patching against exact patching"), "estimate", "exact"),
 )

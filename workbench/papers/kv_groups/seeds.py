@@ -11,7 +11,9 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.models.embedded import embedded
-from workbench.papers.sentences import p_words
+from workbench.papers.kv_groups.sentences import p_words
+from workbench.papers.recipes import Panel
+from workbench.plot import strips
 from workbench.plot.effects import number
 from workbench.statistics import permutation_test
 
@@ -81,3 +83,13 @@ def seeds_line(runs: xr.Dataset, measure: str) -> str:
         chance = p_words(test.p_two_sided)
         text += f" Over these seeds {first} and {second} {verdict} (permutation p = {chance})."
     return text
+
+
+def seeds_panel(runs: xr.Dataset, measure: str) -> Panel:
+    """One measure of every training seed, a dot each.
+
+    Args:
+        runs: from `seed_runs`.
+        measure: one of its variables.
+    """
+    return Panel(strips.distribution(runs, measure), seeds_line(runs, measure), f"{measure} of every training seed")

@@ -9,7 +9,7 @@ The embedded models' experiments come measured (`tradeoff.shelf`). Any other mod
 hundred trainings; a file that `workbench tradeoff` wrote can stand in a model's place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -30,13 +30,14 @@ from workbench.papers.kv_groups.tradeoff.findings import (
     unit_effects,
 )
 from workbench.papers.kv_groups.tradeoff.plan import CAUSES, MAIN, PAPER, RANDOM, SELECTED, WHOLE, Arm
-from workbench.papers.model_figure import ModelFigure
-from workbench.papers.requests import Drawn, FigureRequest
+from workbench.papers.recipes import PAIR, Drawn, FigureRecipe, FigureRequest, Panel, each, told
 from workbench.plot import compose, tables, tradeoff
 from workbench.runs.results import open_result
 
 WIDE = 1900
 """Pixels of the table, which would wrap its cells on less."""
+PANEL_HEIGHT = 340
+"""Pixels of one panel by itself, with room for a legend of two rows."""
 SWEPT = (*SELECTED, *RANDOM)
 Places = dict[float | str, float]
 NAMES = {
@@ -138,10 +139,9 @@ def published_columns(names: Sequence[str]) -> dict[str, list]:
     return {name: [row[name] for row in rows] for name in names}
 
 
-def tradeoff_table(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def tradeoff_table(found: Mapping[str, xr.Dataset]) -> Drawn:
     """All kinds of tuning, model under model, and the paper's numbers below."""
-    records = [record_of(source, request) for source in sources]
-    request.step("drawing")
+    records = list(found.values())
     blocks = [table_columns(record) for record in records]
     names = list(dict.fromkeys(name for block in blocks for name in block))
     blocks.append(published_columns(names))
@@ -205,10 +205,16 @@ def panel(record: xr.Dataset, measure: str, title: str, *, last: bool = True) ->
     return tradeoff.budget_lines(lines, ticks, title, reference=start, last=last)
 
 
-def ratio_sweep(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def balance_panel(record: xr.Dataset) -> Panel:
+    """The mean of right answers kept and wrong ones mended over the share of tuned heads, for the report."""
+    line = words.upper(words.group_against_head(record))
+    figure = panel(record, "balance", "kept and mended").update_layout(height=PANEL_HEIGHT)
+    return Panel(figure, line, "Mean of right answers kept and wrong answers mended over the tuned heads")
+
+
+def ratio_sweep(found: Mapping[str, xr.Dataset]) -> Drawn:
     """Figure 2: a row per measure, a column per model."""
-    records = [record_of(source, request) for source in sources]
-    request.step("drawing")
+    records = list(found.values())
     known = {name: title for name, title in MEASURES.items() if name != ABILITY or all("solved" in r for r in records)}
     grid = [
         [panel(record, name, title, last=name == [*known][-1]) for record in records] for name, title in known.items()
@@ -218,7 +224,7 @@ def ratio_sweep(sources: Sequence[Source], request: FigureRequest) -> Drawn:
     figure = compose.grid(
         grid, [names, *blank], title="Truthfulness and its price over the share of tuned heads", gap=0.08
     )
-    return Drawn(figure, " ".join(f"{r.attrs['model']}: {words.upper(words.group_against_head(r))}" for r in records))
+    return Drawn(figure, _told(records, lambda record: words.upper(words.group_against_head(record))))
 
 
 def _places(record: xr.Dataset) -> Places:
@@ -237,37 +243,33 @@ def _places(record: xr.Dataset) -> Places:
 # Re-patching and causes.
 
 
-def before_after(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def before_after(found: Mapping[str, xr.Dataset]) -> Drawn:
     """Effects of all groups and heads after tuning against before, a column per model."""
-    records = [record_of(source, request) for source in sources]
-    request.step("drawing")
+    records = list(found.values())
     grid, titles = [], []
     for arm in SELECTED:
         row, named = [], []
         for record in records:
             kind = words.main_kind(record, arm)
-            found = unit_effects(record, kind)
-            per_layer = found["before"].shape[1] // record.sizes["layer"]
-            labels = [f"layer {i // per_layer}, {arm.unit} {i % per_layer}" for i in range(found["before"].shape[1])]
-            row.append(
-                tradeoff.effects_before_after(
-                    found["before"], found["after"], found["tuned"], labels, x_title="effect before (nats)"
-                )
-            )
+            effects = unit_effects(record, kind)
+            n = effects["before"].shape[1]
+            per_layer = n // record.sizes["layer"]
+            labels = [f"layer {i // per_layer}, {arm.unit} {i % per_layer}" for i in range(n)]
+            sides = (effects["before"], effects["after"], effects["tuned"])
+            row.append(tradeoff.effects_before_after(*sides, labels, x_title="effect before (nats)"))
             named.append(f"{record.attrs['model']}, {words.label(record, kind)}")
         grid.append(row)
         titles.append(named)
     figure = compose.grid(grid, titles, title="Effects on giving in, before tuning and after", gap=0.1)
-    return Drawn(figure, " ".join(f"{r.attrs['model']}: {words.shrinking(r)}" for r in records))
+    return Drawn(figure, _told(records, words.shrinking))
 
 
-def ability_loss(sources: Sequence[Source], request: FigureRequest) -> Drawn:
+def ability_loss(found: Mapping[str, xr.Dataset]) -> Drawn:
     """Change of the other abilities by what was changed in the recipe, a column per model.
 
     Embedded models come with short trainings for it (`tradeoff.plan.SHORT`).
     """
-    records = [record_of(Source(_short(source)) if _short(source) else source, request) for source in sources]
-    request.step("drawing")
+    records = list(found.values())
     figures = []
     for record in records:
         rows = {}
@@ -281,13 +283,17 @@ def ability_loss(sources: Sequence[Source], request: FigureRequest) -> Drawn:
         figures.append(tradeoff.losses(rows, x_title="points against the untuned model (runs in brackets)"))
     titles = [f"{r.attrs['model']}, {words.group_word(r)}, {r.attrs['main_heads']} heads in all" for r in records]
     figure = compose.beside(figures, titles, title="What costs other abilities?", gap=0.2)
-    return Drawn(figure, " ".join(f"{r.attrs['model']}: {words.causes(r)}" for r in records))
+    return Drawn(figure, _told(records, words.causes))
 
 
-def _short(source: Source) -> str:
-    """The name of a model's record of short trainings; "" where none comes with the package."""
+def short_record_of(source: Source, request: FigureRequest) -> xr.Dataset:
+    """The short trainings of a model where they come with the package, else its experiment."""
     name = f"{source.source}-short"
-    return name if source.named and shelf.has(name) else ""
+    return record_of(Source(name) if source.named and shelf.has(name) else source, request)
+
+
+def _told(records: Sequence[xr.Dataset], line: Callable[[xr.Dataset], str]) -> str:
+    return told([record.attrs["model"] for record in records], [line(record) for record in records])
 
 
 def _losses(record: xr.Dataset, kind: Kind) -> dict[str, tuple[float, float, float]]:
@@ -298,9 +304,13 @@ def _losses(record: xr.Dataset, kind: Kind) -> dict[str, tuple[float, float, flo
     return found
 
 
+def _recipe(name: str, draw: Callable[[Mapping[str, xr.Dataset]], Drawn]) -> FigureRecipe:
+    return FigureRecipe(f"sycophancy/{name}", draw, each(record_of), PAIR)
+
+
 RECIPES = (
-    ModelFigure("sycophancy/tradeoff-table", tradeoff_table),
-    ModelFigure("sycophancy/ratio-sweep", ratio_sweep),
-    ModelFigure("sycophancy/before-after-patching", before_after),
-    ModelFigure("sycophancy/ability-loss", ability_loss, ("organism-gqa",)),
+    _recipe("tradeoff-table", tradeoff_table),
+    _recipe("ratio-sweep", ratio_sweep),
+    _recipe("before-after-patching", before_after),
+    FigureRecipe("sycophancy/ability-loss", ability_loss, each(short_record_of), PAIR[:1]),
 )

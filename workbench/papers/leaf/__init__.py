@@ -1,4 +1,22 @@
 """LeaF: confounding tokens, span pruning, counterfactual distillation.
 
-Figures, tables and studies of the paper; its method is in method.md beside this file.
+The paper's method is in method.md beside this file.
 """
+
+from workbench.names import FigureName
+
+FIGURES: dict[str, dict[FigureName, str]] = {
+    "figures": {
+        "leaf/pruning-gain": "What pruning is worth",
+        "leaf/masking-strategies": "Scores and distillations compared",
+        "leaf/response-level": "Counterfactuals of prompts and responses",
+        "leaf/threshold-sensitivity": "How much to prune",
+        "leaf/case-study": "Where models look before and after",
+        "leaf/objectives": "Every way to distil that was tried",
+        "leaf/published": "LeaF over KD as published",
+    },
+    "word_problems": {
+        "leaf/word-problems": "What each score's first choice causes",
+    },
+}
+"""What each of the paper's figures and tables shows, by the module that draws it and by name."""

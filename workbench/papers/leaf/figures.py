@@ -21,9 +21,8 @@ import xarray as xr
 
 from workbench.leaf import toy
 from workbench.leaf.baselines import paired
-from workbench.papers.active_dormant.toy_figures import ToyFigure
 from workbench.papers.leaf import published
-from workbench.papers.requests import Drawn
+from workbench.papers.recipes import Drawn, FigureRecipe
 from workbench.plot import compose
 from workbench.plot import toys as plots
 from workbench.plot.differences import differences
@@ -329,8 +328,8 @@ def _with_intervals(apart: xr.Dataset, arm: str, found: xr.Dataset) -> str:
     return "; ".join(f"{mean:+.3f} ({low:+.3f} to {high:+.3f}) in {r}" for r, (mean, low, high) in rows.items())
 
 
-def _recipe(name: str, draw: Callable[[], Drawn]) -> ToyFigure:
-    return ToyFigure(f"leaf/{name}", draw)
+def _recipe(name: str, draw: Callable[[], Drawn]) -> FigureRecipe:
+    return FigureRecipe(f"leaf/{name}", draw)
 
 
 RECIPES = (

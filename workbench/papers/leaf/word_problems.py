@@ -1,4 +1,4 @@
-"""LeaF on language: word problems with a sentence that does not matter, one embedded model the student of another.
+"""LeaF on language: word problems with a sentence that does not matter, one organism the student of another.
 
 `leaf/word-problems`: for every score, how many wrong answers turn right when the span that it ranks first is taken out.
 The first model is the student, the second the teacher.
@@ -13,13 +13,12 @@ import xarray as xr
 from workbench import leaf
 from workbench.errors import InputError
 from workbench.papers.cache import Source, kept
-from workbench.papers.model_figure import ModelFigure
-from workbench.papers.requests import Drawn, FigureRequest
+from workbench.papers.recipes import Drawn, FigureRecipe, FigureRequest
 from workbench.plot.causal import causal_check
 from workbench.runs.results import provenance
 
 PER_N = 4
-"""Problems per `n` of the order; about one in six misleads one model and not the other."""
+"""Problems per `n` of the request; about one in six misleads one organism and not the other."""
 NEW_TOKENS = 48
 
 
@@ -65,18 +64,23 @@ def line(checked: xr.Dataset) -> str:
     )
 
 
-def draw(sources: Sequence[Source], request: FigureRequest) -> Drawn:
-    """The check of every score for a student and a teacher."""
+def measure_pair(sources: Sequence[Source], request: FigureRequest) -> xr.Dataset:
+    """The check for a student and a teacher, in this request.
+
+    Raises:
+        InputError: other than two models.
+    """
     if len(sources) != 2:
-        raise InputError(
-            f"leaf/word-problems needs two embedded models, a student and a teacher; got {len(sources)} models."
-        )
+        raise InputError(f"leaf/word-problems needs two organisms, a student and a teacher; got {len(sources)} models.")
     for source in sources:
         request.step(f"{source.name}: word problems")
-    checked = measure(sources[0], sources[1], request)
-    request.step("drawing")
-    title = f"{sources[0].name} misled, {sources[1].name} not: what each score finds"
+    return measure(*sources, request)
+
+
+def draw(checked: xr.Dataset) -> Drawn:
+    """The check of every score for a student and a teacher."""
+    title = f"{checked.attrs['student']} misled, {checked.attrs['teacher']} not: what each score finds"
     return Drawn(causal_check(checked, title=title), line(checked))
 
 
-RECIPES = (ModelFigure("leaf/word-problems", draw, ("organism-mqa", "organism-gqa")),)
+RECIPES = (FigureRecipe("leaf/word-problems", draw, measure_pair, ("organism-mqa", "organism-gqa")),)

@@ -23,9 +23,9 @@ from workbench.evaluation.replies import score_replies
 from workbench.models.embedded import EmbeddedModel, embedded_or_raise
 from workbench.papers.cache import digest
 from workbench.papers.kv_groups.tradeoff.plan import Plan
-from workbench.papers.samples import SAMPLES
 from workbench.prompts.pairs import PromptPairs
 from workbench.prompts.questions import MultipleChoice, read_choices
+from workbench.prompts.samples import SAMPLES
 from workbench.prompts.templates import Message
 from workbench.protocol import HookedModel
 from workbench.statistics import share_of

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tests.papers.synthetic import model
 from tests.plot.synthetic import attention_result, both, patched, shifts
-from workbench.papers import sentences
+from workbench.papers.kv_groups import sentences
 
 cells = st.tuples(st.integers(0, 3), st.integers(0, 7))
 

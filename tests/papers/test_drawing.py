@@ -3,7 +3,8 @@ import pytest
 from tests.papers.synthetic import model
 from workbench.errors import InputError
 from workbench.papers import measured as measuring
-from workbench.papers.redraw import measure_all, progress_bar
+from workbench.papers.drawing import progress_bar
+from workbench.papers.measured import measure_all
 
 
 @pytest.fixture

@@ -1,0 +1,162 @@
+"""How a figure of a paper is made: the request, the recipe, and what comes back, the same for every paper.
+
+A `FigureRecipe` has a name such as "sycophancy/layer-sums". It measures what it needs of each model, keeps that under
+the request's folder, and draws; a figure always comes with one sentence computed from the same data. What a figure
+shows of one model is a `Panel`: figures by name put panels side by side, the report sets them under its own headings.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from workbench.errors import InputError
+from workbench.names import Metric
+from workbench.papers.cache import Source
+from workbench.plot import compose
+
+PAIR = ("organism-gqa", "organism-mha")
+
+
+@dataclass(frozen=True)
+class FigureRequest:
+    """What a figure is to be made from.
+
+    Attributes:
+        folder: where measured Datasets are kept and found again.
+        models: anything that `load` takes; they stand side by side. Figures of toy models need none.
+        texts: texts by domain, for the figures that read texts; None takes samples that come with the package.
+        metric: the patching score; None lets the recipe choose.
+        n: dialogues (or texts) per model.
+        seed: of their draw.
+        questions: for chat models that are not embedded.
+        step: called with a text when the next piece of work begins.
+    """
+
+    folder: Path
+    models: Sequence[Any] = ()
+    texts: Mapping[str, Sequence[Any]] | None = None
+    metric: Metric | None = None
+    n: int = 100
+    seed: int = 0
+    questions: Any = None
+    step: Callable[[str], None] = field(default=lambda text: None, compare=False)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure and the sentence that was computed from the same data."""
+
+    figure: go.Figure
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Panel(Drawn):
+    """What a figure shows of one model.
+
+    Attributes:
+        label: what is drawn, for readers who cannot see it.
+        numbers: the plotted numbers as columns of a table.
+        unit: what the numbers are.
+    """
+
+    label: str = ""
+    numbers: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class FigureRecipe:
+    """How one figure of a paper is made.
+
+    Attributes:
+        name: such as "sycophancy/layer-sums".
+        draw: makes the figure from what was measured; without arguments where nothing is measured.
+        measure: measures the models; see `each`. None for figures that are drawn from records of the package.
+        models: drawn where the request names none.
+        pieces: pieces of work on each model, for the progress bar.
+    """
+
+    name: str
+    draw: Callable[..., Drawn]
+    measure: Callable[[Sequence[Source], FigureRequest], Any] | None = None
+    models: tuple[str, ...] = ()
+    pieces: int = 1
+
+    def steps(self, request: FigureRequest) -> int:
+        """How often `request.step` is called: the pieces of work on each model, and one for drawing."""
+        return 1 if self.measure is None else self.pieces * len(request.models) + 1
+
+    def make(self, request: FigureRequest) -> Drawn:
+        """Measure what is needed, or read it, and draw.
+
+        Raises:
+            InputError: no model, two of one name, or what measuring refuses.
+        """
+        found = () if self.measure is None else (self._measured(self.measure, request),)
+        request.step(f"{self.name}: drawing")
+        drawn = self.draw(*found)
+        drawn.figure.update_layout(meta={"figure": self.name, "sentence": drawn.sentence})
+        return drawn
+
+    def _measured(self, measure: Callable[[Sequence[Source], FigureRequest], Any], request: FigureRequest) -> Any:
+        if not request.models:
+            raise InputError(f"{self.name} needs at least one model, such as 'organism-gqa'.")
+        return measure([Source(model) for model in request.models], request)
+
+
+def each(measure: Callable[[Source, FigureRequest], Any]) -> Callable[[Sequence[Source], FigureRequest], dict]:
+    """Measure every model by itself, into a mapping from its name."""
+
+    def measured(sources: Sequence[Source], request: FigureRequest) -> dict:
+        distinct([source.name for source in sources])
+        return {source.name: measure(source, request) for source in sources}
+
+    return measured
+
+
+def only(measure: Callable[[Source, FigureRequest], Any]) -> Callable[[Sequence[Source], FigureRequest], tuple]:
+    """Measure the one model that the figure can show, into its name and the result."""
+
+    def measured(sources: Sequence[Source], request: FigureRequest) -> tuple:
+        if len(sources) > 1:
+            names = ", ".join(source.name for source in sources)
+            raise InputError(f"this figure draws one model; got {names}. Name one, such as --models organism-gqa.")
+        return sources[0].name, measure(sources[0], request)
+
+    return measured
+
+
+def distinct(names: Sequence[str]) -> None:
+    """Refuse models of one name.
+
+    Raises:
+        InputError: two models share a name, and so a folder.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"{', '.join(twice)} was given more than once; their results would share one folder. "
+            "Name each model once, and give local folders different names."
+        )
+
+
+def side_by_side(names: Sequence[str], panels: Sequence[Drawn], *, title: str, gap: float | None = None) -> Drawn:
+    """One figure with a column per model, and the models' sentences in a row.
+
+    Args:
+        names: of the models.
+        panels: what is shown of each.
+        title: above everything.
+        gap: space between the columns, as for `compose.grid`.
+    """
+    figure = compose.beside([panel.figure for panel in panels], names, title=title, gap=gap)
+    return Drawn(figure, told(names, [panel.sentence for panel in panels]))
+
+
+def told(names: Sequence[str], sentences: Sequence[str]) -> str:
+    """Sentences about several models, each behind the model's name."""
+    return " ".join(f"{name}: {sentence}" for name, sentence in zip(names, sentences, strict=True))

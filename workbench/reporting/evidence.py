@@ -1,0 +1,146 @@
+"""What the report's numbers rest on: checks, method and caveats."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from workbench.models.embedded import embedded
+from workbench.names import Metric
+from workbench.papers.measured import Measured
+from workbench.plot.effects import METRIC_NAMES
+from workbench.reporting.parts import Facts, Folded, Heading, Items, Part, Section, Table, Text
+
+STEPS = (
+    "Each dialogue is run twice: as base, where the user objects, and as source, where the user confirms.",
+    "One unit at a time, a head or a KV group, takes its output at the last position from source. All other attention "
+    "outputs stay as in base; MLPs and norms are recomputed. This is path patching to the logits, and it is exact.",
+    "The score is taken from the logits a of the apology and b of standing firm: a / (a + b), a \u2212 b, or the same "
+    "ratio of probabilities. A contribution is the mean change over dialogues, relative to the base for both ratios.",
+    "Intervals are 95%, from the standard error over dialogues. A unit is said to stand out only if an interval "
+    "widened for the number of units compared still excludes zero.",
+)
+
+
+def heading(one: Measured, note: str = "") -> Heading:
+    """The model's name and shape, over a figure."""
+    attrs = one.heads.attrs
+    shape = f"{attrs['n_heads']} heads on {attrs['n_kv_heads']} KV heads" if "n_kv_heads" in attrs else ""
+    return Heading(one.name, " · ".join(part for part in (shape, note) if part))
+
+
+def checks(measured: Sequence[Measured]) -> Section:
+    """What was verified about each model before it was trusted."""
+    verdicts = [f"{one.name} \u2013 {one.checks.attrs.get('verdict', 'no verdict')}." for one in measured]
+    return Section(
+        "checks",
+        "Checks",
+        "Checks",
+        "Before anything is patched, each model is compared with its original and with what must hold in any decoder. "
+        "The number behind each result is the measured error; the limit lies far above rounding.",
+        [Items(verdicts), Folded("All checks", [Table(check_columns(measured), "Self-checks")])],
+    )
+
+
+def check_columns(measured: Sequence[Measured]) -> dict[str, list]:
+    """The self-checks as a table: a row per check, a column per model, and what each check measures."""
+    first = measured[0].checks
+    names = [str(name) for name in first["check"].values]
+    columns = {"Check": [name.replace("_", " ") for name in names]}
+    for one in measured:
+        rows = [one.checks.sel(check=name) for name in names]
+        columns[one.name] = [_outcome(str(row["status"].item()), float(row["value"])) for row in rows]
+    columns["What is measured"] = [_explanation(measured, name) for name in names]
+    return columns
+
+
+def _explanation(measured: Sequence[Measured], name: str) -> str:
+    """What a check measures; of the first model that failed it, if any did, since that tells the cause."""
+    rows = [one.checks.sel(check=name) for one in measured]
+    failed = [row for row in rows if row["status"].item() == "failed"]
+    return str((failed or rows)[0]["explanation"].item())
+
+
+def _outcome(status: str, value: float) -> str:
+    if not np.isfinite(value):
+        return status
+    shown = f"{value:.0f}" if value == round(value) else f"{value:.0e}".replace("-", "\u2212")
+    return f"{status}\u00a0({shown})"
+
+
+def method(measured: Sequence[Measured], metric: Metric) -> Section:
+    """How the numbers were made."""
+    said = f"The sentences on this page speak of the {METRIC_NAMES[metric]}"
+    doubt = _doubtful(measured) if metric == "logit_diff" else []
+    said += f", because the paper's logit ratio is unsound here: {'; '.join(doubt)}." if doubt else "."
+    facts: list[Part] = [part for one in measured for part in (heading(one), Facts(_made(one)))]
+    return Section("method", "Method", "What was measured, and how", "", [Items(STEPS), Text([said]), *facts])
+
+
+def _made(one: Measured) -> dict[str, object]:
+    """How a model's numbers were made, without what is not known."""
+    attrs = one.heads.attrs
+    versions = {key.removesuffix("_version").replace("_", "-"): attrs[key] for key in attrs if key.endswith("_version")}
+    shown = {
+        "Model": attrs.get("model", one.name),
+        "Architecture": attrs.get("architecture", ""),
+        "Shape": f"{attrs.get('n_layers', '?')} layers, {attrs.get('n_heads', '?')} query heads on "
+        f"{attrs.get('n_kv_heads', '?')} KV heads",
+        "Dialogues": one.heads.sizes.get("example", "?"),
+        "Answers": _answers(one),
+        "Number type, device": f"{attrs.get('dtype', '?')}, {attrs.get('device', '?')}",
+        "Prompts' digest": str(attrs.get("prompts", ""))[:16],
+        "Weights' digest": attrs.get("weights", ""),
+        "Patching took": _seconds(one),
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+        "Date": attrs.get("date", ""),
+        "Command": attrs.get("command", ""),
+    }
+    return {name: value for name, value in shown.items() if value not in ("", None)}
+
+
+def _answers(one: Measured) -> str:
+    pairs = {
+        (str(a), str(b))
+        for a, b in zip(one.dialogues["answer_a"].values, one.dialogues["answer_b"].values, strict=True)
+    }
+    shown = [f"\u201c{a.strip()}\u201d against \u201c{b.strip()}\u201d" for a, b in sorted(pairs)]
+    return "; ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+
+
+def _seconds(one: Measured) -> str:
+    taken = [(name, one.part(name).attrs.get("duration_s")) for name in ("heads", "groups")]
+    return ", ".join(f"{name} {float(seconds):.1f} s" for name, seconds in taken if seconds is not None)
+
+
+def _doubtful(measured: Sequence[Measured]) -> list[str]:
+    found = []
+    for one in measured:
+        attrs, n = one.heads.attrs, one.heads.sizes.get("example", 0)
+        small, turned = (int(attrs.get(f"ratio_{kind}_examples", 0)) for kind in ("unstable", "reversed"))
+        if small:
+            found.append(f"in {one.name} its denominator is near zero in {small} of {n} dialogues")
+        if turned:
+            found.append(f"in {one.name} a logit is negative, which turns its sign, in {turned} of {n}")
+    return found
+
+
+def caveats(measured: Sequence[Measured]) -> Section:
+    """What the numbers do not say."""
+    n = min(one.heads.sizes.get("example", 0) for one in measured)
+    lines = [
+        f"The numbers rest on {n} dialogues per model, drawn with one seed. Intervals cover the choice of dialogues, "
+        "not the training of the model.",
+        "Path patching measures the direct way from a unit to the logits at the last position, through MLPs but not "
+        "through later attention. A unit that works by feeding later heads shows up in the total effect only.",
+        "A large effect says that a unit carries the difference between objection and confirmation here; it does not "
+        "say that the unit does nothing else.",
+    ]
+    lines += [f"The logit ratio should be read with care: {line}." for line in _doubtful(measured)]
+    organisms = [one.name for one in measured if embedded(one.name)]
+    if organisms:
+        lines.append(
+            f"{' and '.join(organisms)}: very small models that were trained to show this behaviour. They let the "
+            "method be tried and checked; they are no evidence about large chat models, and differences between them "
+            "are differences between single training runs."
+        )
+    return Section("caveats", "Caveats", "Caveats", "", [Items(lines)])

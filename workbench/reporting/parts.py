@@ -1,0 +1,225 @@
+"""What a section of a report is made of, as data; templates/parts.html.j2 says how each part looks.
+
+A `Section` is an anchor, a title, an introduction and parts. A part names its template in `kind`; parts that hold
+other parts are drawn from the outside in.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from markupsafe import Markup
+
+from workbench.papers.recipes import Panel
+from workbench.plot.html import Html, json_block
+
+
+class Part:
+    """Anything that a section can show."""
+
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of a report.
+
+    Attributes:
+        anchor: its identifier in the page's address.
+        label: what it is called in the list of contents.
+        title: its heading.
+        intro: a paragraph under the heading; "" for none.
+        parts: what it shows.
+    """
+
+    anchor: str
+    label: str
+    title: str
+    intro: str
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True)
+class Text(Part):
+    """Paragraphs."""
+
+    kind = "text"
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Items(Part):
+    """A list of sentences."""
+
+    kind = "items"
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Facts(Part):
+    """Names and values."""
+
+    kind = "facts"
+    pairs: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Raw(Part):
+    """HTML that a plot function made."""
+
+    kind = "raw"
+    html: Html
+
+
+@dataclass(frozen=True)
+class Heading(Part):
+    """A model's name, with a note in small print."""
+
+    kind = "heading"
+    name: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table(Part):
+    """A table; columns of numbers stand right, and cells that tell of a failure stand out.
+
+    Attributes:
+        columns: header to cells.
+        caption: what it holds.
+    """
+
+    kind = "table"
+    columns: Mapping[str, Sequence[object]]
+    caption: str = ""
+
+    @property
+    def head(self) -> list[tuple[str, bool]]:
+        """Each header, and whether its column holds numbers."""
+        return [(name, all(_numeric(cell) for cell in cells)) for name, cells in self.columns.items()]
+
+    @property
+    def rows(self) -> list[list[tuple[str, str]]]:
+        """Each row's cells as text and style."""
+        styles = ["wb-num" if numeric else "" for _, numeric in self.head]
+        rows = zip(*self.columns.values(), strict=True)
+        return [[_cell(cell, style) for cell, style in zip(row, styles, strict=True)] for row in rows]
+
+
+@dataclass(frozen=True)
+class Folded(Part):
+    """Parts behind a line that opens them."""
+
+    kind = "folded"
+    summary: str
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True)
+class Figure(Part):
+    """A panel with its sentence under it and its numbers as a folded table.
+
+    Attributes:
+        panel: what is drawn.
+        name: of the model.
+        heading: above the figure.
+        caption: whether the sentence stands under it.
+        more: behind the caption.
+    """
+
+    kind = "figure"
+    panel: Panel
+    name: str = ""
+    heading: Heading | None = None
+    caption: bool = True
+    more: Sequence[Part] = ()
+
+    @property
+    def alternative(self) -> str:
+        """What a reader who cannot see the figure is told."""
+        what = f"{self.panel.label} for {self.name}" if self.name else self.panel.label
+        return f"{what}. {self.panel.sentence}"
+
+    @property
+    def behind(self) -> Sequence[Part]:
+        """The numbers, and what else stands behind the caption."""
+        table = Table(self.panel.numbers, self.panel.unit)
+        return (Folded("The numbers as a table", (table,)), *self.more) if self.panel.numbers else self.more
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return int(self.panel.figure.layout.height or 400)
+
+    @property
+    def data(self) -> Markup:
+        """The figure as JSON."""
+        return json_block(self.panel.figure.to_json() or "")
+
+
+@dataclass(frozen=True)
+class Row(Part):
+    """Parts side by side where there is room, else under one another."""
+
+    kind = "row"
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True)
+class Choice(Part):
+    """One of several panels at a time, picked by radio buttons; all of them where no script runs.
+
+    Attributes:
+        name: of the group of buttons.
+        legend: what is chosen.
+        chosen: key of the panel that is shown first.
+        panels: key to label and parts.
+    """
+
+    kind = "choice"
+    name: str
+    legend: str
+    chosen: str
+    panels: Mapping[str, tuple[str, Sequence[Part]]]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One end of a dialogue: its last turns, and how likely each model is to give in."""
+
+    name: str
+    title: str
+    turns: Sequence[tuple[str, str]]
+    odds: Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Dialogue(Part):
+    """A dialogue that forks after some turns.
+
+    Attributes:
+        title: above it.
+        turns: role and content of the turns before the fork.
+        sides: the two ends.
+    """
+
+    kind = "dialogue"
+    title: str
+    turns: Sequence[tuple[str, str]]
+    sides: Sequence[Side] = field(default_factory=tuple)
+
+
+def _numeric(cell: object) -> bool:
+    if not isinstance(cell, str):
+        return True
+    bare = cell.replace("\u2212", "-").replace("%", "").replace("logits", "").replace(",", "").strip()
+    try:
+        float(bare)
+    except ValueError:
+        return bare in ("", "\u2013")
+    return True
+
+
+def _cell(value: object, style: str) -> tuple[str, str]:
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return text, "wb-bad" if text.startswith("failed") else style
