@@ -8,6 +8,7 @@ import pytest
 from tests.plot.synthetic import both
 from workbench.errors import InputError
 from workbench.plot import export, heatmap, layer_sums, plotted_numbers, save_figure, table
+from workbench.plot.html import policy
 
 needs_chrome = pytest.mark.skipif(export.missing_chrome() is not None, reason="no Chrome or Chromium")
 
@@ -23,6 +24,9 @@ def test_pages_share_one_plotly_and_load_nothing_else(tmp_path):
     assert len(page) < 100_000
     assert re.findall(r'src="([^"]+)"', page) == ["../assets/plotly.min.js"]
     assert not re.search(r"""(?:src|href)=["']https?:""", page)
+    [drawing] = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    said = policy(drawing, sources="'self' file:").replace("'", "&#39;")
+    assert f'http-equiv="Content-Security-Policy" content="{said}"' in page
 
 
 def test_json_holds_the_plotted_numbers_and_not_the_styling(tmp_path):
