@@ -108,6 +108,30 @@ def test_long_answers_are_scored_by_their_log_probability():
         assert abs(float(found[1, 1, i]) - (wanted[a] - wanted[b])) < 1e-9
 
 
+@pytest.mark.parametrize("family", ["qwen2", "gemma2", "gpt_neox"])
+def test_sets_of_openers_equal_the_twin(family):
+    """The prompts are run once and continued; the twin runs every beginning of every opener by itself."""
+    model = bridge(family)
+    sides = (((5,), (11, 3), (11, 4)), ((9, 4, 7), (11, 8), (6,)))
+    data = PromptPairs(sequences((9, 7), prefix=3), sequences((6, 8), seed=2, prefix=3), [sides] * 2)
+    result = path_patch(model, data, unit="kv_group", progress=False)
+    heads = [(1, h) for h in range(anatomy(model).group_size)]
+    for i in range(2):
+        scored = []
+        for side in sides:
+            terms = []
+            for answer in side:
+                base, source = data.base[i] + list(answer[:-1]), data.source[i] + list(answer[:-1])
+                back = len(answer) - 1
+                steps = [twin(model, base, source, heads, back=back - k) for k in range(len(answer))]
+                terms.append(sum(float(s.log_softmax(-1)[t]) for s, t in zip(steps, answer, strict=True)))
+            scored.append(np.logaddexp.reduce(terms))
+        found = result["patched"].sel(metric="logit_diff")[1, 0, i]
+        assert abs(float(found) - (scored[0] - scored[1])) < 2e-7
+    assert (result["coverage"] > 0).all() and (result["coverage"] < 1).all()
+    assert result["coverage_source"].dims == ("example",)
+
+
 def test_same_prompts_give_exactly_nothing():
     base = sequences((9, 7))
     result = path_patch(bridge("llama"), PromptPairs(base, base, (A, B)), unit="head", progress=False)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.errors import InputError, WorkbenchWarning
-from workbench.patching.scores import METRICS, contribution, effects, scores, unstable
+from workbench.patching.scores import METRICS, contribution, estimated, resampled, scores, unstable
 
 COORDS = {"layer": [0, 1], "head": [0, 1, 2]}
 
@@ -82,18 +82,88 @@ def by_hand(base, patched, layer, head):
 @pytest.mark.parametrize("flat", [False, True])
 def test_contributions_match_the_formulas(flat):
     base, source, patched = logits()
-    result = assemble(base, source, patched.reshape(2, 6, -1) if flat else patched, attrs={"model": "m"})
+    result = assemble(
+        base,
+        source,
+        patched.reshape(2, 6, -1) if flat else patched,
+        attrs={"model": "m"},
+        estimator="mean_of_ratios",
+    )
     assert result["patched"].dims == ("metric", "layer", "head", "example")
     assert result["metric"].values.tolist() == list(METRICS)
-    assert result.attrs["model"] == "m"
+    assert result.attrs["model"] == "m" and result.attrs["estimator"] == "mean_of_ratios"
     np.testing.assert_array_equal(result["source"], scores(*source))
     for layer in range(2):
         for head in range(3):
             rows, cell = by_hand(base, patched, layer, head), {"layer": layer, "head": head}
-            np.testing.assert_allclose(effects(result).sel(cell).T, rows, rtol=1e-10)
+            np.testing.assert_allclose(resampled(result, np.eye(5)).transpose(1, 2, 3, 0)[layer, head], rows, rtol=1e-9)
             np.testing.assert_allclose(result["contribution"].sel(cell), rows.mean(axis=0), rtol=1e-10)
             error = np.sqrt(((rows - rows.mean(0)) ** 2).sum(0) / 4 / 5)
             np.testing.assert_allclose(result["stderr"].sel(cell), error, rtol=1e-10)
+
+
+def test_the_ratio_of_means_is_the_default_with_the_error_of_the_delta_method():
+    base, source, patched = logits()
+    result = assemble(base, source, patched)
+    assert result.attrs["estimator"] == "ratio_of_means"
+    for metric in ("logit_ratio", "prob"):
+        b, p = result["base"].sel(metric=metric).values, result["patched"].sel(metric=metric).values[1, 2]
+        ratio = p.mean() / b.mean() - 1
+        error = np.std(p - b * (1 + ratio), ddof=1) / np.sqrt(5) / b.mean()
+        assert float(result["contribution"].sel(metric=metric)[1, 2]) == pytest.approx(ratio, rel=1e-12)
+        assert float(result["stderr"].sel(metric=metric)[1, 2]) == pytest.approx(error, rel=1e-12)
+    same = estimated(assemble(base, source, patched, estimator="mean_of_ratios"), "ratio_of_means")
+    xr.testing.assert_allclose(same, result, rtol=1e-12)
+    np.testing.assert_allclose(
+        result["contribution"].sel(metric="logit_diff"),
+        estimated(result, "mean_of_ratios")["contribution"].sel(metric="logit_diff"),
+    )
+
+
+def test_an_unknown_estimator_is_refused():
+    with pytest.raises(InputError, match=r"estimator='ratio_of_mean' is unknown; did you mean 'ratio_of_means'"):
+        assemble(*logits(), estimator="ratio_of_mean")
+
+
+def near_zero_bases(rng, n):
+    """Log-odds whose probabilities come close to 0: what a behaviour looks like that half of the prompts show."""
+    base = rng.normal(-1.0, 3.0, size=n)
+    return base, base - 0.5 + rng.normal(0, 1.0, size=n)
+
+
+@pytest.mark.filterwarnings("ignore::workbench.errors.WorkbenchWarning")
+def test_intervals_of_the_ratio_of_means_cover_and_those_of_the_mean_of_ratios_do_not():
+    """The truth is that of a large population; 500 studies of 64 examples each."""
+    rng = np.random.default_rng(0)
+
+    def expit(x):
+        return 1 / (1 + np.exp(-x))
+
+    def study(n):
+        base, patched = near_zero_bases(rng, n)
+        zeros = np.zeros(n)
+        return contribution(
+            np.stack([base, zeros]),
+            np.stack([base, zeros]),
+            np.stack([patched, zeros])[:, None],
+            dims=("unit",),
+            coords={"unit": [0]},
+            metrics=("prob",),
+        )
+
+    base, patched = near_zero_bases(rng, 1_000_000)
+    truth = {
+        "ratio_of_means": expit(patched).mean() / expit(base).mean() - 1,
+        "mean_of_ratios": (expit(patched) / expit(base) - 1).mean(),
+    }
+    inside = dict.fromkeys(truth, 0)
+    for _ in range(500):
+        result = study(64)
+        for estimator, value in truth.items():
+            one = estimated(result, estimator)
+            inside[estimator] += abs(float(one["contribution"].item()) - value) < 1.96 * float(one["stderr"].item())
+    assert 0.92 < inside["ratio_of_means"] / 500 < 0.975
+    assert inside["mean_of_ratios"] / 500 < 0.85
 
 
 def test_nothing_patched_is_nothing_contributed():

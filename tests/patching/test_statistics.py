@@ -80,8 +80,11 @@ def test_kurtosis_intervals_come_from_resampled_examples():
     weights = rng.multinomial(9, np.full(9, 1 / 9), size=300)
     for metric in METRICS:
         base, patched = result["base"].sel(metric=metric).values, result["patched"].sel(metric=metric).values
-        change = patched - base if metric == "logit_diff" else (patched - base) / base
-        boot = [scipy.stats.kurtosis(np.repeat(change, w, axis=-1).mean(-1).ravel()) for w in weights]
+        boot = []
+        for w in weights:
+            b, p = np.repeat(base, w), np.repeat(patched, w, axis=-1).mean(-1)
+            drawn = p - b.mean() if metric == "logit_diff" else p / b.mean() - 1
+            boot.append(scipy.stats.kurtosis(drawn.ravel()))
         low, high = np.quantile(boot, [0.025, 0.975])
         assert float(found["fisher_low"].sel(metric=metric)) == pytest.approx(low)
         assert float(found["pearson_high"].sel(metric=metric)) == pytest.approx(high + 3)

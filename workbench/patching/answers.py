@@ -1,17 +1,21 @@
 """Where the answers of a pair are read, and what is read there.
 
-Answers of one token are read at the last position of the prompt, both at once. A longer answer is appended to
-its prompt, and the log-probability of each of its tokens is read at the position before it; the two answers
-then need two sequences. For single tokens the difference of log-probabilities and of logits is the same
-number.
+An answer is one token sequence or a set of them, and its score the logsumexp of their log-probabilities: the log of the
+probability that the reply begins with any of them. The sequences of both answers form a tree; each of its inner nodes
+(a beginning of a reply, the empty one included) is read once, whichever sequences go through it, so that shared
+beginnings are computed once. Where every sequence is a single token, raw logits are read at the last position of the
+prompt instead: differences of logits and of log-probabilities are the same number, and no other logit is needed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import xarray as xr
+from einops import rearrange, repeat
 from jaxtyping import Float, Int
+from scipy.special import logsumexp
 from torch import Tensor
 
 from workbench.errors import InputError
@@ -21,35 +25,42 @@ from workbench.patching.scores import METRICS, check_metrics
 from workbench.prompts.pairs import PromptPairs
 
 ROWS_PER_CALL = 8192
-"""Rows of one unembedding call; more would cost memory and gain no speed."""
+"""Rows of one unembedding call for a few logits; more would cost memory and gain no speed."""
+WHOLE_ROWS_PER_CALL = 1024
+"""The same where the logits of the whole vocabulary are needed."""
 
 
 def answer_metrics(pairs: PromptPairs, metrics: Sequence[Metric] | None) -> tuple[Metric, ...]:
     """The metrics to compute: those asked for, or all that the answers allow."""
-    if not pairs.multi_token:
+    if all(len(answer) == 1 and len(answer[0]) == 1 for sides in pairs.answer_sets for answer in sides):
         return check_metrics(METRICS if metrics is None else metrics)
     if metrics is not None and "logit_ratio" in metrics:
         raise InputError(
-            "logit_ratio is a ratio of two single raw logits, and some answers here have several tokens. "
-            "Use metrics=('logit_diff', 'prob'), which read log-probabilities of the whole answers, or give "
-            "first tokens."
+            "logit_ratio is a ratio of two single raw logits, and some answers here have several tokens or are sets of "
+            "openers. Use metrics=('logit_diff', 'prob'), which read log-probabilities of the whole answers, or give "
+            "one token for each answer."
         )
     return check_metrics(("logit_diff", "prob") if metrics is None else metrics)
 
 
 @dataclass(frozen=True)
 class Reads:
-    """The positions that are read: a row for each, over examples and, for long answers, over both answers.
+    """The positions that are read, a row for each, and how the answers' scores are made of what is read there.
+
+    An edge is a token that may follow at a row: its logit (raw) or log-probability is read. A sequence's
+    log-probability is the sum over its edges, an answer's score the logsumexp over its sequences.
 
     Attributes:
-        base: token sequences to run, each possibly with the start of an answer behind the prompt.
+        base: token sequences to run, each possibly with the beginning of a reply behind the prompt.
         source: the same for source.
-        sequence: for each row, which sequence it lies in.
+        sequence: for each row, which of these it lies in.
         back: for each row, how many positions before the sequence's end it lies.
         example: for each row, its example.
-        answer: for each row, the answer it scores (0 for a, 1 for b); -1 where it scores both at once.
-        targets: for each row, the token ids whose logits are read: (a, b), or the one next token of the
-            answer.
+        raw: whether raw logits are read, which do where every sequence is a single token.
+        edge_row: for each edge, the row at which it is read.
+        edge_token: for each edge, the token.
+        passes: for each answer sequence, its edges.
+        belongs: for each answer sequence, its example and its answer (0 for a, 1 for b).
     """
 
     base: list[list[int]]
@@ -57,83 +68,162 @@ class Reads:
     sequence: list[int]
     back: list[int]
     example: Int[np.ndarray, " row"]
-    answer: Int[np.ndarray, " row"]
-    targets: Int[np.ndarray, "row target"]
+    raw: bool
+    edge_row: Int[np.ndarray, " edge"]
+    edge_token: Int[np.ndarray, " edge"]
+    passes: list[list[int]]
+    belongs: list[tuple[int, int]]
 
     def rows(self, chosen: list[int]) -> "Reads":
-        """Only the chosen rows."""
+        """Only the chosen rows, with their edges; sequences keep their places."""
+        place = {row: i for i, row in enumerate(chosen)}
+        kept = [edge for edge, row in enumerate(self.edge_row) if int(row) in place]
+        renamed = {edge: i for i, edge in enumerate(kept)}
         return replace(
             self,
             sequence=[self.sequence[i] for i in chosen],
             back=[self.back[i] for i in chosen],
             example=self.example[chosen],
-            answer=self.answer[chosen],
-            targets=self.targets[chosen],
+            edge_row=np.array([place[int(self.edge_row[edge])] for edge in kept], dtype=int),
+            edge_token=self.edge_token[kept],
+            passes=[[renamed[edge] for edge in edges if edge in renamed] for edges in self.passes],
         )
+
+    def targets(self) -> tuple[Int[np.ndarray, "row k"], Int[np.ndarray, " edge"]]:
+        """The tokens that are read at each row, the last repeated to fill it up, and the place of each edge there."""
+        at: list[list[int]] = [[] for _ in self.sequence]
+        slot = np.empty(len(self.edge_row), dtype=int)
+        for edge, (row, token) in enumerate(zip(self.edge_row, self.edge_token, strict=True)):
+            slot[edge] = len(at[row])
+            at[row].append(int(token))
+        width = max(map(len, at))
+        return np.array([tokens + [tokens[-1]] * (width - len(tokens)) for tokens in at]), slot
+
+    def sums(self) -> Float[np.ndarray, "edge sequence"]:
+        """1 where an edge is part of a sequence."""
+        matrix = np.zeros((len(self.edge_row), len(self.passes)))
+        for column, edges in enumerate(self.passes):
+            matrix[edges, column] = 1.0
+        return matrix
+
+    def join(self, values: Float[np.ndarray, "*cell sequence"]) -> Float[np.ndarray, "answer *cell example"]:
+        """Answers' scores from those of their sequences: the logsumexp, the value itself where there is one."""
+        n = 1 + max(example for example, _ in self.belongs)
+        joined = np.empty((2, *values.shape[:-1], n))
+        owners = np.array(self.belongs)
+        for example in range(n):
+            for which in (0, 1):
+                own = values[..., (owners == (example, which)).all(1)]
+                joined[which, ..., example] = own[..., 0] if own.shape[-1] == 1 else logsumexp(own, axis=-1)
+        return joined
 
 
 def reads(pairs: PromptPairs) -> Reads:
     """Where the answers of these pairs are read."""
-    if not pairs.multi_token:
-        n = len(pairs)
-        targets = np.array([[a[0], b[0]] for a, b in pairs.answers])
-        return Reads(pairs.base, pairs.source, list(range(n)), [0] * n, np.arange(n), np.full(n, -1), targets)
-    base, source, rows = [], [], []
-    for i, answers in enumerate(pairs.answers):
-        for which, answer in enumerate(answers):
-            base.append(pairs.base[i] + list(answer[:-1]))
-            source.append(pairs.source[i] + list(answer[:-1]))
-            rows += [(len(base) - 1, len(answer) - 1 - step, i, which, token) for step, token in enumerate(answer)]
-    sequence, back, example, answer, target = zip(*rows, strict=True)
-    return Reads(
-        base,
-        source,
-        list(sequence),
-        list(back),
-        np.array(example),
-        np.array(answer),
-        np.array(target)[:, None],
-    )
+    tree = _Tree()
+    for example, answers in enumerate(pairs.answer_sets):
+        tree.add(example, pairs.base[example], pairs.source[example], answers)
+    return tree.reads()
+
+
+class _Tree:
+    """The answers of all examples as trees of beginnings, collected into rows and edges."""
+
+    def __init__(self) -> None:
+        self.base: list[list[int]] = []
+        self.source: list[list[int]] = []
+        self.row: list[tuple[int, int, int]] = []
+        self.edge: list[tuple[int, int]] = []
+        self.passes: list[list[int]] = []
+        self.belongs: list[tuple[int, int]] = []
+
+    def add(self, example: int, base: list[int], source: list[int], answers: Sequence[Sequence[Sequence[int]]]) -> None:
+        """One example: a run for each longest beginning, a row for each beginning, an edge for each token after one."""
+        listed = [(which, tuple(s)) for which, side in enumerate(answers) for s in side]
+        inner = {s[:k] for _, s in listed for k in range(len(s))}
+        longest = sorted(s for s in inner if not any(t[: len(s)] == s and len(t) > len(s) for t in inner))
+        row_of: dict[tuple[int, ...], int] = {}
+        for leaf in longest:
+            self.base.append(base + list(leaf))
+            self.source.append(source + list(leaf))
+            for k in range(len(leaf) + 1):
+                if leaf[:k] not in row_of:
+                    row_of[leaf[:k]] = len(self.row)
+                    self.row.append((len(self.base) - 1, len(leaf) - k, example))
+        edge_of: dict[tuple[int, ...], int] = {}
+        for which, sequence in listed:
+            for k in range(len(sequence)):
+                if sequence[: k + 1] not in edge_of:
+                    edge_of[sequence[: k + 1]] = len(self.edge)
+                    self.edge.append((row_of[sequence[:k]], sequence[k]))
+            self.passes.append([edge_of[sequence[: k + 1]] for k in range(len(sequence))])
+            self.belongs.append((example, which))
+
+    def reads(self) -> Reads:
+        """The rows and edges of everything that was added."""
+        sequence, back, example = (list(column) for column in zip(*self.row, strict=True))
+        edge_row, edge_token = (np.array(column) for column in zip(*self.edge, strict=True))
+        return Reads(
+            self.base,
+            self.source,
+            sequence,
+            back,
+            np.array(example),
+            all(len(edges) == 1 for edges in self.passes),
+            edge_row,
+            edge_token,
+            self.passes,
+            self.belongs,
+        )
 
 
 def answer_logits(
     parts: Anatomy, stream: Float[Tensor, "cells row d_model"], read: Reads
 ) -> Float[np.ndarray, "answer cells example"]:
-    """Logits of both answers, or for long answers the log-probabilities of the whole of each."""
-    targets = torch.from_numpy(read.targets).to(stream.device)
-    found = np.stack([row for row in _target_logits(parts, stream, targets, log_prob=bool((read.answer >= 0).any()))])
-    if (read.answer < 0).all():
-        return found.transpose(2, 0, 1)
-    summed = np.zeros((2, len(stream), int(read.example.max()) + 1))
-    for row, (example, which) in enumerate(zip(read.example, read.answer, strict=True)):
-        summed[which, :, example] += found[:, row, 0]
-    return summed
+    """Scores of both answers: raw logits, or log-probabilities of the whole of each."""
+    return read.join(_edge_values(parts, stream, read) @ read.sums())
 
 
-def _target_logits(
-    parts: Anatomy, stream: Tensor, targets: Tensor, log_prob: bool
-) -> Iterator[Float[np.ndarray, "row target"]]:
-    dtype = getattr(torch, parts.dtype)
-    per_call = max(1, ROWS_PER_CALL // stream.shape[1]) if not log_prob else 1
-    for part in stream.split(per_call):
-        if log_prob:
-            whole = parts.unembed(part.to(dtype)).log_softmax(-1)
-            logits = whole.gather(-1, targets.expand(len(part), -1, -1))
+def _edge_values(
+    parts: Anatomy, stream: Float[Tensor, "cells row d_model"], read: Reads
+) -> Float[np.ndarray, "cells edge"]:
+    """Raw logit or log-probability of each edge, some rows at a time."""
+    targets, slot = read.targets()
+    n_rows, dtype = len(targets), getattr(torch, parts.dtype)
+    wanted = repeat(torch.from_numpy(targets).to(stream.device), "row k -> (cell row) k", cell=len(stream))
+    rows = rearrange(stream, "cell row d_model -> (cell row) d_model")
+    found = []
+    step = ROWS_PER_CALL if read.raw else WHOLE_ROWS_PER_CALL
+    for part, tokens in zip(rows.split(step), wanted.split(step), strict=True):
+        if read.raw:
+            values = parts.unembed(part.to(dtype), tokens)
         else:
-            logits = parts.unembed(part.to(dtype), targets)
-        yield from logits.double().cpu().numpy()
+            values = parts.unembed(part.to(dtype)).log_softmax(-1).gather(-1, tokens)
+        found.append(values.double().cpu().numpy())
+    values = rearrange(np.concatenate(found), "(cell row) k -> cell row k", row=n_rows)
+    return values[:, read.edge_row, slot]
 
 
-def differentiable_answers(
+def coverage(parts: Anatomy, stream: Float[Tensor, "run row d_model"], read: Reads) -> Float[np.ndarray, "run example"]:
+    """P(a) + P(b): the share of what the model says in these runs that the two answers account for."""
+    logprobs = replace(read, raw=False)
+    return np.exp(logprobs.join(_edge_values(parts, stream, logprobs) @ read.sums())).sum(0)
+
+
+def with_coverage(result: xr.Dataset, covered: Float[np.ndarray, "run example"]) -> xr.Dataset:
+    """A patching result with the coverage of its base and source runs."""
+    return result.assign(coverage=("example", covered[0]), coverage_source=("example", covered[1]))
+
+
+def differentiable_sequences(
     parts: Anatomy, stream: Float[Tensor, "row d_model"], read: Reads
-) -> Float[Tensor, " answer"]:
-    """Both answers' logits (or log-probabilities) of one example as a tensor that carries gradients."""
-    targets = torch.from_numpy(read.targets).to(stream.device)
-    if (read.answer < 0).all():
-        return parts.unembed(stream, targets).sum(0)
-    per_row = parts.unembed(stream).log_softmax(-1).gather(-1, targets)[:, 0]
-    which = torch.from_numpy(read.answer).to(stream.device)
-    return torch.stack([per_row[which == answer].sum() for answer in (0, 1)])
+) -> Float[Tensor, " sequence"]:
+    """Logit or log-probability of each answer sequence as a tensor that carries gradients."""
+    rows = torch.from_numpy(read.edge_row).to(stream.device)
+    tokens = torch.from_numpy(read.edge_token).to(stream.device)
+    logits = parts.unembed(stream)
+    values = (logits if read.raw else logits.log_softmax(-1))[rows, tokens]
+    return values @ torch.from_numpy(read.sums()).to(values)
 
 
 def refuse_nan(logits: np.ndarray, parts: Anatomy) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import xarray as xr
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -27,7 +28,7 @@ from workbench.models.exact import require_exact
 from workbench.models.forward import HookFn
 from workbench.names import Hook, HookUnit, Metric
 from workbench.patching.activation import patch_cells, require_writable
-from workbench.patching.answers import Reads, answer_metrics, differentiable_answers, reads, refuse_nan
+from workbench.patching.answers import Reads, answer_metrics, coverage, differentiable_sequences, reads, refuse_nan, with_coverage
 from workbench.patching.record import Record
 from workbench.patching.scores import contribution, metrics_of
 from workbench.patching.sites import Grid, Site, grid, site
@@ -82,35 +83,39 @@ def attribution_patch(
     run = Record(model, parts, pairs, metrics, None, method="attribution_patch", **facts)
     bar = tqdm(pairs, total=len(pairs), desc=f"attribution, {hook}", unit="example", disable=not progress, leave=False)
     logits = [_estimate(model, parts, pair, where, steps) for pair in bar]
-    base, source, patched = (np.stack(values, axis=-1) for values in zip(*logits, strict=True))
+    base, source, patched, covered = (np.concatenate(values, axis=-1) for values in zip(*logits, strict=True))
     result = contribution(base, source, patched, dims=cells.dims, coords=cells.coords, metrics=metrics)
     result = _verified(model, parts, pairs, where, cells, result, verify, seed) if verify else result
-    return run.finish(result, verified=verify)
+    return run.finish(with_coverage(result, covered), verified=verify)
 
 
-def _estimate(
-    model: HookedModel, parts: Anatomy, pair: PromptPairs, where: Site, steps: int
-) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, "answer cell"]]:
-    """Answer logits of base and source `[answer]`, and estimated ones of each cell `[answer, cell]`."""
+def _estimate(model: HookedModel, parts: Anatomy, pair: PromptPairs, where: Site, steps: int) -> tuple[np.ndarray, ...]:
+    """Answer scores of base and source `[answer, 1]`, estimated ones of each cell `[answer, cell, 1]`, and coverage.
+
+    What is estimated to first order is the change of each answer sequence's logit or log-probability; the answers'
+    scores are made of those.
+    """
     read = reads(pair)
     n_read = 1 + max(read.back)
     seen = [suffix(model, parts, b, s, where, n_read) for b, s in zip(read.base, read.source, strict=True)]
+    ends = [_ends(s, read, n) for n, s in enumerate(seen)]
+    streams = torch.stack(
+        [
+            torch.cat([s.resid[-1][at] for s, at in zip(seen, ends, strict=True)]),
+            torch.cat([s.source_end[at] for s, at in zip(seen, ends, strict=True)]),
+        ]
+    )
     with torch.no_grad():
-        ends = [_ends(s, read, n) for n, s in enumerate(seen)]
-        of_base = differentiable_answers(
-            parts, torch.cat([s.resid[-1][at] for s, at in zip(seen, ends, strict=True)]), read
-        )
-        of_source = differentiable_answers(
-            parts, torch.cat([s.source_end[at] for s, at in zip(seen, ends, strict=True)]), read
-        )
-    change = torch.zeros(2, parts.n_layers, where.n_units, dtype=torch.float64)
+        of_base, of_source = (differentiable_sequences(parts, s, read).double().cpu().numpy() for s in streams)
+        covered = coverage(parts, streams, read)
+    change = torch.zeros(len(of_base), parts.n_layers, where.n_units, dtype=torch.float64)
     for number, (s, at) in enumerate(zip(seen, ends, strict=True)):
         rows = [i for i, sequence in enumerate(read.sequence) if sequence == number]
         change += _change(parts, s, where, read.rows(rows), at, steps)
-    base = of_base.double().cpu().numpy()
-    patched = base[:, None] + change.flatten(1).numpy()
+    moved = of_base + rearrange(change.numpy(), "sequence layer unit -> (layer unit) sequence")
+    patched = read.join(moved)
     refuse_nan(patched, parts)
-    return base, of_source.double().cpu().numpy(), patched
+    return read.join(of_base), read.join(of_source), patched, covered
 
 
 def _ends(seen: Suffix, read: Reads, number: int) -> list[int]:
@@ -120,9 +125,9 @@ def _ends(seen: Suffix, read: Reads, number: int) -> list[int]:
 
 def _change(
     parts: Anatomy, seen: Suffix, where: Site, read: Reads, at: list[int], steps: int
-) -> Float[Tensor, "answer layer unit"]:
-    """Estimated change of the answer logits for each unit, through one sequence."""
-    change = torch.zeros(2, parts.n_layers, where.n_units, dtype=torch.float64)
+) -> Float[Tensor, "sequence layer unit"]:
+    """Estimated change of each answer sequence's score for each unit, through one of the runs."""
+    change = torch.zeros(len(read.passes), parts.n_layers, where.n_units, dtype=torch.float64)
     if steps == 1:
         for layer, gradients in _gradients(parts, seen, where, read, at, range(parts.n_layers), [0.0]).items():
             change[:, layer] = _units(where, gradients, seen, layer)
@@ -142,8 +147,8 @@ def _gradients(
     at: list[int],
     layers: Sequence[int],
     points: list[float],
-) -> dict[int, Float[Tensor, "answer *activation"]]:
-    """Mean gradient of both answers' logits over the points, for the site in each of some layers."""
+) -> dict[int, Float[Tensor, "sequence *activation"]]:
+    """Mean gradient of each answer sequence's score over the points, for the site in each of some layers."""
     start = min(layers)
     knobs: dict[int, Tensor] = {}
 
@@ -161,14 +166,14 @@ def _gradients(
     with torch.enable_grad():
         stream = seen.resid[start].expand(len(points), -1, -1)
         final = seen.final_stream(start, stream, {where.name(layer): turn(layer) for layer in layers})
-        answers = torch.stack([differentiable_answers(parts, row[at], read) for row in final]).sum(0)
-        grads = [torch.autograd.grad(answer, list(knobs.values()), retain_graph=True) for answer in answers]
+        scores = torch.stack([differentiable_sequences(parts, row[at], read) for row in final]).sum(0)
+        grads = [torch.autograd.grad(score, list(knobs.values()), retain_graph=True) for score in scores]
     return {
         layer: torch.stack([g[i].sum(0, keepdim=True) / len(points) for g in grads]) for i, layer in enumerate(knobs)
     }
 
 
-def _units(where: Site, gradients: Tensor, seen: Suffix, layer: int) -> Float[Tensor, "answer unit"]:
+def _units(where: Site, gradients: Tensor, seen: Suffix, layer: int) -> Float[Tensor, "sequence unit"]:
     """Gradient times change, summed over each unit of a layer; positions without a partner do not change."""
     product = gradients.double() * (seen.source[layer] - seen.base[layer]).double()
     if where.owners is None:

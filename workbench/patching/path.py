@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -36,7 +37,7 @@ from workbench.models.capture import at, capture, device_of
 from workbench.models.exact import require_exact
 from workbench.models.forward import copies, prefix_cache, supports_prefix
 from workbench.names import Metric, Unit
-from workbench.patching.answers import Reads, answer_logits, answer_metrics, reads, refuse_nan
+from workbench.patching.answers import Reads, answer_logits, answer_metrics, coverage, reads, refuse_nan, with_coverage
 from workbench.patching.record import Record
 from workbench.patching.scores import contribution
 from workbench.patching.units import Senders, senders
@@ -69,8 +70,8 @@ def path_patch(
         pairs: base and source prompts with their answers.
         unit: what is sent from source: "head", "kv_group" (all query heads of a KV head) or "layer".
         units: instead of `unit`, sets of `(layer, head)` pairs, each sent as one; by name or in a list.
-        metrics: any of "logit_ratio", "logit_diff", "prob"; by default all of them, for answers of several tokens
-            (scored by their log-probabilities) the last two.
+        metrics: any of "logit_ratio", "logit_diff", "prob"; by default all of them, for answers of several tokens and
+            sets of openers (scored by the logsumexp of their log-probabilities) the last two.
         full_logits: keep the logits of the whole vocabulary too (`base_logits`, `source_logits`, `patched_logits`).
         batch_size: examples at a time; "auto" measures memory on the first.
         resume: a netCDF file: finished batches are kept beside it, and a run that was stopped goes on from them.
@@ -78,7 +79,9 @@ def path_patch(
 
     Returns:
         base, source `(metric, example)`, patched `(metric, layer, <unit>, example)`, contribution and stderr
-        `(metric, layer, <unit>)`. Negative contribution: the unit pushes towards answer a.
+        `(metric, layer, <unit>)` (see `patching.scores.estimated`), coverage and coverage_source `(example)`: the
+        probability of both answers together, the share of what the model says that they account for. Negative
+        contribution: the unit pushes towards answer a.
 
     Raises:
         InputError: a misspelt unit or metric, answers outside the vocabulary, an architecture that is not exact, NaN
@@ -87,7 +90,7 @@ def path_patch(
     parts = require_exact(model)
     pairs.check_model(model)
     metrics = answer_metrics(pairs, metrics)
-    if full_logits and pairs.multi_token:
+    if full_logits and not pairs.single_tokens:
         raise InputError("full_logits=True reads the last position only; give answers of one token each.")
     sent = senders(unit, units, parts)
     identity = [list(map(int, s)) for s in np.argwhere(sent.mask)] if units is not None else unit
@@ -107,8 +110,9 @@ def path_patch(
                 bar.update(len(batch))
         pieces = list(run.pieces.values())
         logits = pieces[0] if len(pieces) == 1 else xr.concat(pieces, "example").sortby("example")
-        base, source, patched = (logits[name].values for name in ("base", "source", "patched"))
+        base, source, patched, covered = (logits[name].values for name in ("base", "source", "patched", "coverage"))
         result = contribution(base, source, patched, dims=sent.dims, coords=sent.coords, metrics=metrics)
+        result = with_coverage(result, covered)
         result = result.merge(_full(logits, sent)) if full_logits else result
         return run.finish(result, unit=unit if units is None else "custom", hook="z")
 
@@ -126,7 +130,26 @@ class Seen:
 
 
 def see(model: HookedModel, parts: Anatomy, read: Reads) -> tuple[Seen, Seen]:
-    """Run base and source in one batch; what all pairs have in common at the beginning is run once."""
+    """Run base and source; what all pairs have in common at the beginning is run once.
+
+    Where an example is run several times, once for each beginning of a reply, its prompts are run once and continued.
+    """
+    names = [f"blocks.{layer}.attn.hook_z" for layer in range(parts.n_layers)]
+    ends = ["blocks.0.hook_resid_pre", f"blocks.{parts.n_layers - 1}.hook_resid_post"]
+    several = len(read.base) > 1 + int(read.example.max())
+    if several and supports_prefix(model):
+        pieces = [_see_continued(model, read, example, [*names, *ends]) for example in np.unique(read.example)]
+        rows = {name: torch.cat([piece[name] for piece in pieces], dim=1) for name in pieces[0]}
+    else:
+        rows = _see_all(model, read, [*names, *ends])
+    device = device_of(model)
+    z = torch.stack([rows[name].to(device) for name in names], dim=1)
+    base, source = (Seen(z[which], rows[ends[0]][which], rows[ends[1]][which]) for which in (0, 1))
+    return base, source
+
+
+def _see_all(model: HookedModel, read: Reads, names: Sequence[str]) -> dict[str, Float[Tensor, "run row ..."]]:
+    """Activations at the read positions, all runs of base and source in one batch."""
     device = device_of(model)
     shared = _shared(read) if supports_prefix(model) else 0
     past = None
@@ -134,16 +157,31 @@ def see(model: HookedModel, parts: Anatomy, read: Reads) -> tuple[Seen, Seen]:
         past = copies(prefix_cache(model, torch.tensor([s[:shared] for s in read.base], device=device)), 2)
     both = [s[shared:] for pair in zip(read.base, read.source, strict=True) for s in pair]
     sequence = [2 * s + which for which in (0, 1) for s in read.sequence]
-    back = read.back * 2
-    positions = [len(both[s]) - 1 - b for s, b in zip(sequence, back, strict=True)]
+    positions = [len(both[s]) - 1 - b for s, b in zip(sequence, read.back * 2, strict=True)]
     take = at(torch.tensor(sequence, device=device), torch.tensor(positions, device=device))
-    names = [f"blocks.{layer}.attn.hook_z" for layer in range(parts.n_layers)]
-    ends = ["blocks.0.hook_resid_pre", f"blocks.{parts.n_layers - 1}.hook_resid_post"]
-    rows = capture(model, both, dict.fromkeys(names + ends, take), past)
-    first, last = (rows[name].chunk(2) for name in ends)
-    z = torch.stack([rows[name].to(device) for name in names]).chunk(2, dim=1)
-    base, source = (Seen(z[which], first[which], last[which]) for which in (0, 1))
-    return base, source
+    rows = capture(model, both, dict.fromkeys(names, take), past)
+    return {name: rearrange(kept, "(run row) ... -> run row ...", run=2) for name, kept in rows.items()}
+
+
+def _see_continued(
+    model: HookedModel, read: Reads, example: int, names: Sequence[str]
+) -> dict[str, Float[Tensor, "run row ..."]]:
+    """The same for one example whose prompts are run once each and continued by every beginning of a reply."""
+    device = device_of(model)
+    chosen = np.flatnonzero(read.example == example)
+    runs = sorted({read.sequence[row] for row in chosen})
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for sequences in (read.base, read.source):
+        own = [sequences[run] for run in runs]
+        kept = min(len(sequences[read.sequence[row]]) - 1 - read.back[row] for row in chosen)
+        past = copies(prefix_cache(model, torch.tensor([own[0][:kept]], device=device)), len(own)) if kept else None
+        rest = [tokens[kept:] for tokens in own]
+        at_run = [runs.index(read.sequence[row]) for row in chosen]
+        positions = [len(rest[run]) - 1 - read.back[row] for run, row in zip(at_run, chosen, strict=True)]
+        take = at(torch.tensor(at_run, device=device), torch.tensor(positions, device=device))
+        for name, kept_rows in capture(model, rest, dict.fromkeys(names, take), past).items():
+            found[name].append(kept_rows)
+    return {name: torch.stack(rows) for name, rows in found.items()}
 
 
 def _shared(read: Reads) -> int:
@@ -225,6 +263,7 @@ def _patch_batch(
             "base": (("answer", "example"), logits[:, 0]),
             "source": (("answer", "example"), logits[:, -1]),
             "patched": (("answer", "cell", "example"), logits[:, 1:-1]),
+            "coverage": (("run", "example"), coverage(parts, stream[[0, -1]], read)),
         }
     )
     if full_logits:

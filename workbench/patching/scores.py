@@ -2,9 +2,11 @@
 
 1. `scores`: a is the behaviour's token and b the other one. logit_ratio = l_a / (l_a + l_b),
    logit_diff = l_a - l_b, prob = p_a / (p_a + p_b), which is the logistic function of logit_diff.
-2. `contribution`: the mean over examples of (patched - base) / base for logit_ratio and prob, and of
-   patched - base for logit_diff. Negative: the unit pushes towards the behaviour, since the value that it
-   has in the other prompt lowers the score.
+2. `contribution`: (mean patched - mean base) / mean base for logit_ratio and prob, the ratio of means over examples,
+   with the standard error of the delta method; the mean of patched - base for logit_diff. Negative: the unit pushes
+   towards the behaviour, since the value that it has in the other prompt lowers the score. The papers' own estimator,
+   the mean over examples of (patched - base) / base, is there by name ("mean_of_ratios", `estimated`): one example
+   with a base near 0 can decide it.
 3. `unstable`: the ratio is built from raw logits, so it explodes where they cancel and can run backwards
    where one is negative. Such examples are counted, and the counts travel with the result.
 """
@@ -23,6 +25,9 @@ from workbench.names import Metric
 
 METRICS = get_args(Metric)
 RELATIVE = ("logit_ratio", "prob")
+DEFAULT_METRIC = "logit_diff"
+"""The score by which units are ranked, selected and drawn unless another is asked for."""
+ESTIMATORS = ("ratio_of_means", "mean_of_ratios")
 
 
 def check_metrics(names: Sequence[Metric]) -> tuple[Metric, ...]:
@@ -74,6 +79,7 @@ def contribution(
     coords: Mapping[str, Any],
     metrics: Sequence[Metric] = METRICS,
     tolerance: float = 0.1,
+    estimator: str = "ratio_of_means",
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Scores of the base, source and patched runs, and each unit's contribution with its standard error.
@@ -86,6 +92,7 @@ def contribution(
         coords: their labels.
         metrics: scores wanted.
         tolerance: see `unstable`.
+        estimator: see `estimated`.
         attrs: provenance to keep.
     """
     metrics = check_metrics(metrics)
@@ -94,46 +101,118 @@ def contribution(
     patched = patched.reshape(2, *(len(coords[dim]) for dim in dims), n_examples)
     _check_logits(base, patched)
     scored = {"base": scores(*base, metrics), "source": scores(*source, metrics), "patched": scores(*patched, metrics)}
-    change = _change(scored["base"], scored["patched"], metrics)
-    spread = change.std(-1, ddof=1) if n_examples > 1 else np.full(change.shape[:-1], np.nan)
     units = ("metric", *dims)
     dataset = xr.Dataset(
         {
             "base": (("metric", "example"), scored["base"]),
             "source": (("metric", "example"), scored["source"]),
             "patched": ((*units, "example"), scored["patched"]),
-            "contribution": (units, change.mean(-1)),
-            "stderr": (units, spread / np.sqrt(n_examples)),
         },
         coords={"metric": list(metrics), **coords, "example": np.arange(n_examples)},
         attrs=dict(attrs or {}),
     )
     dataset.attrs |= unstable(base, metrics, tolerance)
-    return dataset
+    return estimated(dataset, estimator)
 
 
-def effects(dataset: xr.Dataset) -> xr.DataArray:
-    """Each example's own contribution: the relative or absolute change of its score, NaN where undefined.
+def estimated(dataset: xr.Dataset, estimator: str = "ratio_of_means") -> xr.Dataset:
+    """A patching result with its contributions and standard errors by another estimator of the relative scores.
+
+    With P and B the patched and base scores of the examples and R the contribution:
+
+    - "ratio_of_means": R = mean(P - B) / mean(B), standard error sd(P - B (1 + R)) / (sqrt(n) mean(B)).
+    - "mean_of_ratios" (Chen et al. 2024): R = mean((P - B) / B), standard error of that mean.
+
+    The contribution to logit_diff, mean(P - B), is the same under both.
 
     Args:
         dataset: a patching result.
+        estimator: one of `ESTIMATORS`.
+
+    Returns:
+        The same with `contribution` and `stderr` (NaN for one example) over metric and units; attrs `estimator`.
     """
+    if estimator not in ESTIMATORS:
+        raise InputError(f"estimator={estimator!r} is unknown; {suggest(estimator, ESTIMATORS)}")
     base, patched = dataset["base"].transpose("metric", "example"), dataset["patched"]
+    dims = [dim for dim in patched.dims if dim not in ("metric", "example")]
+    patched = patched.transpose("metric", *dims, "example")
+    relative = _relative(dataset)
+    n = patched.sizes["example"]
+    aligned = base.values.reshape(len(relative), *[1] * len(dims), n)
+    found = _estimates(aligned, patched.values, np.full((n, 1), 1 / n), relative, estimator)[..., 0]
+    template = patched.isel(example=0, drop=True)
+    spread = np.full(found.shape, np.nan)
+    if n > 1:
+        spread = _influence(aligned, patched.values, found, relative, estimator).std(-1, ddof=1) / np.sqrt(n)
+    return dataset.assign(contribution=template.copy(data=found), stderr=template.copy(data=spread)).assign_attrs(
+        estimator=estimator
+    )
+
+
+def resampled(
+    dataset: xr.Dataset, weights: Float[np.ndarray, "example resample"]
+) -> Float[np.ndarray, "metric *unit resample"]:
+    """Contributions under other weights of the examples, numerator and denominator weighted together.
+
+    Args:
+        dataset: a patching result; its own estimator is used.
+        weights: of the examples in each resample, each column with sum 1.
+
+    Returns:
+        The axes of `patched` without examples, then resamples.
+    """
+    patched = dataset["patched"].transpose(..., "example")
+    lead = patched.ndim - 2
+    base = dataset["base"].transpose("metric", "example").values
     ordered = patched.transpose("metric", ..., "example")
-    change = _change(base.values, ordered.values, metrics_of(dataset))
-    return ordered.copy(data=change).rename(None).transpose(*patched.dims)
+    values = _estimates(
+        base.reshape(len(base), *[1] * lead, base.shape[-1]),
+        ordered.values,
+        weights,
+        _relative(dataset),
+        str(dataset.attrs.get("estimator", "mean_of_ratios")),
+    )
+    return np.moveaxis(values, 0, list(patched.dims).index("metric"))
 
 
-def _change(
-    base: Float[np.ndarray, "metric example"],
-    patched: Float[np.ndarray, "metric *unit example"],
-    metrics: Sequence[str],
-) -> Float[np.ndarray, "metric *unit example"]:
-    base = base.reshape(base.shape[0], *[1] * (patched.ndim - 2), base.shape[-1])
-    relative = np.isin(metrics, RELATIVE).reshape(-1, *[1] * (patched.ndim - 1))
+def _relative(dataset: xr.Dataset) -> np.ndarray:
+    return np.isin(dataset["base"]["metric"].values.astype(str), RELATIVE)
+
+
+def _estimates(
+    base: np.ndarray, patched: np.ndarray, weights: np.ndarray, relative: np.ndarray, estimator: str
+) -> np.ndarray:
+    """Contributions `[metric, *unit, resample]` from scores `[metric, *unit, example]` and weights of the examples."""
+    found = np.empty((*patched.shape[:-1], weights.shape[1]))
     with np.errstate(divide="ignore", invalid="ignore"):
-        change = (patched - base) / np.where(relative, base, 1.0)
-    return np.where(np.isfinite(change), change, np.nan)
+        for metric, is_relative in enumerate(relative):
+            change = patched[metric] - base[metric]
+            if not is_relative:
+                found[metric] = change @ weights
+            elif estimator == "mean_of_ratios":
+                ratio = change / base[metric]
+                found[metric] = np.where(np.isfinite(ratio), ratio, np.nan) @ weights
+            else:
+                found[metric] = (change @ weights) / (base[metric] @ weights)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def _influence(
+    base: np.ndarray, patched: np.ndarray, found: np.ndarray, relative: np.ndarray, estimator: str
+) -> np.ndarray:
+    """Values per example whose spread is that of the estimate."""
+    moved = np.empty(patched.shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for metric, is_relative in enumerate(relative):
+            if not is_relative:
+                moved[metric] = patched[metric] - base[metric]
+            elif estimator == "mean_of_ratios":
+                moved[metric] = (patched[metric] - base[metric]) / base[metric]
+            else:
+                residual = patched[metric] - base[metric] * (1 + found[metric][..., None])
+                moved[metric] = residual / base[metric].mean(-1, keepdims=True)
+    return np.where(np.isfinite(moved), moved, np.nan)
 
 
 def unstable(
@@ -173,8 +252,8 @@ def unstable(
     found = [f"{counted[name][2]} in {n}" for name, n in counts.items() if n]
     if found:
         warnings.warn(
-            f"Of {l_a.size} examples, {'; '.join(found)}. Their relative changes cannot be trusted and "
-            "enter the mean: read logit_diff instead.",
+            f"Of {l_a.size} examples, {'; '.join(found)}. Their relative changes cannot be trusted: read logit_diff "
+            "instead.",
             WorkbenchWarning,
             stacklevel=3,
         )

@@ -15,7 +15,7 @@ import xarray as xr
 from scipy import stats
 
 from workbench.errors import InputError
-from workbench.patching.scores import effects
+from workbench.patching.scores import resampled
 from workbench.patching.selection import budget
 from workbench.patching.units import HeadCounts, counts_of
 from workbench.statistics import Numbers, percentiles, resamples
@@ -40,10 +40,12 @@ def kurtosis(
     fisher = {"fisher": _fisher(flat)}
     result = xr.Dataset(attrs={"n_units": n, "largest_possible_pearson": n - 2 + 1 / (n - 1) if n > 1 else 1.0})
     if n_boot and isinstance(contribution, xr.Dataset):
-        change = _flat(effects(contribution), "example")
-        weights = resamples(change.shape[-1], n_boot, seed).T
-        step = max(1, _CHUNK // change[..., 0].size)
-        parts = [_fisher(change @ weights[:, i : i + step], axis=-2) for i in range(0, n_boot, step)]
+        weights = resamples(contribution.sizes["example"], n_boot, seed).T
+        step = max(1, _CHUNK // values.size)
+        parts = [
+            _fisher(_merged(values, resampled(contribution, weights[:, i : i + step])), axis=-2)
+            for i in range(0, n_boot, step)
+        ]
         bounds = percentiles(np.concatenate(parts, axis=-1), level)
         fisher |= {"fisher_low": bounds[0], "fisher_high": bounds[1]}
         result.attrs |= {"n_boot": n_boot, "level": level, "seed": seed}
@@ -92,15 +94,15 @@ def bootstrap(dataset: xr.Dataset, n: int = 1000, seed: int = 0, level: float = 
         seed: of the resampling.
         level: of the interval.
     """
-    change = effects(dataset).transpose(..., "example")
-    flat = change.values.reshape(-1, change.sizes["example"])
-    weights = resamples(flat.shape[-1], n, seed).T
-    step = max(1, _CHUNK // n)
-    parts = [percentiles(flat[i : i + step] @ weights, level) for i in range(0, len(flat), step)]
-    low, high = np.concatenate(parts, axis=-1).reshape(2, *change.shape[:-1])
-    template = change.isel(example=0, drop=True)
+    values = dataset["contribution"]
+    weights = resamples(dataset.sizes["example"], n, seed).T
+    low, high = percentiles(resampled(dataset, weights), level)
+    template = dataset["patched"].isel(example=0, drop=True)
     return xr.Dataset(
-        {"low": template.copy(data=low), "high": template.copy(data=high)},
+        {
+            "low": template.copy(data=low).transpose(*values.dims),
+            "high": template.copy(data=high).transpose(*values.dims),
+        },
         attrs={"n_boot": n, "level": level, "seed": seed},
     )
 
@@ -113,19 +115,20 @@ def split_half(dataset: xr.Dataset, n_splits: int = 100, seed: int = 0) -> xr.Da
         n_splits: random halvings.
         seed: of the halvings.
     """
-    change = effects(dataset)
-    flat = _flat(change, "example")
-    half = flat.shape[-1] // 2
+    values, n = _contributions(dataset), dataset.sizes["example"]
+    half = n // 2
     if half < 1:
-        raise InputError(f"Two halves need at least 2 examples, and there are {flat.shape[-1]}.")
+        raise InputError(f"Two halves need at least 2 examples, and there are {n}.")
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(n_splits):
-        order = rng.permutation(flat.shape[-1])
-        found.append(_spearman(flat[..., order[:half]].mean(-1), flat[..., order[half : 2 * half]].mean(-1)))
+        order = rng.permutation(n)
+        weights = np.zeros((n, 2))
+        weights[order[:half], 0] = weights[order[half : 2 * half], 1] = 1 / half
+        both = _merged(values, resampled(dataset, weights))
+        found.append(_spearman(both[..., 0], both[..., 1]))
     low, high = np.percentile(found, [2.5, 97.5], axis=0)
     numbers = {"spearman": np.mean(found, axis=0), "spearman_low": low, "spearman_high": high}
-    values = change.isel(example=0, drop=True)
     return xr.Dataset(
         {name: _per_metric(values, value) for name, value in numbers.items()},
         attrs={"n_splits": n_splits, "examples_per_half": half, "seed": seed},
@@ -211,12 +214,17 @@ def _unit_dims(values: xr.DataArray) -> list[str]:
     return [str(dim) for dim in values.dims if dim not in ("metric", "example")]
 
 
-def _flat(values: xr.DataArray, *last: str) -> np.ndarray:
+def _flat(values: xr.DataArray) -> np.ndarray:
     """The values with all unit axes in one: (metric, unit), or (unit) where there is no metric axis."""
     dims = _unit_dims(values)
-    ordered = values.transpose(..., *dims, *last).values
-    lead, kept = ordered.ndim - len(dims) - len(last), ordered.ndim - len(last)
-    return ordered.reshape(*ordered.shape[:lead], -1, *ordered.shape[kept:])
+    ordered = values.transpose(..., *dims).values
+    return ordered.reshape(*ordered.shape[: ordered.ndim - len(dims)], -1)
+
+
+def _merged(values: xr.DataArray, draws: np.ndarray) -> np.ndarray:
+    """Resampled contributions `[metric, *unit, resample]` with all unit axes in one, like `_flat`."""
+    lead = draws.ndim - 1 - len(_unit_dims(values))
+    return draws.reshape(*draws.shape[:lead], -1, draws.shape[-1])
 
 
 def _per_metric(values: xr.DataArray, numbers: Numbers) -> xr.DataArray:

@@ -1,7 +1,8 @@
 """Pairs of prompts that differ in one respect, as tokens.
 
 A pair holds `base`, the prompt that shows a behaviour, `source`, a prompt that does not, and two answers:
-`a`, how a reply begins when the behaviour shows ("Apologies"), and `b`, how it begins otherwise ("Yes").
+`a`, how a reply begins when the behaviour shows ("Apologies"), and `b`, how it begins otherwise ("Yes"). An answer is a
+sequence of tokens, or a set of several sequences of which the reply begins with one.
 Sequences are kept as lists of ids without padding; who runs them pads.
 """
 
@@ -19,7 +20,9 @@ from workbench.prompts.templates import Message, encode, render, tokenizer_of
 from workbench.prompts.texts import has_mask, refuse_padding, unpadded, whole_ids
 from workbench.protocol import HookedModel
 
-Answer = tuple[int, ...]
+TokenSequence = tuple[int, ...]
+Answer = TokenSequence | tuple[TokenSequence, ...]
+"""One token sequence, or a set of them: `(5,)`, `(5, 9)`, `((5,), (7, 9))`."""
 
 
 class PromptPairs:
@@ -29,8 +32,8 @@ class PromptPairs:
         base: token ids of the prompts that are run and patched: one list each, a tensor `[example, pos]`, or what a
             tokenizer returns, with its attention mask.
         source: token ids of the prompts that the activations come from. Lengths may differ from `base`.
-        answers: `(a, b)` per example: token ids, or sequences of ids for answers of several tokens. One pair
-            stands for all examples.
+        answers: `(a, b)` per example: token ids, sequences of ids for answers of several tokens, or sets of sequences
+            (lists of lists of ids), of which the reply begins with one. One pair stands for all examples.
         mask: for padded tensors: 1 where a token is real, 0 where it is padding; one mask, or one for base and one for
             source. Without one, functions that see the model refuse rows that begin or end in its pad token.
         vocab: number of tokens that the model knows; given, ids are checked against it.
@@ -41,8 +44,8 @@ class PromptPairs:
         n_requested: how many pairs were asked for, where a function made them.
 
     Raises:
-        InputError: no examples, unequal numbers of them, an empty prompt, a equal to b, ids that are no whole numbers
-            or outside `vocab`, or a mask of another shape.
+        InputError: no examples, unequal numbers of them, an empty prompt, a equal to b, an answer that is the beginning
+            of the other, ids that are no whole numbers or outside `vocab`, or a mask of another shape.
     """
 
     def __init__(
@@ -84,8 +87,8 @@ class PromptPairs:
             model: a TransformerLens model with a tokenizer.
             base: texts that show the behaviour.
             source: texts that do not.
-            answers: `(a, b)` words or token ids, for each example or one for all. A word must be one token or
-                a sequence of tokens as it follows the prompt: mind the leading space.
+            answers: `(a, b)` words or token ids, for each example or one for all; a list of words is a set of openers.
+                A word is a sequence of tokens as it follows the prompt: mind the leading space.
             bos: put BOS first (True), leave it out (False), or as the tokenizer does by itself (None).
         """
         tokenizer = tokenizer_of(model)
@@ -176,9 +179,17 @@ class PromptPairs:
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
-    def multi_token(self) -> bool:
-        """Whether any answer is longer than one token."""
-        return any(len(answer) > 1 for pair in self.answers for answer in pair)
+    def answer_sets(self) -> list[tuple[tuple[TokenSequence, ...], tuple[TokenSequence, ...]]]:
+        """Both answers of each example as sets of token sequences."""
+        return [(_sequences(a), _sequences(b)) for a, b in self.answers]
+
+    @property
+    def single_tokens(self) -> bool:
+        """Whether every answer is one token."""
+        return all(len(answer) == 1 and isinstance(answer[0], int) for pair in self.answers for answer in pair)
+
+    def _answer_tokens(self, example: int) -> list[int]:
+        return [token for answer in self.answer_sets[example] for sequence in answer for token in sequence]
 
     def check_model(self, model: HookedModel) -> None:
         """Refuse ids that a model does not have, and prompts that begin or end in its pad token."""
@@ -191,7 +202,11 @@ class PromptPairs:
     def check_vocab(self, vocab: int) -> None:
         """Refuse ids that a model of `vocab` tokens does not have."""
         for i in range(len(self)):
-            named = {"base": self.base[i], "source": self.source[i], "answers": sum(self.answers[i], ())}
+            named = {
+                "base": self.base[i],
+                "source": self.source[i],
+                "answers": [t for a in self.answer_sets[i] for sequence in a for t in sequence],
+            }
             for name, ids in named.items():
                 wrong = [t for t in ids if not 0 <= t < vocab]
                 if wrong:
@@ -239,11 +254,24 @@ def _is_one_pair(answers: Sequence[Any]) -> bool:
 
 
 def _answer(answer: Any) -> Answer:
-    return (int(answer),) if isinstance(answer, Integral) else tuple(operator.index(t) for t in answer)
+    if isinstance(answer, Integral):
+        return (int(answer),)
+    parts = list(answer)
+    if not any(isinstance(part, Sequence | Tensor) for part in parts):
+        return tuple(operator.index(t) for t in parts)
+    sequences = {tuple(operator.index(t) for t in ([part] if isinstance(part, Integral) else part)) for part in parts}
+    kept = tuple(sorted(s for s in sequences if not any(s != t and s[: len(t)] == t for t in sequences)))
+    return kept[0] if len(kept) == 1 else kept
+
+
+def _sequences(answer: Answer) -> tuple[TokenSequence, ...]:
+    return answer if answer and isinstance(answer[0], tuple) else (answer,)  # ty: ignore[invalid-explicit-return]
 
 
 def _encode_answers(tokenizer: Any, answers: Sequence[Any]) -> Sequence[Any]:
     def ids(answer: Any) -> Any:
+        if isinstance(answer, list | tuple | set | frozenset) and any(isinstance(word, str) for word in answer):
+            return tuple(ids(word) for word in answer)
         if not isinstance(answer, str):
             return answer
         encoded = tokenizer(answer, add_special_tokens=False)["input_ids"]
@@ -282,3 +310,11 @@ def _check(base: list[list[int]], source: list[list[int]], answers: list[Any], m
                 "apart. Words that begin alike share their first token: take longer answers, or the first "
                 "token that differs."
             )
+        for one in _sequences(x):
+            for other in _sequences(y):
+                short, long = sorted((one, other), key=len)
+                if long[: len(short)] == short:
+                    raise InputError(
+                        f"Example {i}: the token ids {list(short)} of one answer begin {list(long)} of the other, so a "
+                        "reply could show both. Take answers that differ before either ends."
+                    )
