@@ -126,9 +126,9 @@ def test_an_unknown_estimator_is_refused():
 
 
 def near_zero_bases(rng, n):
-    """Log-odds whose probabilities come close to 0: what a behaviour looks like that half of the prompts show."""
-    base = rng.normal(-1.0, 3.0, size=n)
-    return base, base - 0.5 + rng.normal(0, 1.0, size=n)
+    """Log-odds of a behaviour that nearly every prompt shows; one in a hundred does not until it is patched."""
+    base = np.where(rng.random(n) < 0.01, -9.0, rng.normal(2.0, 1.0, size=n))
+    return base, rng.normal(1.0, 1.0, size=n)
 
 
 @pytest.mark.filterwarnings("ignore::workbench.errors.WorkbenchWarning")

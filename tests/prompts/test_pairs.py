@@ -94,8 +94,19 @@ def test_ids_with_a_fraction_are_refused(ids):
 
 
 def test_answers_of_several_tokens(three):
-    assert three.multi_token and not three[:2].multi_token
+    assert three[:2].single_tokens and not three.single_tokens
     assert three.answers[2] == ((5, 7), (9,))
+    assert three.answer_sets[2] == (((5, 7),), ((9,),))
+
+
+def test_answers_are_sets_of_openers():
+    pairs = PromptPairs([[1, 2]], [[1, 3]], [([[5, 7], [6], [6, 8], 4], [[9], [5, 8]])])
+    assert pairs.answers == [(((4,), (5, 7), (6,)), ((5, 8), (9,)))]  # (6, 8) is part of what (6,) stands for
+    assert not pairs.single_tokens
+    with pytest.raises(InputError, match=r"token ids \[5\] of one answer begin \[5, 8\] of the other"):
+        PromptPairs([[1, 2]], [[1, 3]], [([[5], [6]], [[9], [5, 8]])])
+    one = PromptPairs([[1, 2]], [[1, 3]], [([[5, 7]], [9])])
+    assert one.answers == [((5, 7), (9,))] and one.digest == PromptPairs([[1, 2]], [[1, 3]], [((5, 7), (9,))]).digest
 
 
 def test_slices_are_pairs(three):

@@ -141,7 +141,7 @@ def patch_cells(
             "base": (("answer", "example"), logits[:, 0]),
             "source": (("answer", "example"), logits[:, -1]),
             "patched": (("answer", "cell", "example"), logits[:, 1:-1]),
-            "coverage": (("run", "example"), coverage(parts, stream[[0, -1]], read)),
+            "coverage": (("side", "example"), coverage(parts, stream[[0, -1]], read)),
         }
     )
 

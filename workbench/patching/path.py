@@ -138,7 +138,7 @@ def see(model: HookedModel, parts: Anatomy, read: Reads) -> tuple[Seen, Seen]:
     ends = ["blocks.0.hook_resid_pre", f"blocks.{parts.n_layers - 1}.hook_resid_post"]
     several = len(read.base) > 1 + int(read.example.max())
     if several and supports_prefix(model):
-        pieces = [_see_continued(model, read, example, [*names, *ends]) for example in np.unique(read.example)]
+        pieces = [_see_continued(model, read, example, [*names, *ends]) for example in np.unique(read.example).tolist()]
         rows = {name: torch.cat([piece[name] for piece in pieces], dim=1) for name in pieces[0]}
     else:
         rows = _see_all(model, read, [*names, *ends])
@@ -263,7 +263,7 @@ def _patch_batch(
             "base": (("answer", "example"), logits[:, 0]),
             "source": (("answer", "example"), logits[:, -1]),
             "patched": (("answer", "cell", "example"), logits[:, 1:-1]),
-            "coverage": (("run", "example"), coverage(parts, stream[[0, -1]], read)),
+            "coverage": (("side", "example"), coverage(parts, stream[[0, -1]], read)),
         }
     )
     if full_logits:
