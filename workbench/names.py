@@ -10,6 +10,7 @@ Backend = Literal["bridge", "hooked"]
 
 # Patching
 Metric = Literal["logit_ratio", "logit_diff", "prob"]
+Estimator = Literal["ratio_of_means", "mean_of_ratios"]
 Hook = Literal["q", "k", "v", "z", "pattern", "attn_out", "mlp_out", "resid_pre", "resid_post"]
 HeadUnit = Literal["head", "kv_group"]
 Unit = Literal["head", "kv_group", "layer"]

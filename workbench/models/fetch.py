@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -139,7 +139,7 @@ def _fill(folder: Path, name: str, model: RealModel) -> None:
 
 
 @contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
+def _scratch(folder: Path) -> Generator[Path]:
     """A temporary folder on the cache's own disk, so that the finished model can be renamed into place."""
     path = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

@@ -28,7 +28,15 @@ from workbench.models.exact import require_exact
 from workbench.models.forward import HookFn
 from workbench.names import Hook, HookUnit, Metric
 from workbench.patching.activation import patch_cells, require_writable
-from workbench.patching.answers import Reads, answer_metrics, coverage, differentiable_sequences, reads, refuse_nan, with_coverage
+from workbench.patching.answers import (
+    Reads,
+    answer_metrics,
+    coverage,
+    differentiable_sequences,
+    reads,
+    refuse_nan,
+    with_coverage,
+)
 from workbench.patching.record import Record
 from workbench.patching.scores import contribution, metrics_of
 from workbench.patching.sites import Grid, Site, grid, site

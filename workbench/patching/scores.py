@@ -21,13 +21,13 @@ from jaxtyping import Float
 from scipy.special import expit
 
 from workbench.errors import InputError, WorkbenchWarning, suggest
-from workbench.names import Metric
+from workbench.names import Estimator, Metric
 
 METRICS = get_args(Metric)
 RELATIVE = ("logit_ratio", "prob")
-DEFAULT_METRIC = "logit_diff"
+DEFAULT_METRIC: Metric = "logit_diff"
 """The score by which units are ranked, selected and drawn unless another is asked for."""
-ESTIMATORS = ("ratio_of_means", "mean_of_ratios")
+ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 
 
 def check_metrics(names: Sequence[Metric]) -> tuple[Metric, ...]:
@@ -79,7 +79,7 @@ def contribution(
     coords: Mapping[str, Any],
     metrics: Sequence[Metric] = METRICS,
     tolerance: float = 0.1,
-    estimator: str = "ratio_of_means",
+    estimator: Estimator = "ratio_of_means",
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Scores of the base, source and patched runs, and each unit's contribution with its standard error.
@@ -115,7 +115,7 @@ def contribution(
     return estimated(dataset, estimator)
 
 
-def estimated(dataset: xr.Dataset, estimator: str = "ratio_of_means") -> xr.Dataset:
+def estimated(dataset: xr.Dataset, estimator: Estimator = "ratio_of_means") -> xr.Dataset:
     """A patching result with its contributions and standard errors by another estimator of the relative scores.
 
     With P and B the patched and base scores of the examples and R the contribution:
