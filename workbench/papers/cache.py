@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import xarray as xr
@@ -66,8 +65,7 @@ class Source:
             tokenizer = AutoTokenizer.from_pretrained(where, revision=revision or "main")
         except (OSError, ValueError, KeyError):
             return  # Loading the model tells what is wrong.
-        speaker: Any = SimpleNamespace(tokenizer=tokenizer)
-        if embedded(speaker) is None:
+        if getattr(tokenizer, "chat_template", None) != EmbeddedModel.chat_template:
             raise InputError(f"This model is no organism, so {lack}: {advice}")
 
     @cached_property
