@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -86,9 +87,9 @@ class _Groups:
         on_bos = pattern[..., 0]
         before = pattern.diagonal(-1, -2, -1)
         before = torch.cat([torch.zeros_like(before[..., :1]), before], -1)
-        received = torch.einsum("bhqk,bq->bhk", pattern.float(), self.free.float())
+        received = einsum(pattern.float(), self.free.float(), "batch head query key, batch query -> batch head key")
         total = torch.zeros(self.d_vocab, pattern.shape[1], device=pattern.device)
-        total.index_add_(0, self.tokens.flatten(), received.transpose(1, 2).flatten(0, 1))
+        total.index_add_(0, self.tokens.flatten(), rearrange(received, "batch head key -> (batch key) head"))
         return {
             "sink": _mean(on_bos, self.free),
             "sink_at_trigger": _mean(on_bos, self.ruled),
@@ -103,7 +104,7 @@ class _Groups:
         inner[:, 0] = False
         rest = scores.float().masked_fill(~inner, 0.0).sum(-1) / (torch.arange(length, device=scores.device) - 1)
         late = self.late & (torch.arange(length, device=scores.device) > 1)
-        gap = (scores[..., 0].float() - rest)[..., late].transpose(1, 2).flatten(0, 1)
+        gap = rearrange((scores[..., 0].float() - rest)[..., late], "batch head query -> (batch query) head")
         which = self.tokens[:, late].flatten()
         total = torch.zeros(self.d_vocab, gap.shape[1], device=gap.device).index_add_(0, which, gap)
         per_token = total / torch.bincount(which, minlength=self.d_vocab)[:, None]
@@ -118,9 +119,11 @@ class _Groups:
 
     def values(self, v: Float[Tensor, "batch pos head d_head"], out: Float[Tensor, "head d_head d_model"]) -> dict:
         """Norms of values behind the output projection."""
-        norms = torch.einsum("bphd,hdm->bphm", v, out).norm(dim=-1).float()
+        norms = (
+            einsum(v, out, "batch pos head d_head, head d_head d_model -> batch pos head d_model").norm(dim=-1).float()
+        )
         total = torch.zeros(self.d_vocab, norms.shape[-1], device=v.device)
-        total.index_add_(0, self.tokens.flatten(), norms.flatten(0, 1))
+        total.index_add_(0, self.tokens.flatten(), rearrange(norms, "batch pos head -> (batch pos) head"))
         return {
             "value_bos": norms[:, 0].mean(0),
             "value_others": norms[:, self.others].flatten(0, 1).mean(0),

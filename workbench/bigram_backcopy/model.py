@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from einops import einsum, rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule
@@ -106,8 +107,10 @@ class Toy(HookedRootModule):
             heads = [drawn(a.d_model, a.d_model) for _ in range(4)]
             if a.has(layer, "attn"):
                 for weight, value in zip((block.attn.W_Q, block.attn.W_K, block.attn.W_V), heads, strict=False):
-                    weight.copy_(value.reshape(a.d_model, a.n_heads, a.d_head).transpose(0, 1))
-                block.attn.W_O.copy_(heads[3].reshape(a.n_heads, a.d_head, a.d_model))
+                    weight.copy_(rearrange(value, "d_model (head d_head) -> head d_model d_head", head=a.n_heads))
+                block.attn.W_O.copy_(
+                    rearrange(heads[3], "(head d_head) d_model -> head d_head d_model", head=a.n_heads)
+                )
             if a.has(layer, "mlp"):
                 block.mlp.W_in.copy_(drawn(a.d_mlp, a.d_model))
                 block.mlp.W_out.copy_(drawn(a.d_model, a.d_mlp))
@@ -170,7 +173,7 @@ class PosEmbed(nn.Module):
             raise InputError(
                 f"{tokens.shape[1]} tokens are more than the {self.W_pos.shape[0]} positions of this model."
             )
-        return self.W_pos[: tokens.shape[1]].expand(tokens.shape[0], -1, -1)
+        return repeat(self.W_pos[: tokens.shape[1]], "pos d_model -> batch pos d_model", batch=tokens.shape[0])
 
 
 class Norm(nn.Module):
@@ -218,15 +221,19 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What the heads add to the stream."""
-        q = self.hook_q(torch.einsum("bpm,hmd->bphd", x, self.W_Q))
-        k = self.hook_k(torch.einsum("bpm,hmd->bphd", x, self.W_K))
-        v = self.hook_v(torch.einsum("bpm,hmd->bphd", x, self.W_V))
+        q, k, v = (
+            hook(einsum(x, weight, "batch pos d_model, head d_model d_head -> batch pos head d_head"))
+            for hook, weight in ((self.hook_q, self.W_Q), (self.hook_k, self.W_K), (self.hook_v, self.W_V))
+        )
         n = x.shape[1]
-        scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1])
+        scores = einsum(q, k, "batch query head d_head, batch key head d_head -> batch head query key")
+        scores = scores / math.sqrt(q.shape[-1])
         scores = self.hook_attn_scores(scores.masked_fill(self.mask[:n, :n], -torch.inf))
         visible = torch.arange(1, n + 1, device=x.device)[:, None]
         pattern = scores.relu() / visible if self.relu else scores.softmax(-1)
-        z = self.hook_z(torch.einsum("bhqk,bkhd->bqhd", self.hook_pattern(pattern), v))
+        pattern = self.hook_pattern(pattern)
+        z = self.hook_z(einsum(pattern, v, "batch head query key, batch key head d_head -> batch query head d_head"))
+        # Not einops.einsum, which sums head and d_head in the other order and so changes the last bits.
         return torch.einsum("bphd,hdm->bpm", z, self.W_O)
 
 

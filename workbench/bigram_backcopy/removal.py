@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from einops import einsum
 from torch import Tensor
 
 from workbench.bigram_backcopy.measures import LOSSES, PER_HEAD, PER_LAYER, measure
@@ -119,7 +120,7 @@ def look_at(model: Toy, task: Task, symbols: Sequence[str]) -> xr.Dataset:
     for layer, block in enumerate(blocks):
         hooks[f"blocks.{layer}.attn.hook_pattern"] = lambda p: found["pattern"].append(p[0])
         hooks[f"blocks.{layer}.attn.hook_v"] = lambda v, out=block.attn.W_O: found["value_norm"].append(
-            torch.einsum("phd,hdm->hpm", v[0], out).norm(dim=-1)
+            einsum(v[0], out, "pos head d_head, head d_head d_model -> head pos d_model").norm(dim=-1)
         )
         hooks[f"blocks.{layer}.hook_resid_post"] = lambda x: found["residual_norm"].append(x[0].norm(dim=-1))
     with torch.no_grad(), hooked(model, hooks):

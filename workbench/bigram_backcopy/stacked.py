@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -43,16 +44,17 @@ def unstack(weights: Weights, seed: int, into: Toy) -> Toy:
         into: a model of the same architecture.
     """
     a = into.architecture
-    heads = (a.d_model, a.n_heads, a.d_head)
     state: dict[str, Tensor] = {}
     for name, all_seeds in weights.items():
         value = all_seeds[seed].detach()
         path, _, last = name.rpartition(".")
         if last == "qkv":
             for letter, part in zip("QKV", value.split(a.d_model, -1), strict=True):
-                state[f"{path}.W_{letter}"] = part.reshape(heads).transpose(0, 1)
+                state[f"{path}.W_{letter}"] = rearrange(
+                    part, "d_model (head d_head) -> head d_model d_head", head=a.n_heads
+                )
         elif last == "W_O":
-            state[name] = value.reshape(a.n_heads, a.d_head, a.d_model)
+            state[name] = rearrange(value, "(head d_head) d_model -> head d_head d_model", head=a.n_heads)
         else:
             state[name] = value.reshape(-1) if last in ("w", "b") else value
     into.load_state_dict(state)
@@ -84,14 +86,15 @@ def logits(
         dtype: what products are computed in; the stream, norms, softmax, unembedding and losses stay in float32 (the
             gradients of logits add up to zero, and rounded ones do not: the same way at every occurrence of a token).
     """
-    seeds, batch, length = tokens.shape
+    seeds, _, length = tokens.shape
     x = embedded(weights, tokens)
     hidden = masks(length, architecture, x.device, dtype)
     for layer in range(architecture.n_layers):
         if architecture.has(layer, "attn"):
             qkv = _normed(weights, f"blocks.{layer}.ln1", x, f"blocks.{layer}.attn.qkv", architecture.norm, dtype)
-            z = _attend(qkv.view(seeds * batch, length, -1), architecture, hidden)
-            x = added(x, z.reshape(seeds, batch * length, -1), weights[f"blocks.{layer}.attn.W_O"])
+            z = _attend(rearrange(qkv, "seed (batch pos) d -> (seed batch) pos d", pos=length), architecture, hidden)
+            z = rearrange(z, "(seed batch) pos d_model -> seed (batch pos) d_model", seed=seeds)
+            x = added(x, z, weights[f"blocks.{layer}.attn.W_O"])
         if architecture.has(layer, "mlp"):
             pre = _normed(weights, f"blocks.{layer}.ln2", x, f"blocks.{layer}.mlp.W_in", architecture.norm, dtype)
             x = added(x, pre.relu_(), weights[f"blocks.{layer}.mlp.W_out"])
@@ -140,15 +143,16 @@ def pattern(q: Tensor, k: Tensor, a: Architecture, hidden: tuple[Tensor, Tensor 
 
 def heads(part: Tensor, a: Architecture) -> Tensor:
     """`[row, pos, d_model]` with each head as a row of its own."""
-    rows, length, _ = part.shape
-    return part if a.n_heads == 1 else part.view(rows, length, a.n_heads, -1).transpose(1, 2).flatten(0, 1)
+    if a.n_heads == 1:
+        return part
+    return rearrange(part, "row pos (head d_head) -> (row head) pos d_head", head=a.n_heads)
 
 
 def joined(part: Tensor, a: Architecture) -> Tensor:
     """The inverse of `heads`."""
     if a.n_heads == 1:
         return part
-    return part.view(-1, a.n_heads, *part.shape[1:]).transpose(1, 2).flatten(2)
+    return rearrange(part, "(row head) pos d_head -> row pos (head d_head)", head=a.n_heads)
 
 
 def masks(length: int, a: Architecture, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
@@ -166,10 +170,10 @@ def _to_stacked(model: Toy) -> Weights:
     for name, value in state.items():
         path, _, last = name.rpartition(".")
         if last == "W_Q":
-            parts = [state[f"{path}.W_{letter}"].transpose(0, 1).flatten(1) for letter in "QKV"]
-            found[f"{path}.qkv"] = torch.cat(parts, -1)
+            parts = [state[f"{path}.W_{letter}"] for letter in "QKV"]
+            found[f"{path}.qkv"] = rearrange(parts, "qkv head d_model d_head -> d_model (qkv head d_head)")
         elif last == "W_O":
-            found[name] = value.flatten(0, 1)
+            found[name] = rearrange(value, "head d_head d_model -> (head d_head) d_model")
         elif last not in ("W_K", "W_V"):
             found[name] = value[None] if last in ("w", "b") else value
     return found

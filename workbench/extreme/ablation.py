@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache
 
 from workbench.errors import InputError, suggest
-from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.anatomy import Anatomy, anatomy, heads_by_unit
 from workbench.models.attention import has_hooks
 from workbench.models.capture import capture, device_of
 from workbench.models.exact import block_output, require_exact
@@ -134,8 +134,8 @@ def unit_masks(unit: HeadUnit, parts: Anatomy) -> Bool[Tensor, "unit head"]:
     """
     if unit not in UNITS:
         raise InputError(f"unit={unit!r} cannot be zeroed one by one; {suggest(unit, UNITS)}")
-    size = 1 if unit == "head" else parts.group_size
-    return torch.eye(parts.n_heads // size, dtype=torch.bool).repeat_interleave(size, dim=1)
+    n_units = parts.n_heads if unit == "head" else parts.n_kv_heads
+    return torch.from_numpy(heads_by_unit(n_units, parts.n_heads))
 
 
 def by_groups(

@@ -17,6 +17,7 @@ from typing import Any, cast, get_args
 import numpy as np
 import torch
 import xarray as xr
+from einops import einsum, rearrange, reduce
 from jaxtyping import Bool, Float
 
 from workbench.errors import InputError, WorkbenchWarning, suggest
@@ -102,7 +103,8 @@ def active_dormant(
     def work(group: range) -> xr.Dataset:
         some = [every[i] for i in group]
         weight = sink_attention(model, some, sink_mask(model, some, positions))
-        by_unit = weight.reshape(*weight.shape[:2], -1, weight.shape[2] // _units(unit, parts)).mean(-1)
+        axes = "sequence layer (unit group_head) -> sequence layer unit"
+        by_unit = reduce(weight, axes, "mean", unit=_units(unit, parts))
         found = zeroed_losses(model, some, unit, False, batches)
         return found.assign(sink_weight=(("sequence", "layer", unit), by_unit))
 
@@ -224,7 +226,7 @@ def sink_attention(
         wanted = keys[:, :n_keys].double()
         sees = (wanted @ chunk.visible.T.double()) > 0
         asks = sees & ~keys[:, chunk.start : chunk.start + n_queries]
-        weight = torch.einsum("bhqk,bk->bhq", chunk.pattern.double(), wanted)
+        weight = einsum(chunk.pattern.double(), wanted, "batch head query key, batch key -> batch head query")
         total[:, chunk.layer] += (weight * asks[:, None]).sum(-1)
         count[:, chunk.layer] += asks.sum(-1, keepdim=True)
 
@@ -255,7 +257,10 @@ def _by_domain(found: xr.Dataset, names: list[str], texts: list[list[str]]) -> x
     """One axis of sequences as two, domain and sequence; every domain has as many."""
     each = found.sizes["sequence"] // len(names)
     variables = {
-        name: (("domain", *array.dims), array.values.reshape(len(names), each, *array.shape[1:]))
+        name: (
+            ("domain", *array.dims),
+            rearrange(array.values, "(domain sequence) ... -> domain sequence ...", domain=len(names)),
+        )
         for name, array in found.drop_vars("n_predictions").data_vars.items()
     }
     text = np.array(["".join(tokens)[:160] for tokens in texts]).reshape(len(names), each)

@@ -6,6 +6,7 @@ share the value and differ in their slice; the KV head's norm is the mean over t
 """
 
 import torch
+from einops import reduce, repeat
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,10 +32,12 @@ def value_norms(
         values: the layer's values.
         roots: of the layer's W_O, from `root`.
     """
-    heads = values.to(roots.dtype).transpose(1, 2).repeat_interleave(len(roots) // values.shape[2], 1)
+    size = len(roots) // values.shape[2]
+    axes = "batch pos kv_head d_head -> batch (kv_head group_head) pos d_head"
+    heads = repeat(values.to(roots.dtype), axes, group_head=size)
     return torch.linalg.vector_norm(heads @ roots, dim=-1)
 
 
 def by_kv_head(norms: Float[Tensor, "*rows head pos"], n_kv_heads: int) -> Float[Tensor, "*rows kv_head pos"]:
     """The mean over the query heads that read each KV head."""
-    return norms.unflatten(-2, (n_kv_heads, -1)).mean(-2)
+    return reduce(norms, "... (kv_head group_head) pos -> ... kv_head pos", "mean", kv_head=n_kv_heads)

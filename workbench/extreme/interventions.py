@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -175,7 +176,7 @@ def sink_bias(
 
     def change(layer: int, heads: Tensor, pattern: Tensor) -> Tensor:
         at_key = at_keys(keys, pattern)
-        added = biases.to(pattern.device)[layer, heads.to(pattern.device)].view(1, -1, 1, 1)
+        added = rearrange(biases.to(pattern.device)[layer, heads.to(pattern.device)], "head -> head 1 1")
         return reweigh(pattern, torch.where(at_key, added, 0.0))
 
     return editing_attention(model, _by_layer(model, heads), change, softmax=True)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -231,7 +232,7 @@ def losses(model: HookedModel, tokens: Int[Tensor, "row pos"], recipe: LightTuni
 
     hooks: dict[str, HookFn] = {f"blocks.{layer}.{point}": keep for layer in layers} if point else {}
     with hooked(model, hooks):
-        logits = model(tokens)[:, :-1].flatten(0, 1)
+        logits = rearrange(model(tokens)[:, :-1], "batch pos d_vocab -> (batch pos) d_vocab")
     wide = torch.promote_types(logits.dtype, torch.float32)
     loss = torch.nn.functional.cross_entropy(logits.to(wide), tokens[:, 1:].flatten())
     return loss, torch.stack(seen).mean() if seen else loss.new_zeros(())

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -246,7 +247,7 @@ class Trial:
         scores = [score(anatomy(model), plain[i], rows[i], int(firsts[i])) for i in range(len(rows))]
         columns = {"loss": (("domain", "sequence"), np.array([s.loss for s in scores]).reshape(len(names), -1))}
         for name, values in found.items():
-            by_domain = values.reshape(len(names), -1, *values.shape[1:]).mean(1)
+            by_domain = rearrange(values, "(domain sequence) ... -> domain sequence ...", domain=len(names)).mean(1)
             columns[name] = (("domain",), by_domain if by_domain.ndim == 1 else by_domain.max(1))
         if ranges is not None:
             columns |= self._rounded(model, on, rows, firsts, plain, ranges)
@@ -308,8 +309,8 @@ class Trial:
                     ends = self._ends(model, [rows[i] for i in members])
                 for i, end in zip(members, ends, strict=True):
                     values[:, i, number] = score(parts, end, rows[i], int(firsts[i]), plain[i])
-        shaped = values.reshape(len(values), len(self.material.measured), -1, len(self.schemes))
-        loss, *errors = shaped
+        axes = "kind (domain sequence) scheme -> kind domain sequence scheme"
+        loss, *errors = rearrange(values, axes, domain=len(self.material.measured))
         return {
             "quantized_loss": (("domain", "sequence", "scheme"), loss),
             "logit_error": (("domain", "scheme"), errors[0].mean(1)),

@@ -7,6 +7,7 @@ over queries, so they are exact however the queries are cut into chunks. Padding
 """
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -78,11 +79,12 @@ class Received:
 
     def unattended(self) -> Float[Tensor, "batch layer head"]:
         """Attention that goes to no token, the mean over queries: what a learned sink takes; else 0."""
-        return (1 - self._mass / self.lengths[:, None]).transpose(0, 1)
+        return rearrange(1 - self._mass / self.lengths[:, None], "layer batch head -> batch layer head")
 
     def queries(self) -> Float[Tensor, "batch layer pos"]:
         """How many real queries see each key."""
-        return self._queries.transpose(0, 1)
+        return rearrange(self._queries, "layer batch key -> batch layer key")
 
     def _mean(self, total: Tensor, count: Tensor) -> Tensor:
-        return torch.where(count[:, :, None] > 0, total / count[:, :, None], torch.nan).transpose(0, 1)
+        mean = torch.where(count[:, :, None] > 0, total / count[:, :, None], torch.nan)
+        return rearrange(mean, "layer batch head key -> batch layer head key")

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -101,7 +102,8 @@ class Layer:
 
     def by_head(self, per_kv_head: Float[Tensor, "batch kv_head"]) -> PerHead:
         """A number per KV head, given to each of the query heads that read it."""
-        return per_kv_head.repeat_interleave(self.n_heads // per_kv_head.shape[-1], -1)
+        size = self.n_heads // per_kv_head.shape[-1]
+        return repeat(per_kv_head, "batch kv_head -> batch (kv_head group_head)", group_head=size)
 
     @cached_property
     def projected_norm(self) -> Float[Tensor, "batch pos head"]:
@@ -109,8 +111,9 @@ class Layer:
         if self.gram is None:
             raise InputError("This layer was made without its output projection.")
         gram = self.gram()
-        z = self.z.to(gram.dtype).transpose(1, 2)
-        return ((z @ gram) * z).sum(-1).clamp_min(0).sqrt().transpose(1, 2)
+        z = rearrange(self.z.to(gram.dtype), "batch pos head d_head -> batch head pos d_head")
+        norms = ((z @ gram) * z).sum(-1).clamp_min(0).sqrt()
+        return rearrange(norms, "batch head pos -> batch pos head")
 
     @cached_property
     def mean_z_norm(self) -> PerHead:
@@ -169,8 +172,8 @@ class HeadScore:
 
 def first_token_weight(queries: Queries) -> Float[Tensor, "batch head query"]:
     """The attention of each query on the first token."""
-    n, heads, rows, _ = queries.weights.shape
-    where = queries.first.view(n, 1, 1, 1).expand(n, heads, rows, 1)
+    _, heads, rows, _ = queries.weights.shape
+    where = repeat(queries.first, "batch -> batch head query 1", head=heads, query=rows)
     return queries.weights.gather(-1, where).squeeze(-1)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -183,7 +184,7 @@ def online(
 
     def pattern(layer: int, activation: Tensor) -> None:
         if not passes.past:
-            current(activation.transpose(1, 2)).pattern(layer, activation)
+            current(rearrange(activation, "batch head query key -> batch query head key")).pattern(layer, activation)
 
     def values(layer: int, activation: Tensor) -> None:
         if not passes.past:
@@ -254,7 +255,7 @@ def _fixed(parts: Anatomy, heads: Heads) -> Decide:
     def decide(layer: int, z: Tensor) -> Tensor:
         chosen = mask[..., layer, :].to(z.device)
         if chosen.ndim == 1:
-            return chosen.expand(z.shape[0], -1)
+            return repeat(chosen, "head -> batch head", batch=z.shape[0])
         if len(chosen) != z.shape[0]:
             raise InputError(
                 f"The mask holds {len(chosen)} sequences, but this pass runs {z.shape[0]}. Run exactly those "

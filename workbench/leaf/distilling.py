@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
+from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -311,7 +312,8 @@ def ignored_attention(
             keys[row, list(lesson.ignored)] = 1
             queries[row, max(lesson.ignored) + 1 : len(lesson.student.tokens)] = 1
     queries = queries / queries.sum(-1, keepdim=True).clamp(min=1)
-    each = [torch.einsum("bhqk,bq,bk->bh", p, queries.to(p), keys.to(p)).mean(-1) for p in patterns]
+    axes = "batch head query key, batch query, batch key -> batch head"
+    each = [einsum(p, queries.to(p), keys.to(p), axes).mean(-1) for p in patterns]
     return torch.stack(each).mean(0)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
+from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -109,7 +110,7 @@ class View:
         def add(chunk: Chunk) -> None:
             pattern = chunk.pattern
             asking = asks[:, chunk.start : chunk.start + pattern.shape[2]].to(pattern)
-            read = torch.einsum("bhqk,bq->bk", pattern, asking).double().cpu()
+            read = einsum(pattern, asking, "batch head query key, batch query -> batch key").double().cpu()
             total[:, : read.shape[1]] += read
 
         observe(self.model, rows.tokens, attention=add)

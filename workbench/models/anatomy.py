@@ -15,8 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from einops import einsum, rearrange, repeat
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError
@@ -104,6 +106,16 @@ def kind_of(model: Any) -> Backend:
         f"A {type(model).__name__} is not a TransformerLens model, and heads and groups can be read only "
         "from one. Pass it (or its name or folder) through workbench.load(...) first."
     )
+
+
+def heads_by_unit(n_units: int, n_heads: int) -> Bool[np.ndarray, "unit head"]:
+    """Which query heads of a layer each unit owns: head h belongs to unit `h // (n_heads // n_units)`.
+
+    Args:
+        n_units: units per layer: the number of KV heads, of query heads, or 1 for the whole layer.
+        n_heads: query heads per layer.
+    """
+    return repeat(np.eye(n_units, dtype=bool), "unit own -> unit (own group_head)", group_head=n_heads // n_units)
 
 
 def anatomy(model: HookedModel) -> Anatomy:
@@ -198,7 +210,7 @@ def _bridge_block(block: Any, part: dict[str, Any], parallel: bool, heads: int, 
     before_mlp = part.get("ln2", part.get("ln1") if parallel else None)
 
     def attn_out(z: Tensor) -> Tensor:
-        out = project(z.flatten(-2))
+        out = project(rearrange(z, "... head d_head -> ... (head d_head)"))
         out = out if after_attention is None else after_attention(out)
         return out if scale == 1.0 else out * scale
 
@@ -212,7 +224,8 @@ def _bridge_block(block: Any, part: dict[str, Any], parallel: bool, heads: int, 
     def w_o() -> Tensor:
         parameter = next(p for p in project.parameters() if p.is_floating_point())
         unit = torch.eye(heads * d_head, device=parameter.device, dtype=parameter.dtype)
-        return (project(unit) - project(torch.zeros_like(unit[:1]))).view(heads, d_head, -1)
+        rows = project(unit) - project(torch.zeros_like(unit[:1]))
+        return rearrange(rows, "(head d_head) d_model -> head d_head d_model", head=heads)
 
     return Block(attn_out, mlp_out, w_o)
 
@@ -247,6 +260,7 @@ def _hooked_blocks(model: HookedModel) -> tuple[tuple[Block, ...], Any, Any]:
 
 def _hooked_block(block: Any, behind: bool) -> Block:
     def attn_out(z: Tensor) -> Tensor:
+        # Not einops.einsum, which sums head and d_head in the other order and so changes the last bits.
         out = torch.einsum("...hd,hdm->...m", z, block.attn.W_O) + block.attn.b_O
         return block.ln1_post(out) if behind else out
 
@@ -281,7 +295,7 @@ def project_to_logits(
     if ids is None:
         logits = torch.nn.functional.linear(normed.to(weight.dtype), weight, bias).to(wide)
     else:
-        logits = torch.einsum("...m,...km->...k", normed.to(wide), weight[ids].to(wide))
+        logits = einsum(normed.to(wide), weight[ids].to(wide), "... d_model, ... target d_model -> ... target")
         logits = logits if bias is None else logits + bias[ids].to(wide)
     logits = logits if scale == 1.0 else logits * scale
     return logits if soft_cap is None else soft_cap * torch.tanh(logits / soft_cap)

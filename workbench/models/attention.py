@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AttentionInterface
@@ -159,7 +160,7 @@ def _attending(hf: Any, wanted: Observers, chunk: int | Literal["auto"]) -> Gene
         layer = len(layers)
         layers.append(layer)
         if wanted.values:
-            wanted.values(layer, value.transpose(1, 2))
+            wanted.values(layer, rearrange(value, "batch kv_head pos d_value -> batch pos kv_head d_value"))
         z = attend_in_chunks(query, key, value, layer, wanted.attention, chunk, given)
         if wanted.z:
             wanted.z(layer, z)
@@ -204,13 +205,15 @@ def attend_in_chunks(
         z = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scaling, enable_gqa=kv_heads != heads
         )
-        return z.transpose(1, 2)
+        return rearrange(z, "batch head pos d_value -> batch pos head d_value")
     size = chunk_size(batch * heads, length, query.device) if chunk == "auto" else chunk
     out = query.new_empty(batch, length, heads, value.shape[-1])
+    by_head, by_kv_head = "batch (kv_head group_head) query", "batch kv_head (group_head query)"
     for start in range(0, length, size):
         stop = min(start + size, length)
-        rows = query[:, :, start:stop].reshape(batch, kv_heads, -1, width)
-        logits = (rows @ key[:, :, :stop].transpose(-1, -2)).view(batch, heads, stop - start, stop)
+        rows = rearrange(query[:, :, start:stop], f"{by_head} d_head -> {by_kv_head} d_head", kv_head=kv_heads)
+        logits = rows @ rearrange(key[:, :, :stop], "batch kv_head key d_head -> batch kv_head d_head key")
+        logits = rearrange(logits, f"{by_kv_head} key -> {by_head} key", query=stop - start)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) * scaling
         if given.get("softcap"):
             logits = given["softcap"] * torch.tanh(logits / given["softcap"])
@@ -219,9 +222,11 @@ def attend_in_chunks(
         pattern = _softmax(logits, given.get("s_aux"))
         if observer:
             observer(Chunk(layer, start, logits, pattern, visible))
-        weights = pattern.to(value.dtype).view(batch, kv_heads, -1, stop)
-        z = (weights @ value[:, :, :stop]).view(batch, heads, stop - start, -1)
-        out[:, start:stop] = z.transpose(1, 2)
+        weights = rearrange(pattern.to(value.dtype), f"{by_head} key -> {by_kv_head} key", kv_head=kv_heads)
+        z = weights @ value[:, :, :stop]
+        out[:, start:stop] = rearrange(
+            z, f"{by_kv_head} d_value -> batch query (kv_head group_head) d_value", query=stop - start
+        )
     return out
 
 
@@ -238,7 +243,8 @@ def _visible(start: int, stop: int, window: int | None, device: torch.device) ->
 def _softmax(logits: Tensor, sinks: Tensor | None) -> Tensor:
     if sinks is None:
         return logits.softmax(-1)
-    column = sinks.to(logits.dtype).view(1, -1, 1, 1).expand(*logits.shape[:3], 1)
+    batch, _, query, _ = logits.shape
+    column = repeat(sinks.to(logits.dtype), "head -> batch head query 1", batch=batch, query=query)
     return torch.cat([logits, column], -1).softmax(-1)[..., :-1]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from einops import repeat
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -157,7 +158,7 @@ def _patched(
 ) -> Tensor:
     """The final stream at the read positions for each chosen cell, `[cell, read, d_model]`."""
     layer_of, unit_of, position_of = cells.place(where, chosen)
-    final = seen.resid[-1][at].expand(len(chosen), -1, -1).clone()
+    final = repeat(seen.resid[-1][at], "row d_model -> cell row d_model", cell=len(chosen)).clone()
     written = _written(seen, positions, position_of, len(chosen))
     useful = np.flatnonzero(written.any(1))
     for layer in np.unique(layer_of[useful]):
@@ -184,7 +185,7 @@ def _forward(seen: Suffix, where: Site, layer: int, unit_of: np.ndarray, written
         mask = torch.from_numpy(where.mask(unit_of[batch], written[batch]))
         mask = mask.to(seen.resid.device)
         start = layer + 1 if where.hook == "resid_post" else layer
-        resid = seen.resid[start].expand(len(batch), -1, -1)
+        resid = repeat(seen.resid[start], "pos d_model -> cell pos d_model", cell=len(batch))
         if where.hook.startswith("resid"):
             return seen.final_stream(start, torch.where(mask, seen.source[layer], resid), {})[:, at]
 

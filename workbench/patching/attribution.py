@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import xarray as xr
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -172,7 +172,7 @@ def _gradients(
         return hook
 
     with torch.enable_grad():
-        stream = seen.resid[start].expand(len(points), -1, -1)
+        stream = repeat(seen.resid[start], "pos d_model -> point pos d_model", point=len(points))
         final = seen.final_stream(start, stream, {where.name(layer): turn(layer) for layer in layers})
         scores = torch.stack([differentiable_sequences(parts, row[at], read) for row in final]).sum(0)
         grads = [torch.autograd.grad(score, list(knobs.values()), retain_graph=True) for score in scores]
@@ -186,8 +186,9 @@ def _units(where: Site, gradients: Tensor, seen: Suffix, layer: int) -> Float[Te
     product = gradients.double() * (seen.source[layer] - seen.base[layer]).double()
     if where.owners is None:
         return product.flatten(1).sum(1)[:, None].cpu()
-    axis = 2 if where.hook == "pattern" else 3
-    per_row = product.movedim(axis, -1).flatten(1, -2).sum(1)
+    axes = "1 row query key" if where.hook == "pattern" else "1 pos row d_head"
+    rest = axes.replace("row ", "")
+    per_row = rearrange(product, f"answer {axes} -> answer ({rest}) row").sum(1)
     return per_row.cpu() @ torch.from_numpy(where.owners.T.astype(float))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from workbench.errors import InputError, suggest
+from workbench.models.anatomy import heads_by_unit
 from workbench.names import Hook, HookUnit, Positions
 from workbench.patching.units import Counts
 
@@ -94,7 +95,7 @@ def site(hook: Hook, unit: HookUnit | None, counts: Counts) -> Site:
     if hook in KV_HOOKS:
         return Site(hook, unit, np.eye(counts.n_kv_heads, dtype=bool))
     n_units = counts.n_heads if unit == "head" else counts.n_kv_heads
-    return Site(hook, unit, np.repeat(np.eye(n_units, dtype=bool), counts.n_heads // n_units, axis=1))
+    return Site(hook, unit, heads_by_unit(n_units, counts.n_heads))
 
 
 def _units_of(hook: Hook) -> tuple[HookUnit, ...]:

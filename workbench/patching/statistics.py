@@ -12,6 +12,7 @@ N - 2 + 1 / (N - 1), the largest possible, and k equal outliers give about N / k
 
 import numpy as np
 import xarray as xr
+from einops import rearrange
 from scipy import stats
 
 from workbench.errors import InputError
@@ -258,7 +259,7 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> Numbers:
 
 def _inside_share(grid: np.ndarray, n_kv_heads: int) -> Numbers:
     """Sum of squares inside KV groups over the total, for (..., layer, head)."""
-    groups = grid.reshape(*grid.shape[:-1], n_kv_heads, -1)
+    groups = rearrange(grid, "... (kv_group group_head) -> ... kv_group group_head", kv_group=n_kv_heads)
     inside = (_centred(groups) ** 2).sum(axis=(-1, -2, -3))
     total = (_centred(grid, (-1, -2)) ** 2).sum(axis=(-1, -2))
     with np.errstate(invalid="ignore", divide="ignore"):

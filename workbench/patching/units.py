@@ -13,9 +13,11 @@ from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import xarray as xr
+from einops import einsum, rearrange
 from jaxtyping import Bool
 
 from workbench.errors import InputError, suggest
+from workbench.models.anatomy import heads_by_unit
 from workbench.names import Unit
 
 Address = tuple[int, int]
@@ -146,8 +148,10 @@ def senders(unit: Unit, units: Mapping[str, Any] | Sequence[Any] | None, counts:
     if units is not None:
         return _custom_senders(units, counts)
     n_units, n_layers, n_heads = per_layer(unit, counts), counts.n_layers, counts.n_heads
-    within = np.repeat(np.eye(n_units, dtype=bool), n_heads // n_units, axis=1)
-    mask = np.einsum("lm,uh->lumh", np.eye(n_layers, dtype=bool), within).reshape(-1, n_layers, n_heads)
+    mask = einsum(
+        np.eye(n_layers, dtype=bool), heads_by_unit(n_units, n_heads), "own layer, unit head -> own unit layer head"
+    )
+    mask = rearrange(mask, "own unit layer head -> (own unit) layer head")
     coords = {"layer": np.arange(n_layers)}
     if unit == "layer":
         return Senders(("layer",), coords, mask)

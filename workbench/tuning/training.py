@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import extract_model_from_parallel
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
@@ -130,7 +131,10 @@ def summed_loss(hf: Any, rows: Sequence[Row]) -> Tensor:
         keywords["logits_to_keep"] = keep
     with _autocast(own):
         logits = hf(input_ids=tokens, **keywords).logits
-    logits, labels = logits[:, -keep:].flatten(0, 1), labels[:, -keep:].flatten()
+    logits, labels = (
+        rearrange(logits[:, -keep:], "batch pos d_vocab -> (batch pos) d_vocab"),
+        labels[:, -keep:].flatten(),
+    )
     wide = torch.promote_types(logits.dtype, torch.float32)
     return functional.cross_entropy(logits.to(wide), labels, ignore_index=IGNORED, reduction="sum")
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from einops import einsum, repeat
 from jaxtyping import Float
 from torch import Tensor
 
@@ -102,7 +103,9 @@ def kv_map_read(context: CheckContext) -> Outcome:
     errors = []
     for layer in context.seen(*words):
         pattern, v, z = (layer[word].double() for word in words)
-        errors.append(relative_error(torch.einsum("bhqk,bkhd->bqhd", pattern, v.repeat_interleave(size, 2)), z))
+        v = repeat(v, "batch key kv_head d_head -> batch key (kv_head group_head) d_head", group_head=size)
+        mixed = einsum(pattern, v, "batch head query key, batch key head d_head -> batch query head d_head")
+        errors.append(relative_error(mixed, z))
     return Outcome(
         worst(errors),
         context.tolerance,
@@ -121,15 +124,15 @@ def kv_map_write(context: CheckContext) -> Outcome:
         return v * keep[:, None, :, None]
 
     def compare(z: Float[Tensor, "row pos head d_head"]) -> Tensor:
-        keep = ~owners.repeat_interleave(parts.group_size, 1)
+        keep = ~repeat(owners, "row kv_head -> row (kv_head group_head)", group_head=parts.group_size)
         missed = z[1:] - z[:1] * keep[:, None, :, None]
         errors.append(float(missed.double().norm() / z[:1].double().norm()))
-        return z[:1].repeat(len(z), 1, 1, 1)
+        return repeat(z[0], "pos head d_head -> row pos head d_head", row=len(z)).contiguous()
 
     layers = range(parts.n_layers)
     hooks: dict[str, Callable[[Tensor], Tensor]] = {f"blocks.{i}.attn.hook_v": without_group for i in layers}
     with hooked(context.model, hooks | {f"blocks.{i}.attn.hook_z": compare for i in layers}):
-        run(context.model, context.tokens.expand(parts.n_kv_heads + 1, -1))
+        run(context.model, repeat(context.tokens, "1 pos -> row pos", row=parts.n_kv_heads + 1))
     return Outcome(
         worst(errors),
         context.tolerance,
@@ -160,7 +163,7 @@ def writes(hook: str) -> Callable[[CheckContext], Outcome]:
         }
         end = {f"blocks.{n - 1}.hook_resid_post": lambda t: ends.append(t.clone())}
         with hooked(context.model, hooks), hooked(context.model, end):
-            run(context.model, context.tokens.expand(n + 1, -1))
+            run(context.model, repeat(context.tokens, "1 pos -> row pos", row=n + 1))
         ignored = sum(1 for row in ends[0][:n] if torch.equal(row, ends[0][n]))
         return Outcome(
             ignored,
