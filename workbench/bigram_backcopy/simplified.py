@@ -48,7 +48,7 @@ class Simplified(nn.Module):
         self.trigger = nn.Buffer(trigger)
 
     @property
-    def value_bos(self) -> Float[Tensor, " vocab"]:
+    def value_bos(self) -> Float[Tensor, " d_vocab"]:
         """The value of `<s>`."""
         return self.O @ self.beta
 
@@ -68,7 +68,7 @@ class Simplified(nn.Module):
         scores = scores + torch.where(at_trigger, self.lam[tokens], 0.0)[..., None] * before
         return scores.masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), -torch.inf).softmax(-1)
 
-    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
+    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits of the next token.
 
         Args:

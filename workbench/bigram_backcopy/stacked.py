@@ -76,7 +76,7 @@ def used(name: str, architecture: Architecture) -> bool:
 
 def logits(
     weights: Weights, tokens: Int[Tensor, "seed batch pos"], architecture: Architecture, dtype: torch.dtype
-) -> Float[Tensor, "rows vocab"]:
+) -> Float[Tensor, "row d_vocab"]:
     """Logits of every position of every sequence of every seed, in that order.
 
     Args:
@@ -92,7 +92,9 @@ def logits(
     for layer in range(architecture.n_layers):
         if architecture.has(layer, "attn"):
             qkv = _normed(weights, f"blocks.{layer}.ln1", x, f"blocks.{layer}.attn.qkv", architecture.norm, dtype)
-            z = _attend(rearrange(qkv, "seed (batch pos) d -> (seed batch) pos d", pos=length), architecture, hidden)
+            z = _attend(
+                rearrange(qkv, "seed (batch pos) width -> (seed batch) pos width", pos=length), architecture, hidden
+            )
             z = rearrange(z, "(seed batch) pos d_model -> seed (batch pos) d_model", seed=seeds)
             x = added(x, z, weights[f"blocks.{layer}.attn.W_O"])
         if architecture.has(layer, "mlp"):

@@ -202,7 +202,7 @@ class Task:
         where = torch.arange(tokens.shape[1], device=tokens.device) >= max(1, len(self.bos_ids))
         return where.expand(tokens.shape)
 
-    def oracle(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
+    def oracle(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
         """The distribution of the next token at each position, given everything up to it.
 
         Args:
@@ -230,7 +230,7 @@ class Task:
             found = torch.where(here, tokens.gather(1, follower[:, None]), found)
         return found
 
-    def losses(self, logits: Float[Tensor, "batch pos vocab"], tokens: Int[Tensor, "batch pos"]) -> dict[str, float]:
+    def losses(self, logits: Float[Tensor, "batch pos d_vocab"], tokens: Int[Tensor, "batch pos"]) -> dict[str, float]:
         """Cross-entropy of the model against the oracle, at ruled positions and elsewhere.
 
         Args:

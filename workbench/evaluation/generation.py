@@ -300,7 +300,7 @@ def _cached(model: HookedModel, prompts: list[list[int]]) -> Callable[[list[int]
     return step
 
 
-def _likeliest(logits: Float[Tensor, "row vocab"]) -> list[int]:
+def _likeliest(logits: Float[Tensor, "batch d_vocab"]) -> list[int]:
     if bool(logits.isnan().any()):
         raise InputError(
             "The model gives logits that are NaN, so no token can be chosen. An intervention may have zeroed a whole "

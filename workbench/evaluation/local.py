@@ -266,8 +266,8 @@ def _measure(
 
 
 def _log_probabilities(
-    parts: Anatomy, resid: Float[Tensor, "spot d_model"], wanted: Int[Tensor, "token 2"]
-) -> Float[Tensor, " token"]:
+    parts: Anatomy, resid: Float[Tensor, "row d_model"], wanted: Int[Tensor, "read 2"]
+) -> Float[Tensor, " read"]:
     """Log-probability of each wanted (spot, token id), a few rows of the vocabulary at a time."""
     spots, tokens = wanted.unbind(1)
     wide = torch.promote_types(resid.dtype, torch.float32)

@@ -163,11 +163,11 @@ class Base:
         shared: how many tokens at the beginning are run once for all rows.
     """
 
-    tokens: Int[Tensor, "row pos"]
-    real: Bool[Tensor, "row predictions"]
-    resid: list[Float[Tensor, "row pos d_model"]]
-    z: list[Float[Tensor, "row pos head d_head"]]
-    loss: Float[Tensor, "row predictions"]
+    tokens: Int[Tensor, "batch pos"]
+    real: Bool[Tensor, "batch prediction"]
+    resid: list[Float[Tensor, "batch pos d_model"]]
+    z: list[Float[Tensor, "batch pos head d_head"]]
+    loss: Float[Tensor, "batch prediction"]
     shared: int
 
 
@@ -194,7 +194,7 @@ def zeroed_losses(
 @torch.no_grad()
 def zeroed_predictions(
     model: HookedModel, sequences: Sequence[Sequence[int]], layer: int, head: int, batches: Batches
-) -> tuple[Float[Tensor, "row predictions"], Float[Tensor, "row predictions"]]:
+) -> tuple[Float[Tensor, "batch prediction"], Float[Tensor, "batch prediction"]]:
     """Loss of each prediction and its change with one head zeroed; NaN behind a sequence's end."""
     parts = anatomy(model)
     base = base_pass(model, parts, sequences)
@@ -306,10 +306,10 @@ def _select(past: Any, layer: int, length: int, like: Tensor, place: Tensor) -> 
 
 def next_token_loss(
     parts: Anatomy,
-    stream: Float[Tensor, "row pos d_model"],
-    tokens: Int[Tensor, "row pos"],
-    real: Bool[Tensor, "row predictions"],
-) -> Float[Tensor, "row predictions"]:
+    stream: Float[Tensor, "batch pos d_model"],
+    tokens: Int[Tensor, "batch pos"],
+    real: Bool[Tensor, "batch prediction"],
+) -> Float[Tensor, "batch prediction"]:
     """Cross entropy in nats of each token given those before it, 0 where `real` is False.
 
     Args:

@@ -245,7 +245,7 @@ def _measure(
     model: HookedModel,
     parts: Anatomy,
     sequences: list[list[int]],
-    chosen: Int[np.ndarray, "sequence position"],
+    chosen: Int[np.ndarray, "sequence rank"],
     interventions: Mapping[str, Intervention],
     starts: Mapping[str, int],
     bar: Any,
@@ -321,7 +321,7 @@ def _split(norms: np.ndarray, chosen: np.ndarray, real: np.ndarray) -> tuple[np.
     return norms[:, :, rows, chosen], median, highest
 
 
-def _chosen(positions: Any, sequences: Sequence[Sequence[int]]) -> Int[np.ndarray, "sequence position"]:
+def _chosen(positions: Any, sequences: Sequence[Sequence[int]]) -> Int[np.ndarray, "sequence rank"]:
     short = next((i for i, ids in enumerate(sequences) if len(ids) < 2), None)
     if short is not None:
         raise InputError(f"Text {short} has one token: nothing is predicted in it. Give texts of two tokens or more.")

@@ -38,6 +38,6 @@ def value_norms(
     return torch.linalg.vector_norm(heads @ roots, dim=-1)
 
 
-def by_kv_head(norms: Float[Tensor, "*rows head pos"], n_kv_heads: int) -> Float[Tensor, "*rows kv_head pos"]:
+def by_kv_head(norms: Float[Tensor, "*row head pos"], n_kv_heads: int) -> Float[Tensor, "*row kv_head pos"]:
     """The mean over the query heads that read each KV head."""
     return reduce(norms, "... (kv_head group_head) pos -> ... kv_head pos", "mean", kv_head=n_kv_heads)

@@ -243,7 +243,7 @@ def clamp_values(
 # Checking what is asked for.
 
 
-def _positions(key: Positions) -> Int[Tensor, " rows"]:
+def _positions(key: Positions) -> Int[Tensor, " batch"]:
     keys = torch.as_tensor(key).reshape(-1).cpu()
     if not len(keys) or keys.is_floating_point() or int(keys.min()) < 0:
         raise InputError(f"Positions count from 0 at the first token of each sequence; got {str(key)[:60]}.")

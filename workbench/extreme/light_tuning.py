@@ -161,7 +161,7 @@ def _cast(model: HookedModel, dtype: torch.dtype) -> HookedModel:
     return model if next(model.parameters()).dtype == dtype else model.to(dtype, print_details=False)
 
 
-def windows(sequences: Sequence[Sequence[int]], window: int) -> Int[Tensor, "row pos"]:
+def windows(sequences: Sequence[Sequence[int]], window: int) -> Int[Tensor, "batch pos"]:
     """All tokens in rows of one length, each beginning with the token that all sequences begin with, if there is one.
 
     Args:
@@ -214,7 +214,7 @@ def _order(n: int, recipe: LightTuningRecipe) -> Int[Tensor, "step batch"]:
     return order[: recipe.steps * recipe.batch].view(recipe.steps, recipe.batch)
 
 
-def losses(model: HookedModel, tokens: Int[Tensor, "row pos"], recipe: LightTuningRecipe) -> tuple[Tensor, Tensor]:
+def losses(model: HookedModel, tokens: Int[Tensor, "batch pos"], recipe: LightTuningRecipe) -> tuple[Tensor, Tensor]:
     """Next-token loss of a batch, and its penalty; 0 where nothing is discouraged.
 
     Args:

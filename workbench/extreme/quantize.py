@@ -77,12 +77,12 @@ SCHEMES = (
 """int8 and int4, each with both scales for activations; 4-bit weights with activations of 8 and of 4 bits."""
 
 
-def absmax_scale(x: Float[Tensor, "*rows width"], bits: int) -> Float[Tensor, "*rows 1"]:
+def absmax_scale(x: Float[Tensor, "*row d_in"], bits: int) -> Float[Tensor, "*row 1"]:
     """The scale at which the largest number of each row is the largest whole number of that many bits."""
     return x.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)
 
 
-def rounded(x: Float[Tensor, "*rows width"], scale: Tensor, bits: int) -> Float[Tensor, "*rows width"]:
+def rounded(x: Float[Tensor, "*row d_in"], scale: Tensor, bits: int) -> Float[Tensor, "*row d_in"]:
     """The nearest whole multiples of the scale, as far as the bits reach; where the scale is 0, 0.
 
     Args:
@@ -96,8 +96,8 @@ def rounded(x: Float[Tensor, "*rows width"], scale: Tensor, bits: int) -> Float[
 
 
 def rounded_weight(
-    weight: Float[Tensor, "out width"], bits: int, group: int | None = None
-) -> Float[Tensor, "out width"]:
+    weight: Float[Tensor, "d_out d_in"], bits: int, group: int | None = None
+) -> Float[Tensor, "d_out d_in"]:
     """A weight matrix with one scale per row, or per group of consecutive columns of a row.
 
     Args:

@@ -309,7 +309,7 @@ class Trial:
                     ends = self._ends(model, [rows[i] for i in members])
                 for i, end in zip(members, ends, strict=True):
                     values[:, i, number] = score(parts, end, rows[i], int(firsts[i]), plain[i])
-        axes = "kind (domain sequence) scheme -> kind domain sequence scheme"
+        axes = "measure (domain sequence) scheme -> measure domain sequence scheme"
         loss, *errors = rearrange(values, axes, domain=len(self.material.measured))
         return {
             "quantized_loss": (("domain", "sequence", "scheme"), loss),

@@ -135,7 +135,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def norm(vectors: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows"]:
+def norm(vectors: Float[Tensor, "*row width"]) -> Float[Tensor, "*row"]:
     """L2 norms, in float32 at least."""
     return torch.linalg.vector_norm(vectors, dim=-1, dtype=wide(vectors.dtype))
 

@@ -298,8 +298,8 @@ class _Run:
 
 
 def ignored_attention(
-    patterns: Sequence[Float[Tensor, "row head query key"]], lessons: Sequence[Lesson]
-) -> Float[Tensor, " row"]:
+    patterns: Sequence[Float[Tensor, "batch head query key"]], lessons: Sequence[Lesson]
+) -> Float[Tensor, " batch"]:
     """Attention on the ignored positions of each lesson: mean over layers, heads and later tokens.
 
     Args:

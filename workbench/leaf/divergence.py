@@ -18,18 +18,20 @@ from torch import Tensor
 class TopK(NamedTuple):
     """The likeliest next tokens at some positions: their ids, their log-probabilities, and that of all others."""
 
-    index: Int[Tensor, "scored k"]
-    log_p: Float[Tensor, "scored k"]
+    index: Int[Tensor, "scored rank"]
+    log_p: Float[Tensor, "scored rank"]
     rest: Float[Tensor, " scored"]
 
 
-def log_probabilities(logits: Float[Tensor, "scored vocab"], temperature: float | int) -> Float[Tensor, "scored vocab"]:
+def log_probabilities(
+    logits: Float[Tensor, "scored d_vocab"], temperature: float | int
+) -> Float[Tensor, "scored d_vocab"]:
     """Log-softmax at a temperature, in float32 at least."""
     return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature, -1)
 
 
 def divergence(
-    teacher: Float[Tensor, "scored vocab"], student: Float[Tensor, "scored vocab"], temperature: float = 1.0
+    teacher: Float[Tensor, "scored d_vocab"], student: Float[Tensor, "scored d_vocab"], temperature: float = 1.0
 ) -> Float[Tensor, " scored"]:
     """KL(teacher || student) x T^2 at each position.
 
@@ -42,7 +44,7 @@ def divergence(
     return _weighted(log_p, log_q).sum(-1) * temperature**2
 
 
-def top_k(logits: Float[Tensor, "scored vocab"], k: int, temperature: float = 1.0) -> TopK:
+def top_k(logits: Float[Tensor, "scored d_vocab"], k: int, temperature: float = 1.0) -> TopK:
     """The k likeliest next tokens at each position, by falling probability.
 
     Args:
@@ -56,7 +58,7 @@ def top_k(logits: Float[Tensor, "scored vocab"], k: int, temperature: float = 1.
 
 
 def top_k_divergence(
-    teacher: TopK, student: Float[Tensor, "scored vocab"], temperature: float = 1.0
+    teacher: TopK, student: Float[Tensor, "scored d_vocab"], temperature: float = 1.0
 ) -> Float[Tensor, " scored"]:
     """KL over the k tokens and the one outcome "any other", x T^2.
 

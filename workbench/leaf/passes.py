@@ -29,7 +29,7 @@ from workbench.models.forward import hooked, pad, run
 from workbench.models.original import inner_module, unwrapped
 from workbench.protocol import HookedModel
 
-Turn = Callable[[Float[Tensor, "row pos d_model"]], Float[Tensor, "row pos d_model"]]
+Turn = Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, "batch pos d_model"]]
 """What happens to the embeddings before the first layer reads them."""
 HALF_SCALES = tuple(2.0**k for k in (16, 12, 8, 4, 0))
 """What a float16 loss is multiplied by, the first of them that does not overflow."""
@@ -47,11 +47,11 @@ class Rows:
         count: scored tokens of each row.
     """
 
-    tokens: Int[Tensor, "row pos"]
+    tokens: Int[Tensor, "batch pos"]
     row: Int[Tensor, " scored"]
     position: Int[Tensor, " scored"]
     label: Int[Tensor, " scored"]
-    count: Int[Tensor, " row"]
+    count: Int[Tensor, " batch"]
 
 
 def rows_of(sequences: Sequence[Sequence[int]], starts: Sequence[int], device: Any) -> Rows:
@@ -90,7 +90,7 @@ def token_losses(model: HookedModel, parts: Anatomy, rows: Rows, turn: Turn | No
     return cross_entropy(logits, rows.label.to(logits.device), reduction="none")
 
 
-def losses(model: HookedModel, parts: Anatomy, rows: Rows, turn: Turn | None = None) -> Float[Tensor, " row"]:
+def losses(model: HookedModel, parts: Anatomy, rows: Rows, turn: Turn | None = None) -> Float[Tensor, " batch"]:
     """The mean of -log p over each row's scored tokens."""
     each = token_losses(model, parts, rows, turn)
     total = each.new_zeros(len(rows.count)).index_add(0, rows.row.to(each.device), each)
@@ -99,7 +99,7 @@ def losses(model: HookedModel, parts: Anatomy, rows: Rows, turn: Turn | None = N
 
 def gradient(
     model: HookedModel, parts: Anatomy, rows: Rows, turn: Turn | None = None
-) -> tuple[Float[Tensor, " row"], Float[Tensor, "row pos d_model"], Float[Tensor, "row pos d_model"]]:
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"]]:
     """Losses, their gradients with respect to the embeddings, and the embeddings at which they were taken.
 
     Args:
@@ -152,7 +152,7 @@ def frozen(model: HookedModel) -> Generator[None]:
 
 def _last_stream(
     model: HookedModel, parts: Anatomy, tokens: Tensor, turn: Turn | None
-) -> Float[Tensor, "row pos d_model"]:
+) -> Float[Tensor, "batch pos d_model"]:
     """The residual stream behind the last block."""
     kept: list[Tensor] = []
     if kind_of(model) == "hooked" or has_hooks(model):

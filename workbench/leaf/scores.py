@@ -52,17 +52,17 @@ class Batch:
     examples: Sequence[Example]
     student: View
     teacher: View
-    prunable: Bool[Tensor, "example position"]
+    prunable: Bool[Tensor, "example pos"]
     seed: int = 0
     steps: int = 16
 
-    def unit(self, values: Float[Tensor, "example position"]) -> Float[Tensor, "example position"]:
+    def unit(self, values: Float[Tensor, "example pos"]) -> Float[Tensor, "example pos"]:
         """Min-max over the prunable tokens of each example; 0 where they are all equal, NaN elsewhere."""
         kept = torch.where(self.prunable, values, torch.nan)
         return torch.from_numpy(unit_range(kept.numpy()))
 
 
-Compute = Callable[[Batch], Float[Tensor, "example position"]]
+Compute = Callable[[Batch], Float[Tensor, "example pos"]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class TokenScore:
     title: str = ""
 
 
-def _random(batch: Batch) -> Float[Tensor, "example position"]:
+def _random(batch: Batch) -> Float[Tensor, "example pos"]:
     found = np.zeros(batch.prunable.shape)
     for row, example in enumerate(batch.examples):
         own = hashlib.sha256(f"{batch.seed} {digest([example])}".encode()).digest()

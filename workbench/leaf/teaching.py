@@ -27,7 +27,7 @@ from workbench.leaf.examples import Example, digest
 from workbench.runs.files import check_writable, write_atomic
 
 
-def scored_logits(hf: Any, examples: Sequence[Example], vocabulary: int) -> Float[Tensor, "scored vocab"]:
+def scored_logits(hf: Any, examples: Sequence[Example], vocabulary: int) -> Float[Tensor, "scored d_vocab"]:
     """Logits that predict the target tokens of some examples, one example after the other.
 
     The logits at a position predict the token behind it: the first row of an example stands at the last token of its
@@ -43,7 +43,7 @@ def scored_logits(hf: Any, examples: Sequence[Example], vocabulary: int) -> Floa
 
 def observed(
     hf: Any, examples: Sequence[Example], vocabulary: int, attention: bool = False
-) -> tuple[Float[Tensor, "scored vocab"], tuple[Float[Tensor, "row head query key"], ...]]:
+) -> tuple[Float[Tensor, "scored d_vocab"], tuple[Float[Tensor, "batch head query key"], ...]]:
     """The same, with the attention of every layer.
 
     Args:
@@ -97,7 +97,7 @@ class InTheLoop:
         self.hf, self.vocabulary, self.temperature = hf, vocabulary, temperature
 
     def divergence(
-        self, examples: Sequence[Example], student: Float[Tensor, "scored vocab"]
+        self, examples: Sequence[Example], student: Float[Tensor, "scored d_vocab"]
     ) -> Float[Tensor, " scored"]:
         """KL of the student at every scored position.
 
@@ -136,7 +136,7 @@ class FromDisk:
         return TopK(parts["index"].long(), parts["log_p"], parts["rest"])
 
     def divergence(
-        self, examples: Sequence[Example], student: Float[Tensor, "scored vocab"]
+        self, examples: Sequence[Example], student: Float[Tensor, "scored d_vocab"]
     ) -> Float[Tensor, " scored"]:
         """KL of the student at every scored position.
 

@@ -20,7 +20,7 @@ from workbench.models.attention import Chunk, observe
 from workbench.models.capture import device_of
 from workbench.protocol import HookedModel
 
-PerToken = Float[Tensor, "example position"]
+PerToken = Float[Tensor, "example pos"]
 
 
 class View:
@@ -137,7 +137,7 @@ class View:
     def _slopes(self) -> tuple[Tensor, Tensor, Tensor]:
         return gradient(self.model, self.parts, self._rows)
 
-    def _given(self, values: Float[Tensor, "example any"]) -> PerToken:
+    def _given(self, values: Float[Tensor, "example width"]) -> PerToken:
         own = values.double().cpu()[:, : self.width]
         if self._onto is None:
             return own
@@ -145,16 +145,16 @@ class View:
         return torch.nn.utils.rnn.pad_sequence(carried, batch_first=True)
 
 
-def prunable_mask(examples: Sequence[Example]) -> Bool[Tensor, "example position"]:
+def prunable_mask(examples: Sequence[Example]) -> Bool[Tensor, "example pos"]:
     """Which positions of a padded batch may be pruned."""
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(e.prunable) for e in examples], batch_first=True)
 
 
-def _padded(mask: Bool[Tensor, "example position"], width: int) -> Bool[Tensor, "example pos"]:
+def _padded(mask: Bool[Tensor, "example pos"], width: int) -> Bool[Tensor, "example width"]:
     return torch.nn.functional.pad(mask, (0, width - mask.shape[1]))
 
 
-def _carry(own: Example, to: Example) -> Float[Tensor, "to own"]:
+def _carry(own: Example, to: Example) -> Float[Tensor, "pos source_pos"]:
     """For each token of one tokenization, the shares of its characters that tokens of another one cover."""
     if own.wording is None or to.wording is None:
         raise ValueError("aligned examples have text")

@@ -56,7 +56,7 @@ def word_problems(model: HookedModel, n: int = 100, seed: int = 0) -> list[Examp
     return made
 
 
-def planted(made: Example) -> Bool[Tensor, " position"]:
+def planted(made: Example) -> Bool[Tensor, " pos"]:
     """Which tokens of the context stand in the sentence that does not matter.
 
     Args:

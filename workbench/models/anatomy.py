@@ -115,7 +115,9 @@ def heads_by_unit(n_units: int, n_heads: int) -> Bool[np.ndarray, "unit head"]:
         n_units: units per layer: the number of KV heads, of query heads, or 1 for the whole layer.
         n_heads: query heads per layer.
     """
-    return repeat(np.eye(n_units, dtype=bool), "unit own -> unit (own group_head)", group_head=n_heads // n_units)
+    return repeat(
+        np.eye(n_units, dtype=bool), "unit kv_head -> unit (kv_head group_head)", group_head=n_heads // n_units
+    )
 
 
 def anatomy(model: HookedModel) -> Anatomy:
@@ -236,7 +238,7 @@ def _bridge_unembed(model: HookedModel) -> Callable[..., Tensor]:
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
     soft_cap = getattr(config, "final_logit_softcapping", None)
 
-    def unembed(resid: Float[Tensor, "*rows d_model"], ids: Int[Tensor, "*ids k"] | None = None) -> Tensor:
+    def unembed(resid: Float[Tensor, "*row d_model"], ids: Int[Tensor, "*read target"] | None = None) -> Tensor:
         head = model.unembed.original_component
         return project_to_logits(model.ln_final(resid), head.weight, head.bias, ids, scale, soft_cap)
 
@@ -275,7 +277,7 @@ def _hooked_unembed(model: HookedModel) -> Callable[..., Tensor]:
     soft_cap = getattr(model.cfg, "output_logits_soft_cap", None)
     soft_cap = soft_cap if soft_cap and soft_cap > 0 else None
 
-    def unembed(resid: Float[Tensor, "*rows d_model"], ids: Int[Tensor, "*ids k"] | None = None) -> Tensor:
+    def unembed(resid: Float[Tensor, "*row d_model"], ids: Int[Tensor, "*read target"] | None = None) -> Tensor:
         weight, bias = model.unembed.W_U.T, model.unembed.b_U
         return project_to_logits(model.ln_final(resid), weight, bias, ids, 1.0, soft_cap)
 
@@ -283,10 +285,10 @@ def _hooked_unembed(model: HookedModel) -> Callable[..., Tensor]:
 
 
 def project_to_logits(
-    normed: Float[Tensor, "*rows d_model"],
-    weight: Float[Tensor, "vocab d_model"],
-    bias: Float[Tensor, " vocab"] | None,
-    ids: Int[Tensor, "*ids k"] | None,
+    normed: Float[Tensor, "*row d_model"],
+    weight: Float[Tensor, "d_vocab d_model"],
+    bias: Float[Tensor, " d_vocab"] | None,
+    ids: Int[Tensor, "*read target"] | None,
     scale: float,
     soft_cap: float | None,
 ) -> Tensor:

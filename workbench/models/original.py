@@ -59,7 +59,7 @@ def inner_module(module: nn.Module) -> nn.Module:
     return module
 
 
-def original_logits(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"] | None:
+def original_logits(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"] | None:
     """Logits of the Hugging Face model itself; None where there is none, as behind a HookedTransformer.
 
     Args:
@@ -72,7 +72,7 @@ def original_logits(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> Flo
         return hf(input_ids=tokens, use_cache=False).logits
 
 
-def left_padded_logits(model: HookedModel, sequences: list[list[int]]) -> Float[Tensor, "batch vocab"]:
+def left_padded_logits(model: HookedModel, sequences: list[list[int]]) -> Float[Tensor, "batch d_vocab"]:
     """Logits at the last token of sequences padded on the left under a mask, as text generation does it.
 
     Args:

@@ -178,15 +178,15 @@ class _Tree:
 
 
 def answer_logits(
-    parts: Anatomy, stream: Float[Tensor, "cells row d_model"], read: Reads
-) -> Float[np.ndarray, "answer cells example"]:
+    parts: Anatomy, stream: Float[Tensor, "cell row d_model"], read: Reads
+) -> Float[np.ndarray, "answer cell example"]:
     """Scores of both answers: raw logits, or log-probabilities of the whole of each."""
     return read.join(_edge_values(parts, stream, read) @ read.sums())
 
 
 def _edge_values(
-    parts: Anatomy, stream: Float[Tensor, "cells row d_model"], read: Reads
-) -> Float[np.ndarray, "cells edge"]:
+    parts: Anatomy, stream: Float[Tensor, "cell row d_model"], read: Reads
+) -> Float[np.ndarray, "cell edge"]:
     """Raw logit or log-probability of each edge, some rows at a time."""
     targets, slot = read.targets()
     n_rows, dtype = len(targets), getattr(torch, parts.dtype)

@@ -172,7 +172,7 @@ def _gradients(
         return hook
 
     with torch.enable_grad():
-        stream = repeat(seen.resid[start], "pos d_model -> point pos d_model", point=len(points))
+        stream = repeat(seen.resid[start], "pos d_model -> step pos d_model", step=len(points))
         final = seen.final_stream(start, stream, {where.name(layer): turn(layer) for layer in layers})
         scores = torch.stack([differentiable_sequences(parts, row[at], read) for row in final]).sum(0)
         grads = [torch.autograd.grad(score, list(knobs.values()), retain_graph=True) for score in scores]
@@ -186,10 +186,10 @@ def _units(where: Site, gradients: Tensor, seen: Suffix, layer: int) -> Float[Te
     product = gradients.double() * (seen.source[layer] - seen.base[layer]).double()
     if where.owners is None:
         return product.flatten(1).sum(1)[:, None].cpu()
-    axes = "1 row query key" if where.hook == "pattern" else "1 pos row d_head"
-    rest = axes.replace("row ", "")
-    per_row = rearrange(product, f"answer {axes} -> answer ({rest}) row").sum(1)
-    return per_row.cpu() @ torch.from_numpy(where.owners.T.astype(float))
+    axes = "1 owner query key" if where.hook == "pattern" else "1 pos owner d_head"
+    rest = axes.replace("owner ", "")
+    per_owner = rearrange(product, f"answer {axes} -> answer ({rest}) owner").sum(1)
+    return per_owner.cpu() @ torch.from_numpy(where.owners.T.astype(float))
 
 
 def _verified(

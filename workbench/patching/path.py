@@ -203,7 +203,7 @@ def replay(
     base: Float[Tensor, "layer row head d_head"],
     source: Float[Tensor, "layer row head d_head"],
     mask: Bool[np.ndarray, "unit layer head"],
-) -> Float[Tensor, "cells row d_model"]:
+) -> Float[Tensor, "cell row d_model"]:
     """The stream behind the last layer for base itself (index 0) and for each sender (1 + its index).
 
     Args:
@@ -238,7 +238,7 @@ def replay(
     return stream[torch.from_numpy(np.concatenate([[0], 1 + back]))]
 
 
-def _add_mlp(parts: Anatomy, layer: int, stream: Float[Tensor, "cells row d_model"], mlp_input: Tensor) -> None:
+def _add_mlp(parts: Anatomy, layer: int, stream: Float[Tensor, "cell row d_model"], mlp_input: Tensor) -> None:
     """Add each cell's MLP branch to its stream, in place."""
     cells = max(1, ROWS_PER_CALL // stream.shape[1])
     for chunk, part in zip(stream.split(cells), mlp_input.split(cells), strict=True):

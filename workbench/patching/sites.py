@@ -35,7 +35,7 @@ class Site:
 
     hook: Hook
     unit: HookUnit
-    owners: Bool[np.ndarray, "unit row"] | None
+    owners: Bool[np.ndarray, "unit owner"] | None
 
     @property
     def n_units(self) -> int:

@@ -41,7 +41,7 @@ class Suffix:
     model: HookedModel
     n_layers: int
     past: Any
-    resid: Float[Tensor, "layers pos d_model"]
+    resid: Float[Tensor, "depth pos d_model"]
     base: list[Tensor]
     source: list[Tensor]
     source_end: Float[Tensor, "pos d_model"]

@@ -149,9 +149,11 @@ def senders(unit: Unit, units: Mapping[str, Any] | Sequence[Any] | None, counts:
         return _custom_senders(units, counts)
     n_units, n_layers, n_heads = per_layer(unit, counts), counts.n_layers, counts.n_heads
     mask = einsum(
-        np.eye(n_layers, dtype=bool), heads_by_unit(n_units, n_heads), "own layer, unit head -> own unit layer head"
+        np.eye(n_layers, dtype=bool),
+        heads_by_unit(n_units, n_heads),
+        "sender_layer layer, unit head -> sender_layer unit layer head",
     )
-    mask = rearrange(mask, "own unit layer head -> (own unit) layer head")
+    mask = rearrange(mask, "sender_layer unit layer head -> (sender_layer unit) layer head")
     coords = {"layer": np.arange(n_layers)}
     if unit == "layer":
         return Senders(("layer",), coords, mask)

@@ -91,7 +91,7 @@ def digest(rows: Sequence[Row]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def padded(rows: Sequence[Row], device: Any) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
+def padded(rows: Sequence[Row], device: Any) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
     """Tokens of some rows, padded on the right, and the label of every position: the next token, or `IGNORED`.
 
     Args:

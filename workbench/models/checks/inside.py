@@ -119,20 +119,20 @@ def kv_map_write(context: CheckContext) -> Outcome:
     parts, errors = context.parts, []
     owners = torch.eye(parts.n_kv_heads, dtype=torch.bool, device=device_of(context.model))
 
-    def without_group(v: Float[Tensor, "row pos kv_head d_head"]) -> Tensor:
+    def without_group(v: Float[Tensor, "batch pos kv_head d_head"]) -> Tensor:
         keep = torch.cat([torch.ones_like(owners[:1]), ~owners])
         return v * keep[:, None, :, None]
 
-    def compare(z: Float[Tensor, "row pos head d_head"]) -> Tensor:
-        keep = ~repeat(owners, "row kv_head -> row (kv_head group_head)", group_head=parts.group_size)
+    def compare(z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
+        keep = ~repeat(owners, "batch kv_head -> batch (kv_head group_head)", group_head=parts.group_size)
         missed = z[1:] - z[:1] * keep[:, None, :, None]
         errors.append(float(missed.double().norm() / z[:1].double().norm()))
-        return repeat(z[0], "pos head d_head -> row pos head d_head", row=len(z)).contiguous()
+        return repeat(z[0], "pos head d_head -> batch pos head d_head", batch=len(z)).contiguous()
 
     layers = range(parts.n_layers)
     hooks: dict[str, Callable[[Tensor], Tensor]] = {f"blocks.{i}.attn.hook_v": without_group for i in layers}
     with hooked(context.model, hooks | {f"blocks.{i}.attn.hook_z": compare for i in layers}):
-        run(context.model, repeat(context.tokens, "1 pos -> row pos", row=parts.n_kv_heads + 1))
+        run(context.model, repeat(context.tokens, "1 pos -> batch pos", batch=parts.n_kv_heads + 1))
     return Outcome(
         worst(errors),
         context.tolerance,
@@ -163,7 +163,7 @@ def writes(hook: str) -> Callable[[CheckContext], Outcome]:
         }
         end = {f"blocks.{n - 1}.hook_resid_post": lambda t: ends.append(t.clone())}
         with hooked(context.model, hooks), hooked(context.model, end):
-            run(context.model, repeat(context.tokens, "1 pos -> row pos", row=n + 1))
+            run(context.model, repeat(context.tokens, "1 pos -> batch pos", batch=n + 1))
         ignored = sum(1 for row in ends[0][:n] if torch.equal(row, ends[0][n]))
         return Outcome(
             ignored,
