@@ -1,3 +1,4 @@
+import json
 import re
 import sys
 
@@ -73,6 +74,28 @@ def test_circuitsvis_writes_its_installed_script_into_the_page():
     assert "AttentionHeads" in html and len(html) > 1_000_000
     assert not LOADS.search(html)
     assert html._repr_html_() == html
+
+
+MARKUP = ["<s>", "</script>", "<b>", "&lt;", "<br>", "a&b", " <script>alert(1)</script>"]
+
+
+def test_tokens_that_look_like_html_are_labelled_as_they_are():
+    result = attention_result(n_tokens=7).assign_coords(token=("key", MARKUP))
+    labels = ("&lt;s&gt;", "&lt;/script&gt;", "&lt;b&gt;", "&amp;lt;", "&lt;br&gt;", "a&amp;b", "·&lt;script&gt;aler…")
+    figure = attention(result)
+    assert figure.layout.xaxis.ticktext == figure.layout.yaxis.ticktext == labels
+
+
+def test_circuitsvis_gets_every_token_and_none_ends_its_script():
+    pytest.importorskip("circuitsvis")
+    result = attention_result(n_tokens=7).assign_coords(token=("key", MARKUP))
+    html = attention(result, backend="circuitsvis")
+    assert html.count("</script>") == 1 and html.endswith("</script>")
+    call = html.rpartition("CircuitsVis.AttentionHeads,")[2].removesuffix("</script>").strip().removesuffix(")")
+    given = json.loads(call)
+    assert given["tokens"] == [*MARKUP[:-1], "·<script>alert(1)</script>"]
+    assert given["attentionHeadNames"] == ["head 4", "head 5", "head 6", "head 7"]
+    np.testing.assert_array_equal(given["attention"], result["pattern"].values[0])
 
 
 def test_circuitsvis_missing_is_said(monkeypatch):

@@ -43,7 +43,7 @@ def test_bars_are_means_with_a_dot_per_seed():
 def test_the_future_is_left_empty_in_an_attention_map():
     figure = toys.attention_map(np.full((2, 2), 0.5), ["<s>", " "])
     assert np.isnan(figure.data[0].z[0][1])
-    assert list(figure.layout.xaxis.ticktext) == ["&lt;s&gt;", "␣"]
+    assert list(figure.layout.xaxis.ticktext) == ["&lt;s&gt;", "·"]
 
 
 @pytest.mark.parametrize("recipe", active_dormant_toys.RECIPES, ids=lambda recipe: recipe.name)

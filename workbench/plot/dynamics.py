@@ -7,6 +7,7 @@ from plotly.subplots import make_subplots
 
 from workbench.errors import InputError, suggest
 from workbench.plot.theme import ACCENT, AGAINST, SOFT, TOWARDS, house
+from workbench.plot.tokens import token_labels
 
 _PANELS = (
     ("sink_weight", "Attention received"),
@@ -65,7 +66,9 @@ def training_panels(
             if name == "sink_logit" and token == "other":
                 continue
             mean, error = _over_heads(here[name].sel(token=token))
-            _line(figure, row, col, steps, until, mean, error, token, colours[token], legend=panel == 0)
+            _line(
+                figure, row, col, steps, until, mean, error, token_labels([token])[0], colours[token], legend=panel == 0
+            )
         if name == "sink_weight" and len(tokens) > 2:
             mean, _error = _over_heads(here[name].sel(token=tokens[:-1]).sum("token", min_count=1))
             _line(figure, row, col, steps, until, mean, None, "together", SOFT, legend=True, dash="dot")

@@ -6,6 +6,8 @@ the script that lies in the installed package is written into the page (about 1.
 `shaded_text` is plain HTML and CSS, so it also prints.
 """
 
+from collections.abc import Iterable
+from html import escape
 from importlib import import_module
 from typing import Literal, overload
 
@@ -17,6 +19,8 @@ from workbench.errors import InputError
 from workbench.plot.html import Html, render
 from workbench.plot.theme import RULE, SEQUENTIAL, SOFT, house
 
+LESS_THAN = "\ue000"
+"""Stands for `<` in a token until the token is inside a script, where a literal `</script>` would end it."""
 PALE = 0.15
 """The colour scale of `shaded_text` ends no lower, so that attention spread thin is drawn pale."""
 
@@ -176,10 +180,10 @@ def visible_token(token: str) -> str:
     return token.replace("\n", "\u21b5").replace("\t", "\u21e5").replace(" ", "\u00b7")
 
 
-def token_labels(tokens: np.ndarray) -> list[str]:
-    """Axis labels for tokens; long ones are cut."""
+def token_labels(tokens: Iterable[object]) -> list[str]:
+    """Labels of tokens in a Plotly figure, which reads a small part of HTML: long ones are cut, all are escaped."""
     labels = [visible_token(str(t)) for t in tokens]
-    return [t if len(t) <= 14 else t[:13] + "\u2026" for t in labels]
+    return [escape(t if len(t) <= 14 else t[:13] + "\u2026", quote=False) for t in labels]
 
 
 def colour_end(weights: np.ndarray) -> float:
@@ -220,11 +224,10 @@ def _circuitsvis(chosen: xr.Dataset) -> Html:
             "backend='circuitsvis' needs the package circuitsvis, which is not installed. "
             "Install it with `pip install circuitsvis`, or use backend='plotly'."
         ) from error
-    return Html(
-        render.render_local(
-            "AttentionHeads",
-            attention=chosen["pattern"].values.astype(float),
-            tokens=[visible_token(str(t)) for t in chosen["token"].values],
-            attentionHeadNames=[f"head {int(h)}" for h in chosen["head"].values],
-        )
+    page = render.render_local(
+        "AttentionHeads",
+        attention=chosen["pattern"].values.astype(float),
+        tokens=[visible_token(str(t)).replace("<", LESS_THAN) for t in chosen["token"].values],
+        attentionHeadNames=[f"head {int(h)}" for h in chosen["head"].values],
     )
+    return Html(page.replace(r"\ue000", r"\u003c"))

@@ -12,6 +12,7 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.plot.theme import AGAINST, INK, SERIES, SOFT, TOWARDS, house
+from workbench.plot.tokens import token_labels
 
 REFERENCE = {"symbol": "diamond-open", "size": 9, "line": {"width": 1.6}}
 
@@ -174,7 +175,7 @@ def sequence_bars(
         marker = REFERENCE | {"color": INK}
         figure.add_scatter(x=where, y=list(reference), name="published", mode="markers", marker=marker)
     house(figure, height=360)
-    figure.update_xaxes(tickmode="array", tickvals=where, ticktext=_shown(tokens), showgrid=False)
+    figure.update_xaxes(tickmode="array", tickvals=where, ticktext=token_labels(tokens), showgrid=False)
     figure.update_yaxes(title_text=label)
     return figure
 
@@ -202,7 +203,7 @@ def attention_map(pattern: np.ndarray, tokens: Sequence[str]) -> go.Figure:
         )
     )
     house(figure, height=360)
-    ticks = {"tickmode": "array", "tickvals": list(range(n)), "ticktext": _shown(tokens), "showgrid": False}
+    ticks = {"tickmode": "array", "tickvals": list(range(n)), "ticktext": token_labels(tokens), "showgrid": False}
     figure.update_xaxes(**ticks)
     figure.update_yaxes(**ticks, autorange="reversed")
     return figure
@@ -238,7 +239,3 @@ def _power(tick: float) -> str:
 def _pale(colour: str) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.16)"
-
-
-def _shown(tokens: Sequence[str]) -> list[str]:
-    return [{" ": "␣", "\n": "⏎", "<s>": "&lt;s&gt;"}.get(token, token) for token in tokens]
