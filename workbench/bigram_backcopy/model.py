@@ -149,13 +149,13 @@ class Toy(HookedRootModule):
 
 
 class Embed(nn.Module):
-    """Token embeddings `W_E [vocab, d_model]`."""
+    """Token embeddings `W_E [d_vocab, d_model]`."""
 
     def __init__(self, d_vocab: int, a: Architecture, generator: torch.Generator):
         super().__init__()
         self.W_E = nn.Parameter(torch.randn(d_vocab, a.d_model, generator=generator) * a.embedding_std)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
         """Rows of `W_E`."""
         return self.W_E[tokens]
 
@@ -167,7 +167,7 @@ class PosEmbed(nn.Module):
         super().__init__()
         self.W_pos = nn.Parameter(torch.randn(a.n_ctx, a.d_model, generator=generator) * a.embedding_std)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
         """The first rows of `W_pos`, for each sequence."""
         if tokens.shape[1] > self.W_pos.shape[0]:
             raise InputError(
@@ -189,7 +189,7 @@ class Norm(nn.Module):
             setattr(self, name, nn.Parameter(start) if a.norm else nn.Buffer(start, persistent=False))
         self.hook_scale, self.hook_normalized = HookPoint(), HookPoint()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
         """The normed stream."""
         if not self.active:
             self.hook_scale(torch.ones_like(x[..., :1]))
@@ -219,7 +219,7 @@ class Attention(nn.Module):
         self.hook_q, self.hook_k, self.hook_v, self.hook_z = (HookPoint() for _ in range(4))
         self.hook_attn_scores, self.hook_pattern = HookPoint(), HookPoint()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """What the heads add to the stream."""
         q, k, v = (
             hook(einsum(x, weight, "batch pos d_model, head d_model d_head -> batch pos head d_head"))
@@ -248,7 +248,7 @@ class MLP(nn.Module):
         self.register_buffer("b_out", torch.zeros(a.d_model), persistent=False)
         self.hook_pre, self.hook_post = HookPoint(), HookPoint()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
         """What the MLP adds to the stream."""
         return self.hook_post(self.hook_pre(x @ self.W_in).relu()) @ self.W_out
 
@@ -264,7 +264,7 @@ class Block(nn.Module):
         self.hook_resid_pre, self.hook_attn_out, self.hook_resid_mid = HookPoint(), HookPoint(), HookPoint()
         self.hook_mlp_out, self.hook_resid_post = HookPoint(), HookPoint()
 
-    def forward(self, stream: Tensor) -> Tensor:
+    def forward(self, stream: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """The stream behind the block."""
         stream = self.hook_resid_pre(stream)
         stream = self.hook_resid_mid(stream + self.hook_attn_out(self.attn(self.ln1(stream))))
@@ -272,14 +272,14 @@ class Block(nn.Module):
 
 
 class Unembed(nn.Module):
-    """The untied map to logits `W_U [d_model, vocab]`."""
+    """The untied map to logits `W_U [d_model, d_vocab]`."""
 
     def __init__(self, d_vocab: int, a: Architecture, generator: torch.Generator):
         super().__init__()
         self.W_U = _linear((a.d_model, d_vocab), a.d_model, True, generator)
         self.register_buffer("b_U", torch.zeros(d_vocab), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_vocab"]:
         """Logits."""
         return x @ self.W_U
 

@@ -104,8 +104,8 @@ def logits(
     return _normed(weights, "ln_final", x, "unembed.W_U", architecture.norm, wide).flatten(0, 1)
 
 
-def embedded(weights: Weights, tokens: Tensor) -> Tensor:
-    """The stream in front of the first block, `[seed, batch * pos, d_model]`."""
+def embedded(weights: Weights, tokens: Int[Tensor, "seed batch pos"]) -> Float[Tensor, "seed row d_model"]:
+    """The stream in front of the first block; rows are the positions of all sequences."""
     seeds, _, length = tokens.shape
     embed = weights["embed.W_E"]
     shift = torch.arange(seeds, device=tokens.device)[:, None, None] * embed.shape[1]
@@ -123,7 +123,11 @@ def _normed(weights: Weights, norm: str, x: Tensor, linear: str, active: bool, d
     return torch.bmm(x.to(dtype), weights[linear].to(dtype))
 
 
-def added(x: Tensor, branch: Tensor, matrix: Tensor) -> Tensor:
+def added(
+    x: Float[Tensor, "seed row d_model"],
+    branch: Float[Tensor, "seed row width"],
+    matrix: Float[Tensor, "seed width d_model"],
+) -> Float[Tensor, "seed row d_model"]:
     """The stream plus what a part adds to it."""
     if branch.dtype == x.dtype:
         return torch.baddbmm(x, branch, matrix)
@@ -136,8 +140,13 @@ def _attend(qkv: Tensor, a: Architecture, hidden: tuple[Tensor, Tensor | None]) 
     return joined(torch.bmm(pattern(q, k, a, hidden).to(v.dtype), v), a)
 
 
-def pattern(q: Tensor, k: Tensor, a: Architecture, hidden: tuple[Tensor, Tensor | None]) -> Tensor:
-    """Attention weights `[row, query, key]`, never narrower than float32: rounded ones do not add up to 1."""
+def pattern(
+    q: Float[Tensor, "row query d_head"],
+    k: Float[Tensor, "row key d_head"],
+    a: Architecture,
+    hidden: tuple[Tensor, Tensor | None],
+) -> Float[Tensor, "row query key"]:
+    """Attention weights, never narrower than float32: rounded ones do not add up to 1."""
     scores = torch.baddbmm(hidden[0], q, k.transpose(1, 2), alpha=1 / math.sqrt(a.d_head))
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     return scores.softmax(-1) if hidden[1] is None else scores.relu() * hidden[1]

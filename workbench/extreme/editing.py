@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError
@@ -104,7 +104,7 @@ def editing_attention(
         )
 
     def edit(layer: int, heads: Tensor) -> HookFn:
-        def hook(pattern: Float[Tensor, "batch head query key"]) -> Tensor:
+        def hook(pattern: Pattern) -> Tensor:
             which = heads.to(pattern.device)
             changed = pattern.clone()
             changed[:, which] = change(layer, which, pattern[:, which]).to(pattern.dtype)
@@ -169,8 +169,10 @@ def suspended(model: HookedModel) -> Generator[None]:
 
 # Patterns.
 
+Pattern = Float[Tensor, "batch head query key"]
 
-def reweigh(pattern: Tensor, added: Tensor) -> Tensor:
+
+def reweigh(pattern: Pattern, added: Float[Tensor, "#batch #head #query #key"]) -> Pattern:
     """The softmax pattern with numbers added to its logits; rows of which nothing would be left stay."""
     wide = torch.promote_types(pattern.dtype, torch.float32)
     added = added.to(wide)
@@ -180,19 +182,19 @@ def reweigh(pattern: Tensor, added: Tensor) -> Tensor:
     return torch.where(total > 0, weights / total.clamp(min=torch.finfo(wide).tiny), pattern.to(wide))
 
 
-def queries(pattern: Tensor) -> Int[Tensor, " query"]:
+def queries(pattern: Pattern) -> Int[Tensor, " query"]:
     """Positions of the queries; keys that were cached come before them."""
     return torch.arange(pattern.shape[-2], device=pattern.device) + pattern.shape[-1] - pattern.shape[-2]
 
 
-def at_keys(keys: Tensor, pattern: Tensor) -> Tensor:
-    """Where the pattern's key is the chosen one, `[batch or 1, 1, 1, key]`."""
+def at_keys(keys: Int[Tensor, " row"], pattern: Pattern) -> Bool[Tensor, "batch 1 1 key"]:
+    """Where the pattern's key is the chosen one."""
     _, where = rows(keys, pattern.shape[0], pattern.shape[-1], pattern.device)
     return (torch.arange(pattern.shape[-1], device=pattern.device) == where[:, None])[:, None, None]
 
 
-def sees_keys(keys: Tensor, pattern: Tensor) -> Tensor:
-    """Which queries come at or after the chosen key, `[batch, 1, query, 1]`."""
+def sees_keys(keys: Int[Tensor, " row"], pattern: Pattern) -> Bool[Tensor, "batch 1 query 1"]:
+    """Which queries come at or after the chosen key."""
     _, where = rows(keys, pattern.shape[0], pattern.shape[-1], pattern.device)
     return (queries(pattern) >= where[:, None])[:, None, :, None]
 

@@ -165,7 +165,7 @@ class HeadScore:
     per_query: PerQuery | None = None
     title: str = ""
 
-    def selects(self, values: Tensor, tau: float) -> Tensor:
+    def selects(self, values: Float[Tensor, "*rest"], tau: float) -> Bool[Tensor, "*rest"]:
         """Which values are inactive at a threshold."""
         return values > tau if self.inactive == "above" else values < tau
 

@@ -15,23 +15,25 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 from scipy import stats
 
 from workbench.errors import InputError
 from workbench.statistics import mean_interval, percentiles, resamples
 
+Curve = Float[np.ndarray, " threshold"]
 RANDOM = "Random"
 LOSSES = (0.005, 0.01)
 """Half a point and one point of accuracy."""
 
 
-def joined(share: np.ndarray, accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def joined(share: Curve, accuracy: Curve) -> tuple[np.ndarray, np.ndarray]:
     """The points of a curve in order of their share, points of equal share averaged."""
     x, index = np.unique(share, return_inverse=True)
     return x, np.bincount(index, accuracy) / np.bincount(index)
 
 
-def free_share(share: np.ndarray, accuracy: np.ndarray, baseline: float, loss: float) -> float:
+def free_share(share: Curve, accuracy: Curve, baseline: float, loss: float) -> float:
     """The largest share at which the curve is not more than `loss` below the baseline; 0 if there is none."""
     x, y = joined(share, accuracy)
     above = y >= baseline - loss
@@ -44,7 +46,7 @@ def free_share(share: np.ndarray, accuracy: np.ndarray, baseline: float, loss: f
     return float(x[last] + part * (x[last + 1] - x[last]))
 
 
-def auc(share: np.ndarray, accuracy: np.ndarray, upto: float | None = None) -> float:
+def auc(share: Curve, accuracy: Curve, upto: float | None = None) -> float:
     """The mean height of the curve over its range, or from its start to `upto`; NaN where nothing was zeroed."""
     x, y = joined(share, accuracy)
     if upto is not None and upto < x[-1]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import InputError
@@ -69,14 +70,16 @@ def agreement(model: HookedModel, n_tokens: int = 8) -> Agreement:
     return Agreement(attention, stream, relative_error(logits, model(tokens)))
 
 
-def block_output(parts: Anatomy, layer: int, before: Tensor, attn_out: Tensor) -> Tensor:
+def block_output(
+    parts: Anatomy, layer: int, before: Float[Tensor, "*row d_model"], attn_out: Float[Tensor, "*row d_model"]
+) -> Float[Tensor, "*row d_model"]:
     """The stream behind a block, from the stream before it and what attention adds."""
     between = before + attn_out
     mlp_input = before if parts.layout == "parallel" else between
     return between + parts.blocks[layer].mlp_out(mlp_input.to(attn_out.dtype))
 
 
-def relative_error(found: Tensor, wanted: Tensor) -> float:
+def relative_error(found: Float[Tensor, "*rest"], wanted: Float[Tensor, "*rest"]) -> float:
     """The norm of the difference over the norm of what was wanted."""
     return float((found.double() - wanted.double()).norm() / wanted.double().norm())
 
