@@ -172,8 +172,8 @@ class HeadScore:
 
 def first_token_weight(queries: Queries) -> Float[Tensor, "batch head query"]:
     """The attention of each query on the first token."""
-    _, heads, rows, _ = queries.weights.shape
-    where = repeat(queries.first, "batch -> batch head query 1", head=heads, query=rows)
+    n, heads, rows, _ = queries.weights.shape
+    where = queries.first.view(n, 1, 1, 1).expand(n, heads, rows, 1)
     return queries.weights.gather(-1, where).squeeze(-1)
 
 
