@@ -89,7 +89,7 @@ class Reads:
             passes=[[renamed[edge] for edge in edges if edge in renamed] for edges in self.passes],
         )
 
-    def targets(self) -> tuple[Int[np.ndarray, "row k"], Int[np.ndarray, " edge"]]:
+    def targets(self) -> tuple[Int[np.ndarray, "row target"], Int[np.ndarray, " edge"]]:
         """The tokens that are read at each row, the last repeated to fill it up, and the place of each edge there."""
         at: list[list[int]] = [[] for _ in self.sequence]
         slot = np.empty(len(self.edge_row), dtype=int)
@@ -190,7 +190,7 @@ def _edge_values(
     """Raw logit or log-probability of each edge, some rows at a time."""
     targets, slot = read.targets()
     n_rows, dtype = len(targets), getattr(torch, parts.dtype)
-    wanted = repeat(torch.from_numpy(targets).to(stream.device), "row k -> (cell row) k", cell=len(stream))
+    wanted = repeat(torch.from_numpy(targets).to(stream.device), "row target -> (cell row) target", cell=len(stream))
     rows = rearrange(stream, "cell row d_model -> (cell row) d_model")
     found = []
     step = ROWS_PER_CALL if read.raw else WHOLE_ROWS_PER_CALL
@@ -200,7 +200,7 @@ def _edge_values(
         else:
             values = parts.unembed(part.to(dtype)).log_softmax(-1).gather(-1, tokens)
         found.append(values.double().cpu().numpy())
-    values = rearrange(np.concatenate(found), "(cell row) k -> cell row k", row=n_rows)
+    values = rearrange(np.concatenate(found), "(cell row) target -> cell row target", row=n_rows)
     return values[:, read.edge_row, slot]
 
 
