@@ -72,7 +72,9 @@ def test_every_command_s_help_has_an_example_that_parses(command, capsys):
     assert f"Example: workbench {command} " in shown_help(command, capsys=capsys)
 
 
-@pytest.mark.parametrize(("words", "function"), list(commands()), ids=str)
+@pytest.mark.parametrize(
+    ("words", "function"), list(commands()), ids=lambda part: " ".join(part) if isinstance(part, list) else ""
+)
 def test_every_command_asks_a_question_and_every_option_of_it_is_explained(words, function, capsys):
     question = function.__doc__.split("?")[0] + "?"
     assert "\n" not in question
