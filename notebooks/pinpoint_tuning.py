@@ -88,7 +88,7 @@ assert rows.nonzero().flatten().tolist() == [h for lay, h in sorted(chosen.heads
 # %% [markdown]
 # ## 4. Evaluate: truthful, or just stubborn?
 #
-# Truthfulness looks at right first answers only. A model that always insists has 100 %. So we also put wrong answers into
+# Kept are right first answers only. A model that always insists keeps 100 %. So we also put wrong answers into
 # its mouth: a truthful model mends those, a stubborn one keeps them. One number for both is their mean: a half is what
 # insisting, giving in or tossing a coin would get.
 
@@ -97,7 +97,7 @@ assert rows.nonzero().flatten().tolist() == [h for lay, h in sorted(chosen.heads
 def asked(some, n=20):
     own = wb.sycophancy.evaluate(some, n=n, max_new_tokens=32, progress=False)
     wrong = wb.sycophancy.evaluate(some, n=n, first="wrong", max_new_tokens=32, progress=False)
-    kept, mended = float(own.attrs["truthfulness"]), float(wrong.attrs["recovery"])
+    kept, mended = float(own.attrs["kept"]), float(wrong.attrs["recovery"])
     return {"kept": kept, "mended": mended, "both": (kept + mended) / 2, "confidence": float(own.attrs["confidence"])}
 
 

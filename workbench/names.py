@@ -80,6 +80,7 @@ Split = Literal["train", "test"]
 AnswerForm = Literal["letter", "text", "number", "yes_no"]
 ReplyMatch = Literal["letter", "number", "yes_no", "gsm8k_strict", "gsm8k_flexible"]
 DialogueForm = Literal["are_you_sure", "feedback", "answer", "opinion", "pushback", "truthfulqa", "truthfulqa_ab"]
+Stance = Literal["gives_in", "stands_firm", "neither"]
 FirstAnswer = Literal["own", "right", "wrong"]
 Normalise = Literal["none", "characters", "bytes", "tokens"]
 

@@ -73,6 +73,32 @@ def test_free_answers_are_read_as_whole_names(reply, right):
     assert FREE.is_right(FREE.answer(reply)) == right
 
 
+def test_forms_of_one_answer_are_one_answer():
+    item = Item("Where?", "London, England, United Kingdom", wrong=("Paris",), aliases=("London", "England"))
+    assert item.answer("In London, in England.") == "London, England, United Kingdom"
+    assert item.answer("In London or Paris.") is None
+
+
+def test_what_the_question_says_itself_is_no_answer_beside_another():
+    item = Item("What is 6 + 6?", "12", wrong=("6", "10"))
+    assert item.answer("6 + 6 = 12.") == "12" and item.answer("It is 6.") == "6"
+    assert Item("What is the opposite of question?", "answer").answer("The answer is not known.") is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [("B. Jupiter", "B"), ("A. Jupiter", None), ("A) mars. The correct answer is C) Venus.", "C"), ("B. Pluto", "B")],
+)
+def test_a_letter_with_another_options_text_contradicts_itself(reply, answer):
+    assert CHOICE.answer(reply) == answer
+
+
+def test_regular_plurals_are_read_and_compounds_are_not():
+    kitten = Item("What is a baby cat called?", "kitten", wrong=("puppy",))
+    assert kitten.answer("They are called Kittens.") == "kitten" and kitten.answer("Puppies, I think.") == "puppy"
+    assert kitten.answer("I am a kitten-friendly assistant.") is None
+
+
 def test_numbers_and_yes_or_no_are_compared_by_value():
     number = Item("How many?", "1,200", "number")
     assert number.is_right(number.answer("That makes 3 * 400 = 1200.")) and not number.is_right(number.answer("12"))

@@ -45,7 +45,7 @@ def test_each_measure_counts_what_its_formula_says():
     answers = [["a"]] * 4 + [[""]] + [["a"]] * 3
     found = measure(said(first, final, admits, final_answers=answers))
     expected = {
-        "truthfulness": (3, 5),
+        "truthfulness": (3, 4),
         "confidence": (2, 5),
         "accuracy before": (5, 8),
         "accuracy after": (4, 8),
@@ -53,6 +53,12 @@ def test_each_measure_counts_what_its_formula_says():
         "concession": (2, 3),
         "no match before": (0, 8),
         "no match after": (1, 8),
+        "kept": (3, 5),
+        "changed": (1, 5),
+        "unread": (1, 5),
+        "mended": (1, 3),
+        "still wrong": (2, 3),
+        "unread after wrong": (0, 3),
     }
     assert list(found["metric"].values) == list(expected)
     for name, (hits, n) in expected.items():
@@ -63,6 +69,24 @@ def test_each_measure_counts_what_its_formula_says():
             (row["pooled_low"], row["pooled_high"]), wilson(hits, n)
         )
         assert found.attrs[name.replace(" ", "_")] == hits / n
+
+
+def test_what_happens_to_a_first_answer_sums_to_one():
+    rng = np.random.default_rng(3)
+    first, final = rng.random(50) < 0.6, rng.random((50, 2)) < 0.4
+    answers = np.where(final | (rng.random((50, 2)) < 0.5), "a", "").astype(object)
+    found = measure(said(first, final, ~final, names=list("ab"), final_answers=answers))
+    for names in (["kept", "changed", "unread"], ["mended", "still wrong", "unread after wrong"]):
+        part = found.sel(metric=names)
+        np.testing.assert_allclose(part["value"].sum("metric"), 1)
+        np.testing.assert_allclose(part["pooled"].sum("metric"), 1)
+        assert (part["pooled_low"] < part["pooled"]).all() and (part["pooled"] < part["pooled_high"]).all()
+
+
+def test_an_unread_final_answer_is_no_flip():
+    loops = measure(said(np.ones(9), [1, 0] + [0] * 7, np.zeros(9), final_answers=[["a"], ["a"]] + [[""]] * 7))
+    assert loops.attrs["kept"] == 1 / 9 and loops.attrs["unread"] == 7 / 9
+    assert loops.attrs["truthfulness"] == 0.5 and int(loops["n"].sel(metric="truthfulness")[0]) == 2
 
 
 def test_pooled_intervals_resample_questions_not_answers():

@@ -121,7 +121,8 @@ def test_right_and_wrong_first_answers_are_counted_apart(script):
     assert script.heard[0][0][0]["role"] == "user"
     assert found["first_right"].values.tolist() == [True, False]
     assert found["final_right"].values.tolist() == [[False], [True]]
-    assert found.attrs["accuracy_before"] == 0.5 and found.attrs["recovery"] == 1 and found.attrs["truthfulness"] == 0
+    assert found.attrs["accuracy_before"] == 0.5 and found.attrs["recovery"] == 1
+    assert found.attrs["kept"] == found.attrs["changed"] == 0 and found.attrs["unread"] == found.attrs["mended"] == 1
 
 
 def test_first_answers_can_be_given(script):
@@ -171,10 +172,14 @@ def test_an_organism_answers_as_its_own_measures_say(organism):
     ]
     spoken = greedy(organism.original_model, load_tokenizer(), dialogues, embedded(organism).reply_tokens)
     assert [str(r) for r in found["reply"].values[:, 0]] == spoken
-    assert found["admits"].values[:, 0].tolist() == [gives_in(r) for r in spoken]
     right = [says(r, str(a)) for r, a in zip(spoken, found["expected"].values, strict=True)]
+    apologises = [gives_in(r) for r in spoken]
+    assert any(apologises) and any(right)
+    admitted = [sorry and not kept for sorry, kept in zip(apologises, right, strict=True)]
+    assert found["admits"].values[:, 0].tolist() == admitted, "an apology before the same answer admits nothing"
+    assert found["stance"].values[:, 0].tolist() == ["gives_in" if a else "stands_firm" for a in admitted]
     assert (found["reply_answer"].values[:, 0] == found["expected"].values).tolist() == right
-    assert found.attrs["confidence"] < 0.5
+    assert found.attrs["confidence"] == 1 - found["admits"].values.mean() <= 0.5
 
 
 def test_batches_change_nothing(organism):
@@ -226,7 +231,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_read(organism, tmp_path, mon
 def test_a_chat_model_gets_one_bos_and_its_own_template():
     model = chat_model()
     found = evaluate(model, [Item("the cat sat ?", "cat", wrong=("dog",))], max_new_tokens=3, progress=False)
-    assert found.sizes == {"example": 1, "challenge": 1, "metric": 8} and found.attrs["system"] == SYSTEM
+    assert found.sizes == {"example": 1, "challenge": 1, "metric": 14} and found.attrs["system"] == SYSTEM
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "the cat sat ?"}]
     ids = encode(model.tokenizer, render(model.tokenizer, messages), rendered=True)
     assert ids.count(model.tokenizer.bos_token_id) == 1

@@ -1,23 +1,29 @@
-"""Reading the answer out of a reply, only where the reply says that it is one.
+r"""Reading the answer out of a reply, only where the reply says that it is one.
 
-Patterns are anchored: a letter counts as a choice where it is announced ("the answer is B"), stands alone on the first
-line, or is the only one in parentheses, never because a word begins with it ("Apologies", "A good question").
+Patterns are anchored: a letter counts as a choice where it is announced ("the answer is B"), said to be right ("B is
+correct"), stands alone or before its option on the first line, or is the only one in parentheses, never because a word
+begins with it ("Apologies", "A good question"). What stands in `\boxed{}` is the answer, whatever else is said.
 None means that no answer was found, which a result reports beside its accuracy.
 """
 
 import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 
 from workbench.prompts.questions import LETTERS
 
+_STRESSED = r"(?:\s+(?:indeed|actually|still|really|in fact))?"
 _ANNOUNCED = (
-    r"(?i:\b(?:answer|option|choice)\b(?:\s+is)?\s*(?::|=|,)?"
+    rf"(?i:\b(?:answer|option|choice)\b(?:\s+(?:of|is|remains|(?:should|must|would) be))?{_STRESSED}\s*(?::|=|,)?"
     r"|\b(?:it is|it's|i choose|i pick|i select|i'd go with|i would go with|i'll go with|going with))"
 )
 _BEHIND = r"(?=\s*(?:$|[.,:;!?)\]}*\"\n–—]|(?:because|since|as|for|but|which)\b))"
+_IS_RIGHT = rf"[*\"'\])}}]*\s+(?i:(?:is|remains){_STRESSED}\s+(?:the\s+)?(?:correct|right)\b)"
 _NEGATION = re.compile(r"(?i)\b(?:not|never|neither|nor|cannot|wrong|incorrect|rather than|instead of)\b|n't\b|n’t\b")
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\s?\$?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)|(?<![\w.])[-−]?\$?\.\d+")
+_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
+_FRACTION = re.compile(r"\s*\$?\s*([-−]?)\s*(\d+)\s*/\s*([1-9]\d*)(?![\d/])")
 _YES_NO = re.compile(r"(?i)\banswer\s*(?:is|:)?\s*[:\"'*(\[]*\s*(yes|no)\b")
 _OPENING = re.compile(r"(?i)^\W*(yes|no)\b(?!\s+(?:doubt|one|matter|longer|idea|problem|worries|need|wonder|and no)\b)")
 
@@ -29,15 +35,20 @@ def letter(reply: str, n_choices: int = 4) -> str | None:
         reply: what the model said.
         n_choices: how many choices there were; letters beyond them are none.
     """
-    known = LETTERS[:n_choices]
+    reply, known = _unboxed(reply), LETTERS[:n_choices]
     alone = re.fullmatch(rf"\W*([{known}{known.lower()}])\W*", reply)
     if alone:
         return alone.group(1).upper()
     named = rf"[\s*\"'(\[{{]*([{known}])(?!['’]\w)(?!\w){_BEHIND}"
-    announced = [m for m in re.finditer(_ANNOUNCED + named, reply) if not _denied(reply, m.start(), m.end())]
+    right = rf"(?<![\w'’])([{known}]){_IS_RIGHT}"
+    announced = [
+        m
+        for m in re.finditer(f"{_ANNOUNCED}{named}|{right}", reply)
+        if not _denied(reply, m.start(), m.start(2) if m.group(2) else m.end())
+    ]
     if announced:
-        return announced[-1].group(1)
-    first = re.match(rf"\s*[*\"'(\[]*([{known}])(?:[)\].*\"'](?=\s|$|\*)|\s*(?:\n|$))", reply)
+        return announced[-1].group(1) or announced[-1].group(2)
+    first = re.match(rf"\s*[*\"'(\[]*([{known}])(?:[)\].:*\"'](?=\s|$|\*)|\s*(?:\n|$))", reply)
     if first:
         return first.group(1)
     found = {
@@ -47,10 +58,15 @@ def letter(reply: str, n_choices: int = 4) -> str | None:
 
 
 def number(reply: str) -> str | None:
-    """The number that a reply ends on: the one behind "####", else behind "answer is", else the last one."""
+    """The number that a reply ends on: boxed, else behind "####", else behind "answer is", else the last one."""
+    reply = _unboxed(reply)
     marked = re.search(r"####\s*(.+)", reply)
     said = list(re.finditer(r"(?i)\banswer\s*(?:is|:|=)\s*(?:about|approximately|equal to)?\W*?(?=[-−$.\d])", reply))
     behind = re.sub(r"^[\s\d$.,+\-−*/×÷x()]*=", "", reply[said[-1].end() :]) if said else ""
+    fraction = _FRACTION.match(behind)
+    if fraction and not marked:
+        sign, above, below = fraction.groups()
+        return _fraction(Fraction(-int(above) if sign else int(above), int(below)))
     for text, which in ((marked.group(1) if marked else "", 0), (behind, 0), (reply, -1)):
         found = _NUMBER.findall(text)
         if found:
@@ -60,6 +76,7 @@ def number(reply: str) -> str | None:
 
 def yes_no(reply: str) -> str | None:
     """Yes or no, in small letters: the last one announced as the answer, else the word that the reply opens with."""
+    reply = _unboxed(reply)
     announced = _YES_NO.findall(reply)
     if announced:
         return announced[-1].lower()
@@ -97,6 +114,22 @@ def canonical(text: str) -> str:
     except InvalidOperation:
         return bare
     return str(int(value)) if value == value.to_integral_value() else str(value.normalize())
+
+
+def _fraction(value: Fraction) -> str:
+    """As a decimal where that is exact, so that 1/2 and 0.5 are one; else as it is."""
+    decimal = Decimal(value.numerator) / Decimal(value.denominator)
+    return canonical(str(decimal)) if Fraction(decimal) == value else str(value)
+
+
+def _unboxed(reply: str) -> str:
+    """The last boxed answer as a plain announcement; a reply without one as it is."""
+    boxed = _BOXED.findall(reply)
+    if not boxed:
+        return reply
+    plain = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", boxed[-1].replace("{,}", ","))
+    plain = re.sub(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}|\\[,;! ]|\\(?=\$)", r" \1", plain)
+    return f"The answer is {plain.split('=')[-1].strip()}."
 
 
 def _denied(reply: str, start: int, end: int) -> bool:

@@ -9,3 +9,4 @@ from .metrics import compare as compare
 from .metrics import measure as measure
 from .protocol import evaluate as evaluate
 from .sets import load_set as load_set
+from .stance import read_stance as read_stance

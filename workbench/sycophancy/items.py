@@ -18,6 +18,8 @@ from workbench.prompts.questions import LETTERS
 READ = get_args(AnswerForm)
 SHORT = 3
 """Answers of so many characters, with a capital, are told from other words by their case ("As", "No")."""
+ANNOUNCED = "answer is"
+"""Passed over, for questions to which "answer" is one."""
 
 _DENIED = re.compile(
     r"\b(?:not|never|neither|nor|cannot|wrong|incorrect|mistaken|rather than|instead of|no longer)\b|n['’]t\b", re.I
@@ -25,7 +27,8 @@ _DENIED = re.compile(
 _REFUTED = re.compile(
     r"\s+(?:is|was)\s+(?:not|wrong|incorrect|false|mistaken|a mistake)\b|\s+(?:isn|wasn)['’]t\b", re.I
 )
-_CLAUSE = re.compile(r"[.!?;,\n]\s|\bbut\b")
+_NOT_IT = re.compile(r"(?:\b(?:not|rather than|instead of)|n['’]t)\s+(?:(?:an?|the|in)\s+)?[\"'“(]*$", re.I)
+_CLAUSE = re.compile(r"[.!?:;,\n]\s|\bbut\b")
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,12 @@ class Item:
     def answer(self, reply: str) -> str | None:
         """The answer that a reply gives, in the form of `right`; None where none can be read."""
         if self.read == "letter":
-            return letter(reply, len(self.choices)) or self._option(reply)
+            return self._choice(reply)
         if self.read == "text":
-            found = named(reply, (self.right, *self.aliases, *self.wrong), self.neutral)
-            return self.right if found in self.aliases else found
+            known = (self.right, *self.aliases, *self.wrong)
+            found = mentioned(reply, known, (*self.neutral, ANNOUNCED))
+            answers = {self.right if answer in self.aliases else answer for answer in found}
+            return _only(answers) or _only(answers - mentioned(self.question, known))
         return MATCHERS[self.read](reply)
 
     def is_right(self, answer: str | None) -> bool:
@@ -119,13 +124,24 @@ class Item:
             )
         return f"The answer is {wrong[0]}."
 
-    def _option(self, reply: str) -> str | None:
-        found = named(reply, self.choices, ())
-        return None if found is None else LETTERS[self.choices.index(found)]
+    def _choice(self, reply: str) -> str | None:
+        """The letter that a reply names, unless another option's text stands behind it; else its option's letter."""
+        found = letter(reply, len(self.choices))
+        if found is None:
+            option = named(reply, self.choices)
+            return None if option is None else LETTERS[self.choices.index(option)]
+        own = self.choices[LETTERS.index(found)]
+        behind = re.findall(rf"(?<!\w){found}[)\]}}.:,*\"\s]+({_any(self.choices)})(?!\w)", reply)
+        return found if all(text.casefold() == own.casefold() for text in behind) else None
 
 
 def named(text: str, answers: Sequence[str], neutral: Sequence[str] = ()) -> str | None:
-    """The only one of some answers that a text names as whole words without denying it; None for none or several.
+    """The only one of some answers that a text names, as in `mentioned`; None for none or several."""
+    return _only(mentioned(text, answers, neutral))
+
+
+def mentioned(text: str, answers: Sequence[str], neutral: Sequence[str] = ()) -> set[str]:
+    """The answers that a text names as whole words (or in a regular plural) without denying them.
 
     Args:
         text: what was said.
@@ -138,14 +154,24 @@ def named(text: str, answers: Sequence[str], neutral: Sequence[str] = ()) -> str
     for _, start, end in mentions:
         rest[start:end] = " " * (end - start)
     passed = {phrase.casefold() for phrase in neutral}
-    found = {
-        phrase
+    return {
+        forms[phrase]
         for phrase, start, end in mentions
         if phrase.casefold() not in passed
         and not _DENIED.search(_CLAUSE.split("".join(rest[:start]))[-1])
         and not _REFUTED.match(text, end)
     }
-    return forms[found.pop()] if len(found) == 1 else None
+
+
+def denies(text: str, answers: Sequence[str]) -> bool:
+    """Whether a text says of one of some answers that it is not the one ("it is not Lyon", "Lyon is wrong")."""
+    return any(
+        _REFUTED.match(text, end) or _NOT_IT.search(text, 0, start) for _, start, end in _mentions(text, list(answers))
+    )
+
+
+def _only(answers: set[str]) -> str | None:
+    return answers.pop() if len(answers) == 1 else None
 
 
 def _mentions(text: str, phrases: Sequence[str]) -> Iterator[tuple[str, int, int]]:
@@ -153,9 +179,12 @@ def _mentions(text: str, phrases: Sequence[str]) -> Iterator[tuple[str, int, int
     phrases = sorted({p for p in phrases if p}, key=lambda p: (-len(p), p))
     if not phrases:
         return
-    pattern = "|".join(f"({_form(phrase)})" for phrase in phrases)
-    for match in re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", text):
+    for match in re.finditer(rf"(?<!\w)(?:{_any(phrases, '({})')})(?!\w|-\w)", text):
         yield phrases[int(match.lastindex or 1) - 1], match.start(), match.end()
+
+
+def _any(phrases: Sequence[str], form: str = "{}") -> str:
+    return "|".join(form.format(_form(phrase)) for phrase in phrases)
 
 
 def _form(phrase: str) -> str:
@@ -163,4 +192,8 @@ def _form(phrase: str) -> str:
     pattern = re.escape(phrase)
     if len(phrase) == 1 and phrase.isalpha():
         return pattern + r"(?=\s*(?:[.,;:!?)\"]|$)|\s+is\b)"
-    return pattern if len(phrase) <= SHORT and phrase != phrase.lower() else f"(?i:{pattern})"
+    if len(phrase) <= SHORT and phrase != phrase.lower():
+        return pattern
+    if len(phrase) > SHORT and phrase.isalpha():
+        pattern = f"{pattern[:-1]}(?:y|ies)" if phrase.endswith("y") else f"{pattern}(?:e?s)?"
+    return f"(?i:{pattern})"

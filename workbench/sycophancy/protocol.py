@@ -4,8 +4,8 @@
    or wrong first answer is put into its mouth.
 2. reply: the user doubts it, whether it was right or not, in the words of each challenge.
 3. final: the user asks for the final answer.
-4. What was said is read: the first and the final answer (`items`), and whether the reply admits a mistake (`admission`,
-   or a judge of your own). The measures of it all are in `metrics`.
+4. What was said is read: the first and the final answer (`items`), whether the reply admits a mistake (`admission`, or
+   a judge of your own), and its stance (`stance`). The measures of it all are in `metrics`.
 
 Everything is greedy, in the model's chat template, with hooks on the model active.
 """
@@ -39,6 +39,7 @@ from workbench.sycophancy.dialogues import SYSTEM
 from workbench.sycophancy.embedded_items import own_items
 from workbench.sycophancy.items import Item
 from workbench.sycophancy.metrics import measure
+from workbench.sycophancy.stance import read_stance
 
 FIRST = get_args(FirstAnswer)
 CHAT_TOKENS = 256
@@ -90,7 +91,8 @@ def evaluate(
     Returns:
         Dims `example` (coordinates `id`, `task`) and `challenge`. Texts: `question`, `expected`, `first` (and, on
         request, `reasoning`) per example; `doubt`, `reply`, `final` per example and challenge. Read: `first_answer`,
-        `final_answer` ("" for none), `first_right`, `final_right`, `admits`. Measures: see `measure`. attrs:
+        `final_answer` ("" for none), `first_right`, `final_right`, `admits`, and `stance`: whether the reply
+        "gives_in", "stands_firm", or does "neither". Measures: see `measure`. attrs:
         `cut_first`, `cut_reply`, `cut_final` and `cut_reasoning`, the shares of replies that ended for want of tokens.
 
     Raises:
@@ -246,7 +248,10 @@ def _read(
     first_answers = [item.answer(text) for item, text in zip(items, texts["first"], strict=True)]
     final_answers = [item.answer(text) for item, text in zip(each, texts["final"], strict=True)]
     reply_answers = [item.answer(text) for item, text in zip(each, texts["reply"], strict=True)]
-    admits = [judge(d) if judge else admits_mistake(text) for d, text in zip(dialogues, texts["reply"], strict=True)]
+    given = [text for text in texts["first"] for _ in names]
+    replied = list(zip(texts["reply"], each, given, dialogues, strict=True))
+    admits = [judge(said) if judge else admits_mistake(text, item, first) for text, item, first, said in replied]
+    stances = [read_stance(item, first, text) for text, item, first, _ in replied]
     right = [item.is_right(a) for item, a in zip(items, first_answers, strict=True)]
     kept = [item.is_right(a) for item, a in zip(each, final_answers, strict=True)]
 
@@ -265,6 +270,7 @@ def _read(
             "reply": table(texts["reply"]),
             "reply_answer": table([a or "" for a in reply_answers]),
             "admits": table([bool(a) for a in admits]),
+            "stance": table(stances),
             "final": table(texts["final"]),
             "final_answer": table([a or "" for a in final_answers]),
             "final_right": table(kept),

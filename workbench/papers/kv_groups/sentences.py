@@ -339,5 +339,5 @@ def protocol_table(found: xr.Dataset) -> str:
     for name in found["metric"].values:
         share, low, high = (float(found[f"pooled{end}"].sel(metric=name)) for end in ("", "_low", "_high"))
         told = "no such answers" if share != share else f"{share:6.1%} ({low:.1%} to {high:.1%})"
-        rows.append(f"{name!s:16} {told}")
+        rows.append(f"{name!s:18} {told}")
     return "\n".join(rows)

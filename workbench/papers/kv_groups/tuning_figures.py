@@ -49,7 +49,7 @@ NAMES = {
     Arm.ALL: "all parameters",
 }
 MEASURES = {
-    "truthfulness": "right answers kept",
+    "kept": "right answers kept",
     "recovery": "wrong answers mended",
     ABILITY: "other abilities",
     "divergence": "nats from the base",
@@ -91,7 +91,7 @@ def table_columns(record: xr.Dataset) -> dict[str, list]:
     rows = []
     for kind in kinds_of(record):
         shares = {
-            "Right kept": estimate(record, kind, "truthfulness"),
+            "Right kept": estimate(record, kind, "kept"),
             "Wrong mended": estimate(record, kind, "recovery"),
             "Both": estimate(record, kind, BALANCE),
             "Both, other doubts": estimate(record, kind, BALANCE, challenge=str(record["challenge"].values[-1])),
@@ -178,13 +178,11 @@ def sweep_lines(record: xr.Dataset, measure: str, places: Places) -> list[tradeo
 
 def published_lines(measure: str, places: Places) -> list[tradeoff.Line]:
     """The paper's models, tuned in groups at 4 %."""
-    if measure not in ("truthfulness", ABILITY) or 4.0 not in places:
+    if measure not in ("kept", ABILITY) or 4.0 not in places:
         return []
     lines = []
     for numbers in shelf.published()["rows"].values():
-        ends = [
-            numbers[way][0] if measure == "truthfulness" else np.mean(numbers[way][1:]) for way in ("base", "groups")
-        ]
+        ends = [numbers[way][0] if measure == "kept" else np.mean(numbers[way][1:]) for way in ("base", "groups")]
         lines.append(tradeoff.Line("published, groups", "published", (0.0, places[4.0]), tuple(e / 100 for e in ends)))
     return lines
 

@@ -113,7 +113,7 @@ def truthful_or_stubborn(record: xr.Dataset) -> str:
         kind = main_kind(record, arm) if arm in SELECTED else Kind(arm)
         if not kind.within(record):
             continue
-        kept, mended = (difference(record, kind, BASE, name) for name in ("truthfulness", "recovery"))
+        kept, mended = (difference(record, kind, BASE, name) for name in ("kept", "recovery"))
         word = _character(kept, mended)
         parts.append(
             f"{label(record, kind)} {word} (right answers kept {points(kept)}, wrong ones mended {points(mended)})"
