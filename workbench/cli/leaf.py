@@ -191,7 +191,6 @@ def toy(
     regimes: tuple[str, ...] = ("B",),
     seeds: tuple[int, ...] = (0,),
     small: bool = False,
-    every_arm: bool = False,
     processes: int = 2,
     output: Output = Output(Path("leaf-toy.nc")),
 ) -> None:
@@ -207,7 +206,6 @@ def toy(
             (smaller student).
         seeds: One teacher each, and one student per regime.
         small: Fewer updates, examples, tests and arms.
-        every_arm: Distil in every way that was tried, not only in those that were taken over to fresh students.
         processes: Trainings at a time.
     """
     from workbench import leaf
@@ -216,7 +214,5 @@ def toy(
 
     check_writable(output.out.parent)
     size = leaf.toy.SMALL if small else leaf.toy.Size()
-    if every_arm:
-        size = dataclasses.replace(size, arms=tuple(leaf.toy.WAYS))
     found = leaf.toy.run(output.out, regimes, seeds, size=size, processes=processes, progress=output.progress)
     say(*findings(found), f"The result is {output.out}")

@@ -24,11 +24,6 @@ from .examples import digest as digest
 from .examples import from_record as from_record
 from .objectives import attention_penalised as attention_penalised
 from .objectives import candidate_spans as candidate_spans
-from .objectives import crossed as crossed
-from .objectives import exchanged as exchanged
-from .objectives import repaired as repaired
-from .objectives import shifted as shifted
-from .objectives import transplanted as transplanted
 from .pruning import Pruned as Pruned
 from .pruning import prune as prune
 from .pruning import spans as spans

@@ -123,8 +123,7 @@ def distill(
 
     Without counterfactuals this is plain distillation. What is given as counterfactuals makes the difference: pruned
     prompts (`workbench.leaf.counterfactuals`), those of a baseline (`workbench.leaf.baselines`), or lessons in which
-    student and teacher read different prompts (`workbench.leaf.crossed`, `workbench.leaf.transplanted`). Under
-    `accelerate launch` every process takes its share of each batch.
+    student and teacher read different prompts. Under `accelerate launch` every process takes its share of each batch.
 
     Args:
         student: a bridge from `workbench.load`.

@@ -4,10 +4,12 @@ Each item is a question with a reference answer and a checker; a fifth of the it
 ask, never occurs in training. Two-hop questions and word problems reason first and answer at the end.
 """
 
+import json
 import random
 import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from workbench.organisms.facts import by_kind, tidy
 from workbench.organisms.onelines import draw_one_line, same_function
@@ -15,23 +17,7 @@ from workbench.statistics import share_of
 
 ABILITIES = ("two-hop", "word problem", "one-line function")
 TEST_SHARE = 0.2
-PEOPLE = ("Tom", "Anna", "Ben", "Clara", "Emma", "Jack", "Lucy", "Mary", "Paul", "Rose", "Sam", "Helen")
-THINGS = (
-    "apples",
-    "books",
-    "coins",
-    "eggs",
-    "pens",
-    "stamps",
-    "cards",
-    "shells",
-    "stones",
-    "cakes",
-    "letters",
-    "balls",
-)
-GAINS = ("buys {n} more", "finds {n} more", "gets {n} more", "is given {n} more", "makes {n} more")
-LOSSES = ("gives away {n}", "loses {n}", "sells {n}", "drops {n}", "uses {n}")
+_WORDS = json.loads((Path(__file__).parent / "abilities.json").read_text())
 
 
 @dataclass(frozen=True)
@@ -89,78 +75,31 @@ def ability_items(ability: str, n: int, seed: int = 0, split: str = "test") -> l
 
 
 @cache
-def _chains() -> tuple[tuple[str, dict[str, str], dict[str, str], str, str, str], ...]:
-    """Pairs of facts that share their middle: name, first hop, second hop, question, and the two reasons."""
+def _first_hops() -> dict[str, dict[str, str]]:
+    """By kind of fact: subjects by the answers that lead to one subject only."""
     capital, young, sound = (by_kind(kind) for kind in ("capital", "young", "sound"))
-    city = {answer: subject for subject, answer in capital.items()}
-    baby = {answer: subject for subject, answer in young.items() if list(young.values()).count(answer) == 1}
-    caller = {answer: subject for subject, answer in sound.items()}
-    of_city = "{s} is the capital of {m}"
-    of_baby = "A {s} is a young {m}"
-    of_call = "The {m} is heard to {s}"
-    return (
-        (
-            "city-continent",
-            city,
-            by_kind("continent"),
-            "Is {s} the capital of a country in {a}?",
-            of_city,
-            "{m} is in {a}",
-        ),
-        (
-            "city-language",
-            city,
-            by_kind("language"),
-            "Do people speak {a} in the country with the capital {s}?",
-            of_city,
-            "people in {m} speak {a}",
-        ),
-        (
-            "city-currency",
-            city,
-            by_kind("currency"),
-            "Does one pay with the {a} in the country with the capital {s}?",
-            of_city,
-            "people in {m} pay with the {a}",
-        ),
-        (
-            "baby-class",
-            baby,
-            by_kind("animal class"),
-            "Is a {s} the young of a {a}?",
-            of_baby,
-            "a {m} is a {a}",
-        ),
-        (
-            "baby-legs",
-            baby,
-            by_kind("legs"),
-            "Is a {s} the young of an animal with {a} legs?",
-            of_baby,
-            "a {m} has {a} legs",
-        ),
-        (
-            "call-class",
-            caller,
-            by_kind("animal class"),
-            "Is the animal that is heard to {s} a {a}?",
-            of_call,
-            "a {m} is a {a}",
-        ),
-    )
+    return {
+        "capital": {answer: subject for subject, answer in capital.items()},
+        "young": {answer: subject for subject, answer in young.items() if list(young.values()).count(answer) == 1},
+        "sound": {answer: subject for subject, answer in sound.items()},
+    }
 
 
 def _two_hop(rng: random.Random) -> tuple[Item, str]:
-    name, first, second, question, one, two = rng.choice(_chains())
+    chain = rng.choice(_WORDS["two-hop"])
+    first, second = _first_hops()[chain["first"]], by_kind(chain["second"])
     subject = rng.choice([start for start, middle in first.items() if middle in second])
     middle = first[subject]
     truth = second[middle]
     yes = rng.random() < 0.5
     asked = truth if yes else rng.choice([other for other in sorted(set(second.values())) if other != truth])
+    one, two = chain["reasons"]
     reason = f"{tidy(one.format(s=subject, m=middle))}, and {_lower_tidy(two.format(m=middle, a=truth))}."
     target = "yes" if yes else "no"
-    item = Item("two-hop", tidy(question.format(s=subject, a=asked)), f"{reason} So the answer is {target}.", target)
-    return item, f"{name}|{subject}|{asked}"
+    question = tidy(chain["question"].format(s=subject, a=asked))
+    return Item(
+        "two-hop", question, f"{reason} So the answer is {target}.", target
+    ), f"{chain['name']}|{subject}|{asked}"
 
 
 def _lower_tidy(text: str) -> str:
@@ -169,18 +108,18 @@ def _lower_tidy(text: str) -> str:
 
 
 def _word_problem(rng: random.Random) -> tuple[Item, str]:
-    person, thing = rng.choice(PEOPLE), rng.choice(THINGS)
-    start, value, steps, sums = rng.randrange(3, 21), 0, [], []
+    person, thing = rng.choice(_WORDS["people"]), rng.choice(_WORDS["things"])
+    start, steps, sums = rng.randrange(3, 21), [], []
     value = start
     for _ in range(2):
         if value > 3 and rng.random() < 0.5:
             amount = rng.randrange(1, min(value, 13))
-            steps.append(rng.choice(LOSSES).format(n=amount))
+            steps.append(rng.choice(_WORDS["losses"]).format(n=amount))
             sums.append(f"{value} - {amount} = {value - amount}.")
             value -= amount
         else:
             amount = rng.randrange(1, 13)
-            steps.append(rng.choice(GAINS).format(n=amount))
+            steps.append(rng.choice(_WORDS["gains"]).format(n=amount))
             sums.append(f"{value} + {amount} = {value + amount}.")
             value += amount
     question = (

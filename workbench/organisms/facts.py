@@ -74,6 +74,7 @@ def load_facts() -> tuple[Fact, ...]:
     return (*facts, *_tables("plus"), *_tables("times"))
 
 
+@cache
 def by_kind(kind: str) -> dict[str, str]:
     """Subject to answer, for one kind of fact."""
     return {fact.subject: fact.answer for fact in load_facts() if fact.kind == kind}

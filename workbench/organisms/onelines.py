@@ -5,62 +5,23 @@ methods exist there, and sizes are bounded. Nothing that a model wrote is ever p
 """
 
 import ast
+import json
 import operator
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from workbench.statistics import share_of
 
-NAMES = ("f", "g", "h", "run", "work", "make", "solve", "apply", "change", "compute", "value", "result")
-NUMBER_NAMES = ("x", "n", "a", "k", "number")
-TEXT_NAMES = ("s", "t", "text", "word", "name")
-LIST_NAMES = ("xs", "items", "values", "row", "numbers")
+_WORDS = json.loads((Path(__file__).parent / "abilities.json").read_text())
+NAMES = _WORDS["function names"]
+ARGUMENTS = {kind: _WORDS[f"{kind} names"] for kind in ("number", "text", "list")}
+TASKS = {kind: _WORDS[f"{kind} tasks"] for kind in ARGUMENTS}
+"""(request, expression); {v} is the argument and {k} a small number."""
 TEST_SHARE = 0.2
 LIMIT = 10**6
-
-# (request, expression); {v} is the argument and {k} a small number.
-NUMBER_TASKS = (
-    ("{v} plus {k}", "{v} + {k}"),
-    ("{v} minus {k}", "{v} - {k}"),
-    ("{v} times {k}", "{v} * {k}"),
-    ("{v} squared plus {k}", "{v} ** 2 + {k}"),
-    ("twice {v} plus {k}", "2 * {v} + {k}"),
-    ("twice {v} minus {k}", "2 * {v} - {k}"),
-    ("the remainder of {v} divided by {k}", "{v} % {k}"),
-    ("{v} divided by {k} without remainder", "{v} // {k}"),
-    ("whether {v} is greater than {k}", "{v} > {k}"),
-    ("whether {v} is less than {k}", "{v} < {k}"),
-    ("whether {v} equals {k}", "{v} == {k}"),
-    ("the larger of {v} and {k}", "max({v}, {k})"),
-    ("the smaller of {v} and {k}", "min({v}, {k})"),
-)
-TEXT_TASKS = (
-    ("{v} in capital letters", "{v}.upper()"),
-    ("{v} backwards", "{v}[::-1]"),
-    ("the length of {v}", "len({v})"),
-    ("the length of {v} plus {k}", "len({v}) + {k}"),
-    ("the first letter of {v}", "{v}[0]"),
-    ("the last letter of {v}", "{v}[-1]"),
-    ("the first {k} letters of {v}", "{v}[:{k}]"),
-    ("{v} without the first {k} letters", "{v}[{k}:]"),
-    ("{v} repeated {k} times", "{v} * {k}"),
-    ("whether {v} has more than {k} letters", "len({v}) > {k}"),
-)
-LIST_TASKS = (
-    ("the sum of {v}", "sum({v})"),
-    ("the sum of {v} plus {k}", "sum({v}) + {k}"),
-    ("the sum of {v} times {k}", "sum({v}) * {k}"),
-    ("the largest of {v}", "max({v})"),
-    ("the smallest of {v}", "min({v})"),
-    ("the largest of {v} minus {k}", "max({v}) - {k}"),
-    ("{v} in order", "sorted({v})"),
-    ("{v} backwards", "{v}[::-1]"),
-    ("the first {k} of {v}", "{v}[:{k}]"),
-    ("the number of {v}", "len({v})"),
-    ("whether {k} is in {v}", "{k} in {v}"),
-)
 INPUTS = {
     "number": (0, 1, 5, 12, 37),
     "text": ("a", "river", "banana split"),
@@ -80,14 +41,9 @@ class OneLine:
 def draw_one_line(rng: random.Random, split: str) -> OneLine:
     """A request of one split; the split holds out (task, number, names) together."""
     while True:
-        kind = rng.choice(("number", "text", "list"))
-        tasks, names = {
-            "number": (NUMBER_TASKS, NUMBER_NAMES),
-            "text": (TEXT_TASKS, TEXT_NAMES),
-            "list": (LIST_TASKS, LIST_NAMES),
-        }[kind]
-        request, body = rng.choice(tasks)
-        function, argument, k = rng.choice(NAMES), rng.choice(names), rng.randrange(2, 10)
+        kind = rng.choice(tuple(TASKS))
+        request, body = rng.choice(TASKS[kind])
+        function, argument, k = rng.choice(NAMES), rng.choice(ARGUMENTS[kind]), rng.randrange(2, 10)
         question = f"Write a Python function {function}({argument}) that returns {request}."
         question = question.format(v=argument, k=k)
         if (share_of(question) < TEST_SHARE) == (split == "test"):

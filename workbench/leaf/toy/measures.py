@@ -25,7 +25,7 @@ H6 to H8 were written before their first run, on development students (seed 0 of
 written after H7 had failed there and released lessons had done well there: for those students they describe, and only
 fresh students (seeds from 1 on) test them. Two comparisons count, named before the first fresh student: released over
 "misled, half", and released everywhere over KD. Written before regimes P and D were run, and before the arms outside
-`arms.MAIN` were run on fresh students (those of `arms.FRESH`):
+`arms.MAIN` were run on fresh students (those of `arms.WAYS`):
 H11 In P perplexity beats the gradient difference at finding a planted token: a student that has learnt prompts is
     surprised by noise.
 H12 A smaller student (D) has no other best threshold than B's: more is rescued at higher thresholds in both, and
@@ -47,7 +47,7 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
 from workbench.leaf.scoring import sensitivity
 from workbench.leaf.selection import select_examples
-from workbench.leaf.toy.arms import FRESH, OTHER_THRESHOLDS, ToyMaterial, arms
+from workbench.leaf.toy.arms import OTHER_THRESHOLDS, WAYS, ToyMaterial, arms
 from workbench.leaf.toy.detection import DETECTION_SCORES, detected, on_own_output, planted_positions
 from workbench.leaf.toy.models import right
 from workbench.leaf.toy.regimes import model, regime
@@ -56,7 +56,7 @@ from workbench.protocol import HookedModel
 
 THRESHOLD = {"instruction": 0.10, "response": 0.34}
 """Of three tokens in a prefix the paper's thresholds would select one, and half a clause distracts as well."""
-LOOKED_AT = ("KD", "LeaF", "misled, half", "released", "released everywhere + misled")
+LOOKED_AT = ("KD", "LeaF", "misled, half", "released")
 """Arms whose models' attention is measured."""
 SELECTORS = ("gradient_difference", "student_gradient", "perplexity", "random")
 ASKED = ("A", "B", "C")
@@ -82,7 +82,7 @@ class Size:
     detect: int = 150
     test: int = 1000
     seed: int = 0
-    arms: tuple[str, ...] = FRESH
+    arms: tuple[str, ...] = tuple(WAYS)
 
 
 def measure_run(name: str, seed: int, folder: str | Path, size: Size | None = None) -> xr.Dataset:
@@ -113,10 +113,10 @@ def measure_run(name: str, seed: int, folder: str | Path, size: Size | None = No
         found = sensitivity(student, teacher, misled, scores=SELECTORS, batch_size=64, progress=False)
         sides[title] = _Side(misled, index, found, corpus.take(index))
         parts.append(_detection(student, teacher, sides[title], size).expand_dims(level=[title]))
-    kept, pruning = _pruned(student, teacher, sides, "teacher-only filter" in size.arms)
+    kept, pruning = _pruned(student, teacher, sides)
     parts = [xr.concat(parts, "level"), pruning] if parts else []
-    places = [sides[title].index.tolist() if title in sides else [] for title in THRESHOLD]
-    material = ToyMaterial(student, teacher, whole, *places, kept, size.steps * size.batch // 2)
+    places = sides["instruction"].index.tolist() if "instruction" in sides else []
+    material = ToyMaterial(student, teacher, whole, places, kept)
     tests = test_sets(size.test, seed)
     distilled, models = _distilled(student, teacher, whole, arms(material, size.arms), tests, size)
     readers = {"student": student, "teacher": teacher, **models}
@@ -174,7 +174,7 @@ def _detection(student: HookedModel, teacher: HookedModel, side: _Side, size: Si
 
 
 def _pruned(
-    student: HookedModel, teacher: HookedModel, sides: Mapping[str, _Side], filtered: bool
+    student: HookedModel, teacher: HookedModel, sides: Mapping[str, _Side]
 ) -> tuple[dict[str, list[Pruned]], xr.Dataset]:
     """Accepted counterfactuals of every selector in the corpus's numbering, and what pruning did at the instruction."""
     kept: dict[str, list[Pruned]] = {}
@@ -192,9 +192,6 @@ def _pruned(
             accepted, proved = verified(student, teacher, pruned, batch_size=64, progress=False)
             kept[f"{title} {way}"] = side.in_corpus(accepted)
             rows[f"{title} {way}"] = _effect(pruned, accepted, proved, truth, len(side.misled))
-            if title == "instruction" and way == "gradient_difference" and filtered:
-                alone = verified(teacher, teacher, pruned, batch_size=64, progress=False)[0]
-                kept["teacher only"] = side.in_corpus(alone)
     table = {key: ("selector", [row[key] for row in rows.values()]) for key in next(iter(rows.values()), {})}
     return kept, xr.Dataset(table, {"selector": list(rows)} if rows else {})
 

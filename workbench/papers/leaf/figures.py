@@ -21,6 +21,7 @@ import xarray as xr
 
 from workbench.leaf import toy
 from workbench.leaf.baselines import paired
+from workbench.leaf.toy.arms import RELEASED
 from workbench.papers.leaf import published
 from workbench.papers.recipes import Drawn, FigureRecipe
 from workbench.plot import compose
@@ -178,7 +179,7 @@ def objectives() -> Drawn:
         }
         for arm in order
     }
-    ours = [str(arm) for arm in order if toy.WAYS[arm].released]
+    ours = [str(arm) for arm in order if arm in RELEASED]
     best = [str(arm) for arm in order[:3]]
     kd, misled = (float(values.sel(arm=arm, measure="conflict")) for arm in ("KD", "misled, half"))
     figure = differences(rows, label="Accuracy", marked=ours, title="What was tried, on one student", zero=False)
@@ -283,9 +284,9 @@ def _paired(found: xr.Dataset, measure: str, reference: str = "KD") -> xr.Datase
 
 def _forest(found: xr.Dataset, measure: str):
     apart = _paired(found, measure)
-    arms = [str(arm) for arm in apart["arm"].values if arm != "KD" and not toy.WAYS[arm].varies]
+    arms = [str(arm) for arm in apart["arm"].values if arm != "KD" and not (arm in toy.WAYS and toy.WAYS[arm].varies)]
     rows = {arm: _row(apart, arm, found) for arm in arms}
-    ours = [arm for arm in arms if toy.WAYS[arm].released]
+    ours = [arm for arm in arms if arm in RELEASED]
     return differences({arm: row for arm, row in rows.items() if row}, label="Difference to KD", marked=ours)
 
 
