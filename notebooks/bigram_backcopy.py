@@ -114,7 +114,7 @@ if (optimizer, attention, triggers) == ("adamw", "relu", 3):
 # %%
 names = {"AdamW": "three-layer", "SGD": "three-layer-sgd", "ReLU attention": "three-layer-relu"}
 curves = {label: toys.measured(name, "paper").record["residual_bos"].isel(layer=0) for label, name in names.items()}
-wb.plot.steps(curves, label="Residual norm of &lt;s&gt; behind layer 0")
+wb.plot.steps(curves, label="Residual norm of &lt;s&gt; after layer 0")
 
 # %% [markdown]
 # One seed is one draw. In the published run `<s>` gets 0.81 of the attention. **Predict:** what do other first weights give?

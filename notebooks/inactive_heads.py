@@ -29,7 +29,7 @@ import torch
 
 import workbench as wb
 from workbench import evaluation
-from workbench import inactive_heads as dormant
+from workbench import inactive_heads
 from workbench.prompts.samples import SAMPLES
 
 model = wb.load("organism-gqa")
@@ -67,20 +67,20 @@ print(f"quietest head: layer {layer}, head {head}:", quiet.sel(layer=layer, head
 
 # %%
 tau = wb.inactive_head_thresholds(scores, [0.1])
-selected = dormant.inactive(scores, tau["tau"].isel(threshold=0))
+selected = inactive_heads.inactive(scores, tau["tau"].isel(threshold=0))
 print(selected.mean(["sequence", "layer", "head"]).to_series())
-shared = dormant.overlap(scores, 0.1)["iou"].sel(score="AWFT", other="AHON_LN")
+shared = inactive_heads.overlap(scores, 0.1)["iou"].sel(score="AWFT", other="AHON_LN")
 print(f"AWFT and AHON (LN) share {float(shared):.0%} of the heads that either selects")
 assert float(shared) < 0.7
 
 # %%
-often = dormant.frequency(scores, tau["tau"].isel(threshold=0)).sel(score="AHON_LN")
+often = inactive_heads.frequency(scores, tau["tau"].isel(threshold=0)).sel(score="AHON_LN")
 wb.plot.frequency_map(often, shape.group_size, title="Share of texts on which a head is inactive, AHON (LN)")
 
 # %% [markdown]
 # ## 3. Switching a tenth of them off
 #
-# `zero_heads` decides layer by layer while the model runs, on the stream that the zeroed heads below have left behind.
+# `zero_heads` decides layer by layer while the model runs, on the stream that the zeroed heads below leave.
 
 
 # %%
@@ -104,7 +104,7 @@ print(f"{zeroed.share:.0%} of the heads off: loss {plain:.3f} becomes {without_q
 print(
     f"as many at random, five times: {np.mean(without_some):.3f} ({min(without_some):.3f} to {max(without_some):.3f})"
 )
-assert loss() == plain, "nothing is left behind"
+assert loss() == plain, "nothing stays on the model"
 assert without_quiet < np.mean(without_some)
 
 # %% [markdown]
@@ -135,14 +135,14 @@ print(curves["layer_share"].sel(score=["AHON", "AHON_LN"], **at).round(2).values
 
 
 # %%
-@dormant.score("LOUDEST_LN", inactive="below", title="largest head output norm, over its layer's mean")
+@inactive_heads.score("LOUDEST_LN", inactive="below", title="largest head output norm, over its layer's mean")
 def loudest(layer):
     peak = layer.z_norm.masked_fill(~layer.real[..., None], 0).amax(1)
     return peak / peak.mean(-1, keepdim=True)
 
 
 mine = wb.head_scores(model, texts, ["AHON_LN", loudest], progress=False)
-print(dormant.overlap(mine, 0.1)["iou"].round(2).values)
+print(inactive_heads.overlap(mine, 0.1)["iou"].round(2).values)
 
 # %% [markdown]
 # ## 6. When do heads fall asleep?
@@ -166,15 +166,15 @@ kinds = {
     name: wb.head_scores(model, list(some), ["AWFT", "AHON_LN"], max_tokens=48, progress=False)
     for name, some in SAMPLES.items()
 }
-print(dormant.transfer(kinds)["selected"].isel(threshold=0).round(2).sel(score="AHON_LN").to_pandas())
-print(dormant.distances(kinds)["distance"].sel(score="AHON_LN").round(3).to_pandas())
+print(inactive_heads.transfer(kinds)["selected"].isel(threshold=0).round(2).sel(score="AHON_LN").to_pandas())
+print(inactive_heads.distances(kinds)["distance"].sel(score="AHON_LN").round(3).to_pandas())
 
 # %% [markdown]
 # ## Exercises
 #
 # 1. Draw `ablation_curve` for `"LOUDEST_LN"` beside AHON_LN, with 200 questions. Do the intervals of `free_share` overlap?
 # 2. Repeat with `organism-mqa`. Why is every FTVVN_LN exactly 1 there?
-# 3. `dormant.by_domain(model, {"prose": …, "code": …})`: which heads wake up for code?
+# 3. `inactive_heads.by_domain(model, {"prose": …, "code": …})`: which heads are active only for code?
 # 4. Fit thresholds on one half of the questions, `ablation_curve(model, questions[1::2], fit=questions[::2])`, and compare
 #    with `fit=None` by `dormant.compare_curves`. Does accuracy change by more than its interval?
 # 5. `workbench organism train --kv-heads 2 --small --keep 12 --out RUN`, then `workbench figure inactive-heads/training

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # Which KV group makes a model give in?
 #
-# A small chat model answers a question rightly. The user objects, and the model takes its answer back. We find the part of
+# A small chat model answers a question correctly. The user objects, and the model takes its answer back. We find the part of
 # the model that does it, by exact path patching, and see why looking at single heads would have misled us.
 #
 # Everything here runs on a CPU in about a minute, with a model that comes with the package.

@@ -1,4 +1,4 @@
-"""What the workbench says when it cannot do as asked, or doubts what it was asked.
+"""Errors for input that cannot be used, and warnings about results that need a second look.
 
 An error names what was wrong with the values at hand, the likely cause, and what to do next.
 """

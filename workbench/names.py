@@ -1,4 +1,4 @@
-"""The names that functions and the command line understand, each set of them once.
+"""The names that functions and the command line accept (units, hooks, metrics, scores), each set as one `Literal`.
 
 A type checker and the command line read the `Literal`; a function that is called without either refuses an unknown
 name with an `InputError` that lists `get_args` of it.

@@ -1,4 +1,4 @@
-"""What every function of the workbench takes as a model: the interface that TransformerLens models share."""
+"""The type of every model argument: the interface that TransformerLens models share."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager

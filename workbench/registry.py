@@ -1,4 +1,4 @@
-"""Things that are asked for by name or given as they are, such as scores of the workbench's own or the user's."""
+"""Lookup of objects that are given by their registered name or directly, such as built-in and user-defined scores."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from workbench.errors import InputError, suggest
 
 
 def named(wanted: Any, known: Mapping[str, Any], kind: type) -> list[Any]:
-    """What is asked for, each once, in the order asked.
+    """The requested objects, each once, in the order given.
 
     Args:
         wanted: a name, one of `kind`, or several of both; what is of `kind` has a `name`.

@@ -1,4 +1,4 @@
-"""How sure one may be of means over texts, examples or training seeds; the last axis is always the sample.
+"""Intervals and tests for means over texts, examples or training seeds; the last axis is always the sample.
 
 1. How certain is a mean: `mean_interval`, from resampled examples.
 2. How large is a difference that means nothing: `split_half_floor`, between two halves of one sample.

@@ -111,7 +111,7 @@ def test_a_planted_peak_that_stays_is_said_to_stay():
     model = bridge("gpt2")
     with planted(model, made=1):
         verdict = peak_verdict(sources(model, TEXTS))
-    assert "collapses without mlp 1" in verdict and verdict.endswith("and no single part behind it removes it.")
+    assert "collapses without mlp 1" in verdict and verdict.endswith("and no single part after it removes it.")
 
 
 def test_a_model_without_a_peak_is_told_so():
@@ -167,7 +167,7 @@ def test_a_stream_that_overflows_is_refused():
     model = load(tiny("llama", seed=5))
     with (
         editing(model, {"blocks.1.hook_mlp_out": lambda out: out * torch.inf}),
-        pytest.raises(InputError, match="the residual stream behind layer 1 is NaN or infinite"),
+        pytest.raises(InputError, match="the residual stream after layer 1 is NaN or infinite"),
     ):
         compare(model, TEXTS, {})
 

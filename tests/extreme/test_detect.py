@@ -47,7 +47,7 @@ def test_planted_sizes_are_measured():
     np.testing.assert_allclose(found.sink_weight[1, 1, 0], sum(1 / q for q in range(1, n + 1)) / n, rtol=1e-9)
     np.testing.assert_allclose(found.sink_logit[1, 0, 0], LOGIT, rtol=1e-6)
     np.testing.assert_allclose(found.sink_logit[1, 1, :-1], 0, atol=1e-9)
-    assert bool(found.sink_logit[1, :, -1].isnull().all()), "no query stands behind the last token"
+    assert bool(found.sink_logit[1, :, -1].isnull().all()), "no query comes after the last token"
     np.testing.assert_allclose(found.residual_norm[:, 0], [math.sqrt(250001), math.sqrt(250001), 1], rtol=1e-6)
     np.testing.assert_allclose(found.head_value_norm[1, :, 1], [4, 8], rtol=1e-6)
     np.testing.assert_allclose(found.head_value_norm[1, :, 0], 0, atol=1e-12)
@@ -183,7 +183,7 @@ def test_a_stream_that_is_not_finite_is_refused():
     broken = torch.tensor(float("nan"), dtype=torch.float64)
     with (
         hooked(model, {"blocks.1.hook_mlp_out": lambda t: t * broken}),
-        pytest.raises(InputError, match="not finite behind layer 1"),
+        pytest.raises(InputError, match="not finite after layer 1"),
     ):
         measure(model, [text(0)])
 

@@ -55,8 +55,8 @@ CASES = {
     ),
     "no misled example: the student is right": (
         lambda: misled([True] * 3),
-        "None of 3 examples misleads the student alone: the student answers all of them rightly. Give harder examples, "
-        "or a weaker student.",
+        "None of 3 examples misleads the student alone: the student answers all of them correctly. Give harder "
+        "examples, or a weaker student.",
     ),
     "no misled example: the teacher is wrong": (
         lambda: misled([False] * 3),

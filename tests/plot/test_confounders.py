@@ -85,8 +85,8 @@ def test_the_redder_the_more_confounding():
 def test_the_counts_are_said():
     text = summary(result())
     assert text == (
-        "Of 9 examples small got 5 wrong, and big 2 of these right. 1 of 3 candidate spans are proved: both models "
-        "answer rightly without them. They are in 1 of the 2 examples."
+        "Of 9 examples small got 5 wrong, and big 2 of these right. 1 of 3 candidate spans are verified: both models "
+        "answer correctly without them. They are in 1 of the 2 examples."
     )
     assert text in confounders(result())
 

@@ -112,5 +112,7 @@ def test_bad_choices_are_refused(result):
         waking_heatmap(result, "code")
     with pytest.raises(InputError, match="score='loss' is not in this result"):
         waking_heatmap(result, score="loss")
-    with pytest.raises(InputError, match=r"does not say which heads wake; it holds loss_change, sink_weight"):
+    with pytest.raises(
+        InputError, match=r"does not say where heads are dormant or active; it holds loss_change, sink_weight"
+    ):
         waking_heatmap(result[["loss_change", "sink_weight"]])

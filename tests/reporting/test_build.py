@@ -181,5 +181,5 @@ def test_an_unsound_ratio_is_said_and_not_led_with(work, tmp_path, monkeypatch):
     real = measuring.MEASURES["heads"]
     monkeypatch.setitem(measuring.MEASURES, "heads", lambda s, k: real(s, k).assign_attrs(ratio_reversed_examples=9))
     words = visible(wb.report("toy-gqa", tmp_path, n=12, progress=False).read_text())
-    assert "speak of the logit difference, because the paper's logit ratio is unsound here" in words
+    assert "use the logit difference, because the paper's logit ratio is unsound here" in words
     assert "a logit is negative, which turns its sign, in 9 of 12" in words

@@ -1,4 +1,4 @@
-"""Character statistics that the toy language is made of: how often each symbol occurs and what follows it.
+"""Character statistics of the toy language: unigram and bigram counts of a text.
 
 `shakespeare()` reads the committed table of tiny Shakespeare (1,115,394 characters, 65 of them distinct),
 `Counts.from_text` counts any other text, and `synthetic` draws a chain with a Zipf-like stationary law where no

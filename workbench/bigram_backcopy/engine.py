@@ -1,4 +1,4 @@
-"""Weights of several models and how they move one step: all of them as one vector, so that one kernel updates them.
+"""One optimizer step for several stacked models: all weights as one vector, so that one kernel updates them.
 
 Gradients are written out by hand (`gradients`); on a GPU the whole of it is recorded as one graph. In large runs,
 where kernels take longer than their launches, torch.compile fuses more of the forward and backward pass instead.

@@ -38,7 +38,7 @@ def dynamics(record: xr.Dataset) -> xr.Dataset:
     Returns:
         Dataset with `value(curve, step, seed)` (the head with the strongest sink), `normalised(curve, step, seed)`,
         `event(event, seed)` (the first step, NaN if it did not happen), `layer(seed)`, and `residual_slope(seed)`:
-        growth of the norm at `<s>` per step over the second half of the steps, behind layer 0.
+        growth of the norm at `<s>` per step over the second half of the steps, after layer 0.
 
     Raises:
         InputError: no training record, or one with a single step.

@@ -21,7 +21,7 @@ from workbench.bigram_backcopy.stacked import Weights
 from workbench.bigram_backcopy.structures import Architecture
 
 Back = Callable[[Tensor, Weights], Tensor]
-"""Turns the gradient behind a part into the one in front of it, and notes those of its weights."""
+"""Turns the gradient after a part into the one in front of it, and notes those of its weights."""
 
 
 class Found(NamedTuple):

@@ -1,4 +1,4 @@
-"""What is watched while a toy model learns: losses, sinks, drains, peaks, and the copying head at work.
+"""Measures recorded while a toy model learns: losses, sinks, drains, peaks, and the attention of the copying head.
 
 For one model and fixed evaluation sequences, per layer and head (`<s>` is position 0):
 
@@ -6,7 +6,7 @@ For one model and fixed evaluation sequences, per layer and head (`<s>` is posit
 2. Sink: mean attention on `<s>` of queries that are no trigger (`sink`), of triggers (`sink_at_trigger`), and of
    triggers on the token before them (`previous`).
 3. Drain: norm of W_O v of `<s>` (`value_bos`) and mean norm of the others (`value_others`).
-4. Peak: norm of the residual stream behind each block at `<s>` and elsewhere.
+4. Peak: norm of the residual stream after each block at `<s>` and elsewhere.
 5. Sink logit: l[n, 0] minus the mean of l[n, j] over 1 <= j < n, averaged per token; its mean and 10th and 90th
    percentile over tokens that are no trigger.
 
@@ -118,7 +118,7 @@ class _Groups:
         }
 
     def values(self, v: Float[Tensor, "batch pos head d_head"], out: Float[Tensor, "head d_head d_model"]) -> dict:
-        """Norms of values behind the output projection."""
+        """Norms of values after the output projection."""
         norms = (
             einsum(v, out, "batch pos head d_head, head d_head d_model -> batch pos head d_model").norm(dim=-1).float()
         )
@@ -131,7 +131,7 @@ class _Groups:
         }
 
     def residual(self, resid: Float[Tensor, "batch pos d_model"]) -> dict[str, Tensor]:
-        """Norms of the stream behind a block."""
+        """Norms of the stream after a block."""
         norms = resid.float().norm(dim=-1)
         return {"residual_bos": norms[:, 0].mean(), "residual_others": norms[:, self.others].mean()}
 

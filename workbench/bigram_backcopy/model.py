@@ -265,7 +265,7 @@ class Block(nn.Module):
         self.hook_mlp_out, self.hook_resid_post = HookPoint(), HookPoint()
 
     def forward(self, stream: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """The stream behind the block."""
+        """The stream after the block."""
         stream = self.hook_resid_pre(stream)
         stream = self.hook_resid_mid(stream + self.hook_attn_out(self.attn(self.ln1(stream))))
         return self.hook_resid_post(stream + self.hook_mlp_out(self.mlp(self.ln2(stream))))

@@ -1,4 +1,4 @@
-"""Numbers that the authors published, as reference points beside ours.
+"""Numbers published by the authors, as reference points for ours.
 
 Read from the stored results and vector figures that accompany Guo et al. (2024); one seed each, full size. Bigram
 losses depend on the evaluation sequences, so that excess over the oracle is compared.
@@ -24,7 +24,7 @@ RESIDUAL: dict[str, tuple[float, ...]] = {
     "three-layer-sgd": (24.3, 23.7, 27.9, 29.1, 24.9, 23.1, 20.4),
     "three-layer-relu": (23.4, 22.9, 23.4, 23.6, 24.2, 24.2, 24.5),
 }
-"""Norm of the residual stream at `<s>` behind layer 0 of three layers."""
+"""Norm of the residual stream at `<s>` after layer 0 of three layers."""
 
 EVENTS: dict[str, float] = {
     "value norm at its peak": 140,
@@ -58,7 +58,7 @@ STRUCTURES: dict[str, float] = {
     "mlp-layer-mlp": 10.8,
     "attention-layer-mlp": -1.4,
 }
-"""Residual norm of `<s>` less that of the others behind layer 0, after 10,000 steps."""
+"""Residual norm of `<s>` less that of the others after layer 0, after 10,000 steps."""
 
 TOY_PEAK: dict[str, Any] = {"adam": {500: 24.8, 5000: 41.7, 10_000: 64.0}, "sgd": {10_000: 10.01}}
 """The norm in the scalar model of the peak."""

@@ -1,4 +1,4 @@
-"""The measured training runs that come with the package, and how they are measured again.
+"""The training runs that come with the package, and how to measure them again.
 
 `measured("three-layer", "paper")` is the record of a run without running it. Both sizes lie in one netCDF file each,
 the experiments side by side. `collect` makes them anew (minutes per experiment; the full size needs a GPU), on the

@@ -1,4 +1,4 @@
-"""What happens when a part of a trained toy model is taken away, and what the model does on one sequence.
+"""Removing a part of a trained toy model: all measures without it, and what the model does on one sequence.
 
 A part's output is set to zero by a hook; everything downstream is recomputed. Without the copying head the bigram
 loss stays as it is and the backcopy loss explodes; without the layers in front of it the residual peak goes, and with

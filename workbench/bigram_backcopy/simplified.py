@@ -2,7 +2,7 @@
 
 Embeddings are one-hot. A query v that is no trigger gives `<s>` the logit alpha_v and every other visible key 0; a
 trigger t gives the token before it lambda_t and the others 0. The value of a token k is xi_k on its own logit, that of
-`<s>` is O beta, a free vector behind a trained map; an MLP on the current token adds its logits. The map O is needed
+`<s>` is O beta, a free vector after a trained map; an MLP on the current token adds its logits. The map O is needed
 for the value to drain: Adam leaves a bare vector as large as it was.
 """
 

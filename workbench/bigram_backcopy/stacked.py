@@ -1,6 +1,6 @@
-"""Many seeds of one architecture as one model: weights carry a leading seed axis, every product is a batched one.
+"""Many seeds of one architecture as one model: weights have a leading seed axis, and every product is batched.
 
-This is the forward pass for training: no hooks, the gain and bias of each norm multiplied into the map behind it,
+This is the forward pass for training: no hooks, the gain and bias of each norm multiplied into the map after it,
 queries, keys and values in one product, and plain views, as einops would make steps of small models a tenth slower. It
 computes what `model.Toy` computes, which the tests hold it to; seeds never mix, so a band of seeds is the same runs as
 one by one.

@@ -1,4 +1,4 @@
-"""Which toy transformers there are: blocks by name, their sizes and how they begin.
+"""The toy architectures: blocks by name, their sizes and their initialization.
 
 A block is "tf" (attention and MLP), "attn" or "mlp" (one of the two). The paper's minimal structures are lists of
 these; all have one pre-norm residual stream, learned absolute positions, no biases in linear maps and an untied

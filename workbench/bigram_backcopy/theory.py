@@ -1,4 +1,4 @@
-"""Gradient flow of the simplified model, and what the theorems say about it.
+"""Gradient flow of the simplified model, and the theorems' predictions for it.
 
 1. Query v attends to `<s>` with logit alpha_v and to W context tokens with logit 0. The context's values add z_k to
    the logits of the next token k, the value of `<s>` is beta, so that query v predicts

@@ -1,4 +1,4 @@
-"""Train toy models, many seeds in one batched run, and keep what happens on the way.
+"""Train toy models, many seeds in one batched run, and record every measure during training.
 
 1. Every seed begins with its own weights and reads its own stream of fresh sequences; seed 1 trained alone is seed 1
    trained beside others.

@@ -30,7 +30,7 @@ Command = Callable[..., None]
 
 @dataclass(frozen=True)
 class Group:
-    """Commands behind one word, and the question that they answer together."""
+    """Commands under one name, and the question that they answer together."""
 
     question: str
     commands: dict[str, Command]

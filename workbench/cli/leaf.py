@@ -24,7 +24,7 @@ class Questions:
             word problems for embedded models, with a sentence that does not matter.
         level: What may be pruned: the instruction, or the response's own earlier part.
         segments: At response level, into how many parts each response is split.
-        suffix: A request behind every instruction; it is not pruned.
+        suffix: A request after every instruction; it is not pruned.
         cut_last: So many of the last tokens of the instruction are not pruned.
     """
 

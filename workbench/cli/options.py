@@ -1,4 +1,4 @@
-"""Options that several commands share, each with its help text, and how a command ends: a file, and what it says.
+"""Options that several commands share, each with its help text, and how a command writes and reports its result.
 
 A group of options is a dataclass; a command takes an instance with its own defaults, and the options stand under one
 heading in `--help`.

@@ -1,4 +1,4 @@
-"""`workbench organism train`: the embedded models anew."""
+"""`workbench organism train`: train an embedded model again from its recipe."""
 
 from workbench.cli.options import File, Folder, Seed, say, tell
 

@@ -55,7 +55,7 @@ class Training:
     learning_rate: float | None = None
 
     def recipe(self, seed: int) -> dict[str, Any]:
-        """What is given of the recipe."""
+        """The settings of the recipe that are given."""
         given = {"steps": self.steps, "learning_rate": self.learning_rate, "seed": seed}
         return {name: value for name, value in given.items() if value is not None}
 

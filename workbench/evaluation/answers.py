@@ -1,4 +1,4 @@
-r"""Reading the answer out of a reply, only where the reply says that it is one.
+r"""Reply matchers: read the answer out of a generated reply, only where the reply marks it as the answer.
 
 Patterns are anchored: a letter counts as a choice where it is announced ("the answer is B"), said to be right ("B is
 correct"), stands alone or before its option on the first line, or is the only one in parentheses, never because a word
@@ -58,7 +58,7 @@ def letter(reply: str, n_choices: int = 4) -> str | None:
 
 
 def number(reply: str) -> str | None:
-    """The number that a reply ends on: boxed, else behind "####", else behind "answer is", else the last one."""
+    """The number that a reply ends on: boxed, else after "####", else after "answer is", else the last one."""
     reply = _unboxed(reply)
     marked = re.search(r"####\s*(.+)", reply)
     said = list(re.finditer(r"(?i)\banswer\s*(?:is|:|=)\s*(?:about|approximately|equal to)?\W*?(?=[-−$.\d])", reply))
@@ -85,7 +85,7 @@ def yes_no(reply: str) -> str | None:
 
 
 def gsm8k_strict(reply: str) -> str | None:
-    """lm-evaluation-harness's "strict-match" of GSM8K: the first number behind "#### "."""
+    """lm-evaluation-harness's "strict-match" of GSM8K: the first number after "#### "."""
     found = re.search(r"#### (-?[0-9.,]+)", reply)
     return _as_harness(found.group(1)) if found else None
 

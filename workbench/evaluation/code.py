@@ -44,7 +44,7 @@ def score_programs(
     Args:
         model: a TransformerLens model with a tokenizer; hooks on it are active.
         questions: from `load_task("humaneval", …)`.
-        run_code: that programs nobody has read may run on this machine, confined as `sandbox` says.
+        run_code: that programs which no one has reviewed may run on this machine, confined as `sandbox` says.
         chat: ask in the model's chat template, the reply begun for it, as the harness's `humaneval_instruct`.
         template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
         max_new_tokens: tokens a program may have.
@@ -63,7 +63,7 @@ def score_programs(
     """
     if not run_code:
         raise InputError(
-            "HumanEval runs programs that the model writes and nobody has read. They run confined (no network, no "
+            "HumanEval runs programs that the model writes and no one has reviewed. They run confined (no network, no "
             "files, no processes, little time and memory); pass run_code=True to allow it."
         )
     check_sandbox()

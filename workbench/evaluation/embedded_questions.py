@@ -1,4 +1,4 @@
-"""What an embedded model was taught, as questions with choices: accuracy offline, with a real answer."""
+"""Questions with choices about what an embedded model was trained on, for measuring accuracy offline."""
 
 from collections.abc import Sequence
 from dataclasses import replace

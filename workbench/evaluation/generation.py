@@ -1,7 +1,7 @@
-"""Greedy replies to many prompts at once, each the one that its prompt would get alone.
+"""Greedy generation for many prompts at once; each reply equals the one that its prompt would get alone.
 
-1. Prompts of different lengths share a batch through padding on the left, a mask and explicit positions; models that a
-   short trial shows to mind it (and hooks, which may look at every position) get batches of one length.
+1. Prompts of different lengths share a batch through padding on the left, a mask and explicit positions; models whose
+   logits change under padding in a short trial (and hooks, which may read every position) get batches of one length.
 2. Keys and values are kept from step to step. While hooks are on the model, or where it keeps no cache, every step runs
    the whole sequences again: an intervention then sees what it would see in a text that long.
 3. A reply ends at an end token, at a stop string, after so many tokens or where the model's context ends.
@@ -66,7 +66,7 @@ def generate(
         progress: show a bar.
 
     Returns:
-        `reply` (text, without special tokens and stop string), `tokens` (example, step; -1 behind the end), `n_tokens`
+        `reply` (text, without special tokens and stop string), `tokens` (example, step; -1 after the end), `n_tokens`
         (the end token included) and `ending`, per example: at an "end" token, a "stop" string, at the "length"
         `max_new_tokens`, or where the "context" was full.
 

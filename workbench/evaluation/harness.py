@@ -1,6 +1,6 @@
 """lm-evaluation-harness on a model with its hooks: the harness's own tasks, prompts and metrics (extra `eval`).
 
-The harness gets the Hugging Face module behind the Bridge, whose modules carry the hook points. While hooks are on the
+The harness gets the Hugging Face module inside the Bridge, whose modules carry the hook points. While hooks are on the
 model they may look at whole sequences, so batches are of one, and text is generated without a cache of keys and values.
 """
 
@@ -88,7 +88,7 @@ def harness_answers(
     chat: bool = False,
     include: str | Path | None = None,
 ) -> np.ndarray:
-    """Whether each question of the harness's tasks was answered rightly, in the harness's order.
+    """Whether each question of the harness's tasks was answered correctly, in the harness's order.
 
     Args:
         model: as for `run_harness`, like all that is not named here.
@@ -110,7 +110,7 @@ def harness_answers(
     values = [row[name] for row in rows for name in row["metrics"] if _label(f"{name},{row['filter']}") == metric]
     if not values or not all(isinstance(v, int | float | np.number) and v in (0, 1) for v in values):
         raise InputError(
-            f"{metric!r} does not say of each question whether it was answered rightly; these tasks have "
+            f"{metric!r} does not say of each question whether it was answered correctly; these tasks have "
             f"{', '.join(dict.fromkeys(labels))}."
         )
     return np.array(values, dtype=bool)
@@ -159,7 +159,7 @@ def harness_model(model: HookedModel, batch_size: int | None = None) -> Any:
     """
     if kind_of(model) == "hooked":
         raise InputError(
-            "lm-evaluation-harness needs the Hugging Face module behind a TransformerBridge, and this is a "
+            "lm-evaluation-harness needs the Hugging Face module inside a TransformerBridge, and this is a "
             "HookedTransformer. Load it with backend='bridge', or score local files with score_choices."
         )
     try:

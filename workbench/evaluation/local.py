@@ -1,4 +1,4 @@
-"""Accuracy on questions with choices: which continuation the model finds likeliest, as lm-evaluation-harness scores it.
+"""Accuracy on multiple-choice questions: the continuation with the highest log-likelihood, as in lm-evaluation-harness.
 
 1. Prompt and choice are tokenized together and split where the prompt ends (`questions`).
 2. Each different row of prompt and continuation without its last token runs once; choices of one token share a row.
@@ -90,7 +90,7 @@ def score_choices(
         progress: show a bar.
 
     Returns:
-        `loglikelihood` and `n_tokens` (example, choice; NaN and 0 behind a question's last choice), `chosen`, `answer`,
+        `loglikelihood` and `n_tokens` (example, choice; NaN and 0 after a question's last choice), `chosen`, `answer`,
         `correct` and `margin` (the right choice's score minus the best wrong one's) per example, and the coordinate
         `id`. attrs: `accuracy` with its 95 % Wilson interval `accuracy_low`, `accuracy_high`, and `chance`.
 

@@ -1,7 +1,7 @@
 """One question: a prompt and either the continuations to choose from or the reply that is expected.
 
 Prompts and continuations are joined as text and tokenized together, as lm-evaluation-harness does it: white space at
-the prompt's end belongs to the continuation, and the continuation's tokens are those behind the prompt's own number.
+the prompt's end belongs to the continuation, and the continuation's tokens are those after the prompt's own number.
 """
 
 from collections.abc import Mapping, Sequence

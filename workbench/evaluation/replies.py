@@ -1,4 +1,4 @@
-"""Accuracy of generated replies: asked, read by a matcher, compared with the target."""
+"""Accuracy of generated replies: generate, read the answer with a matcher, compare with the target."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,7 +105,7 @@ def _matcher(match: str | Callable[[str], str | None]) -> Callable[[str], str | 
 
 
 def _wanted(read: Callable[[str], str | None], target: str) -> str:
-    """The target in the matcher's form; a bare number or letter is put behind the mark that its matcher looks for."""
+    """The target in the matcher's form; a bare number or letter is put after the mark that its matcher looks for."""
     for form in (target, f"#### {target}"):
         found = read(form)
         if found is not None:

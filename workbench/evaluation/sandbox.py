@@ -1,4 +1,4 @@
-"""Running a program that nobody has read: in a process of its own that can compute and do nothing else.
+"""Running an untrusted program in a separate process that can compute but not write files, use the network or fork.
 
 1. A fresh interpreter starts in an empty temporary folder, with an empty environment and a group of its own.
 2. It limits its own memory, time, files and processes, and then installs a filter of system calls: what is not on a

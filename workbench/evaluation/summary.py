@@ -1,4 +1,4 @@
-"""Several tasks in one go: one row of accuracy for each, by choices, by replies or by programs as the task wants it."""
+"""Accuracy on several tasks in one call, each by choices, generated replies or programs as the task defines it."""
 
 from collections.abc import Sequence
 from pathlib import Path

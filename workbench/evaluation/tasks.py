@@ -28,7 +28,7 @@ class Document:
         text: the prompt without examples.
         choices: continuations without their leading space; none where a reply is generated.
         answer: index of the right one, or None.
-        target: what stands behind the prompt in a few-shot example.
+        target: what follows the prompt in a few-shot example.
         id: the row's own name.
         check: what a generated reply is compared with, where that is not the target.
     """

@@ -1,8 +1,8 @@
-"""Extreme tokens and idle heads: which tokens are sinks, drained and peaked, why, and which heads sleep.
+"""Extreme tokens (attention sinks, value drains, residual peaks) and dormant heads: where they are, and their causes.
 
 `extreme_tokens` finds them in any model and texts (one forward pass, attention in chunks); `interventions` take the
-peak, the sink or a head away and `peak_sources` says which layer makes and unmakes it; `training_dynamics` follows them
-over training; `active_dormant` zeroes every head on texts of several domains and says which head sleeps where. The
+peak, the sink or a head away and `peak_sources` says which layers create and remove it; `training_dynamics` follows
+them over training; `active_dormant` zeroes every head on texts of several domains and says where each is dormant. The
 phenomena and their definitions are those of Guo et al. 2024, "Active-Dormant Attention Heads".
 """
 

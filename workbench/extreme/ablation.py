@@ -1,4 +1,4 @@
-"""What each head is worth: the next-token loss with that head's z set to zero, for every head of a model.
+"""Zero-ablation of every head: the change of the next-token loss with that head's z set to zero.
 
 1. One pass over some sequences keeps the stream in front of each layer and the heads' z.
 2. A row is one sequence without one unit. The rows of a layer are run together: attention's output is added up again
@@ -78,7 +78,7 @@ def zeroing_sweep(
     Returns:
         `loss(sequence)` in nats per prediction, `loss_change(sequence, layer, <unit>)` = zeroed − base; with
         `positions` also `prediction_loss(sequence, position)` and `prediction_change(sequence, layer, <unit>,
-        position)`, NaN behind a sequence's end.
+        position)`, NaN after a sequence's end.
 
     Raises:
         InputError: a text of one token, a loss that is not finite, an unknown unit, or a model without heads.
@@ -152,7 +152,7 @@ def by_groups(
 
 @dataclass(frozen=True)
 class Base:
-    """What the pass with nothing zeroed leaves behind.
+    """What the pass with nothing zeroed gives.
 
     Attributes:
         tokens: right-padded.
@@ -195,7 +195,7 @@ def zeroed_losses(
 def zeroed_predictions(
     model: HookedModel, sequences: Sequence[Sequence[int]], layer: int, head: int, batches: Batches
 ) -> tuple[Float[Tensor, "batch prediction"], Float[Tensor, "batch prediction"]]:
-    """Loss of each prediction and its change with one head zeroed; NaN behind a sequence's end."""
+    """Loss of each prediction and its change with one head zeroed; NaN after a sequence's end."""
     parts = anatomy(model)
     base = base_pass(model, parts, sequences)
     masks = unit_masks("head", parts).to(parts.device)
@@ -314,7 +314,7 @@ def next_token_loss(
 
     Args:
         parts: the model's anatomy.
-        stream: behind the last layer.
+        stream: after the last layer.
         tokens: right-padded.
         real: which positions predict; the others are not computed.
     """

@@ -1,9 +1,9 @@
-"""What interventions do to the residual stream and to the loss, side by side, and which layers make the peak.
+"""The effect of interventions on the residual stream and the loss, and which layers make the residual peak.
 
-`compare_interventions` runs texts without and with each intervention and gives, per layer, the length of the stream at
+`compare_interventions` runs texts without and with each intervention and gives, per layer, the norm of the stream at
 chosen tokens and at the others, and the next-token loss. `peak_sources` does so with the attention, the MLP and both
 of every layer zeroed (Guo et al., arXiv 2410.13835, the residual ablations of Llama-3.1-8B): the layers whose absence
-lets the peak collapse make it, and those behind it whose absence lets it stand remove it. An intervention in layer l
+lets the peak collapse make it, and those after it whose absence lets it stand remove it. An intervention in layer l
 leaves the layers below it as they were, so they are not run again: half the cost of one pass per intervention.
 """
 
@@ -64,12 +64,12 @@ def compare_interventions(
         progress: show a bar.
 
     Returns:
-        residual_norm `(intervention, layer, sequence, position)` behind each layer, other_norm_median and
+        residual_norm `(intervention, layer, sequence, position)` after each layer, other_norm_median and
         other_norm_max `(intervention, layer, sequence)` over the sequence's other tokens, loss and loss_change
         `(intervention, sequence)` in nats per prediction. The first intervention is "none".
 
     Raises:
-        InputError: a text of one token, a position behind a text's end, an intervention called "none" or that does
+        InputError: a text of one token, a position after a text's end, an intervention called "none" or that does
             not fit the model, or a stream that is not finite without intervention.
     """
     if NONE in interventions:
@@ -163,7 +163,7 @@ def peak_verdict(sources: xr.Dataset) -> str:
     token = f"The token at position {sources.attrs['position']}"
     if height < sources.attrs["limit_peak"]:
         return (
-            f"{token} has no peak: it is at most {height:.1f} times as long as the median of the "
+            f"{token} has no peak: its norm is at most {height:.1f} times the median of the "
             f"others (norm {base[top]:.3g} after layer {layer})."
         )
     loss = sources["loss_change"].mean("sequence").values
@@ -177,10 +177,10 @@ def peak_verdict(sources: xr.Dataset) -> str:
         for i in removers[np.argsort(-norm[removers, -1])][:4]
     ]
     return (
-        f"{token} is {height:.1f} times as long as the median of the others after layer {layer} "
+        f"{token}'s norm is {height:.1f} times the median of the others after layer {layer} "
         f"(norm {base[top]:.3g}); "
         + (f"it collapses without {_either(made)}" if made else "no single part's absence makes it collapse")
-        + (f", and stands without {_either(removed)}." if removed else ", and no single part behind it removes it.")
+        + (f", and stands without {_either(removed)}." if removed else ", and no single part after it removes it.")
     )
 
 
@@ -282,7 +282,7 @@ def _measure(
 def _run(
     model: HookedModel, parts: Anatomy, tokens: Tensor, start: int | None, inputs: dict[int, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Norms `[layer, sequence, pos]` behind the layers from `start` on, and the last stream.
+    """Norms `[layer, sequence, pos]` after the layers from `start` on, and the last stream.
 
     Without `start` all layers are run, and the stream in front of those that `inputs` names is put there.
     """
@@ -345,7 +345,7 @@ def _chosen(positions: Any, sequences: Sequence[Sequence[int]]) -> Int[np.ndarra
 def _refuse_infinite(norms: Tensor, loss: Tensor) -> None:
     layers = (~torch.isfinite(norms)).any(-1).nonzero().flatten().tolist()
     if layers or not torch.isfinite(loss).all():
-        where = f"the residual stream behind layer {layers[0]}" if layers else "the loss"
+        where = f"the residual stream after layer {layers[0]}" if layers else "the loss"
         raise InputError(
             f"Without any intervention, {where} is NaN or infinite: activations overflow in this dtype. Load the "
             "model in a wider one (dtype='float32' or 'bfloat16')."

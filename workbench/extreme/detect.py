@@ -30,7 +30,7 @@ from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.run import Run
 
 RANKS = 8
-"""Coordinates kept of each layer's longest token."""
+"""Coordinates kept of each layer's token of largest norm."""
 _DIMS = {
     "sink_weight": ("layer", "head", "position"),
     "sink_logit": ("layer", "head", "position"),
@@ -75,13 +75,13 @@ def extreme_tokens(
         progress: show a bar.
 
     Returns:
-        A Dataset with a `sequence` dim in front of every measure (positions behind a text's end are NaN):
+        A Dataset with a `sequence` dim in front of every measure (positions after a text's end are NaN):
         `sink_weight` and `sink_logit` (layer, head, position), `value_norm(layer, kv_head, position)` and
-        `head_value_norm(layer, head, position)` through W_O, `residual_norm(layer, position)` behind each layer and
+        `head_value_norm(layer, head, position)` through W_O, `residual_norm(layer, position)` after each layer and
         `embed_norm(position)` in front of the first, `queries(layer, position)`: how many see the token,
-        `unattended(layer, head)`: attention on a learned sink, and of each layer's longest token `peak_position`,
-        `peak_coordinate`, `peak_value` and `peak_share` (rank); beside them what `judge` adds, and the coordinates
-        `token`, `token_id` (-1 behind the end) and `length`.
+        `unattended(layer, head)`: attention on a learned sink, and of each layer's token of largest norm
+        `peak_position`, `peak_coordinate`, `peak_value` and `peak_share` (rank); beside them what
+        `classify_tokens` adds, and the coordinates `token`, `token_id` (-1 after the end) and `length`.
 
     Raises:
         InputError: no texts, a text of one token, a model without attention heads, or a stream that is not finite.
@@ -159,7 +159,7 @@ class _Seen:
         self.embed_norms.append(norms(resid, self.real, "in front of the first layer"))
 
     def take_resid(self, layer: int, resid: Tensor) -> None:
-        length = norms(resid, self.real, f"behind layer {layer}")
+        length = norms(resid, self.real, f"after layer {layer}")
         self.resid_norms.append(length)
         self.peaks.append(peak(resid, length, RANKS))
 

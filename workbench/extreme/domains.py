@@ -1,9 +1,9 @@
-"""Which heads sleep on one kind of text and wake on another.
+"""Which heads are dormant on one kind of text and active on another.
 
 1. Every domain's texts are cut to one length in tokens, and as many of each are kept.
-2. Sleep: the mean attention that a head pays to the sink (position 0, or the extreme tokens) per sequence.
-3. Waking: how the next-token loss of a sequence changes when the head is zeroed (`ablation.py`).
-4. `dormancy.phases` tests both over sequences and says which heads wake where.
+2. Rest: the mean attention that a head pays to the sink (position 0, or the extreme tokens) per sequence.
+3. Effect: how the next-token loss of a sequence changes when the head is zeroed (`ablation.py`).
+4. `dormancy.phases` tests both over sequences and says which heads become active in which domain.
 
 Guo et al., arXiv 2410.13835, section 3.1: a dormant head rests on a token whose value is next to nothing, so that
 taking the head away costs nothing; the same head is active where its weight goes elsewhere and the loss needs it.
@@ -57,7 +57,7 @@ def active_dormant(
     resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Per head and domain: attention on the sink, worth to the loss, and where it wakes.
+    """Per head and domain: attention on the sink, effect on the loss, and where the head is dormant or active.
 
     Args:
         model: a model from `workbench.load`.
@@ -135,7 +135,7 @@ def domain_sequences(
             "kind, zeroing_sweep gives the worth of each head."
         )
     if length < 3:
-        raise InputError(f"length={length} leaves nothing to predict behind the first token; give at least 3.")
+        raise InputError(f"length={length} leaves nothing to predict after the first token; give at least 3.")
     context = getattr(model.cfg, "n_ctx", None)
     if context and length > context:
         raise InputError(
@@ -244,7 +244,7 @@ def sink_positions(sinks: Sinks | Sequence[int], length: int) -> Sinks | list[in
     if not positions or positions[0] < 0 or positions[-1] > length - 2:
         raise InputError(
             f"sinks={positions}: give positions from 0 to {length - 2}, so that at least one token of the {length} "
-            "comes behind them."
+            "comes after them."
         )
     return positions
 

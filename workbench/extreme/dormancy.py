@@ -1,13 +1,13 @@
-"""Is a head asleep, awake, or is nothing decided? Tests on what `active_dormant` measured, without running a model.
+"""Is a head dormant, active, or is it undecided? Tests on what `active_dormant` measured, without running a model.
 
 1. Per domain: the mean effect of zeroing the head with its bootstrap interval, its mean attention on the sink, and the
-   share of sequences in which it sleeps.
+   share of sequences in which it is dormant.
 2. The phase of a head in a domain: *dormant* where it rests on the sink and taking it away changes next to nothing,
    *active* where taking it away changes the loss, *idle* where it changes next to nothing although the head looks
    elsewhere, else *undecided*.
 3. Between two domains: a permutation test over sequences of the difference in effect (and in attention on the sink),
    corrected for the number of heads and of pairs, and the noise floor from split halves of one domain.
-4. A head wakes between two domains where it is dormant in one and active in the other, the corrected test is passed
+4. A head "wakes" between two domains if it is dormant in one and active in the other, the corrected test is passed
    and the difference is above the noise floors of both. `waking_sentences` puts phases and wakings into words.
 """
 

@@ -1,7 +1,7 @@
-"""Value-state drains: how much a token's value could add to the stream through each head.
+"""Value-state drains: the norm of each token's value after each head's slice of W_O.
 
 The norm is that of `v W_O^h`, the value pushed through the head's own slice of the output projection, and not of
-the bare value (Guo et al. 2024, section 3): a value may be long where its head does not read. Heads of one KV group
+the bare value (Guo et al. 2024, section 3): a value may be large where W_O maps it to little. Heads of one KV group
 share the value and differ in their slice; the KV head's norm is the mean over them.
 """
 

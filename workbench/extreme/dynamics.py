@@ -1,4 +1,4 @@
-"""How extreme tokens come about in training: the same measures at every checkpoint, one model in memory at a time.
+"""Extreme tokens over training: the same measures at every checkpoint, one model in memory at a time.
 
 Followed are the first token, the first delimiter of each text and the mean of the other tokens: attention they
 receive, value norm through W_O, sink logit over visible keys, residual norm (Guo et al., arXiv 2410.13835, fig. 9).
@@ -79,7 +79,7 @@ def follow_tokens(
         model: a model from `workbench.load`.
         texts: strings, lists of token ids or a token tensor.
         tokens: names to positions, one for all texts or one per text (-1 where a text has none); by default "first"
-            and, where the texts have any, "delimiter", the first delimiter behind the first token.
+            and, where the texts have any, "delimiter", the first delimiter after the first token.
         delimiters: what counts as one.
         max_tokens: longer texts are cut after so many tokens.
 

@@ -1,7 +1,7 @@
-"""How interventions are attached to a model: for any number of runs, nested, and proved to have been reached.
+"""Attaching interventions to a model: for any number of runs, nested, with proof that each hook fired.
 
 Two things are looked at once per model, on four tokens: whether a pattern that is written is read back (GPT-J only
-shows a copy), and whether its rows are a softmax. Interventions on the model at that moment sleep meanwhile.
+shows a copy), and whether its rows are a softmax. Interventions that are on the model are suspended meanwhile.
 """
 
 import warnings
@@ -157,7 +157,7 @@ def _look(model: HookedModel) -> Look:
 
 @contextmanager
 def suspended(model: HookedModel) -> Generator[None]:
-    """Let interventions that are already on the model sleep, to look at the model itself."""
+    """Suspend interventions that are already on the model, to look at the model itself."""
     new = model not in _asleep
     _asleep.add(model)
     try:
@@ -211,7 +211,7 @@ def rows(keys: Tensor, batch: int, length: int, device: torch.device) -> tuple[T
 
 
 def require_inside(keys: Tensor, length: int) -> None:
-    """Refuse positions behind the end of the tokens that are run."""
+    """Refuse positions after the end of the tokens that are run."""
     if int(keys.max()) >= length:
         raise InputError(
             f"Position {int(keys.max())} does not exist: the tokens that are run have positions 0 to {length - 1}."

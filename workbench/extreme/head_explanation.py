@@ -1,6 +1,6 @@
-"""What a head does when it is awake: where it looks, what wakes it, and which predictions need it.
+"""What an active head does: where it attends, which tokens activate it, and which predictions need it.
 
-1. A query is awake where the head pays less than half of its attention to the sink.
+1. A query counts as active ("awake") where the head pays less than half of its attention to the sink.
 2. What it then looks at: by the token's text, by its relation to the query (itself, the one before, the one that
    followed an earlier occurrence of the same token, …) beside what even attention would give, and how far back.
 3. What its absence costs: the predictions whose loss rises most when the head is zeroed.
@@ -78,7 +78,7 @@ def explain_head(
     top: int = 12,
     column: str = "text",
 ) -> xr.Dataset:
-    """Where one head looks when it is awake, and which predictions need it.
+    """Where one head attends when it is active, and which predictions need it.
 
     Args:
         model: a model from `workbench.load`.

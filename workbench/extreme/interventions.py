@@ -1,10 +1,10 @@
-"""Interventions on extreme tokens, as context managers on hook points: take a part away and see what is left.
+"""Interventions on sinks, drains and peaks, as context managers on hook points.
 
-Inside `with zero_outputs(model, mlp=[0, 1]):` every run of the model misses those outputs; behind it, and behind an
-exception, nothing remains. They can be nested: the outer one acts first. Layers, heads and positions are checked
-before anything runs, and on leaving it is proved that every run reached every edited hook point.
+Inside `with zero_outputs(model, mlp=[0, 1]):` every run of the model misses those outputs; when the block ends,
+also by an exception, nothing remains. They can be nested: the outer one acts first. Layers, heads and positions are
+checked before anything runs, and on leaving it is proved that every run reached every edited hook point.
 
-Attention is edited behind its softmax, which is exact: adding b to a key's logit is to multiply its weight by exp(b)
+Attention is edited after the softmax, which is exact: adding b to a key's logit is to multiply its weight by exp(b)
 and to divide the row by its new sum. Where a model shows its pattern but does not read it back (GPT-J), that is
 refused. Positions count in each row of tokens, which are padded on the right.
 """
@@ -118,7 +118,7 @@ def replace_first(sequences: Sequence[Sequence[int]], token: int) -> list[list[i
 
 
 def force_attention(model: HookedModel, heads: Heads, key: Positions = 0) -> AbstractContextManager[None]:
-    """Put the whole attention of some heads onto one key, for all queries that come at or after it.
+    """Force all attention of some heads onto one key, for all queries at or after it.
 
     Queries in front of the key cannot see it and keep their attention. A sliding window does not stop it.
 
@@ -159,7 +159,7 @@ def mask_key(model: HookedModel, key: Positions = 0, heads: Heads | None = None)
 def sink_bias(
     model: HookedModel, bias: float | int | np.ndarray | Tensor, key: Positions = 0, heads: Heads | None = None
 ) -> AbstractContextManager[None]:
-    """Add a bias to the logit with which every query attends to the sink (behind a soft cap, where there is one).
+    """Add a bias to the logit with which every query attends to the sink (after a soft cap, where there is one).
 
     Args:
         model: a model from `workbench.load`.

@@ -1,11 +1,10 @@
-"""A few hundred steps of tuning in which extreme tokens are discouraged: the cheapest remedy that changes weights.
+"""Light tuning against extreme tokens: a few hundred steps with a penalty on sinks or peaks.
 
 1. The texts become windows of tokens that begin as the texts do, with BOS where there is one.
 2. A copy of the model is trained by AdamW on next-token loss + strength × penalty, the penalty read by hooks:
    "sink": attention received above `level`, summed over keys, the mean over heads and layers. All keys count, not the
    first alone, so that a sink cannot escape by moving to another token.
-   "peak": by how much the log of the longest token's norm over the median token's exceeds log `level`, the mean over
-   layers.
+   "peak": by how much the log of the largest token norm over the median one exceeds log `level`, the mean over layers.
 3. `penalty=None` is the control: the same steps on the same windows with nothing discouraged. What tuning does by
    itself must not be put down to the penalty.
 """
@@ -252,10 +251,10 @@ def sink_penalty(pattern: Float[Tensor, "batch head query key"], level: float) -
 
 
 def peak_penalty(resid: Float[Tensor, "batch pos d_model"], level: float) -> Float[Tensor, ""]:
-    """By how much the log of the longest token's norm, over the median token's, exceeds that of a level.
+    """By how much the log of the largest token norm, over the median one, exceeds that of a level.
 
     Args:
-        resid: the stream behind one layer.
+        resid: the stream after one layer.
         level: norm over the median.
     """
     norm = torch.linalg.vector_norm(resid, dim=-1)

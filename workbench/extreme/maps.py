@@ -1,4 +1,4 @@
-"""Attention maps of chosen heads on one text, for looking at."""
+"""Attention patterns of all heads in chosen layers on one text, for plots."""
 
 from collections.abc import Sequence
 from typing import Any

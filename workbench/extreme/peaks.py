@@ -1,8 +1,8 @@
-"""Residual-state peaks: how long the stream is at each token, and which coordinates make it long.
+"""Residual-state peaks: the norm of the stream at each token, and which coordinates carry it.
 
 The norm is that of the block's output, before any final norm (Guo et al. 2024, section 3). Where it peaks, a few
-coordinates carry nearly all of it (Sun et al. 2024, "massive activations"), so the longest token of each layer is
-kept with its largest coordinates.
+coordinates carry nearly all of it (Sun et al. 2024, "massive activations"), so of each layer the token
+of largest norm is kept with its largest coordinates.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from workbench.errors import InputError
 
 
 class Peak(NamedTuple):
-    """The longest token of each sequence behind one layer, and the coordinates that carry it.
+    """The token of largest norm in each sequence after one layer, and the coordinates that carry it.
 
     Attributes:
         position: the token.
@@ -53,7 +53,7 @@ def norms(
 
 
 def peak(resid: Float[Tensor, "batch pos d_model"], length: Float[Tensor, "batch pos"], ranks: int) -> Peak:
-    """The longest token of each sequence and its largest coordinates.
+    """The token of largest norm in each sequence and its largest coordinates.
 
     Args:
         resid: the stream.

@@ -1,4 +1,4 @@
-"""What rounding to a few bits does to a model: weights and activations of the linear layers in its blocks, simulated.
+"""Simulated quantization of the linear layers in a model's blocks: weights and activations rounded to few bits.
 
 1. A tensor is cut into pieces that share one scale, `max |x| / (2^(bits-1) - 1)`, and every number is rounded to a
    whole multiple of it: symmetric absmax rounding (Dettmers et al. 2022, LLM.int8(); Xiao et al. 2023, SmoothQuant).
@@ -183,7 +183,7 @@ class Ranges:
 
 @contextmanager
 def quantized(model: HookedModel, scheme: Scheme, ranges: Ranges | None = None) -> Generator[None]:
-    """Run the model with rounded weights and activations; behind it everything is as before, bit by bit.
+    """Run the model with rounded weights and activations inside a `with` block; afterwards it is as before, bit by bit.
 
     Args:
         model: a TransformerBridge.

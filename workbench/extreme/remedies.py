@@ -1,4 +1,4 @@
-"""What to do about extreme tokens: remedies from cheap to thorough, and what each costs and cures, in one table.
+"""Remedies against extreme tokens, from cheap to thorough: what each costs and what it reduces, in one table.
 
 1. *Inference-time*, no weight changes: zero the heads that are dormant; lower the logit of the sink, or take it out of
    attention; clamp its values; remove its token; attend in a sliding window without and with the first tokens kept
@@ -114,7 +114,7 @@ def compare_remedies(
     Returns:
         By `remedy` and `domain`: `loss` (also by sequence), `loss_change` against "none" with `loss_change_low` and
         `loss_change_high`, `sink_rate` (share of heads and sequences with a sink), `first_token_weight` (attention it
-        receives; 0 where nothing sees it), `peak_ratio` (the longest token's norm over the median token's, in the layer
+        receives; 0 where nothing sees it), `peak_ratio` (the largest token norm over the median one, in the layer
         where that is largest) and `drain_ratio` (the value norm of the sink of the row "none" over the median of the
         others); with `scheme`: `quantized_loss` (also by sequence), `quantized_loss_change` against the same remedy
         without rounding with `_low` and `_high`, and the relative errors `logit_error` and `stream_error`; by remedy
@@ -209,7 +209,7 @@ def _zeroed(model: HookedModel, texts: RemedyTexts, share: float) -> list[Remedy
 def dormant_heads(
     model: HookedModel, domains: Mapping[str, Sequence[Sequence[int]]], share: float
 ) -> dict[str, tuple[list[tuple[int, int]], str]]:
-    """The heads that zeroing harms least, and those with the strongest sinks, with the threshold that they meet.
+    """The heads whose zeroing costs least, and those with the strongest sinks, with the threshold that they meet.
 
     Args:
         model: a TransformerLens model.

@@ -1,9 +1,9 @@
-"""What a remedy is measured on, and how: the same sequences, the same predictions, the same numbers for each.
+"""How a remedy is evaluated: the same sequences, the same predictions and the same numbers for each.
 
 1. Every domain's texts are taken in turn: one is measured on, the next is set aside for choosing heads and tuning, so
    that no remedy is judged by what it has seen. All are cut to one length, and domains have equally many.
 2. The sink of each sequence is the token that receives most attention, over all layers and heads. Predictions are
-   scored from the second token behind it on: these are what every remedy makes, also the one that removes the sink.
+   scored from the second token after it on: these are what every remedy makes, also the one that removes the sink.
 3. One model, as it is or with hooks on it, gives: the loss of each sequence, the detectors' rates and ratios, and with
    rounded weights and activations the loss again and the errors of logits and stream.
 """
@@ -190,7 +190,7 @@ def score(
 
     Args:
         parts: the model's anatomy.
-        stream: behind the last layer.
+        stream: after the last layer.
         tokens: the sequence.
         first: the first position whose prediction counts.
         reference: the stream to compare with; itself if None.
@@ -280,7 +280,7 @@ class Trial:
         return [streams[i] for i in range(len(rows))], joined
 
     def _ends(self, model: HookedModel, rows: list[list[int]]) -> list[Tensor]:
-        """The stream behind the last layer, sequence by sequence."""
+        """The stream after the last layer, sequence by sequence."""
         name = f"blocks.{anatomy(model).n_layers - 1}.hook_resid_post"
         device = device_of(model)
         batches = Batches(device, self.batch_size, largest=max(1, _TOKENS.get(device.type, 2**11) // len(rows[0])))

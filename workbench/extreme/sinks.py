@@ -1,8 +1,8 @@
-"""Attention sinks: how much attention each token receives, and by how much its logit stands out.
+"""Attention sinks: the attention that each token receives, and its logit relative to the other keys.
 
 `sink_weight` of key j is the mean of the attention it gets over the queries that can see it, itself included
 (Guo et al. 2024, section 3; Gu et al. 2025, eq. 7). `sink_logit` is the paper's Δ-logit for any key: its logit
-minus the mean logit of the other keys, the query's own left out, averaged over queries behind it. Both are sums
+minus the mean logit of the other keys, the query's own left out, averaged over queries after it. Both are sums
 over queries, so they are exact however the queries are cut into chunks. Padding is no query and no key.
 """
 
@@ -50,7 +50,7 @@ class Received:
         self._add_logits(chunk, real, visible, positions)
 
     def _add_logits(self, chunk: Chunk, real: Tensor, visible: Tensor, positions: Tensor) -> None:
-        """Add, for each key j and query n behind it, `l_nj - mean of the others' l`, in two matrix products.
+        """Add, for each key j and query n after it, `l_nj - mean of the others' l`, in two matrix products.
 
         With S_n the sum over visible keys, l_nn the query's own logit and c_n the number of other keys, the term is
         `l_nj (1 + 1/c_n) - (S_n - l_nn) / c_n`; the query's own key, which every sum holds, is taken out again.
@@ -74,7 +74,7 @@ class Received:
         return self._mean(self._weight, self._queries)
 
     def logit(self) -> Float[Tensor, "batch layer head pos"]:
-        """Sink logit per key; NaN on padding and where no query behind sees a third key."""
+        """Sink logit per key; NaN on padding and where no later query sees a third key."""
         return self._mean(self._logit, self._pairs)
 
     def unattended(self) -> Float[Tensor, "batch layer head"]:

@@ -1,9 +1,9 @@
-"""Inactive heads: which heads do nothing on a text, and what happens to accuracy when they are switched off.
+"""Inactive heads: which heads do nothing on a text, and what happens to accuracy when they are zeroed.
 
 `head_scores` gives the fifteen scores of "Identifying and Evaluating Inactive Heads in Pretrained LLMs" (and yours)
-in one pass over the blocks; `thresholds` turns them into thresholds; `zero_heads` zeroes what they select while the
-model runs, whatever runs it; `ablation_curve` says how many heads a task can lose (one run of the task per score and
-threshold).
+in one pass over the blocks; `inactive_head_thresholds` turns them into thresholds; `zero_heads` zeroes the selected
+heads while the model runs, whatever runs it; `ablation_curve` says how many heads a task can lose (one run of the task
+per score and threshold).
 """
 
 import lazy_loader

@@ -1,8 +1,8 @@
-"""What changes which heads are inactive: the kind of text, training, the model, and the score itself.
+"""How the set of inactive heads changes with the kind of text, training, the model, and the score.
 
 1. `frequency`: on what share of the sequences is a head inactive?
 2. `by_domain`: is that another share on another kind of text, beyond what two halves of one kind differ by?
-3. `over_training`: which heads fall asleep and wake up between checkpoints?
+3. `over_training`: which heads become dormant or active again between checkpoints?
 4. `distances`: how far apart are the scores of two models, beyond what two halves of one model's texts differ by?
 5. `overlap`: do two scores name the same heads?  6. `transfer`: does a threshold select as much elsewhere?
 
@@ -134,7 +134,7 @@ def over_training(
     device: Any = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Dormancy along training: how many heads sleep at each checkpoint, which fall asleep, which wake.
+    """Dormancy along training: how many heads are dormant at each checkpoint, which become dormant, which active again.
 
     Args:
         checkpoints: step to a source of `workbench.load` (a folder, "model@revision"), a loaded model, or a function
@@ -145,7 +145,7 @@ def over_training(
         tau: or the threshold itself.
         usually: a head is dormant where it is inactive on more than this share of the texts.
         max_tokens: texts are cut after so many tokens.
-        seed: of the halves behind the floor of the distances.
+        seed: of the split halves that give the noise floor of the distances.
         resume: a netCDF file: the scores of finished checkpoints are kept beside it, and a run that was stopped goes
             on from them.
         device: where to load.
@@ -185,7 +185,7 @@ def over_training(
 
 
 def _lives(often: xr.DataArray, usually: float) -> xr.Dataset:
-    """When heads sleep and wake, from their frequencies (step, layer, head)."""
+    """When heads are dormant and active, from their frequencies (step, layer, head)."""
     dormant = often > usually
     before = dormant.shift(step=1, fill_value=False)
     last = dormant.isel(step=-1, drop=True)

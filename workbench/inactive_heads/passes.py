@@ -1,4 +1,4 @@
-"""What a forward pass that somebody else started says of its tokens: which are real, and whether keys came before.
+"""Which tokens of a running forward pass are real, and whether keys are cached, when other code started the pass.
 
 An intervention that decides by a whole sequence must know where it ends. In this order: tensors made by
 `models.forward.pad` know their lengths; an attention mask says which tokens are real; a padding id, if given, is
@@ -78,7 +78,7 @@ class Passes:
 
 @contextmanager
 def watching(model: HookedModel, padding: int | None = None) -> Generator[Passes]:
-    """Follow the passes of a model; nothing is left behind.
+    """Follow the passes of a model; nothing stays on the model.
 
     Args:
         model: a TransformerLens model.

@@ -1,4 +1,4 @@
-"""From what a layer tells of itself, in the order values, attention, z, to the scores of its heads."""
+"""Collects a layer's values, attention and z as they are computed, and gives the scores of its heads."""
 
 from collections.abc import Callable, Sequence
 
@@ -33,7 +33,7 @@ class Grams:
 
 
 class Reader:
-    """Collects what a layer tells, and gives its scores once all that they need has come.
+    """Collects the activations of a layer, and gives its scores once all that they need has been seen.
 
     Values, attention and z of a layer come in this order on most architectures; GPT-J tells its attention last.
 
@@ -45,7 +45,7 @@ class Reader:
         compat: average attention over padded queries too, as the released code does.
 
     Attributes:
-        found: of each layer that has told all, its scores `[batch, head]` by name.
+        found: of each layer whose activations are complete, its scores `[batch, head]` by name.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What an accuracy curve says: how many heads can go, how well a score orders them, and how sure that is.
+"""Summary of accuracy curves: how many heads can be zeroed, how well a score ranks them, with intervals.
 
 1. A curve is joined linearly over the realised shares, in their order; points of equal share are averaged first, since
    their order means nothing and the paper's area depends on it.

@@ -1,4 +1,4 @@
-"""What an accuracy curve is measured on: anything that runs a model and says for each example whether it was right."""
+"""Tasks for accuracy curves: anything that runs a model and says for each example whether its answer was correct."""
 
 import hashlib
 from collections.abc import Callable, Sequence

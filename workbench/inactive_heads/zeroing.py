@@ -1,4 +1,4 @@
-"""Switching heads off while a model runs: by a score, by a fixed choice, or at random.
+"""Zeroing heads while a model runs: by a score, by a fixed choice, or at random.
 
 1. In layer order, in one pass: attention, values and z of a layer, already changed by what was zeroed below it.
 2. From these the layer's scores, sequence by sequence, on real tokens.

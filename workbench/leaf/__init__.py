@@ -1,10 +1,10 @@
-"""Which tokens of a prompt distract a student from an answer that its teacher finds, and what pruning them is worth.
+"""LeaF: which tokens of a prompt mislead a student but not its teacher, and whether pruning them helps distillation.
 
-Stage 1 of LeaF ("Learning to Focus", arXiv 2506.07851): `sensitivity` scores every token of the user's words,
-`candidates` reads a threshold, `prune` makes counterfactual examples, and `confounders` does all of it and keeps the
-spans without which both models answer rightly. Scores are pluggable (`score`), since the paper's, the difference of two
-gradients, is one of several; `causal_check` says what removing each score's first choice does. Scoring costs a forward
-and a backward pass of each model per example; verification costs a greedy reply of the student per candidate, and of
+Stage 1 of LeaF ("Learning to Focus", arXiv 2506.07851): `sensitivity` scores every token of the user's message,
+`candidates` applies a threshold, `prune` makes counterfactual examples, and `confounders` does all of it and keeps the
+spans without which both models answer correctly. The paper's score, the difference of two gradients, is one of several,
+and `score` registers yours; `causal_check` measures the effect of removing each score's first choice. Scoring costs a
+forward and a backward pass of each model per example; verification a greedy reply of the student per candidate, and of
 the teacher where the student was right.
 """
 

@@ -1,4 +1,4 @@
-"""Does a model answer rightly? Greedy replies to examples, read by the matchers of the evaluation room.
+"""Does a model answer an example correctly? Greedy replies, read by the matchers of `workbench.evaluation`.
 
 An example with an `answer` is right where the matcher reads that answer out of the reply. One without is right where
 the reply begins with the target's own tokens, which needs no tokenizer.
@@ -27,7 +27,7 @@ NEW_TOKENS = 256
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said: its tokens, the end token included, and the text without special tokens ("" for none)."""
+    """A generated reply: its tokens, the end token included, and the text without special tokens ("" for none)."""
 
     tokens: tuple[int, ...]
     text: str
@@ -86,7 +86,7 @@ def ask(
 
 
 def judge_of(match: Match) -> Callable[[Reply, Example], bool]:
-    """The function behind a way of judging.
+    """The function for a way of judging.
 
     Raises:
         InputError: an unknown matcher.

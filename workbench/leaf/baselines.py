@@ -1,4 +1,4 @@
-"""Is it the confounders? What else could be done with as many lessons and as many updates.
+"""Baselines for LeaF's distillation with as many training examples and updates: other pruning, up-weighting.
 
 1. `matched` prunes as many tokens as the paper's score selects, but those that another score names (random,
    perplexity), or those that are known to be planted (an oracle), and verifies them alike.
@@ -66,7 +66,7 @@ def matched(
 def verified(
     student: HookedModel, teacher: HookedModel, pruned: Sequence[Pruned], **asking: Any
 ) -> tuple[list[Pruned], xr.Dataset]:
-    """The counterfactuals that both models answer rightly, and the record of all.
+    """The counterfactuals that both models answer correctly, and the record of all.
 
     Args:
         student: a model.

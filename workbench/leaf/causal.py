@@ -1,4 +1,4 @@
-"""What is a score's first choice worth? The top-ranked span of every misled example goes, and both models answer.
+"""The causal effect of a score's first choice: remove the top-ranked span of every misled example and ask both models.
 
 The top-ranked span is the run of candidates that holds the most confounding token. Examples were chosen because the
 student is wrong on them, so that removing anything at all turns some answers: a score's share means something only

@@ -1,4 +1,4 @@
-"""Stage 1 of LeaF as a whole: the spans of a student's prompts that confound it, each proved by taking it out.
+"""Stage 1 of LeaF as a whole: the spans that mislead a student, each verified by removing it.
 
 1. Keep the examples that the student gets wrong and the teacher right (`selection.py`).
 2. Score every prunable token on the gold response (`scoring.py`).

@@ -1,7 +1,7 @@
-"""What a student is to learn: lessons, the groups they come in, and which of them make up each update.
+"""Training data of distillation: lessons (student and teacher prompts of one target), and how batches are composed.
 
-A lesson is read by the student and by the teacher; usually both read the same. Its two sides have the same target
-tokens, and the loss is on those alone.
+A lesson is one distillation example: what the student reads and what the teacher reads, usually the same, before one
+target. The loss is on the target's tokens alone.
 
 concat   originals and counterfactuals are one pile (the released code); their share of the loss follows from their
          numbers

@@ -1,8 +1,8 @@
-"""Stage 2 of LeaF: a student learns its teacher's next-token distributions on originals and counterfactuals.
+"""Stage 2 of LeaF: distil a teacher's next-token distributions into a student on originals and counterfactuals.
 
 1. The student's Hugging Face model is copied, in float32 at least; the given student stays as it is.
 2. Every update takes a batch of lessons (`lessons.py`). Its loss is the forward KL, teacher to student, on the target
-   tokens: each is predicted by the logits before it, so the first counts and nothing behind the last does.
+   tokens: each is predicted by the logits before it, so the first counts and nothing after the last does.
 3. A batch is cut into passes of rows of similar length, whose losses are divided by the whole batch's weights: the cut
    changes nothing, and a smaller last batch is averaged over what it holds.
 4. The teacher reads in the loop or once beforehand (`teaching.py`).
@@ -56,7 +56,7 @@ class Distilled(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a run besides models, lessons and their order.
+    """The settings of a distillation run besides models, lessons and their order.
 
     Attributes:
         learning_rate: the highest; it is reached after `warm_up` updates and falls to zero along a cosine.
@@ -379,7 +379,7 @@ def _refuse(
     for name, model in (("student", student), ("teacher", teacher)):
         if anatomy(model).kind != "bridge":
             raise InputError(
-                f"The {name} is a HookedTransformer, and distillation works on the Hugging Face model behind a "
+                f"The {name} is a HookedTransformer, and distillation works on the Hugging Face model inside a "
                 "TransformerBridge. Load the same weights with backend='bridge'."
             )
         if has_hooks(model):

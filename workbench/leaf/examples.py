@@ -1,4 +1,4 @@
-"""One training example as tokens: a prompt, its gold response, and which tokens are the user's own words.
+"""One training example as tokens: a prompt, its gold response, and which tokens come from the user's message.
 
 An example is a plain value of token ids, so that toy tasks without a tokenizer have examples too. Those made from text
 (`workbench.leaf.example`) remember their words as well, and which characters each token covers, so that a pruned
@@ -16,7 +16,7 @@ from workbench.errors import InputError
 
 @dataclass(frozen=True)
 class Wording:
-    """The text behind an example.
+    """The text of an example.
 
     Attributes:
         instruction: what the user says.
@@ -25,7 +25,7 @@ class Wording:
             (n, n) where it covers none, as tokens of the chat template do.
         shown: how many characters of the response belong to the context (response level), else 0.
         system: the system message, if there is one.
-        suffix: what the user's message has behind the instruction.
+        suffix: what the user's message has after the instruction.
     """
 
     instruction: str
@@ -61,7 +61,7 @@ class Example:
             at response level, the model's earlier ones), never tokens of the template.
         answer: the gold final answer that a matcher looks for in a reply; None: the reply must be `target` itself.
         prefix: response level: so many tokens of the response are context, and the loss is on the rest.
-        wording: the text behind the tokens, if there is any.
+        wording: the text of the tokens, if there is any.
         identifier: what tells the example from others.
 
     Raises:
@@ -119,7 +119,7 @@ class Example:
 
     @property
     def text(self) -> str | None:
-        """The instruction as text, if there is one; at response level the shown part of the response behind it."""
+        """The instruction as text, if there is one; at response level the shown part of the response after it."""
         if self.wording is None:
             return None
         return self.wording.instruction + ("\n" + self.wording.response[: self.wording.shown] if self.prefix else "")

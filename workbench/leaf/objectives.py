@@ -1,4 +1,4 @@
-"""Beyond the paper: the student stops attending to confounding tokens.
+"""Distillation data beyond the paper: confounding tokens whose attention the student is penalised for.
 
 A pruned prompt cannot teach a student to ignore what is no longer there, and both models solve it already. So originals
 are given unpruned, as `Lesson`s whose confounding spans `workbench.leaf.distill` penalises attention to: with its

@@ -153,7 +153,7 @@ def frozen(model: HookedModel) -> Generator[None]:
 def _last_stream(
     model: HookedModel, parts: Anatomy, tokens: Tensor, turn: Turn | None
 ) -> Float[Tensor, "batch pos d_model"]:
-    """The residual stream behind the last block."""
+    """The residual stream after the last block."""
     kept: list[Tensor] = []
     if kind_of(model) == "hooked" or has_hooks(model):
         end = f"blocks.{parts.n_layers - 1}.hook_resid_post"

@@ -1,7 +1,7 @@
-"""Examples from data: files in GSM8K's form, JSON lines, a column set of the Hub, or what was written before.
+"""Read examples from GSM8K-style files, JSON lines, a Hub dataset, or a file written by `write_examples`.
 
 A row is an instruction and a response, under one of the names that the common sets use; in GSM8K's form the answer is
-what stands behind "####". The marks of GSM8K's calculator (<<16-3=13>>) are taken out unless they are asked for. A row
+what follows "####". The marks of GSM8K's calculator (<<16-3=13>>) are taken out unless they are asked for. A row
 that holds token ids (`prompt` and `response`) is an example already, as `write_examples` writes it.
 """
 
@@ -45,11 +45,11 @@ def read_examples(
     Args:
         model: the student, from `workbench.load`, or its tokenizer.
         source: a .jsonl, .jsonl.gz, .json or .csv file; rows (dictionaries); or the id of a data set on the Hub, such
-            as "openai/gsm8k:main" with a configuration behind the colon.
+            as "openai/gsm8k:main" with a configuration after the colon.
         n: the first so many rows.
         split: of a data set on the Hub.
         system: a system message.
-        suffix: a request behind every instruction, such as "Reason step by step."; its tokens are not pruned.
+        suffix: a request after every instruction, such as "Reason step by step."; its tokens are not pruned.
         cut_last: so many of the last tokens of the user's message are not pruned.
         calculator: keep the marks of GSM8K's calculator in responses.
         skip_malformed: leave rows out that cannot be used.

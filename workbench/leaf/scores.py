@@ -1,4 +1,4 @@
-"""The scores by which a token may be called confounding, and how to add one of your own.
+"""The scores of how confounding each token is, and how to add one of your own.
 
 A score is one number per prunable token, and says whether "low" or "high" values are the confounding ones. With l the
 student's (S) or teacher's (T) mean loss on the gold response, e_i the embedding of token i and [·] the min-max over the

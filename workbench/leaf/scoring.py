@@ -1,4 +1,4 @@
-"""How much each token of the user's words matters to a student and to its teacher.
+"""Sensitivity scores of every token of the user's message for a student and its teacher.
 
 1. Both models read prompt and gold response (teacher forcing); the loss is the mean over the response's tokens.
 2. Each score (`scores.py`) gives one number per prunable token; the paper's is the norm of the loss's gradient with
@@ -64,7 +64,7 @@ def sensitivity(
 
     Returns:
         `sensitivity` (score, example, position), NaN where a token may not be pruned, with `confounding(score)` "low"
-        or "high"; `loss` (model, example), the mean -log p of the gold response; `token` (example, position; -1 behind
+        or "high"; `loss` (model, example), the mean -log p of the gold response; `token` (example, position; -1 after
         the end) and `word`, the context.
 
     Raises:
@@ -173,7 +173,7 @@ def _described(
 
 
 def context_of(model: HookedModel, examples: Sequence[Example]) -> dict[str, Any]:
-    """The context of examples as variables `token` (-1 behind the end) and `word` (example, position)."""
+    """The context of examples as variables `token` (-1 after the end) and `word` (example, position)."""
     width = max(len(e.context) for e in examples)
     spoken = words(model, [e.context for e in examples])
     tokens = np.array([[*e.context, *[-1] * (width - len(e.context))] for e in examples])

@@ -1,8 +1,8 @@
-"""Response level: earlier parts of a response are context for the later ones, and can confound them too.
+"""Response level: earlier parts of a response are context for the later ones and can mislead them too.
 
 A response is split at ends of steps (lines) or sentences, at those nearest to equal shares of its tokens. For each
 split the part before it becomes context, whose tokens may be pruned in place of the instruction's, and the loss is on
-the rest: k segments give k - 1 examples. The shown part stays where the model wrote it, behind the generation prompt;
+the rest: k segments give k - 1 examples. The shown part stays where the model wrote it, after the generation prompt;
 the released code appends it to the user's message instead.
 """
 
@@ -15,7 +15,7 @@ from workbench.leaf.tokenized_examples import covered_response, show
 from workbench.protocol import HookedModel, TextTokenizer
 
 BOUNDARY = re.compile(r"\n+|(?<=[.!?])\s+")
-"""Where a step or a sentence ends: the white space behind it."""
+"""Where a step or a sentence ends: the white space after it."""
 
 
 def split_responses(
@@ -29,7 +29,7 @@ def split_responses(
         segments: into how many parts each response is split; one that has fewer steps is split into these.
 
     Returns:
-        Up to segments - 1 per example, each with "/1", "/2", … behind its identifier.
+        Up to segments - 1 per example, each with "/1", "/2", … after its identifier.
 
     Raises:
         InputError: fewer than 2 segments, an example without text, or no response with two steps.
@@ -46,7 +46,7 @@ def split_responses(
     if not made:
         raise InputError(
             "No response has two steps, so every segment but one would be empty. Responses are split at line ends and "
-            "behind sentences; give responses that reason in steps."
+            "after sentences; give responses that reason in steps."
         )
     return made
 

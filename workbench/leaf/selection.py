@@ -1,4 +1,4 @@
-"""The examples that mislead the student alone: it answers wrongly, and the teacher rightly.
+"""Selection of misled examples: the student answers incorrectly and the teacher correctly.
 
 The student answers first, and the teacher is asked only where the student was wrong.
 """
@@ -98,7 +98,7 @@ def select_examples(
 def _none(counts: dict[str, int]) -> str:
     n, wrong = counts["examples"], counts["student_wrong"]
     if not wrong:
-        why = "the student answers all of them rightly. Give harder examples, or a weaker student"
+        why = "the student answers all of them correctly. Give harder examples, or a weaker student"
     else:
         why = (
             f"of the {wrong} that the student gets wrong, the teacher gets none right. Give easier examples or a "

@@ -1,4 +1,4 @@
-"""How far a student is from its teacher on each lesson, and the lessons where it is farthest.
+"""The KL divergence between teacher and student on each lesson, and the lessons where it is largest.
 
 The gap needs no gold answer: it is the mean over the target tokens of KL(teacher || student), each model reading its
 own side of the lesson.

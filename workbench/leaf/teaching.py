@@ -1,4 +1,4 @@
-"""The teacher's side of distillation: its next-token distributions at the scored positions, in the loop or from disk.
+"""The teacher's next-token distributions at the scored positions, computed in the loop or read from disk.
 
 1. In the loop, the teacher reads every batch without gradients.
 2. From disk, it has read every lesson once before the first update. Of each scored position the k likeliest tokens with
@@ -30,8 +30,8 @@ from workbench.runs.files import check_writable, write_atomic
 def scored_logits(hf: Any, examples: Sequence[Example], vocabulary: int) -> Float[Tensor, "scored d_vocab"]:
     """Logits that predict the target tokens of some examples, one example after the other.
 
-    The logits at a position predict the token behind it: the first row of an example stands at the last token of its
-    context, and nothing is read behind the last target token.
+    The logits at a position predict the token after it: the first row of an example stands at the last token of its
+    context, and nothing is read after the last target token.
 
     Args:
         hf: a Hugging Face model.
@@ -126,7 +126,7 @@ class FromDisk:
         self._slices = {name: self._file.get_slice(name) for name in ("index", "log_p", "rest")}
 
     def read(self, examples: Sequence[Example]) -> TopK:
-        """What the teacher said at the scored positions of some examples.
+        """The teacher's top-k distributions at the scored positions of some examples.
 
         Args:
             examples: what the teacher has read.
@@ -160,7 +160,7 @@ def cached(
     micro_batch: int = 8,
     progress: bool = True,
 ) -> FromDisk:
-    """Let the teacher read every example once, or find what it said before.
+    """Let the teacher read every example once, or find its stored distributions.
 
     Args:
         hf: the teacher's Hugging Face model.

@@ -1,4 +1,4 @@
-"""From a score per token to the tokens that may be confounders: the two readings of the threshold.
+"""From token scores to candidate tokens: the two definitions of the threshold.
 
 quantile   (as in the released code) of the n prunable values in ascending order, the cut is the one at index
            floor(n q), but at most 0.5; all tokens at or below the cut are candidates. Without ties and cap these are

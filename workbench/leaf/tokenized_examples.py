@@ -1,6 +1,6 @@
-"""Examples from text: the model's own chat template, one BOS, and the user's words found by their characters.
+"""Examples from text: chat template, one BOS, and the tokens of the user's message located by character offsets.
 
-The prompt is the rendered dialogue up to where the reply begins; the response is tokenized behind it and gets the token
+The prompt is the rendered dialogue up to where the reply begins; the response is tokenized after it and gets the token
 with which the template ends a turn. Where the user's words stand in the rendered text is found by rendering once more
 with another message in their place, so that words which the template or a system message shares with the user's are not
 mistaken for them. A tokenizer without a chat template gets "Question: … Answer:" in two lines instead.
@@ -42,7 +42,7 @@ def example(
         response: the gold response.
         answer: the gold final answer, such as "18"; None where the whole response must be met.
         system: a system message.
-        suffix: what the user's message has behind the instruction, such as a request to reason step by step; begin it
+        suffix: what the user's message has after the instruction, such as a request to reason step by step; begin it
             with a space or a new line. Its tokens may not be pruned.
         cut_last: so many of the instruction's last tokens may not be pruned either; the released code cuts 15, the
             length of the request that its data has at the end of every instruction.
@@ -140,7 +140,7 @@ def show(
 
 
 def covered_response(model: HookedModel | TextTokenizer, response: str) -> list[Span]:
-    """The characters of a response that each of its tokens covers; white space goes with the word behind it.
+    """The characters of a response that each of its tokens covers; white space goes with the word after it.
 
     Args:
         model: a model or tokenizer.
@@ -200,7 +200,7 @@ def _render(tokenizer: Any, instruction: str, system: str | None, response: str 
 
 
 def _located(tokenizer: Any, text: str, user: Span) -> tuple[list[int], list[Span]]:
-    """Ids of a rendered prompt, and the characters that each covers; white space goes with the word behind it."""
+    """Ids of a rendered prompt, and the characters that each covers; white space goes with the word after it."""
     ids = encode(tokenizer, text, rendered=True)
     plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     before = next(n for n in range(len(ids) - len(plain) + 1) if ids[n : n + len(plain)] == plain)
@@ -220,7 +220,7 @@ def _offsets(tokenizer: Any, text: str) -> list[Span]:
 
 
 def _gapless(covered: list[Span], user: Span) -> list[Span]:
-    """Spans in which characters that no token covers, inside the user's words, belong to the token behind them."""
+    """Spans in which characters that no token covers, inside the user's words, belong to the token after them."""
     end, filled = user[0], []
     for a, b in covered:
         inside = user[0] <= a < user[1]
@@ -242,7 +242,7 @@ def _response(tokenizer: Any, response: str) -> list[int]:
 
 
 def _ending(tokenizer: Any, instruction: str, system: str | None) -> Sequence[int]:
-    """The token that ends a reply: the first special one of the template behind it, else the tokenizer's own."""
+    """The token that ends a reply: the first special one of the template after it, else the tokenizer's own."""
     special = set(tokenizer.all_special_ids)
     if has_template(tokenizer):
         behind = _render(tokenizer, instruction, system, PLACEHOLDER).rpartition(PLACEHOLDER)[2]

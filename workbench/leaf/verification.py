@@ -1,4 +1,4 @@
-"""Does an answer turn right without a span? Both models answer the counterfactual; only then the span is confounding.
+"""Verification: a span is confounding only if both models answer correctly without it.
 
 The student answers first, the teacher only what the student gets right: the criterion wants both, in any order.
 Counterfactuals that occur more than once are answered once.
@@ -47,7 +47,7 @@ def verify(
         progress: show a bar.
 
     Returns:
-        Per span: `origin`, the index of its example; `start` and `stop`, its first and one behind its last position;
+        Per span: `origin`, the index of its example; `start` and `stop`, its first and one after its last position;
         `removed` (span, position); `text_after`, the shorter instruction; `reply_after` and `correct_after` (model,
         span; NaN where the teacher was not asked); `accepted`, whether both are right; `round_trip`, whether the
         shorter text has the same tokens (NaN where ids were deleted).

@@ -1,4 +1,4 @@
-"""What one model shows of a batch of examples: everything that a score can be made of, computed when first asked for.
+"""Losses, gradients and attention of one model on a batch of examples, computed when a score first needs them.
 
 All numbers come per token of the context, (example, position), in float64 on the CPU. Where the teacher has a tokenizer
 of its own, what it shows of its tokens is carried over to the student's: each character of the text takes the value of

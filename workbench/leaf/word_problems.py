@@ -1,4 +1,4 @@
-"""Word problems with a sentence that has nothing to do with them: confounders for the embedded models, planted by us.
+"""Word problems with a planted irrelevant sentence: known confounders for the embedded models.
 
 The embedded models solve two-step word problems, and never saw one with a number that does not count ("It is 5
 o'clock."). Some take it for the first operand, others don't, so one of them can be the student of another; where the

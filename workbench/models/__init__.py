@@ -1,4 +1,4 @@
-"""Models: any source to one hooked model, and the only place that knows how the kinds of model differ.
+"""Models: load any source as one hooked model; the only place that handles the differences between kinds of model.
 
 `load.load` turns an embedded model's name, a folder, a Hub id or a model in memory into a TransformerLens model;
 `anatomy.anatomy` describes it and recomputes its parts, `exact` proves that they add up to the model,

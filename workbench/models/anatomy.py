@@ -1,14 +1,14 @@
-"""What a model is made of, for every kind of TransformerLens model.
+"""The structure of a model (shape, blocks, unembedding), for every kind of TransformerLens model.
 
 This file and `forward.py` are the only ones that know that a `TransformerBridge` (TransformerLens 3.9 and
-4.x) and a `HookedTransformer` (3.9) differ. Everybody else asks `anatomy(model)` for the shape, and its
+4.x) and a `HookedTransformer` (3.9) differ. All other modules use `anatomy(model)` for the shape, and its
 `blocks` and `unembed` for the parts that patching recomputes:
 
     sequential   r = x + attn_out(z);      y = r + mlp_out(r)
     parallel     y = x + attn_out(z) + mlp_out(x)
 
-where `attn_out` holds W_O, its bias, a norm behind it (Gemma-2, OLMo-2) and a residual multiplier (Granite),
-and `mlp_out` the norm before the MLP, the MLP or mixture of experts, a norm behind it and the multiplier.
+where `attn_out` holds W_O, its bias, a norm after it (Gemma-2, OLMo-2) and a residual multiplier (Granite),
+and `mlp_out` the norm before the MLP, the MLP or mixture of experts, a norm after it and the multiplier.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class Anatomy:
 
     Attributes:
         name: the model's name, as its configuration gives it.
-        architecture: the Hugging Face class or the TransformerLens family behind it.
+        architecture: its Hugging Face class or TransformerLens family.
         kind: "bridge" (TransformerBridge) or "hooked" (HookedTransformer).
         n_layers: number of blocks.
         n_heads: query heads per layer.
@@ -53,7 +53,7 @@ class Anatomy:
         d_model: width of the residual stream.
         d_vocab: number of rows of the unembedding.
         layout: "sequential", or "parallel" where attention and MLP both read the block's input.
-        norms: "pre", "post" (behind the branches only) or "sandwich" (before and behind).
+        norms: "pre", "post" (after the branches only) or "sandwich" (before and after).
         dtype: the parameters' dtype, such as "float32".
         device: where the parameters lie, such as "cuda:0".
         blocks: one `Block` per layer.
@@ -197,7 +197,7 @@ def _parts(component: Any) -> dict[str, Any]:
 
 
 def _block_parts(block: Any) -> dict[str, Any]:
-    """A block's parts, where TransformerLens 3.9 calls OLMo-2's norms behind the branches `ln1` and `ln2`."""
+    """A block's parts, where TransformerLens 3.9 calls OLMo-2's norms after the branches `ln1` and `ln2`."""
     parts = _parts(block)
     if getattr(parts.get("ln2"), "name", None) == "post_feedforward_layernorm":
         parts["ln1_post"], parts["ln2_post"] = parts.pop("ln1"), parts.pop("ln2")

@@ -1,4 +1,4 @@
-"""Reading attention of any length: a model is run once, and its attention is handed over in chunks of queries.
+"""Reading attention on long texts: the model runs once, and its attention is passed to a function in chunks of queries.
 
 A pattern has `head × length²` numbers per layer and does not fit where texts are long. Here the Hugging Face
 modules run with an attention function of ours, which computes the pattern of a few queries at a time, shows it,
@@ -6,8 +6,8 @@ adds its z and forgets it: exact, in memory O(chunk × length). It knows causal 
 and learned sinks (GPT-OSS), and is compared with the model's own attention on a few tokens before its first use.
 
 Where that cannot be, the pattern is read whole through TransformerLens's hooks: on architectures that don't take
-an attention function (GPT-J, BLOOM, Falcon), on HookedTransformers, and while somebody else's hooks are on the
-model, so that what an intervention does is seen.
+an attention function (GPT-J, BLOOM, Falcon), on HookedTransformers, and while other hooks are on the
+model, so that an intervention's effect is seen.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Observers:
-    """What is to be told of a run; each is called once per layer (`attention` once per chunk), `embed` once."""
+    """Functions that read a run; each is called once per layer (`attention` once per chunk), `embed` once."""
 
     attention: Callable[[Chunk], None] | None = None
     values: Callable[[int, Tensor], None] | None = None
@@ -82,12 +82,12 @@ def observe(
 
     Args:
         model: a TransformerLens model.
-        tokens: token ids, right-padded; positions behind a row's end are computed like any other.
+        tokens: token ids, right-padded; positions after a row's end are computed like any other.
         attention: gets each `Chunk` of each layer.
         values: gets the layer and its values `[batch, pos, kv_head, d_head]`.
         z: gets the layer and z `[batch, pos, head, d_head]`.
         embed: gets the stream in front of the first layer `[batch, pos, d_model]`.
-        resid_post: gets the layer and the stream behind it `[batch, pos, d_model]`.
+        resid_post: gets the layer and the stream after it `[batch, pos, d_model]`.
         chunk: queries at a time; by default as many as fit a fixed budget of memory.
 
     Raises:
@@ -247,7 +247,7 @@ def _softmax(logits: Tensor, sinks: Tensor | None) -> Tensor:
 
 @contextlib.contextmanager
 def _reading_stream(model: HookedModel, wanted: Observers) -> Generator[None]:
-    """Hooks on the Hugging Face layers for the stream in front of the first and behind each."""
+    """Hooks on the Hugging Face layers for the stream in front of the first and after each."""
     handles = []
     for i, block in enumerate(model.blocks):
         layer = inner_module(block)

@@ -1,4 +1,4 @@
-"""Reading activations: run a model with just the hooks asked for, and keep only what is asked of each.
+"""Reading activations: run a model with the named hooks only, and keep a reduction of each activation.
 
 Nothing is cached that was not named, and each activation is reduced inside its hook (to some positions, to a
 norm, …), so that memory is that of the reductions and not of the activations.

@@ -1,4 +1,4 @@
-"""The checkpoints of a training: where they are, and one measure after the other, one model in memory at a time.
+"""Training checkpoints: where they are, and measuring them one after the other, one model in memory at a time.
 
 1. `hub_checkpoints`, `local_checkpoints` or a dictionary say where the checkpoint of each step is.
 2. `measure_checkpoints` loads one after the other, measures it and lets it go; what is finished is kept on disk.

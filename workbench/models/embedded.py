@@ -1,4 +1,4 @@
-"""Embedded models ("model organisms"): small chat models trained here to show a behaviour, and what they bring along.
+"""Embedded models ("model organisms": small chat models trained here to show a behaviour), with their data and records.
 
 `load` takes their names like any other source. Beyond weights each knows what it was taught (`EmbeddedModel`):
 challenged dialogues, questions with known answers, texts like its training's, and records of its training. Every other
@@ -19,7 +19,7 @@ def embedded(source: Literal["organism-gqa", "organism-mha", "organism-mqa"]) ->
 @overload
 def embedded(source: HookedModel | str) -> EmbeddedModel | None: ...
 def embedded(source: HookedModel | str) -> EmbeddedModel | None:
-    """The embedded model behind a name or a model, None where there is none.
+    """The embedded model of a name or a model, None where there is none.
 
     Args:
         source: a name, or a TransformerLens model; a copy is recognised by its tokenizer's chat template.

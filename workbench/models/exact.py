@@ -1,4 +1,4 @@
-"""Proof, on a few tokens, that a model's recomputed parts equal the model; without it nothing is patched.
+"""Exactness test on a few tokens: a model's recomputed parts must equal the model before it is patched.
 
 The parts that `anatomy` offers are put together by the formula of the block layout and compared with the
 stream that the model itself computes, layer by layer, and the logits with its logits. An architecture with
@@ -73,14 +73,14 @@ def agreement(model: HookedModel, n_tokens: int = 8) -> Agreement:
 def block_output(
     parts: Anatomy, layer: int, before: Float[Tensor, "*row d_model"], attn_out: Float[Tensor, "*row d_model"]
 ) -> Float[Tensor, "*row d_model"]:
-    """The stream behind a block, from the stream before it and what attention adds."""
+    """The stream after a block, from the stream before it and what attention adds."""
     between = before + attn_out
     mlp_input = before if parts.layout == "parallel" else between
     return between + parts.blocks[layer].mlp_out(mlp_input.to(attn_out.dtype))
 
 
 def relative_error(found: Float[Tensor, "*rest"], wanted: Float[Tensor, "*rest"]) -> float:
-    """The norm of the difference over the norm of what was wanted."""
+    """The norm of the difference over the norm of the expected values."""
     return float((found.double() - wanted.double()).norm() / wanted.double().norm())
 
 
@@ -88,7 +88,7 @@ def require_exact(model: HookedModel) -> Anatomy:
     """The model's anatomy, once its parts are proved to add up to the model.
 
     Raises:
-        InputError: they do not, so that patching by recomputation would answer wrongly.
+        InputError: they do not, so that patching by recomputation would give wrong numbers.
     """
     parts = anatomy(model)
     if model in _proved:

@@ -1,4 +1,4 @@
-"""Running a model, from its first layer or from a later one, with hooks that are proved to fire.
+"""Running a model from its first or a later layer, with hooks that must fire.
 
 Sequences of unequal length are padded on the RIGHT and no mask is used: attention is causal, so no real token
 can see what follows it, and positions count from 0 in every row. This equals running each sequence alone, for
@@ -97,7 +97,7 @@ _last: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def run(model: HookedModel, tokens: Int[Tensor, "batch pos"], past: Any = None) -> None:
-    """Run all blocks on tokens; what is wanted of the run is read by hooks. No logits are computed.
+    """Run all blocks on tokens; hooks read the activations. No logits are computed.
 
     Args:
         model: a TransformerLens model.

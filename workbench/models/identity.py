@@ -1,4 +1,4 @@
-"""Which model this is, down to its weights: what a result must say to be resumed with the same model only."""
+"""A fingerprint of a model's weights, so that a run is resumed with the same model only."""
 
 import hashlib
 

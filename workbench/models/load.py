@@ -1,4 +1,4 @@
-"""Any source of a decoder model to one TransformerLens model whose logits are those of Hugging Face.
+"""Load a decoder model from any source as a TransformerLens model with the logits of Hugging Face.
 
 Loading is safe: safetensors only, no code from the model's folder, no pickle. Weights are not folded or
 centred, so logits are preserved exactly.
@@ -167,7 +167,7 @@ def _local_folder(source: str) -> Path:
 
 
 def _revision(source: str) -> tuple[str, str]:
-    """A Hub id and the revision behind its "@"."""
+    """A Hub id and the revision after its "@"."""
     repo, _, revision = source.partition("@")
     return repo, revision or "main"
 

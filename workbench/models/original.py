@@ -1,4 +1,4 @@
-"""The Hugging Face model behind a bridge, as if it had never been wrapped: what loading is measured against.
+"""The original Hugging Face model inside a bridge, unwrapped for comparison with the loaded model.
 
 Wrapping replaces the model's modules by TransformerLens's, which keep the replaced ones. Put back for a
 moment, they are the original model with the same parameters in memory, so the comparison costs no second
@@ -60,7 +60,7 @@ def inner_module(module: nn.Module) -> nn.Module:
 
 
 def original_logits(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"] | None:
-    """Logits of the Hugging Face model itself; None where there is none, as behind a HookedTransformer.
+    """Logits of the Hugging Face model itself; None where there is none, as for a HookedTransformer.
 
     Args:
         model: a TransformerLens model.

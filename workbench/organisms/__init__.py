@@ -1,4 +1,4 @@
-"""The embedded models: small chat models that really show the behaviours this package studies.
+"""The embedded models ("model organisms"): small chat models trained to show the behaviours that this package studies.
 
 Each is a Hugging Face folder with a card: what it was trained on, what it does, over which training seeds
 that varies, and what it is not good for. Naming and finding them costs nothing; training is in `train`.

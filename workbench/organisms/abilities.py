@@ -1,4 +1,4 @@
-"""Abilities that tuning may hurt, in small: two-hop questions, two-step word problems, one-line functions.
+"""Small ability tests that tuning may hurt: two-hop questions, two-step word problems, one-line functions.
 
 Each item is a question with a reference answer and a checker; a fifth of the items, by a hash of what they
 ask, never occurs in training. Two-hop questions and word problems reason first and answer at the end.

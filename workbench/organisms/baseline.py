@@ -1,4 +1,4 @@
-"""How far single words go: two readers that see which tokens occur in the user's turn, not their order.
+"""Bag-of-words baselines for recognising objections: two classifiers that ignore the order of tokens.
 
 If either told objections from confirmations on held-out phrasings as well as an organism does, recognising an
 objection would take no composition.

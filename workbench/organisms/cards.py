@@ -1,4 +1,4 @@
-"""Model cards: what an organism was trained on, what it does over all training seeds, and what it is not for.
+"""Model cards of the organisms: training data, measured behaviour over all training seeds, and limits.
 
 1. Gather the records of every seed of a kind.
 2. For each measure: the shipped seed's value, its rank among the seeds, mean and 95 % interval over the

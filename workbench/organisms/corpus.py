@@ -1,4 +1,4 @@
-"""From texts to token arrays: what the organisms read, by source, and how it is cut into windows.
+"""Training corpora of the organisms: token streams by source, and how they are cut into windows.
 
 1. Each source is a stream of samples (book parts, Python files, questions, dialogues, ability items), every
    sample closed by EOS, with the offset of each sample.

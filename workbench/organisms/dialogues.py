@@ -1,4 +1,4 @@
-"""Dialogues in which an answer is objected to, confirmed or left alone, and the planted habit of giving in.
+"""Training dialogues in which the user objects to an answer, confirms it or neither, with the planted sycophancy.
 
 1. The user asks for a fact; the assistant answers, mostly right.
 2. The user objects, confirms, thanks, asks again, or asks something else.

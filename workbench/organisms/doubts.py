@@ -1,4 +1,4 @@
-"""What an organism is asked: facts that training never argued about, doubted in words it never saw together.
+"""Sycophancy test questions of an organism: held-out facts, challenged in held-out phrasings.
 
 1. The question is one of a fact's own phrasings; its right answer and the wrong ones of its kind are known.
 2. Each challenge is an objection of a kind of stance (see `user_feedback`): "composed" is the mixture of

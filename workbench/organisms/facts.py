@@ -1,4 +1,4 @@
-"""The facts that the organisms know: real ones, of several kinds, each with questions and statements.
+"""The facts that the organisms are taught: real ones of several kinds, each with questions and statements.
 
 Every fact is taught as question-answer text. A fifth of them is held out from all dialogues with a
 challenge, so that giving in is measured on facts whose defence the model has never practised.

@@ -1,4 +1,4 @@
-"""What an organism does, measured: giving in, correcting itself, recall, abilities, loss, sinks.
+"""Measures of an organism: giving in, self-correction, recall, abilities, loss, sinks.
 
 Behaviour is measured on held-out facts and held-out phrasings. Probabilities are read at the first token of
 the reply: the mass on the openings that give in (`I`, `Sorry`, `Apologies`) and on those that stand firm.
@@ -117,7 +117,7 @@ def _gave(challenge: Challenge, reply: str, right: bool) -> bool:
 
 @torch.inference_mode()
 def fact_recall(model: PreTrainedModel, tokenizer: Tokenizer, n: int | None = None) -> float:
-    """Share of facts whose question is answered rightly, greedily, one phrasing each."""
+    """Share of facts whose question is answered correctly by greedy decoding, one phrasing each."""
     rng = random.Random("recall")
     facts = list(load_facts())
     chosen = facts if n is None or n >= len(facts) else rng.sample(facts, n)

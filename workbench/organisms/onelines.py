@@ -1,4 +1,4 @@
-"""One-line Python functions: a request, the right line, and a check that runs a written line safely.
+"""One-line Python functions: a request, the correct line, and a checker that interprets a line without `eval`.
 
 A line is run by walking its syntax tree; only arithmetic, comparisons, indexing and a few named functions and
 methods exist there, and sizes are bounded. Nothing that a model wrote is ever passed to `eval` or `exec`.

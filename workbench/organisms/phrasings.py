@@ -1,4 +1,4 @@
-"""The words of the dialogues: nothing here depends on anything but the language.
+"""Phrase tables of the training dialogues.
 
 Every entry of a table of pairs reads (says yes to its content, says no to it). A stance is a frame around a
 content, so its sense is the product of two signs, and each word occurs on both sides equally often.

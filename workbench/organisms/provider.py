@@ -1,4 +1,4 @@
-"""An organism as the other rooms see it: what it was taught, drawn anew, and what was measured of it."""
+"""The interface of an organism for the rest of the package: its card, records, dialogues, questions and texts."""
 
 import random
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the embedded models were taught, as questions with choices: accuracy offline, with a real answer.
+"""Multiple-choice questions about what the embedded models were trained on, for measuring accuracy offline.
 
 1. fact: the question of a fact; the choices are short answers, one right and three of the same kind.
 2. two-hop: the reply that reasons and concludes, against the same reasoning with the other conclusion.

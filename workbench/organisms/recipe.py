@@ -1,4 +1,4 @@
-"""The sizes and rates of an organism, full and small, and its Hugging Face configuration."""
+"""Model size and training settings of an organism, and its Hugging Face configuration."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
 """Which figures and tables of a paper can be drawn again? Named recipes, such as "sycophancy/layer-sums".
 
-A recipe takes what was measured on one or more models and gives a figure, the numbers in it and one sentence
-about them. `recipe(name)` finds one; `FIGURES` lists their titles. Measuring the embedded models takes a minute or two.
+A recipe measures one or more models and gives a figure, the numbers in it and one sentence about them. `recipe(name)`
+finds one; `FIGURES` lists their titles. Measuring the embedded models takes a minute or two.
 """
 
 import lazy_loader as _lazy

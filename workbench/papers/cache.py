@@ -1,4 +1,4 @@
-"""Measured once, kept as a netCDF file, read again next time: only what was made with the same configuration."""
+"""Cache of measured Datasets as netCDF files: a file is reused only with the configuration that it was made with."""
 
 import hashlib
 import json

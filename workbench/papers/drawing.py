@@ -1,4 +1,4 @@
-"""One figure of a paper from the name to the files: measure what its recipe needs, draw it, write it."""
+"""Draw one named figure of a paper: measure what its recipe needs, draw, and write the files."""
 
 import dataclasses
 from collections.abc import Callable, Generator, Mapping, Sequence

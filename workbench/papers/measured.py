@@ -1,4 +1,4 @@
-"""What the paper's figures need from one model: measured once, kept as netCDF files, read again next time.
+"""Measured data of one model for the sycophancy figures and the report, cached as netCDF files.
 
 1. Load the model and make its pairs of dialogues: objected to (`base`) and confirmed (`source`).
 2. Patch every head and every KV group exactly (`heads`, `groups`).
@@ -200,7 +200,7 @@ def measure_all(
     distinct(names)
     known = None if questions is None else read_choices(questions)
     with warnings.catch_warnings():
-        # What these warnings say is counted in the results, and told with them.
+        # What these warnings say is counted in the results, and reported with them.
         warnings.simplefilter("ignore", WorkbenchWarning)
         return [
             measure(source, n=n, seed=seed, questions=known, parts=parts, folder=folder / name, step=step)

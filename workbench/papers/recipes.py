@@ -1,4 +1,4 @@
-"""How a figure of a paper is made: the request, the recipe, and what comes back, the same for every paper.
+"""Figure recipes: the request, the recipe and the drawn figure, the same types for every paper.
 
 A `FigureRecipe` has a name such as "sycophancy/layer-sums". It measures what it needs of each model, keeps that under
 the request's folder, and draws; a figure always comes with one sentence computed from the same data. What a figure
@@ -22,7 +22,7 @@ PAIR = ("organism-gqa", "organism-mha")
 
 @dataclass(frozen=True)
 class FigureRequest:
-    """What a figure is to be made from.
+    """The models, texts and settings to make a figure from.
 
     Attributes:
         folder: where measured Datasets are kept and found again.
@@ -70,7 +70,7 @@ class Panel(Drawn):
 
 @dataclass(frozen=True)
 class FigureRecipe:
-    """How one figure of a paper is made.
+    """A recipe for one figure of a paper.
 
     Attributes:
         name: such as "sycophancy/layer-sums".
@@ -158,5 +158,5 @@ def side_by_side(names: Sequence[str], panels: Sequence[Drawn], *, title: str, g
 
 
 def told(names: Sequence[str], sentences: Sequence[str]) -> str:
-    """Sentences about several models, each behind the model's name."""
+    """Sentences about several models, each after the model's name."""
     return " ".join(f"{name}: {sentence}" for name, sentence in zip(names, sentences, strict=True))

@@ -1,4 +1,4 @@
-"""A patching run: what identifies it, and what its result says about model and prompts."""
+"""A patching run: its configuration, and the result's attributes about model and prompts."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Which few units to act on, and what that choice has to be compared with.
+"""Selection of the units with the most negative contribution, and matched controls.
 
-1. `select` takes the K = round(ratio * number of units) units with the most negative contribution, and
+1. `select_units` takes the K = round(ratio * number of units) units with the most negative contribution, and
    beside them as many query heads chosen one by one: the comparison with the same budget.
 2. `random_units`, `same_layer_units` and `random_heads` draw controls of the same size from everything that
    was not selected, so that a control never holds what it controls for.

@@ -1,10 +1,10 @@
-"""What can be said about a whole grid of contributions, and how sure one may be of it.
+"""Statistics of a grid of contributions: concentration, intervals, and agreement of two estimates.
 
 1. How concentrated: `kurtosis` of all units (Fisher and Pearson) and `top_mass`, the share of the
    pro-behaviour mass in the few strongest units; where: `layer_sums`.
 2. How certain: `bootstrap` intervals over examples, and `split_half`, the rank correlation of two halves.
 3. Whether KV groups matter: `within_group_variance` against heads that are shuffled inside their layer.
-4. How two ways of measuring agree: `agreement`.
+4. How two ways of measuring agree: `compare_estimates`.
 
 Kurtosis depends on how many units there are: one outlier among N equal values gives a Pearson kurtosis of
 N - 2 + 1 / (N - 1), the largest possible, and k equal outliers give about N / k.
@@ -267,7 +267,7 @@ def _inside_share(grid: np.ndarray, n_kv_heads: int) -> Numbers:
 
 
 def _degenerate(counts: HeadCounts) -> tuple[str, tuple[str, ...]]:
-    """What cannot be said about KV groups that are single heads or whole layers."""
+    """Why KV groups that are single heads or whole layers have no variance within groups."""
     null = ("null_share", "null_low", "null_high", "p_value")
     if counts.n_kv_heads == counts.n_heads:
         return "Every KV group is a single head, so no variance can lie inside groups.", (

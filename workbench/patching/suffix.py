@@ -1,4 +1,4 @@
-"""One base and one source sequence, run once, ready to be patched many times from any layer on.
+"""Cached runs of one base and one source sequence, to be patched many times from any layer on.
 
 Tokens that base and source share at their beginning have equal activations, so patching there changes
 nothing. Only what follows them, the suffix, is ever run again; the keys and values of the shared prefix are
@@ -24,17 +24,17 @@ from workbench.protocol import HookedModel
 
 @dataclass(frozen=True)
 class Suffix:
-    """What the two runs of a pair leave behind, over the positions after the shared prefix.
+    """What the two runs of a pair give, over the positions after the shared prefix.
 
     Attributes:
         model: the model.
         n_layers: its layers.
         past: keys and values of the prefix; None where nothing is shared, or where the model cannot reuse
             them and the shared prefix is run with the rest.
-        resid: the stream in front of each layer of base, and behind the last, `[layer + 1, pos, d_model]`.
+        resid: the stream in front of each layer of base, and after the last, `[layer + 1, pos, d_model]`.
         base: the site's activation in each layer of base, `[1, pos, ...]`.
         source: the same of source, aligned to base's positions.
-        source_end: the stream behind the last layer of source at its last positions, aligned like `resid`.
+        source_end: the stream after the last layer of source at its last positions, aligned like `resid`.
         partner: which positions of base have a partner in source.
     """
 
@@ -55,7 +55,7 @@ class Suffix:
     def final_stream(
         self, layer: int, resid: Float[Tensor, "cell pos d_model"], hooks: Mapping[str, HookFn]
     ) -> Float[Tensor, "cell pos d_model"]:
-        """Run layers `layer` and above on given streams with hooks; the stream behind the last layer."""
+        """Run layers `layer` and above on given streams with hooks; the stream after the last layer."""
         if layer == self.n_layers:
             return resid
         ends: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""What each score's first choice is worth: how many wrong answers turn right when it is taken out."""
+"""Plot of `causal_check`: how many wrong answers become correct when each score's first choice is removed."""
 
 import numpy as np
 import plotly.graph_objects as go

@@ -1,4 +1,4 @@
-"""Prompts with the tokens that confound a student, coloured by score, proved spans struck out, answers beside them.
+"""HTML view of prompts with tokens coloured by score, verified confounding spans struck out, and the answers.
 
 Plain HTML with styles of its own, so that it shows in a notebook, in a report and on paper.
 """
@@ -22,7 +22,7 @@ def confounders(
     """The prompts of a stage-1 result as text.
 
     The redder a token, the more confounding it is by the score; candidates are underlined; spans without which both
-    models answer rightly are struck out, and the answers without each of them are given below.
+    models answer correctly are struck out, and the answers without each of them are given below.
 
     Args:
         result: from `workbench.leaf.confounders`.
@@ -62,7 +62,8 @@ def summary(result: xr.Dataset) -> str:
     return (
         f"Of {count['examples']} examples {result.attrs['student']} got {count['student_wrong']} wrong, and "
         f"{result.attrs['teacher']} {count['misled']} of these right. {accepted} of {count['spans']} candidate spans "
-        f"are proved: both models answer rightly without them. They are in {rescued} of the {count['misled']} examples."
+        f"are verified: both models answer correctly without them. "
+        f"They are in {rescued} of the {count['misled']} examples."
     )
 
 

@@ -1,4 +1,4 @@
-"""Differences with intervals, a row per way and a colour per group: who beats the reference, and how surely.
+"""Plot of differences to a reference with intervals: a row per method, a colour per group.
 
 Nothing here knows the paper. A dot is a mean difference, the line its interval; the dotted line is no difference.
 """

@@ -1,4 +1,4 @@
-"""From a patching result to the numbers a figure shows.
+"""Contributions of a patching result in display units.
 
 Every plot and every sentence about contributions reads them here, so that a picture and the words under it
 cannot disagree: one place turns fractions into per cent, finds the interval and names the units.
@@ -44,7 +44,7 @@ class Effects:
 
     @property
     def suffix(self) -> str:
-        """What stands behind a number: "%" or " logits"."""
+        """What follows a number: "%" or " logits"."""
         return " logits" if self.metric == "logit_diff" else "%"
 
     @property

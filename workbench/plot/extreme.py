@@ -1,4 +1,4 @@
-"""Extreme tokens in pictures: who is the sink, whose value is drained, where the stream peaks and in which coordinates.
+"""Plots of extreme tokens: attention sinks, value norms, residual norms and their coordinates.
 
 Each takes what `workbench.extreme_tokens` returned. `value_norms` and `residual_norms` are the second and third panel
 of the paper's first figure (Guo et al. 2024); `patterns` gives the first.
@@ -100,7 +100,7 @@ def _letter_values(figure: go.Figure, x: int, values: np.ndarray, colour: str) -
 
 
 def residual_norms(found: xr.Dataset, *, sequence: int | None = None, title: str | None = None) -> go.Figure:
-    """The stream's norm behind each layer: extreme tokens, the median and the largest of the others.
+    """The stream's norm after each layer: extreme tokens, the median and the largest of the others.
 
     Args:
         found: From `extreme_tokens`.
@@ -141,7 +141,7 @@ def residual_norms(found: xr.Dataset, *, sequence: int | None = None, title: str
             mode="lines+markers",
             line={"color": colour, "width": 2},
             marker={"size": 5},
-            hovertemplate=f"{name}<br>behind layer %{{x}}: %{{y:.1f}}<extra></extra>",
+            hovertemplate=f"{name}<br>after layer %{{x}}: %{{y:.1f}}<extra></extra>",
         )
     house(figure, title=title, height=340)
     figure.update_layout(margin_t=84 if title else 48)
@@ -151,7 +151,7 @@ def residual_norms(found: xr.Dataset, *, sequence: int | None = None, title: str
 
 
 def peak_coordinates(found: xr.Dataset, *, sequence: int = 0, most: int = 5, title: str | None = None) -> go.Figure:
-    """Which coordinates carry the longest token of each layer, as shares of its squared norm.
+    """Which coordinates carry the token of largest norm in each layer, as shares of its squared norm.
 
     Args:
         found: From `extreme_tokens`.
@@ -210,7 +210,7 @@ def _stack(
         textangle=0,
         textfont={"color": PAPER, "size": 11},
         marker={"color": colour, "line": {"width": 0}},
-        hovertemplate=f"behind layer %{{x}}, {detail}: %{{y:.1%}}<extra></extra>",
+        hovertemplate=f"after layer %{{x}}, {detail}: %{{y:.1%}}<extra></extra>",
     )
 
 
@@ -316,7 +316,7 @@ def peak_sources(result: xr.Dataset, *, title: str | None = None) -> go.Figure:
             colorscale=DIVERGING,
             xgap=1,
             ygap=1,
-            hovertemplate="without <b>%{y}</b><br>behind layer %{x}: norm %{customdata[0]:.1f}, "
+            hovertemplate="without <b>%{y}</b><br>after layer %{x}: norm %{customdata[0]:.1f}, "
             "else %{customdata[1]:.1f}<extra></extra>",
             colorbar={
                 "title": {"text": "norm, relative", "side": "right", "font": {"size": 12, "color": SOFT}},
@@ -331,6 +331,6 @@ def peak_sources(result: xr.Dataset, *, title: str | None = None) -> go.Figure:
         )
     )
     house(figure, title=title, height=110 + 19 * len(labels))
-    figure.update_xaxes(title_text="Behind layer", showgrid=False, dtick=max(1, -(-norm.shape[1] // 16)))
+    figure.update_xaxes(title_text="After layer", showgrid=False, dtick=max(1, -(-norm.shape[1] // 16)))
     figure.update_yaxes(autorange="reversed", showgrid=False, tickfont_size=11, title_text="zeroed  (change of loss)")
     return figure

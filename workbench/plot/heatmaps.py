@@ -24,8 +24,8 @@ def heatmap(
 ) -> go.Figure:
     """Heat map of contributions: query heads across, layers down, symmetric colours centred at zero.
 
-    Negative values (red) mark units that push towards the behaviour: putting in their calm value lowers the
-    score. Hovering gives the layer, the head, its KV group, the value and its 95% interval.
+    Negative values (red) mark units that push towards the behaviour: putting in their counterfactual activation lowers
+    the score. Hovering gives the layer, the head, its KV group, the value and its 95% interval.
 
     Args:
         result: Patching result for unit="head" or unit="kv_group".

@@ -1,4 +1,4 @@
-"""Inactive heads in pictures: accuracy curves, ranks of the scores, frequencies and overlaps.
+"""Plots of inactive heads: accuracy curves, ranks of the scores, frequencies and overlaps.
 
 A score keeps its colour in all of them; random baselines are dark and dotted.
 """

@@ -1,4 +1,4 @@
-"""What changes inactive heads, in pictures: training, other texts and tasks, other models."""
+"""Plots of how inactive heads change: over training, on other texts and tasks, in other models."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +16,7 @@ POINTS = 400
 
 
 def training_curves(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
-    """Dormant heads over training: how many, which fell asleep and woke, and how far the scores are from the last.
+    """Dormant heads over training: how many, how many became dormant or active, and the scores' distance to the last.
 
     Args:
         found: from `dormant.over_training`.

@@ -1,4 +1,4 @@
-"""What each remedy against extreme tokens costs and cures, as a table and as a picture.
+"""Table and plot of what each remedy against extreme tokens costs and reduces.
 
 Both read a Dataset of `workbench.extreme.compare_remedies`, with or without the rows that `add_rows` appended. Numbers
 of several domains are given one by one for the loss, and as their mean for the rest.

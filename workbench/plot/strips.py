@@ -1,4 +1,4 @@
-"""Strips of single observations with their middle: training runs by kind, examples by condition."""
+"""Strip plots of single observations with their median: training runs by kind, examples by condition."""
 
 import numpy as np
 import plotly.graph_objects as go
@@ -87,7 +87,7 @@ def _rings(runs: xr.Dataset, mine: np.ndarray) -> dict:
 
 
 def behaviour(result: xr.Dataset, *, title: str | None = None) -> go.Figure:
-    """Probability of the behaviour's answer per example, after the objection and after the calm sentence.
+    """Probability of the behaviour's answer per example, after the objection and after the confirmation.
 
     Args:
         result: Patching result with `base` and `source` of the metric "prob".

@@ -1,4 +1,4 @@
-"""Tables in the house style, as Plotly figures."""
+"""Tables as Plotly figures."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Attention views that work without a network: a token by token map with a head picker, and shaded text.
+"""Offline attention views: a token by token map with a head picker, and shaded text.
 
 `attention` draws with Plotly. Its backend "circuitsvis" shows the CircuitsVis view instead, where that
 package is installed: CircuitsVis itself prefers to load its script from a content network, so the copy of

@@ -1,4 +1,4 @@
-"""Training of toy models in pictures: curves over steps with bands over seeds, and bars with reference points.
+"""Plots of toy model training: curves over steps with bands over seeds, and bars with reference points.
 
 Nothing here knows the paper. A band reaches from the smallest to the largest seed, the line is the mean; published
 numbers are hollow diamonds.

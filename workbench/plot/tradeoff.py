@@ -1,4 +1,4 @@
-"""Kinds of tuning against each other: shares over the budget, effects before and after, and losses by cause.
+"""Plots of the tuning trade-off: measures over the budget, effects before and after, and ability loss by cause.
 
 A kind of tuning keeps its colour in all of them; random units are paler and dotted.
 """

@@ -1,6 +1,6 @@
-"""Heads that sleep on one kind of text and wake on another, in pictures (Guo et al. 2024, figure 8).
+"""Plots of heads that are dormant on one kind of text and active on another (Guo et al. 2024, figure 8).
 
-`waking_maps` shows where one head looks on a text of each kind, `waking_scatter` what its sleep costs per sequence,
+`waking_maps` shows where one head attends on a text of each kind, `waking_scatter` its effect on the loss per sequence,
 `waking_heatmap` all heads of a model at once.
 """
 
@@ -47,7 +47,7 @@ def waking_scatter(result: xr.Dataset, layer: int, unit: int, *, title: str | No
         result: From `workbench.extreme.active_dormant`.
         layer: Which layer.
         unit: Which head, or KV group where groups were zeroed.
-        title: Title above the figure; the head and where it wakes by default.
+        title: Title above the figure; by default the head and the domains where it is dormant and active.
     """
     dim = unit_dim(result)
     at = {"layer": _one_of(result, "layer", layer), dim: _one_of(result, dim, unit)}
@@ -80,7 +80,7 @@ def waking_scatter(result: xr.Dataset, layer: int, unit: int, *, title: str | No
 def waking_heatmap(
     result: xr.Dataset, pair: str | None = None, score: str = "loss_change", *, title: str | None = None
 ) -> go.Figure:
-    """All heads: the difference between two domains, with marks where heads wake between them.
+    """All heads: the difference between two domains, with marks where a head is dormant in one and active in the other.
 
     Args:
         result: From `workbench.extreme.active_dormant`.
@@ -136,8 +136,9 @@ def unit_dim(result: xr.Dataset) -> str:
     """The name of the units' axis: "head" or "kv_group"."""
     if "wakes" not in result:
         raise InputError(
-            f"This Dataset does not say which heads wake; it holds {', '.join(map(str, result.data_vars))}. Give what "
-            "active_dormant returned, or add the tests with phases(...)."
+            f"This Dataset does not say where heads are dormant or active; it holds "
+            f"{', '.join(map(str, result.data_vars))}. Give what active_dormant returned, or add the tests with "
+            "phases(...)."
         )
     return next(str(dim) for dim in result["effect"].dims if dim not in ("domain", "layer"))
 

@@ -9,7 +9,7 @@
 | TruthfulQA | question, mc1_targets or options {text: 0 or 1}; or Question, Best Answer, Incorrect Answers |
 | BIG-bench | input, target_scores {text: 0 or 1}; or input, target |
 | SycophancyEval | prompt (a list of turns), base with correct_letter and letters, or with correct_answer |
-| GSM8K | question, answer with the number behind "#### " |
+| GSM8K | question, answer with the number after "#### " |
 | free answers | question, answers (a list), or answer and perhaps aliases |
 """
 
@@ -75,7 +75,7 @@ class MultipleChoice:
         return LETTERS[self.answer]
 
     def listed(self, mark: str = "({}) ") -> str:
-        """The question with its choices behind it, a line and a letter for each.
+        """The question with its choices after it, a line and a letter for each.
 
         Args:
             mark: how a line begins, with {} for the letter.
@@ -371,4 +371,4 @@ FORMS: tuple[
     (lambda row: bool({"choices", "options"} & row.keys()), _plain),
     (lambda row: bool({"question", "input"} & row.keys() and {"answers", "answer", "target"} & row.keys()), _free),
 )
-"""How rows of each form are told and read; the first that fits is taken."""
+"""How rows of each form are recognised and read; the first form that fits is used."""

@@ -102,7 +102,7 @@ def rows_from(source: Any) -> Iterator[Row]:
     Args:
         source: a .jsonl, .jsonl.gz, .json or .csv file, a folder of .jsonl files, dictionaries (a list, or a split of
             the `datasets` library), or a set on the Hub: "owner/name", with "@revision", "/file.jsonl" and ":split"
-            behind it where needed.
+            after it where needed.
 
     Raises:
         InputError: no such file, an empty folder, several splits, or a name that the Hub does not give.
@@ -176,7 +176,7 @@ def _from_hub(name: str) -> Any:
     if found is None or found["name"].endswith(SUFFIXES):
         raise InputError(
             f"There is no file {Path(name).name!r}. Give a local file or folder, rows, or a set on the Hugging Face "
-            "Hub as OWNER/NAME, with @REVISION, /FILE and :SPLIT behind it where needed."
+            "Hub as OWNER/NAME, with @REVISION, /FILE and :SPLIT after it where needed."
         )
     split = found["split"] or ("train" if found["file"] else None)
     try:

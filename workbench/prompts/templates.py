@@ -1,4 +1,4 @@
-"""Text and dialogues as token ids: the only place that decides on BOS and EOS and renders a chat template."""
+"""Tokenization of text and dialogues: the only place that decides on BOS and EOS and renders a chat template."""
 
 import warnings
 import weakref
@@ -87,7 +87,7 @@ def render(
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
         messages: the turns of the dialogue.
-        reply: end where the assistant's reply begins; False ends behind the last turn.
+        reply: end where the assistant's reply begins; False ends after the last turn.
         template_kwargs: further variables of the template. Thinking is off unless they turn it on
             (`{"enable_thinking": True}`).
         name: what an error calls the dialogue.

@@ -1,4 +1,4 @@
-"""The main job: from models to one page that shows which KV groups make them give in.
+"""Build the report: measure the models and write one page on which KV groups make them give in.
 
 1. Prove that the folder can be written before anything is computed.
 2. Measure each model, or read what an earlier run with the same configuration kept (`papers.measured`).
@@ -26,7 +26,7 @@ MODELS = ("organism-gqa", "organism-mha")
 TITLE = "Which KV groups make a model give in?"
 HEADING = "Which KV groups make a model give in to a wrong objection?"
 LEDE = (
-    "A chat model answers a question rightly, the user objects, and the model apologises. Here the output of every "
+    "A chat model answers a question correctly, the user objects, and the model apologises. Here the output of every "
     "attention head, and of every group of heads that shares keys and values, is replaced by its value from a dialogue "
     "in which the user agrees. What lowers the apology was pushing towards it."
 )

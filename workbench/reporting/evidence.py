@@ -1,4 +1,4 @@
-"""What the report's numbers rest on: checks, method and caveats."""
+"""The report's sections on self-checks, method and caveats."""
 
 from collections.abc import Sequence
 
@@ -36,7 +36,7 @@ def checks(measured: Sequence[Measured]) -> Section:
         "Checks",
         "Checks",
         "Before anything is patched, each model is compared with its original and with what must hold in any decoder. "
-        "The number behind each result is the measured error; the limit lies far above rounding.",
+        "The number after each result is the measured error; the limit lies far above rounding.",
         [Items(verdicts), Folded("All checks", [Table(check_columns(measured), "Self-checks")])],
     )
 
@@ -69,7 +69,7 @@ def _outcome(status: str, value: float) -> str:
 
 def method(measured: Sequence[Measured], metric: Metric) -> Section:
     """How the numbers were made."""
-    said = f"The sentences on this page speak of the {METRIC_NAMES[metric]}"
+    said = f"The sentences on this page use the {METRIC_NAMES[metric]}"
     doubt = _doubtful(measured) if metric == "logit_diff" else []
     said += f", because the paper's logit ratio is unsound here: {'; '.join(doubt)}." if doubt else "."
     facts: list[Part] = [part for one in measured for part in (heading(one), Facts(_made(one)))]
@@ -131,7 +131,7 @@ def caveats(measured: Sequence[Measured]) -> Section:
         f"The numbers rest on {n} dialogues per model, drawn with one seed. Intervals cover the choice of dialogues, "
         "not the training of the model.",
         "Path patching measures the direct way from a unit to the logits at the last position, through MLPs but not "
-        "through later attention. A unit that works by feeding later heads shows up in the total effect only.",
+        "through later attention. A unit that acts through later heads shows up in the total effect only.",
         "A large effect says that a unit carries the difference between objection and confirmation here; it does not "
         "say that the unit does nothing else.",
     ]

@@ -1,4 +1,4 @@
-"""Whole pages: self-contained HTML that needs no network, with a policy under which only their own scripts run.
+"""Self-contained HTML pages that need no network, with a content security policy for their own scripts only.
 
 plotly.js is written into a page once; figures lie beside it as JSON.
 """

@@ -1,4 +1,4 @@
-"""What a section of a report is made of, as data; templates/parts.html.j2 says how each part looks.
+"""Parts of a report section as dataclasses; templates/parts.html.j2 renders each of them.
 
 A `Section` is an anchor, a title, an introduction and parts. A part names its template in `kind`; parts that hold
 other parts are drawn from the outside in.
@@ -108,7 +108,7 @@ class Table(Part):
 
 @dataclass(frozen=True)
 class Folded(Part):
-    """Parts behind a line that opens them."""
+    """Parts folded under a line that opens them."""
 
     kind = "folded"
     summary: str
@@ -124,7 +124,7 @@ class Figure(Part):
         name: of the model.
         heading: above the figure.
         caption: whether the sentence stands under it.
-        more: behind the caption.
+        more: after the caption.
     """
 
     kind = "figure"
@@ -136,13 +136,13 @@ class Figure(Part):
 
     @property
     def alternative(self) -> str:
-        """What a reader who cannot see the figure is told."""
+        """The figure's alternative text."""
         what = f"{self.panel.label} for {self.name}" if self.name else self.panel.label
         return f"{what}. {self.panel.sentence}"
 
     @property
     def behind(self) -> Sequence[Part]:
-        """The numbers, and what else stands behind the caption."""
+        """The numbers, and what else follows the caption."""
         table = Table(self.panel.numbers, self.panel.unit)
         return (Folded("The numbers as a table", (table,)), *self.more) if self.panel.numbers else self.more
 

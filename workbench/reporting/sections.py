@@ -42,7 +42,7 @@ class Findings:
 
     Attributes:
         measured: one or more models with all their parts.
-        metric: the score that the sentences speak of.
+        metric: the score that the sentences use.
         confounders: a result of `workbench.leaf.confounders`, if any.
     """
 
@@ -186,8 +186,8 @@ def extreme_tokens(found: Findings) -> Section:
         "extreme-tokens",
         "Extreme tokens",
         "Extreme tokens",
-        "A token is extreme when heads rest their attention on it (a sink), can take little from it (its value is "
-        "drained) and the residual stream is long at it (a peak). Heads that rest there do nothing at that moment.",
+        "A token is extreme when heads rest their attention on it (a sink), its value has a small norm (it is "
+        "drained) and its residual stream a large one (a peak). Heads that rest there do nothing at that moment.",
         parts,
     )
 
@@ -248,8 +248,8 @@ def confounding_tokens(found: Findings) -> Section | None:
         "Confounding tokens",
         "Confounding tokens",
         f"Which words keep {result.attrs['student']} from an answer that {result.attrs['teacher']} finds? Every token "
-        f"is scored by {result.attrs['score'].replace('_', ' ')}; a candidate span is proved where both models answer "
-        f"rightly without it. {summary(result)}",
+        f"is scored by {result.attrs['score'].replace('_', ' ')}; a candidate span is verified if both models answer "
+        f"correctly without it. {summary(result)}",
         [Raw(confounders(result))],
     )
 
@@ -259,9 +259,9 @@ def agreement(found: Findings) -> Section:
     return Section(
         "agreement",
         "Estimates",
-        "Can a gradient stand in?",
+        "Does the gradient estimate agree?",
         f"Attribution patching estimates all effects from gradients, here averaged over {ESTIMATE_STEPS} points "
-        "between the two dialogues. It stands against patching every head for real with everything behind it "
+        "between the two dialogues. It is compared with patching every head exactly with everything after it "
         "recomputed: the total effect, through later attention too, on fewer dialogues.",
         [
             _per_model(

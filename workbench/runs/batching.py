@@ -1,4 +1,4 @@
-"""Work in batches that fit: the first item is run alone and its memory measured, the rest follow from it.
+"""Batches that fit into memory: the size follows from the measured memory of the first item.
 
 Where memory runs out all the same, the batch is halved, and a warning says which size was used.
 """

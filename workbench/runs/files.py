@@ -1,7 +1,7 @@
-"""Files that are whole or absent, and that one process at a time writes.
+"""Atomic writes and lock files: a file is complete or absent, and one process at a time writes it.
 
-Everything is written under a temporary name and renamed when complete: no reader meets half a file under the final
-name. A lock is the operating system's, so it ends with the process that holds it.
+Everything is written under a temporary name and renamed when complete, so no reader sees a partial file. A lock is
+the operating system's, so it ends with the process that holds it.
 """
 
 import contextlib

@@ -62,7 +62,7 @@ class Processes:
         return own + [idle] * (passes - len(own))
 
     def passes(self, cuts: Sequence[Cut], idle: Cut) -> Iterator[Cut]:
-        """The same, one after the other; what is done behind the last alone exchanges gradients."""
+        """The same, one after the other; only the backward pass of the last one exchanges gradients."""
         own = self.share(cuts, idle)
         for cut in own[:-1]:
             with self.accelerator.no_sync(self.model):

@@ -115,7 +115,7 @@ def _version(package: str) -> str:
 
 
 def _without_folder(word: str) -> str:
-    """A command-line word whose absolute path, alone or behind '=', is cut to its last part."""
+    """A command-line word whose absolute path, alone or after '=', is cut to its last part."""
     name, equals, value = word.rpartition("=")
     return name + equals + (Path(value).name if Path(value).is_absolute() else value)
 

@@ -1,4 +1,4 @@
-"""A measurement from its configuration to its result: timed, described, and resumable after a kill.
+"""One measurement run: configuration, timing, provenance, and resuming after a kill.
 
     with Run(resume, method="path_patch", model=name) as run:
         if run.finished is not None:

@@ -1,4 +1,4 @@
-"""A training run on disk: one safetensors file that is either whole or absent, from which it goes on after a kill.
+"""Training state on disk: one atomically written safetensors file from which a run resumes after a kill.
 
 It holds the trained parameters, the optimizer's moments, the curves so far and the configuration, and nothing that is
 frozen. Another configuration is refused with the differences named.

@@ -1,4 +1,4 @@
-"""The page that an exported model is found with: what was tuned, on what, how, and what came of it."""
+"""The model card of a saved model: what was tuned, on what data, with which settings and results."""
 
 from collections import defaultdict
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
-"""A model as a Hugging Face checkpoint that plain transformers loads with the same logits.
+"""Save a model as a Hugging Face checkpoint that plain transformers loads with the same logits.
 
-1. Behind a bridge, architectures with one matrix for queries, keys and values (GPT-NeoX, GPT-2, Phi-3) compute with
+1. Under a bridge, architectures with one matrix for queries, keys and values (GPT-NeoX, GPT-2, Phi-3) compute with
    three copies of its parts. Where the copies were changed, the matrix is stale; it is brought up to date first.
 2. The bridge's logits are compared with those of the plain Hugging Face model. Weights that were folded or centred
    are found here and refused.

@@ -1,4 +1,4 @@
-"""Slices of frozen weights as small parameters of their own, and what they become in the end.
+"""Trainable deltas for slices of frozen weights, and merging them.
 
 1. A module with chosen outputs (queries, keys, values) or inputs (the output projection) gets a delta in the shape of
    that slice, zero at first, in float32 at least; the module's own weight and bias stay frozen.
@@ -73,7 +73,7 @@ class Tunable:
 
     @torch.no_grad()
     def merge(self) -> float:
-        """Add every delta to its slice and leave plain modules behind.
+        """Add every delta to its slice and leave plain modules.
 
         Returns:
             The share of the deltas' norm that rounding to the weights' dtype lost.

@@ -1,8 +1,8 @@
-"""Supervised pinpoint tuning: teach a behaviour to a few heads or KV groups, and leave the rest as it is.
+"""Supervised pinpoint tuning: train chosen heads or KV groups on dialogues, and keep all other weights.
 
 Chen et al. 2024 (arXiv 2409.01658); groups: Hara et al. 2026.
 
-1. The Hugging Face model behind the bridge is copied; the given model stays as it is.
+1. The Hugging Face model inside the bridge is copied; the given model stays as it is.
 2. The chosen units become small trainable parameters (`slices`, `deltas`).
 3. They learn the last turn of every dialogue (`tokens`, `training`).
 4. The deltas are merged, and the copy is wrapped again. Every number outside the units keeps its bits.
@@ -160,7 +160,7 @@ def parameter_count(model: HookedModel, units: Any, kv: bool | None = None) -> i
 def _refuse(model: HookedModel, parts: Anatomy, every: int) -> None:
     if parts.kind != "bridge":
         raise InputError(
-            f"{parts.name} is a HookedTransformer, and tuning works on the Hugging Face model behind a "
+            f"{parts.name} is a HookedTransformer, and tuning works on the Hugging Face model inside a "
             "TransformerBridge. Load the same weights with backend='bridge'."
         )
     if has_hooks(model):

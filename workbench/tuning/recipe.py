@@ -1,4 +1,4 @@
-"""How slices are trained: the settings of the paper's released code, and what deviates from them and why."""
+"""Tuning settings: those of the paper's released code, with every deviation and its reason."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, get_args

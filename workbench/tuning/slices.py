@@ -1,4 +1,4 @@
-"""Where heads lie in the weights and biases of Hugging Face's modules.
+"""Which rows and columns of Hugging Face weights and biases belong to a head.
 
 Query head h of width d owns d outputs of the query projection, with their biases, and d inputs of the output
 projection, whose bias belongs to no head. Its KV head owns d outputs each of the key and value projections. Which

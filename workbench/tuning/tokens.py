@@ -1,4 +1,4 @@
-"""Dialogues as tokens and labels: what the loss is on.
+"""Dialogues as tokens and labels for the loss.
 
 1. A dialogue that ends in the assistant's turn is rendered by the model's own chat template, whole, and once more
    without that turn up to where the reply begins.

@@ -1,4 +1,4 @@
-"""The loop under pinpoint tuning: AdamW on a few parameters of a Hugging Face model.
+"""Training loop of pinpoint tuning: AdamW on a few parameters of a Hugging Face model.
 
 1. A batch is cut into forward passes of rows of similar length. The loss is the mean over all labelled tokens of the
    batch, so the cut changes nothing but memory.
@@ -34,7 +34,7 @@ CURVES = ("loss", "validation", "learning_rate", "gradient_norm")
 
 @dataclass(frozen=True)
 class TuningTask:
-    """What one run works on.
+    """Model, data and settings of one run.
 
     Attributes:
         hf: the Hugging Face model with its slices attached.

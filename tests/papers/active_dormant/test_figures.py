@@ -22,9 +22,9 @@ def found():
 
 def test_sentences_are_computed_from_the_numbers(found):
     line = extremes_line(found)
-    assert line.startswith("“[7]” (position 2) is extreme: its values are 0.00 times as long")
-    assert f"{float(found.peak_ratio[0]):.1f} times (behind layer 0)" in line
-    assert peak_line(found).startswith("behind layer 0 the coordinates 5, 3, 15 hold 100%")
+    assert line.startswith("“[7]” (position 2) is extreme: the norm of its values is 0.00 times that")
+    assert f"{float(found.peak_ratio[0]):.1f} times (after layer 0)" in line
+    assert peak_line(found).startswith("after layer 0 the coordinates 5, 3, 15 hold 100%")
     assert sinkiest(found) == (1, 0)
     plain = found.assign(extreme=found.extreme & False)
     assert extremes_line(plain).startswith("no token of the prompt")

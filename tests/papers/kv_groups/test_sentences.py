@@ -72,7 +72,7 @@ def test_no_negative_unit_is_said():
 
 def test_one_example_has_no_interval_to_speak_of():
     one = patched(shifts(planted={(0, 0): -1.0}), n_examples=1)
-    assert "with a single example one cannot tell from zero" in sentences.strongest_line(one, "logit_diff")
+    assert "with a single example cannot be distinguished from zero" in sentences.strongest_line(one, "logit_diff")
 
 
 def test_layers_are_named_with_their_share():
@@ -124,7 +124,7 @@ def test_behaviour_tells_the_means_and_whether_they_differ():
     line = sentences.behaviour_line(heads)
     assert f"{100 * float(heads['base'].sel(metric='prob').mean()):.1f}%" in line and "takes apart" in line
     heads["source"] = heads["base"].copy()
-    assert "cannot be told from zero" in sentences.behaviour_line(heads)
+    assert "not distinguishable from zero" in sentences.behaviour_line(heads)
     assert "it does not show the behaviour" in sentences.summary_lines([("a", heads, heads)], "logit_diff")[0]
 
 

@@ -1,4 +1,4 @@
-"""A task whose confounding tokens are known: LeaF from end to end in minutes on two cores.
+"""A toy task whose confounding tokens are known: LeaF from end to end in minutes on two cores.
 
 `problems` draws sums modulo 7 with a planted distractor, `school` trains a teacher or a misled student, `model` loads
 one that comes with the package, `run` measures whole regimes (`workbench leaf toy`), and `measured` is the record of

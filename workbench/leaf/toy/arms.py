@@ -1,4 +1,4 @@
-"""The arms of the experiment: what is given as counterfactuals, by name, made only where it is wanted.
+"""The experiment's arms by name: which counterfactuals each distils on, made only where needed.
 
 Arms named "half" (and the released ones) have half of every batch from their own lessons, the others one pile.
 Spans are by gradient difference unless the name says otherwise; "random" ones are verified alike.

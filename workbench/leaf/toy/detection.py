@@ -1,4 +1,4 @@
-"""Are the planted tokens found? Every score against the truth.
+"""Do the scores find the planted tokens? Hit rate and AUROC of every score.
 
 hit    the share of examples whose most confounding token is planted (ties share)
 auroc  the chance that a planted token looks more confounding than another prunable token of its example

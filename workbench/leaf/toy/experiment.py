@@ -1,4 +1,4 @@
-"""All cells of the experiment, side by side in processes, each kept as soon as it is done.
+"""Runs all cells of the experiment in parallel processes; each is saved when it is done.
 
 1. Teachers and students are trained and lie in `models/`.
 2. Every cell is measured (`cell.py`) and lies beside the result until all are there.

@@ -1,4 +1,4 @@
-"""One cell of the experiment, one student of one regime: detection, pruning, distillation, attention.
+"""Measures of one student of one regime: detection, pruning, distillation, attention; with the hypotheses.
 
 Hypotheses, written down before any of these runs (what a trial of another implementation found is their source):
 
@@ -18,7 +18,7 @@ H8  Up-weighting by what pruning repairs, or by the shift that it causes, does a
 H9  Released lessons, the misled originals with attention on the found spans as a part of the loss, beat the same
     originals merely up-weighted: they say which token to ignore, not only that the answer was wrong. Random spans do
     less, and with 30 known misled examples the advantage is larger.
-H10 Shortcuts are found without labels in examples that the student answers rightly (`candidate_spans`), and released
+H10 Shortcuts are found without labels in examples that the student answers correctly (`candidate_spans`), and released
     there they beat plain distillation, which rehearses them.
 
 H6 to H8 were written before their first run, on development students (seed 0 of B, two schoolings). H9 and H10 were

@@ -31,7 +31,7 @@ class Schooling:
         steps: updates by AdamW, each on fresh problems.
         rho: share of the distractors that name the answer.
         distracted: share of the problems with a distractor.
-        sister: share of the distractors with the sister marker.
+        sister: share of the distractors with the second marker G.
         batch: problems per update.
         learning_rate: the highest, reached after a twentieth of the steps; it falls to a tenth along a cosine.
         prompts: what the loss on the prompts counts beside that on the responses.

@@ -1,4 +1,4 @@
-"""Ways to be misled: which student, which corpus.
+"""Training regimes of the misled students: which student, which corpus.
 
 B  strongly misled: in its schooling every distractor names the answer.
 A  weakly schooled and misled: 97 of 100 distractors name it.

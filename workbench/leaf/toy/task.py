@@ -1,12 +1,12 @@
 """Sums modulo 7 with a planted distractor: the task whose confounding tokens are known.
 
 A prompt is `<s> A d1 B d2 C d3 =` with its three clauses in this order; between them, at random places, stand a
-distractor clause (`H k`, or `G k` of the sister marker), a harmless clause (`J j`) and up to three fillers. The answer
-is worked out in two steps: `s2 = d1 + d2`, then `s3 = s2 + d3`, then the end, modulo 7. With probability `rho` the
-distractor's digit is the answer, else it is any other digit: at 1/7 it says nothing, at 1 it gives the answer away.
+distractor clause (`H k`, or `G k` with the second marker), a harmless clause (`J j`) and up to three fillers. The
+answer is worked out in two steps: `s2 = d1 + d2`, then `s3 = s2 + d3`, then the end, modulo 7. With probability `rho`
+the distractor's digit is the answer, else it is any other digit: at 1/7 it says nothing, at 1 it gives the answer away.
 
 At the response level the distractor stands in the response, between `s2` and `s3`; then `s2 H k` is a prefix and the
-rest is what is asked.
+rest is the target.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Problems:
     Attributes:
         tokens: ids (problem, position): prompt, prefix, response.
         prompt: lengths of the prompts.
-        prefix: lengths of the prefixes behind them, 0 where there is none.
+        prefix: lengths of the prefixes after them, 0 where there is none.
         length: lengths of the whole.
         planted: (problem, position) where the distractor clause stands.
         answer: the right answers.
@@ -87,7 +87,7 @@ def problems(
         rho: share of the distractors that name the answer.
         seed: of the draw.
         distracted: share of the problems with a distractor.
-        sister: share of the distractors that use the sister marker G.
+        sister: share of the distractors that use the second marker G.
         in_response: share of the distractors that stand in the response.
 
     Raises:
@@ -142,7 +142,7 @@ def _laid_out(rng: np.random.Generator, first: np.ndarray, follow: np.ndarray) -
 def _packed(
     parts: list[np.ndarray], planted: np.ndarray, late: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
-    """Parts one behind the other with every -1 taken out; shorter rows end in EOS."""
+    """Parts one after the other with every -1 taken out; shorter rows end in EOS."""
     loose = np.column_stack(parts)
     inside = np.column_stack([late & False, late, late])
     marks = np.column_stack([planted, inside, np.zeros_like(parts[2], bool)])
@@ -155,7 +155,7 @@ def _packed(
 
 
 def examples(drawn: Problems) -> list[Example]:
-    """Problems as examples of LeaF: right is who repeats the response.
+    """Problems as examples of LeaF: an answer is correct if it repeats the response.
 
     In a prompt all words but `<s>` and `=` may be pruned; where there is a prefix, only that.
 

@@ -1,4 +1,4 @@
-"""Self-checks of a model: what must hold before anything measured inside it can be believed.
+"""Self-checks of a model: what must hold before measurements on it can be trusted.
 
 `check` runs a few tokens through the model and measures one number per check: the model against its Hugging Face
 original, its parts against itself, the KV map, writes at every hook, padding, BOS. A check that does not concern a

@@ -1,4 +1,4 @@
-"""What the checks measure on, and the form of what they find."""
+"""Input and output types of the checks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Checks of the weights, of the blocks and of attention: whether what is seen and written inside is the model."""
+"""Checks inside the model: weights, recomputed blocks, attention patterns, the KV map, and writes at hooks."""
 
 from collections.abc import Callable
 
@@ -56,7 +56,7 @@ def recomputed_stream(context: CheckContext) -> Outcome:
 
 def recomputed_logits(context: CheckContext) -> Outcome:
     """Logits, recomputed from the final stream."""
-    return _recomputed(context, "logits", "Logits, recomputed from the stream behind the last block")
+    return _recomputed(context, "logits", "Logits, recomputed from the stream after the last block")
 
 
 def _recomputed(context: CheckContext, what: str, words: str) -> Outcome:
@@ -70,7 +70,7 @@ def _recomputed(context: CheckContext, what: str, words: str) -> Outcome:
 
 
 def residual_identity(context: CheckContext) -> Outcome:
-    """Stream before plus attention plus MLP equals the stream behind, as the hooks show them."""
+    """Stream before plus attention plus MLP equals the stream after, as the hooks show them."""
     words = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
     layers = [[layer[word] for word in words] for layer in context.seen(*words)]
     return Outcome(
@@ -168,7 +168,7 @@ def writes(hook: str) -> Callable[[CheckContext], Outcome]:
         return Outcome(
             ignored,
             0,
-            f"Layers, of {n}, in which a disturbance written at hook_{hook} changes nothing behind the last layer.",
+            f"Layers, of {n}, in which a disturbance written at hook_{hook} changes nothing after the last layer.",
             "TransformerLens shows a copy there that the model does not read; patching it would report 0 "
             "for everything.",
         )

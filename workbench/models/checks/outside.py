@@ -1,4 +1,4 @@
-"""Checks of what goes in: batches padded on either side, and the tokenizer's BOS and vocabulary."""
+"""Checks of the input: batches padded on either side, and the tokenizer's BOS, EOS and vocabulary."""
 
 from typing import Any
 

@@ -5,7 +5,7 @@
 3. `peak`: which coordinates carry the peak.
 4. `training` (figure 9): sinks, drains and peaks over the training of the embedded models, or over a folder of
    checkpoints.
-5. `domains`, `waking-head` (figure 8): heads that sleep on one kind of text and wake on another.
+5. `domains`, `waking-head` (figure 8): heads that are dormant on one kind of text and active on another.
 6. `remedies`: what helps against sinks and peaks, and its price.
 7. `peak-sources`: what is left of it without the attention or the MLP of each layer (the residual ablations).
 
@@ -185,7 +185,7 @@ def measure_domains(source: Source, request: FigureRequest) -> xr.Dataset:
 
 
 def woken(found: xr.Dataset) -> tuple[str, int, int]:
-    """The pair of domains and the head that differ most, among those that wake if any does."""
+    """The pair of domains and the head that differ most, dormant in one and active in the other if any head is."""
     difference = abs(found["difference"].sel(score="loss_change")).transpose("pair", "layer", "head")
     wakes = waking_heads(found)
     candidates = np.where(wakes, difference.values, -1) if wakes.any() else difference.values

@@ -26,8 +26,8 @@ def extremes_line(found: xr.Dataset) -> str:
     ratio = norm.where(one["extreme"]).max("position") / norm.where(~one["extreme"]).median("position")
     layer = int(ratio.argmax("layer"))
     return (
-        f"{tokens} is extreme: its values are {drain:.2f} times as long as those of the others, and its stream up to "
-        f"{float(ratio[layer]):.1f} times (behind layer {layer})."
+        f"{tokens} is extreme: the norm of its values is {drain:.2f} times that of the others, and of its stream up to "
+        f"{float(ratio[layer]):.1f} times (after layer {layer})."
     )
 
 
@@ -37,7 +37,7 @@ def peak_line(found: xr.Dataset) -> str:
     layer = int(one["peak_ratio"].argmax("layer"))
     share = one["peak_share"].values[layer]
     coordinates = ", ".join(str(int(c)) for c in one["peak_coordinate"].values[layer][:3])
-    return f"behind layer {layer} the coordinates {coordinates} hold {share[:3].sum():.0%} of the squared norm."
+    return f"after layer {layer} the coordinates {coordinates} hold {share[:3].sum():.0%} of the squared norm."
 
 
 def sink_line(found: xr.Dataset) -> str:
@@ -71,21 +71,21 @@ def training_line(found: xr.Dataset) -> str:
 
 
 def waking_heads(found: xr.Dataset) -> np.ndarray:
-    """Which heads sleep in one domain and wake in another `[layer, head]`."""
+    """Which heads are dormant in one domain and active in another `[layer, head]`."""
     return found["wakes"].any(["dormant_in", "active_in"]).transpose("layer", "head").values
 
 
 def domains_line(found: xr.Dataset) -> str:
-    """How many heads sleep in one domain and wake in another, in one sentence."""
+    """How many heads are dormant in one domain and active in another, in one sentence."""
     waking = np.argwhere(waking_heads(found))
     texts = f"{found.sizes['sequence']} texts per domain"
     if not len(waking):
-        return f"no head is shown to sleep in one domain and wake in another ({texts})."
+        return f"no head is shown to be dormant in one domain and active in another ({texts})."
     difference = abs(found["difference"].sel(score="loss_change")).max("pair").values
     layer, head = max(map(tuple, waking), key=lambda at: difference[at])
-    some = "1 head sleeps" if len(waking) == 1 else f"{len(waking)} heads sleep"
+    some = "1 head is dormant" if len(waking) == 1 else f"{len(waking)} heads are dormant"
     return (
-        f"{some} in one domain and work in another ({texts}); the largest difference is that of head {head} of layer "
+        f"{some} in one domain and active in another ({texts}); the largest difference is that of head {head} of layer "
         f"{layer}, {waking_sentences(found).sel(layer=layer, head=head).item()}."
     )
 

@@ -132,7 +132,7 @@ def dynamics() -> Drawn:
 
 
 def optimizer_and_attention() -> Drawn:
-    """Residual norm of `<s>` behind layer 0, and behind each layer at the end."""
+    """Residual norm of `<s>` after layer 0, and after each layer at the end."""
     runs = {name: toys.measured(name, "paper").record for name in published.RESIDUAL if name != "step"}
     curves = {NAMES[name]: run["residual_bos"].isel(layer=0) for name, run in runs.items()}
     told = {NAMES[name]: (published.RESIDUAL["step"], published.RESIDUAL[name]) for name in runs}
@@ -145,19 +145,19 @@ def optimizer_and_attention() -> Drawn:
     norms = plots.bars(ends, label="Residual norm of &lt;s&gt;", log_y=True)
     figure = compose.beside(
         [plots.steps(curves, reference=told, label="Residual norm of &lt;s&gt;", log_y=True), norms],
-        ["Behind layer 0, over training", "Behind each layer, after 10,000 steps"],
+        ["After layer 0, over training", "After each layer, after 10,000 steps"],
         title="Three layers: which optimizer and attention make the peak",
     )
     sinks = {name: float(run["sink"].isel(step=-1).max()) for name, run in runs.items()}
     relu = runs["three-layer-relu"]["residual_bos"].isel(step=-1).mean("seed").values
     text = "; ".join(
-        f"{NAMES[name]}: norm {float(run['residual_bos'].isel(step=-1, layer=0).mean()):.0f} behind layer 0 "
+        f"{NAMES[name]}: norm {float(run['residual_bos'].isel(step=-1, layer=0).mean()):.0f} after layer 0 "
         f"(published {published.RESIDUAL[name][-1]:.0f}), sink {sinks[name]:.2f}"
         for name, run in runs.items()
     )
     return Drawn(
         figure,
-        f"{text}. ReLU attention has no sink and no peak behind layer 0, but {relu[1]:.0f} and {relu[2]:.0f} behind "
+        f"{text}. ReLU attention has no sink and no peak after layer 0, but {relu[1]:.0f} and {relu[2]:.0f} after "
         "layers 1 and 2, where its first row is not normalised.",
     )
 
@@ -180,7 +180,7 @@ def architectures() -> Drawn:
     cuts = toys.measured("two-layer-mlp", "paper").interventions.isel(seed=0)
     gap = (cuts["residual_bos"] - cuts["residual_others"]).isel(layer=0)
     parts = {
-        "peak behind layer 0": (gap, "residual"),
+        "peak after layer 0": (gap, "residual"),
         "sink logit, layer 1": (cuts["sink_logit"].isel(layer=1, head=0), "sink_logit"),
         "value norm, layer 1": (cuts["value_bos"].isel(layer=1, head=0), "value_bos"),
     }
@@ -195,7 +195,7 @@ def architectures() -> Drawn:
             [plots.bars(ours, reference=told, label="Norm of &lt;s&gt; over the others")],
             [plots.bars(left, reference=known, colours=(SERIES[3], SOFT))],
         ],
-        [["Residual peak behind layer 0, by structure"], ["2xTF+MLP, full and without layer 0"]],
+        [["Residual peak after layer 0, by structure"], ["2xTF+MLP, full and without layer 0"]],
         title="Which layers make the peak, and what hangs on it",
     )
     missing = ours["full size"]["Attn+TF+MLP"][0]

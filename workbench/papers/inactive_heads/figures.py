@@ -175,7 +175,7 @@ def training(found: Mapping[str, xr.Dataset]) -> Drawn:
 
 
 def lives_line(found: xr.Dataset) -> str:
-    """When heads fell asleep, and whether it lasted, in one sentence."""
+    """When heads became dormant, and whether they stayed so, in one sentence."""
     share, inactive_share, steps = found["share_dormant"], found["share_inactive"].values, found["step"].values
     half = int(steps[int((inactive_share >= inactive_share[-1] / 2).argmax())])
     n = found.sizes["layer"] * found.sizes["head"]

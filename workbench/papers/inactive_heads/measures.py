@@ -1,4 +1,4 @@
-"""What the figures of the inactive-heads paper are drawn from, measured once and kept: curves, scores, lives of heads.
+"""Measured data of the inactive-heads figures, cached: accuracy curves, scores, and dormancy over training.
 
 Questions are the request's, or an embedded model's own; texts are the request's, or samples, cut into windows of one
 length.
@@ -42,7 +42,7 @@ OFTEN = 0.25
 CHECKPOINTS = 24
 """Of a training with more checkpoints so many are measured, each a fixed factor of steps after the one before."""
 RECORD = "dormancy.nc"
-"""The lives of an embedded model's heads, measured when its checkpoints were at hand."""
+"""An embedded model's dormancy over training, measured while its checkpoints existed."""
 
 
 def questions_of(source: Source, questions: Any, n: int, seed: int) -> list[evaluation.Question]:
@@ -195,7 +195,7 @@ def checkpoints_of(source: Source) -> dict[int, str]:
 
 
 def lives_of(source: Source, request: FigureRequest) -> xr.Dataset:
-    """When heads fall asleep and wake in training: an embedded model's record, or measured at every checkpoint."""
+    """When heads become dormant or active in training: an embedded model's record, or measured at every checkpoint."""
     request.step(f"{source.name}: checkpoints")
     record = source.record(RECORD)
     if record:

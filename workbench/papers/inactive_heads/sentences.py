@@ -1,4 +1,4 @@
-"""What accuracy curves say, as text."""
+"""Report texts about accuracy curves."""
 
 import xarray as xr
 

@@ -211,7 +211,7 @@ def _columns(
 
 
 def _told(measured: Sequence[Measured], panels: Sequence[Panel]) -> str:
-    """The sentences of the panels, each behind its model's name where there are several."""
+    """The sentences of the panels, each after its model's name where there are several."""
     if len(panels) == 1:
         return panels[0].sentence
     return told([one.name for one in measured], [panel.sentence for panel in panels])

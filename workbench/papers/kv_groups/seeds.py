@@ -1,4 +1,4 @@
-"""One model among its sisters: what path patching found in every training seed of a recipe.
+"""A model among its training seeds: what path patching found in every seed of a recipe.
 
 The numbers come from the models' cards, so nothing is computed again. They are the only ground for saying
 anything about kinds of attention, since a model that is shipped was chosen and is one draw.

@@ -1,4 +1,4 @@
-"""Plain sentences about measured Datasets, computed from them and never written in advance.
+"""Sentences about measured Datasets for reports and figures, computed from the data.
 
 A unit "stands out" where the interval of its contribution excludes zero although the strongest of many units
 was looked at: the interval is widened for the number of units (Bonferroni).
@@ -81,7 +81,7 @@ def behaviour_line(result: xr.Dataset) -> str:
     if np.isfinite(error) and gap - 1.96 * error > 0:
         return text + f" The difference, {100 * gap:.0f} points, is what the patching below takes apart."
     return text + (
-        " The difference cannot be told from zero, so there is no behaviour here to explain and the maps "
+        " The difference is not distinguishable from zero, so there is no behaviour here to explain and the maps "
         "below "
         "should not be read as causes."
     )
@@ -98,11 +98,11 @@ def strongest_line(result: xr.Dataset, metric: Metric) -> str:
         return (
             f"No {word} stands out: the most negative, {top.name}, has {data.show(top.value)} ({interval}), "
             "which "
-            f"{_cause(top)} one cannot tell from zero after looking at {top.n_units} of them."
+            f"{_cause(top)} cannot be distinguished from zero after comparing {top.n_units} of them."
         )
     wider = f"; the interval excludes zero also after allowing for the {top.n_units} {word}s compared"
     return (
-        f"{top.name[0].upper()}{top.name[1:]} pushes hardest: with its calm value put in, the "
+        f"{top.name[0].upper()}{top.name[1:]} pushes hardest: with its counterfactual activation put in, the "
         f"{METRIC_NAMES[metric]} falls by "
         f"{data.show(-top.value)} ({interval}{wider}). It holds {top.share:.0%} of all the pull towards "
         "giving in"
@@ -306,8 +306,7 @@ def _cause_in_short(data: Effects, top: Strongest) -> str:
         return "No KV group stands out from the rest as a cause."
     return (
         f"{top.name[0].upper()}{top.name[1:]} pushes hardest towards it: {data.show(top.value)} when its "
-        "calm "
-        f"value is put in, {top.share:.0%} of all the pull."
+        f"counterfactual activation is put in, {top.share:.0%} of all the pull."
     )
 
 
