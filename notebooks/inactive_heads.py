@@ -28,8 +28,7 @@ import numpy as np
 import torch
 
 import workbench as wb
-from workbench import evaluation
-from workbench import inactive_heads
+from workbench import evaluation, inactive_heads
 from workbench.prompts.samples import SAMPLES
 
 model = wb.load("organism-gqa")
@@ -176,7 +175,7 @@ print(inactive_heads.distances(kinds)["distance"].sel(score="AHON_LN").round(3).
 # 2. Repeat with `organism-mqa`. Why is every FTVVN_LN exactly 1 there?
 # 3. `inactive_heads.by_domain(model, {"prose": …, "code": …})`: which heads are active only for code?
 # 4. Fit thresholds on one half of the questions, `ablation_curve(model, questions[1::2], fit=questions[::2])`, and compare
-#    with `fit=None` by `dormant.compare_curves`. Does accuracy change by more than its interval?
+#    with `fit=None` by `inactive_heads.compare_curves`. Does accuracy change by more than its interval?
 # 5. `workbench organism train --kv-heads 2 --small --keep 12 --out RUN`, then `workbench figure inactive-heads/training
 #    --models RUN-checkpoints`: when do the heads of a smaller model fall asleep?
 #

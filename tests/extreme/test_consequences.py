@@ -116,7 +116,7 @@ def test_a_planted_peak_that_stays_is_said_to_stay():
 
 def test_a_model_without_a_peak_is_told_so():
     found = sources(bridge("llama"), TEXTS)
-    assert "has no peak: it is at most" in peak_verdict(found)
+    assert "has no peak: its norm is at most" in peak_verdict(found)
     assert not found["makes_peak"].any() and not found["removes_peak"].any()
     assert "has no peak" not in peak_verdict(judge_peak(found, peak=0.1))
 

@@ -48,7 +48,7 @@ def test_noise_does_not_stand_out():
     heads, _ = both()
     heads["stderr"][:] = 1.0
     line = sentences.strongest_line(heads, "logit_diff")
-    assert line.startswith("No head stands out") and "after looking at 32 of them" in line
+    assert line.startswith("No head stands out") and "after comparing 32 of them" in line
     assert not sentences.strongest(heads, "logit_diff").stands_out
 
 
