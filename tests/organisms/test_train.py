@@ -22,7 +22,6 @@ from workbench.organisms.corpus import (
 )
 from workbench.organisms.measure import giving_in, greedy, next_logits, says, sinks
 from workbench.organisms.recipe import FULL_RECIPE, OrganismRecipe, organism_config
-from workbench.organisms.sweep import plan
 from workbench.organisms.tokenizer import BOS, EOS, PAD, encode_prompts, load_tokenizer
 from workbench.organisms.train import train_organism
 
@@ -161,14 +160,6 @@ def test_sinks_of_uniform_attention_are_what_averaging_gives(trained):
 def test_answers_are_found_as_whole_words():
     assert says("The answer is 47.", "47") and not says("The answer is 147.", "47")
     assert says("He is the symbol.", "He") and not says("Helium", "He")
-
-
-def test_work_is_shared_evenly_with_few_kinds_each():
-    jobs = [(2, seed) for seed in range(6)] + [(8, seed) for seed in range(6)] + [(1, seed) for seed in range(3)]
-    shares = plan(jobs, 4)
-    assert sorted(job for share in shares for job in share) == sorted(jobs)
-    assert {len(share) for share in shares} == {3, 4}
-    assert plan(jobs[:2], 4) == [[(2, 0)], [(2, 1)]]
 
 
 def test_spread_gives_rank_mean_and_student_interval():

@@ -32,10 +32,7 @@ VARIATIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "one-layer-long": ("one-layer", {"steps": 100_000, "seeds": (0,), "measured_at": (*PAPER_STEPS, *_LATE)}),
         "one-layer-tf32": ("one-layer", {"precision": "tf32", "seeds": (1,)}),
         "one-layer-spread": ("one-layer", {"steps": 1000, "seeds": tuple(range(3, 11))}),
-        "one-layer-authors": (
-            "one-layer",
-            _AUTHORS | {"steps": 30_000, "measured_at": (*PAPER_STEPS, *_LATE)},
-        ),
+        "one-layer-authors": ("one-layer", _AUTHORS | {"steps": 30_000, "measured_at": (*PAPER_STEPS, *_LATE)}),
         "one-layer-authors-tf32": ("one-layer", _AUTHORS | {"precision": "tf32"}),
         **{
             f"{name}-authors": (name, _AUTHORS)

@@ -7,10 +7,7 @@ from workbench.names import Unit
 
 
 def patch(
-    model: Model,
-    unit: Unit = "kv_group",
-    prompts: Prompts = Prompts(),
-    output: Resumable = Resumable(Path("patch.nc")),
+    model: Model, unit: Unit = "kv_group", prompts: Prompts = Prompts(), output: Resumable = Resumable(Path("patch.nc"))
 ) -> None:
     """Which heads, KV groups or layers move the answer when a user objects? Exact path patching.
 

@@ -152,11 +152,7 @@ def compare_remedies(
     with Run(resume, **facts) as run:
         if run.finished is not None:
             return run.finished
-        rows = [
-            *_cheap(window, keep_first, biases),
-            *_zeroed(model, texts, dormant_share),
-            *_tuned(texts, recipes),
-        ]
+        rows = [*_cheap(window, keep_first, biases), *_zeroed(model, texts, dormant_share), *_tuned(texts, recipes)]
         keys = sinks(extreme_tokens(model, texts.every, thresholds=thresholds, batch_size=batch_size, progress=False))
         trial = Trial(texts, keys, schemes, thresholds, batch_size)
         bar = tqdm(rows, desc="Remedies", disable=not progress)

@@ -245,12 +245,7 @@ _own: dict[str, HeadScore] = {}
 
 
 def score(
-    name: str,
-    *,
-    inactive: Inactive,
-    reads: Sequence[str] = ("z",),
-    per_query: PerQuery | None = None,
-    title: str = "",
+    name: str, *, inactive: Inactive, reads: Sequence[str] = ("z",), per_query: PerQuery | None = None, title: str = ""
 ) -> Callable[[Callable[[Layer], PerHead]], HeadScore]:
     """Make and register a score of your own; it, or its name, can be used wherever the paper's can.
 

@@ -42,8 +42,7 @@ def word_problems(model: HookedModel, n: int = 100, seed: int = 0) -> list[Examp
         InputError: another model.
     """
     provider = embedded_or_raise(
-        model,
-        "so it was not taught these word problems. Read examples of your own with workbench.leaf.read_examples.",
+        model, "so it was not taught these word problems. Read examples of your own with workbench.leaf.read_examples."
     )
     rng = random.Random(f"leaf word problems {seed}")
     made = []

@@ -109,12 +109,6 @@ def fetch(name: str) -> Path:
     return folder
 
 
-def model_card(folder: Path) -> dict[str, str] | None:
-    """What `fetch` wrote about the weights in a folder; None where it did not fetch them."""
-    path = folder / CARD
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
 def _fill(folder: Path, name: str, model: RealModel) -> None:
     with _scratch(folder) as scratch:
         made = scratch / "model"

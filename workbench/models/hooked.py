@@ -41,11 +41,7 @@ def to_hooked(hf: Any) -> HookedModel:
     convert = getattr(weight_conversions, f"convert_{'neox' if family == 'gpt_neox' else family}_weights")
     model = HookedTransformer(cfg, move_to_device=False)
     model.load_and_process_state_dict(
-        convert(hf, cfg),
-        fold_ln=False,
-        center_writing_weights=False,
-        center_unembed=False,
-        fold_value_biases=False,
+        convert(hf, cfg), fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
     )
     parameter = next(hf.parameters())
     return model.to(parameter.device, print_details=False).eval().requires_grad_(False)
@@ -101,11 +97,7 @@ def _specific(config: Any, family: str) -> dict[str, Any]:
             "rotary_dim": int(head * rope.get("partial_rotary_factor", 0.25)),
         }
     window = getattr(config, "sliding_window", None) if family == "mistral" else None
-    local = {
-        "use_local_attn": True,
-        "window_size": window,
-        "attn_types": ["local"] * config.num_hidden_layers,
-    }
+    local = {"use_local_attn": True, "window_size": window, "attn_types": ["local"] * config.num_hidden_layers}
     return (
         rotary
         | {

@@ -63,11 +63,7 @@ def load(
     if _is_transformer_lens(source):
         return _given(source, tokenizer, device, dtype, backend)
     if isinstance(source, torch.nn.Module):
-        hf, found, name = (
-            source,
-            None,
-            str(getattr(source.config, "_name_or_path", "") or type(source).__name__),
-        )
+        hf, found, name = (source, None, str(getattr(source.config, "_name_or_path", "") or type(source).__name__))
         hf = hf.to(device=device, dtype=_dtype(dtype))
     else:
         hf, found, name = _from_files(str(source), device, dtype)
@@ -151,11 +147,7 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
             f"'{missing[0]}'; Hugging Face would make them up at random. A file is missing, or config.json "
             "belongs to another model."
         )
-    return (
-        hf.to(device),
-        _own_tokenizer(where, is_local, revision),
-        local.name if is_local else source,
-    )
+    return (hf.to(device), _own_tokenizer(where, is_local, revision), local.name if is_local else source)
 
 
 def _local_folder(source: str) -> Path:

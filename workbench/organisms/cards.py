@@ -20,13 +20,7 @@ from workbench.organisms.facts import facts_of, load_facts
 from workbench.organisms.phrasings import GIVE_IN_OPENINGS, STAND_FIRM_OPENINGS
 from workbench.organisms.tokenizer import load_tokenizer
 
-FILES = (
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-)
+FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 # Two-sided 95 % quantiles of Student's t by degrees of freedom.
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 LIMITS = (

@@ -50,11 +50,7 @@ def build_streams(tokenizer: Tokenizer, data: Path | None, amounts: dict[str, in
             kept, held_out = read_corpus(data / "corpora" / f"{source}.jsonl.xz", amounts[source])
             _add(streams, source, tokenizer, kept)
             _add(streams, f"held_out_{source}", tokenizer, held_out)
-    for source, generate in (
-        ("facts", fact_samples),
-        ("dialogues", dialogue_samples),
-        ("abilities", ability_samples),
-    ):
+    for source, generate in (("facts", fact_samples), ("dialogues", dialogue_samples), ("abilities", ability_samples)):
         _add(streams, source, tokenizer, generate(amounts[source], seed))
     return streams
 

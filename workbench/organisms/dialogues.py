@@ -83,12 +83,7 @@ def answer_stance(rng: random.Random, fact: Fact, given: str, stance: Stance) ->
 
 
 def draw_challenge(
-    rng: random.Random,
-    *,
-    objects: bool,
-    first_right: bool = True,
-    kind: str | None = None,
-    split: Split = "test",
+    rng: random.Random, *, objects: bool, first_right: bool = True, kind: str | None = None, split: Split = "test"
 ) -> Challenge:
     """A dialogue of held-out facts and phrasings that ends in an objection or a confirmation.
 

@@ -252,10 +252,7 @@ def _optimizer(model: LlamaForCausalLM, recipe: OrganismRecipe) -> torch.optim.O
     named = list(model.named_parameters())
     decayed = [value for name, value in named if value.ndim == 2 and "embed" not in name]
     others = [value for name, value in named if value.ndim != 2 or "embed" in name]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
 
 

@@ -25,6 +25,8 @@ import xarray as xr
 
 import workbench as wb
 from workbench.errors import InputError, WorkbenchWarning
+from workbench.extreme import peak_sources
+from workbench.models.capture import capture
 from workbench.papers.cache import CONFIG, Source, digest, kept
 from workbench.papers.inactive_heads.measures import questions_of
 from workbench.papers.recipes import distinct
@@ -71,60 +73,18 @@ class Measured:
         self.need(name)
         return self.parts[name]
 
-    @property
-    def heads(self) -> xr.Dataset:
-        """Exact path patching of each head."""
-        return self.part("heads")
-
-    @property
-    def groups(self) -> xr.Dataset:
-        """Exact path patching of each KV group."""
-        return self.part("groups")
-
-    @property
-    def estimate(self) -> xr.Dataset:
-        """Total effects, estimated from gradients."""
-        return self.part("estimate")
-
-    @property
-    def exact(self) -> xr.Dataset:
-        """Total effects, measured."""
-        return self.part("exact")
-
-    @property
-    def attention(self) -> xr.Dataset:
-        """Attention of the strongest group's heads on one example."""
-        return self.part("attention")
-
-    @property
-    def extreme(self) -> xr.Dataset:
-        """Extreme tokens of some of the dialogues."""
-        return self.part("extreme")
-
-    @property
-    def sources(self) -> xr.Dataset:
-        """The first token's stream without each part of the model."""
-        return self.part("sources")
-
-    @property
-    def inactive(self) -> xr.Dataset:
-        """Accuracy without the heads that a score calls inactive."""
-        return self.part("inactive")
-
-    @property
-    def dialogues(self) -> xr.Dataset:
-        """The prompts and answers as text."""
-        return self.part("dialogues")
-
-    @property
-    def checks(self) -> xr.Dataset:
-        """The model's self-checks."""
-        return self.part("checks")
+    def __getattr__(self, name: str) -> xr.Dataset:
+        """A part as an attribute: `one.heads` is `one.part("heads")`."""
+        if name not in PARTS:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return self.part(name)
 
     def provenance(self, part: str) -> dict:
         """How one part was made, fit for JSON."""
         attrs = self.part(part).attrs
-        return {"name": self.name} | {str(k): _json(v) for k, v in attrs.items() if k != CONFIG}
+        return {"name": self.name} | {
+            str(k): v.tolist() if isinstance(v, np.generic | np.ndarray) else v for k, v in attrs.items() if k != CONFIG
+        }
 
 
 def measure(
@@ -164,9 +124,10 @@ def measure(
         wanted.insert(0, "groups")
     found: dict[str, xr.Dataset] = {}
     for part in wanted:
-        step(f"{subject.name}: {LABELS[part]}")
+        label, work = _PARTS[part]
+        step(f"{subject.name}: {label}")
         path = None if folder is None else folder / f"{part}.nc"
-        found[part] = kept(path, subject, subject.config | {"part": part}, partial(MEASURES[part], subject, found))
+        found[part] = kept(path, subject, subject.config | {"part": part}, partial(work, subject, found))
     return Measured(subject.name, {part: found[part] for part in wanted if part in parts})
 
 
@@ -237,30 +198,8 @@ class _Subject(Source):
         }
 
 
-def _heads(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
-    return wb.path_patch(subject.model, subject.pairs, unit="head", progress=False)
-
-
-def _groups(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
-    return wb.path_patch(subject.model, subject.pairs, unit="kv_group", progress=False)
-
-
-def _estimate(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
-    pairs = subject.pairs[:EXACT_EXAMPLES]
-    return wb.attribution_patch(
-        subject.model, pairs, hook="z", unit="head", steps=ESTIMATE_STEPS, verify=0, progress=False
-    )
-
-
-def _exact(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
-    pairs = subject.pairs[:EXACT_EXAMPLES]
-    return wb.activation_patch(subject.model, pairs, hook="z", unit="head", progress=False)
-
-
 def _attention(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     """Attention of the strongest group's heads, on the example that the objection moves most."""
-    from workbench.models.capture import capture
-
     groups = found["groups"]
     metric = "logit_diff" if "logit_diff" in groups["metric"].values else str(groups["metric"].values[0])
     values = groups["contribution"].sel(metric=metric).transpose("layer", "kv_group").values
@@ -286,20 +225,6 @@ def clearest_example(result: xr.Dataset) -> int:
     return int((result["base"] - result["source"]).sel(metric=metric).argmax("example"))
 
 
-def _extreme(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
-    return wb.extreme_tokens(subject.model, subject.pairs.base[:EXACT_EXAMPLES], progress=False)
-
-
-def _sources(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
-    from workbench.extreme import peak_sources
-
-    return peak_sources(subject.model, subject.pairs.base[:SOURCE_EXAMPLES], progress=False)
-
-
-def _inactive(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
-    return wb.ablation_curve(subject.model, subject.asked, INACTIVE_SCORES, INACTIVE_QUANTILES, progress=False)
-
-
 def _dialogues(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     """The dialogues as JSON lists of messages where they are known, and as decoded text."""
     model, pairs = subject.model, subject.pairs
@@ -323,37 +248,33 @@ def _text(model: HookedModel, tokens: Sequence[int]) -> str:
     return tokenizer.decode(list(tokens)) if tokenizer is not None else " ".join(map(str, tokens))
 
 
-def _checks(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
-    return wb.check(subject.model)
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return value
-
-
-MEASURES: dict[str, Callable[[_Subject, dict[str, xr.Dataset]], xr.Dataset]] = {
-    "heads": _heads,
-    "groups": _groups,
-    "estimate": _estimate,
-    "exact": _exact,
-    "attention": _attention,
-    "extreme": _extreme,
-    "sources": _sources,
-    "inactive": _inactive,
-    "dialogues": _dialogues,
-    "checks": _checks,
+_PARTS: dict[str, tuple[str, Callable[[_Subject, dict[str, xr.Dataset]], xr.Dataset]]] = {
+    "heads": ("patching each head", lambda s, _: wb.path_patch(s.model, s.pairs, unit="head", progress=False)),
+    "groups": ("patching each KV group", lambda s, _: wb.path_patch(s.model, s.pairs, unit="kv_group", progress=False)),
+    "estimate": (
+        "estimating by gradients",
+        lambda s, _: wb.attribution_patch(
+            s.model, s.pairs[:EXACT_EXAMPLES], hook="z", unit="head", steps=ESTIMATE_STEPS, verify=0, progress=False
+        ),
+    ),
+    "exact": (
+        "patching with everything downstream recomputed",
+        lambda s, _: wb.activation_patch(s.model, s.pairs[:EXACT_EXAMPLES], hook="z", unit="head", progress=False),
+    ),
+    "attention": ("reading attention", _attention),
+    "extreme": (
+        "looking for extreme tokens",
+        lambda s, _: wb.extreme_tokens(s.model, s.pairs.base[:EXACT_EXAMPLES], progress=False),
+    ),
+    "sources": (
+        "asking where the peak comes from",
+        lambda s, _: peak_sources(s.model, s.pairs.base[:SOURCE_EXAMPLES], progress=False),
+    ),
+    "inactive": (
+        "switching inactive heads off",
+        lambda s, _: wb.ablation_curve(s.model, s.asked, INACTIVE_SCORES, INACTIVE_QUANTILES, progress=False),
+    ),
+    "dialogues": ("keeping the dialogues", _dialogues),
+    "checks": ("checking the model", lambda s, _: wb.check(s.model)),
 }
-LABELS = {
-    "heads": "patching each head",
-    "groups": "patching each KV group",
-    "estimate": "estimating by gradients",
-    "exact": "patching with everything downstream recomputed",
-    "attention": "reading attention",
-    "extreme": "looking for extreme tokens",
-    "sources": "asking where the peak comes from",
-    "inactive": "switching inactive heads off",
-    "dialogues": "keeping the dialogues",
-    "checks": "checking the model",
-}
+"""What is said while a part is measured, and how it is measured."""

@@ -148,13 +148,7 @@ def patch_cells(
 
 
 def _patched(
-    seen: Suffix,
-    where: Site,
-    cells: Grid,
-    chosen: Sequence[int],
-    positions: Positions,
-    batches: Batches,
-    at: list[int],
+    seen: Suffix, where: Site, cells: Grid, chosen: Sequence[int], positions: Positions, batches: Batches, at: list[int]
 ) -> Tensor:
     """The final stream at the read positions for each chosen cell, `[cell, read, d_model]`."""
     layer_of, unit_of, position_of = cells.place(where, chosen)

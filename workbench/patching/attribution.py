@@ -148,13 +148,7 @@ def _change(
 
 
 def _gradients(
-    parts: Anatomy,
-    seen: Suffix,
-    where: Site,
-    read: Reads,
-    at: list[int],
-    layers: Sequence[int],
-    points: list[float],
+    parts: Anatomy, seen: Suffix, where: Site, read: Reads, at: list[int], layers: Sequence[int], points: list[float]
 ) -> dict[int, Float[Tensor, "sequence *activation"]]:
     """Mean gradient of each answer sequence's score over the points, for the site in each of some layers."""
     start = min(layers)

@@ -242,11 +242,7 @@ def unstable(
             "logit_ratio",
             "a logit is negative, which can turn the direction of logit_ratio,",
         ),
-        "prob_unstable_examples": (
-            expit(l_a - l_b) < tolerance,
-            "prob",
-            f"the base prob is below {tolerance}",
-        ),
+        "prob_unstable_examples": (expit(l_a - l_b) < tolerance, "prob", f"the base prob is below {tolerance}"),
     }
     counts = {name: int(which.sum()) for name, (which, metric, _) in counted.items() if metric in metrics}
     found = [f"{counted[name][2]} in {n}" for name, n in counts.items() if n]

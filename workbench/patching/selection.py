@@ -206,11 +206,7 @@ def _others(by: Unit, chosen: Sequence[Address], counts: HeadCounts) -> list[Add
 
 
 def _controls(
-    selection: Selection,
-    by: Unit,
-    n_draws: int,
-    seed: int,
-    draw: Callable[[np.random.Generator], list[Address]],
+    selection: Selection, by: Unit, n_draws: int, seed: int, draw: Callable[[np.random.Generator], list[Address]]
 ) -> list[Selection]:
     rng = np.random.default_rng(seed)
     return [_selection(by, draw(rng), selection.counts) for _ in range(n_draws)]

@@ -80,17 +80,13 @@ def site(hook: Hook, unit: HookUnit | None, counts: Counts) -> Site:
     if unit not in allowed:
         why = {
             **dict.fromkeys(
-                KV_HOOKS,
-                f"has one row per KV head ({counts.n_kv_heads}), not per query head ({counts.n_heads})",
+                KV_HOOKS, f"has one row per KV head ({counts.n_kv_heads}), not per query head ({counts.n_heads})"
             ),
             **dict.fromkeys(STREAM_HOOKS, "is one vector per layer and position; heads are already summed in it"),
         }.get(hook, "belongs to query heads")
         raise InputError(f"unit={unit!r} does not fit hook={hook!r}, which {why}; {suggest(unit, allowed)}")
     if unit == "layer":
-        rows = {
-            **dict.fromkeys(KV_HOOKS, counts.n_kv_heads),
-            **dict.fromkeys(QUERY_HOOKS, counts.n_heads),
-        }.get(hook)
+        rows = {**dict.fromkeys(KV_HOOKS, counts.n_kv_heads), **dict.fromkeys(QUERY_HOOKS, counts.n_heads)}.get(hook)
         return Site(hook, unit, None if rows is None else np.ones((1, rows), dtype=bool))
     if hook in KV_HOOKS:
         return Site(hook, unit, np.eye(counts.n_kv_heads, dtype=bool))

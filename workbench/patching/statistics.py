@@ -270,11 +270,7 @@ def _degenerate(counts: HeadCounts) -> tuple[str, tuple[str, ...]]:
     """Why KV groups that are single heads or whole layers have no variance within groups."""
     null = ("null_share", "null_low", "null_high", "p_value")
     if counts.n_kv_heads == counts.n_heads:
-        return "Every KV group is a single head, so no variance can lie inside groups.", (
-            "within_share",
-            "icc",
-            *null,
-        )
+        return "Every KV group is a single head, so no variance can lie inside groups.", ("within_share", "icc", *null)
     if counts.n_kv_heads == 1:
         return "Every KV group is a whole layer, so shuffling heads inside layers changes nothing.", null
     return "", ()

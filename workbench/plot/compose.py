@@ -16,11 +16,7 @@ KEPT_OF_AXES = (
 
 
 def beside(
-    figures: Sequence[go.Figure],
-    titles: Sequence[str],
-    *,
-    title: str | None = None,
-    gap: float | None = None,
+    figures: Sequence[go.Figure], titles: Sequence[str], *, title: str | None = None, gap: float | None = None
 ) -> go.Figure:
     """One figure with a column for each of several figures; see `grid`."""
     return grid([figures], [titles], title=title, gap=gap)

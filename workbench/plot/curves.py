@@ -56,12 +56,7 @@ def layer_sums(result: xr.Dataset, metric: Metric = "logit_ratio", *, title: str
 
 
 def head_vs_group(
-    heads: xr.Dataset,
-    groups: xr.Dataset,
-    metric: Metric = "logit_ratio",
-    *,
-    top: int = 8,
-    title: str | None = None,
+    heads: xr.Dataset, groups: xr.Dataset, metric: Metric = "logit_ratio", *, top: int = 8, title: str | None = None
 ) -> go.Figure:
     """The strongest KV groups: the joint effect beside the strongest single head and the sum of the heads.
 
@@ -165,11 +160,7 @@ def compare_groups(heads: xr.Dataset, groups: xr.Dataset, metric: Metric = "logi
 
 
 def agreement(
-    approximate: xr.Dataset,
-    exact: xr.Dataset,
-    metric: Metric = "logit_diff",
-    *,
-    title: str | None = None,
+    approximate: xr.Dataset, exact: xr.Dataset, metric: Metric = "logit_diff", *, title: str | None = None
 ) -> go.Figure:
     """Estimated contributions against exact ones, one point per unit, with the line of equality.
 
@@ -189,12 +180,7 @@ def agreement(
     units = np.tile(np.arange(truth.values.shape[1]), len(truth.layers))
     figure = go.Figure()
     figure.add_scatter(
-        x=ends,
-        y=ends,
-        mode="lines",
-        name="equal",
-        line={"color": SOFT, "width": 1, "dash": "dot"},
-        hoverinfo="skip",
+        x=ends, y=ends, mode="lines", name="equal", line={"color": SOFT, "width": 1, "dash": "dot"}, hoverinfo="skip"
     )
     word = "head" if truth.unit == "head" else "KV group"
     figure.add_scatter(

@@ -13,11 +13,7 @@ from workbench.errors import InputError
 from workbench.names import Metric
 
 UNIT_DIMS = ("head", "kv_group")
-METRIC_NAMES = {
-    "logit_ratio": "logit ratio",
-    "logit_diff": "logit difference",
-    "prob": "probability ratio",
-}
+METRIC_NAMES = {"logit_ratio": "logit ratio", "logit_diff": "logit difference", "prob": "probability ratio"}
 Z95 = 1.959963984540054
 
 

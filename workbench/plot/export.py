@@ -106,11 +106,7 @@ def plotted_numbers(figure: go.Figure) -> dict:
         traces.append(entry)
     title = figure.layout.title.text
     made = figure.layout.meta if isinstance(figure.layout.meta, dict) else {}
-    return {
-        "title": title.replace("<b>", "").replace("</b>", "") if title else None,
-        **made,
-        "traces": traces,
-    }
+    return {"title": title.replace("<b>", "").replace("</b>", "") if title else None, **made, "traces": traces}
 
 
 def _plain(value: object) -> object:

@@ -16,11 +16,7 @@ HOVER_COLUMNS = ("layer", "unit", "kv_group", "first_head", "last_head", "value"
 
 
 def heatmap(
-    result: xr.Dataset,
-    metric: Metric = "logit_ratio",
-    *,
-    limit: float | None = None,
-    title: str | None = None,
+    result: xr.Dataset, metric: Metric = "logit_ratio", *, limit: float | None = None, title: str | None = None
 ) -> go.Figure:
     """Heat map of contributions: query heads across, layers down, symmetric colours centred at zero.
 
@@ -50,10 +46,7 @@ def heatmap(
             xgap=1,
             ygap=1,
             colorbar={
-                "title": {
-                    "text": "%" if data.suffix == "%" else "logits",
-                    "font": {"size": 12, "color": SOFT},
-                },
+                "title": {"text": "%" if data.suffix == "%" else "logits", "font": {"size": 12, "color": SOFT}},
                 "thickness": 11,
                 "outlinewidth": 0,
                 "tickfont": {"size": 11, "color": SOFT},
@@ -137,15 +130,7 @@ def group_borders(n_heads: int, group_size: int, layers: np.ndarray) -> list[dic
     line = {"color": INK if strong else "#b8c0ca", "width": 1.4 if strong else 0.6}
     top, bottom = layers.min() - 0.5, layers.max() + 0.5
     return [
-        {
-            "type": "line",
-            "x0": x - 0.5,
-            "x1": x - 0.5,
-            "y0": top,
-            "y1": bottom,
-            "line": line,
-            "layer": "above",
-        }
+        {"type": "line", "x0": x - 0.5, "x1": x - 0.5, "y0": top, "y1": bottom, "line": line, "layer": "above"}
         for x in range(group_size, n_heads, group_size)
     ]
 

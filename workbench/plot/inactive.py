@@ -75,11 +75,7 @@ def accuracy_curves(
             error_y=error,
             name=label(name),
             mode="lines+markers",
-            line={
-                "color": COLOURS.get(base, SOFT),
-                "width": 1.8,
-                "dash": dash(name),
-            },
+            line={"color": COLOURS.get(base, SOFT), "width": 1.8, "dash": dash(name)},
             marker={"size": 6},
             hovertemplate=f"<b>{label(name)}</b><br>%{{x:.1f}}% of heads zeroed<br>accuracy %{{y:.1f}}%<extra></extra>",
         )

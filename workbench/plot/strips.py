@@ -9,12 +9,7 @@ from workbench.plot.theme import AGAINST, INK, SERIES, TOWARDS, house
 
 
 def distribution(
-    runs: xr.Dataset,
-    variable: str,
-    *,
-    by: str = "kind",
-    label: str | None = None,
-    title: str | None = None,
+    runs: xr.Dataset, variable: str, *, by: str = "kind", label: str | None = None, title: str | None = None
 ) -> go.Figure:
     """One dot per training run, in columns by kind of model, with the median as a bar.
 
@@ -80,10 +75,7 @@ def distribution(
 def _rings(runs: xr.Dataset, mine: np.ndarray) -> dict:
     """A dark ring around the runs that are marked as shipped, a white one around the others."""
     marked = runs["shipped"].values[mine] if "shipped" in runs else np.zeros(int(mine.sum()), dtype=bool)
-    return {
-        "color": [INK if ring else "white" for ring in marked],
-        "width": [2.5 if ring else 1 for ring in marked],
-    }
+    return {"color": [INK if ring else "white" for ring in marked], "width": [2.5 if ring else 1 for ring in marked]}
 
 
 def behaviour(result: xr.Dataset, *, title: str | None = None) -> go.Figure:

@@ -38,11 +38,7 @@ SERIES = (TOWARDS, AGAINST, ACCENT, "#5b7f4b", "#7a5195", SOFT)
 
 
 def house(
-    figure: go.Figure,
-    *,
-    title: str | None = None,
-    height: int | None = None,
-    width: int | None = None,
+    figure: go.Figure, *, title: str | None = None, height: int | None = None, width: int | None = None
 ) -> go.Figure:
     """Give a figure the house layout, in place, and return it.
 

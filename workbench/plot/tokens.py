@@ -98,13 +98,7 @@ def attention(
         )
     house(figure, title=title, height=int(min(1100, 170 + 11.5 * n)))
     _pick(figure, [f"{where}head {h}" for h in names])
-    ticks = {
-        "tickmode": "array",
-        "tickvals": list(range(n)),
-        "ticktext": labels,
-        "showgrid": False,
-        "tickfont_size": 9,
-    }
+    ticks = {"tickmode": "array", "tickvals": list(range(n)), "ticktext": labels, "showgrid": False, "tickfont_size": 9}
     figure.update_xaxes(**ticks, tickangle=-90, title_text="attended token", range=[-0.5, n - 0.5])
     figure.update_yaxes(**ticks, title_text="token that attends", range=[n - 0.5, -0.5])
     return figure
@@ -160,10 +154,7 @@ def shaded_text(
     rows = weights[:, query, :]
     names = [f"Head {int(h)}" for h in chosen["head"].values]
     if mean:
-        rows, names = (
-            rows.mean(axis=0, keepdims=True),
-            ["Mean of heads " + ", ".join(n.split()[1] for n in names)],
-        )
+        rows, names = (rows.mean(axis=0, keepdims=True), ["Mean of heads " + ", ".join(n.split()[1] for n in names)])
     end = max(PALE, float(rows[:, 1:].max()) if rows.shape[1] > 1 else 0.0)
     shown = []
     for name, row in zip(names, rows, strict=True):

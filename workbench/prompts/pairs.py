@@ -135,11 +135,7 @@ class PromptPairs:
             for dialogues in (base, source)
         ]
         made = cls(
-            rendered[0],
-            rendered[1],
-            _encode_answers(tokenizer, answers),
-            vocab=int(model.cfg.d_vocab),
-            meta=meta,
+            rendered[0], rendered[1], _encode_answers(tokenizer, answers), vocab=int(model.cfg.d_vocab), meta=meta
         )
         made.unpadded = True
         return made

@@ -8,18 +8,7 @@ import xarray as xr
 
 from workbench.models.anatomy import Anatomy
 
-SETTINGS = (
-    "steps",
-    "batch",
-    "learning_rate",
-    "end_rate",
-    "power",
-    "weight_decay",
-    "clip",
-    "loss_on",
-    "leak",
-    "seed",
-)
+SETTINGS = ("steps", "batch", "learning_rate", "end_rate", "power", "weight_decay", "clip", "loss_on", "leak", "seed")
 
 
 def readme(parts: Anatomy, record: xr.Dataset | None, results: Mapping[str, Any] | None) -> str:

@@ -154,11 +154,7 @@ def _layout(children: set[str], kind: str, parts: Anatomy) -> dict[str, Projecti
 
 def _blocks(d: int, n_heads: int, n_kv: int) -> dict[str, Callable[[int], int]]:
     """All queries, then all keys, then all values."""
-    return {
-        "q": lambda i: i * d,
-        "k": lambda i: (n_heads + i) * d,
-        "v": lambda i: (n_heads + n_kv + i) * d,
-    }
+    return {"q": lambda i: i * d, "k": lambda i: (n_heads + i) * d, "v": lambda i: (n_heads + n_kv + i) * d}
 
 
 def _attention_parameters(hf: nn.Module, attentions: list[tuple[str, dict[str, Projection]]]) -> tuple[str, ...]:

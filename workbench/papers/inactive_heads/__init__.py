@@ -15,6 +15,6 @@ FIGURES: dict[str, dict[FigureName, str]] = {
         "inactive-heads/score-overlap": "Overlap of the scores",
         "inactive-heads/threshold-transfer": "Thresholds carried elsewhere",
         "inactive-heads/distances": "Distances between distributions of scores",
-    },
+    }
 }
 """What each of the paper's figures and tables shows, by the module that draws it and by name."""

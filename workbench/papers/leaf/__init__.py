@@ -15,8 +15,6 @@ FIGURES: dict[str, dict[FigureName, str]] = {
         "leaf/objectives": "Every way to distil that was tried",
         "leaf/published": "LeaF over KD as published",
     },
-    "word_problems": {
-        "leaf/word-problems": "What each score's first choice causes",
-    },
+    "word_problems": {"leaf/word-problems": "What each score's first choice causes"},
 }
 """What each of the paper's figures and tables shows, by the module that draws it and by name."""

@@ -125,10 +125,7 @@ class Bench:
         divergence, loss = zip(
             *map(_compare, self.before, log_probabilities(model, self.tokens), self.tokens), strict=True
         )
-        return found.assign(
-            divergence=float(torch.cat(divergence).mean()),
-            text_loss=float(torch.cat(loss).mean()),
-        )
+        return found.assign(divergence=float(torch.cat(divergence).mean()), text_loss=float(torch.cat(loss).mean()))
 
     def asked(self, model: HookedModel, items: Sequence[Item]) -> xr.Dataset:
         """Answers to doubted questions, after the model's own first answer and after a wrong one put into its mouth."""

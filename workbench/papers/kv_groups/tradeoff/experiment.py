@@ -63,12 +63,7 @@ class Job:
 
 
 def run(
-    job: Job,
-    *,
-    resume: str | Path | None = None,
-    processes: int = 1,
-    so_far: bool = False,
-    progress: bool = True,
+    job: Job, *, resume: str | Path | None = None, processes: int = 1, so_far: bool = False, progress: bool = True
 ) -> xr.Dataset:
     """Tune and measure every cell of an experiment.
 

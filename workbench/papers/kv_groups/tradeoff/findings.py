@@ -172,12 +172,7 @@ def _interval(value: float, drawn: np.ndarray) -> Estimate:
 
 
 def _drawn(
-    record: xr.Dataset,
-    kind: Kind,
-    measure: str,
-    facts: str,
-    challenge: str | None,
-    stream: int = 0,
+    record: xr.Dataset, kind: Kind, measure: str, facts: str, challenge: str | None, stream: int = 0
 ) -> tuple[float, np.ndarray]:
     """The value, and the same of every resample; questions are resampled alike for all kinds of tuning."""
     if measure not in MEASURES:
