@@ -6,7 +6,8 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.leaf.scores import SCORES
-from workbench.plot.theme import ACCENT, AGAINST, SOFT, house
+from workbench.plot.marks import DOTTED, error_bars, named_ticks
+from workbench.plot.theme import ACCENT, AGAINST, house
 
 OUTCOMES = (("turned", "student right", ACCENT, -0.14), ("accepted", "both models right", AGAINST, 0.14))
 
@@ -42,15 +43,15 @@ def causal_check(checked: xr.Dataset, *, title: str | None = None) -> go.Figure:
             mode="markers",
             name=label,
             marker={"size": 9, "color": colour},
-            error_x={"array": high - share, "arrayminus": share - low, "color": colour, "thickness": 1.5, "width": 0},
+            error_x=error_bars(share, low, high, 1.5, color=colour),
             customdata=labels,
             hovertemplate="%{customdata}<br>" + label + ": %{x:.0f}%<extra></extra>",
         )
     if "random" in names:
         at = 100 * float(ordered["accepted_share"].sel(score="random"))
-        figure.add_vline(x=at, line={"color": SOFT, "width": 1, "dash": "dot"})
+        figure.add_vline(x=at, line=DOTTED)
     house(figure, title=title, height=130 + 34 * len(names))
     figure.update_layout(legend={"orientation": "v", "x": 1, "y": 0, "xanchor": "right", "yanchor": "bottom"})
     figure.update_xaxes(title_text="answers right without the span ranked first (%)", rangemode="tozero")
-    figure.update_yaxes(tickmode="array", tickvals=places, ticktext=labels, showgrid=False)
+    figure.update_yaxes(**named_ticks(labels, places))
     return figure

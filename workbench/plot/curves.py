@@ -8,7 +8,8 @@ from workbench.errors import InputError
 from workbench.names import Metric
 from workbench.patching import statistics
 from workbench.plot.effects import Effects, effects
-from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SOFT, TOWARDS, house
+from workbench.plot.marks import DOTTED, ZERO, colour_bar
+from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, TOWARDS, house
 
 
 def layer_sums(result: xr.Dataset, metric: Metric = "logit_ratio", *, title: str | None = None) -> go.Figure:
@@ -46,12 +47,7 @@ def layer_sums(result: xr.Dataset, metric: Metric = "logit_ratio", *, title: str
     figure.update_layout(bargap=0.35, margin_t=84 if title else 48)
     step = max(1, -(-len(data.layers) // 16))
     figure.update_xaxes(title_text="Layer", showgrid=False, tickmode="array", tickvals=data.layers[::step])
-    figure.update_yaxes(
-        title_text="Sum over the layer" + (" (logits)" if data.suffix == " logits" else " (%)"),
-        zeroline=True,
-        zerolinecolor=SOFT,
-        zerolinewidth=1,
-    )
+    figure.update_yaxes(title_text="Sum over the layer" + (" (logits)" if data.suffix == " logits" else " (%)"), **ZERO)
     return figure
 
 
@@ -115,7 +111,7 @@ def head_vs_group(
         )
     house(figure, title=title, height=150 + 34 * max(3, len(rows)))
     figure.update_layout(margin_t=84 if title else 48)
-    figure.update_xaxes(title_text=data.axis_title, zeroline=True, zerolinecolor=SOFT, zerolinewidth=1)
+    figure.update_xaxes(title_text=data.axis_title, **ZERO)
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category", tickfont_color=INK)
     return figure
 
@@ -179,9 +175,7 @@ def agreement(
     layers = np.repeat(truth.layers, truth.values.shape[1])
     units = np.tile(np.arange(truth.values.shape[1]), len(truth.layers))
     figure = go.Figure()
-    figure.add_scatter(
-        x=ends, y=ends, mode="lines", name="equal", line={"color": SOFT, "width": 1, "dash": "dot"}, hoverinfo="skip"
-    )
+    figure.add_scatter(x=ends, y=ends, mode="lines", name="equal", line=DOTTED, hoverinfo="skip")
     word = "head" if truth.unit == "head" else "KV group"
     figure.add_scatter(
         x=truth.values.ravel(),
@@ -193,14 +187,7 @@ def agreement(
             "color": layers,
             "colorscale": "Cividis",
             "line": {"color": "white", "width": 0.8},
-            "colorbar": {
-                "title": {"text": "layer", "font": {"size": 12, "color": SOFT}},
-                "thickness": 9,
-                "outlinewidth": 0,
-                "tickfont": {"size": 11, "color": SOFT},
-                "tick0": int(truth.layers.min()),
-                "dtick": max(1, -(-len(truth.layers) // 8)),
-            },
+            "colorbar": colour_bar("layer", tick0=int(truth.layers.min()), dtick=max(1, -(-len(truth.layers) // 8))),
         },
         customdata=np.stack([layers, units], axis=1),
         meta={"customdata": ["layer", truth.unit]},

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from workbench.plot.theme import INK, SERIES, SOFT, house
+from workbench.plot.marks import DOTTED, error_bars, named_ticks
+from workbench.plot.theme import INK, SERIES, house
 
 Interval = tuple[float, float, float]
 """Mean, low and high."""
@@ -39,14 +40,7 @@ def differences(
         figure.add_scatter(
             x=[mean for _, (mean, _, _) in known],
             y=[len(names) - 1 - i + shift for i, _ in known],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [high - mean for _, (mean, _, high) in known],
-                "arrayminus": [mean - low for _, (mean, low, _) in known],
-                "thickness": 1.4,
-                "width": 0,
-            },
+            error_x=error_bars(*zip(*(row for _, row in known), strict=True), 1.4),
             mode="markers",
             marker={"size": 7, "color": SERIES[place % len(SERIES)]},
             name=group,
@@ -57,15 +51,9 @@ def differences(
     house(figure, title=title, height=90 + max(26, 8 * len(groups)) * max(len(names), 4))
     figure.update_layout(margin_t=96 if title else 56)
     ticks = [f"<b>{name}</b>" if name in marked else name for name in names]
-    figure.update_yaxes(
-        tickmode="array",
-        tickvals=list(range(len(names)))[::-1],
-        ticktext=ticks,
-        showgrid=False,
-        range=[-0.6, len(names) - 0.4],
-        tickfont={"size": 12, "color": INK},
-    )
+    axis = named_ticks(ticks, list(range(len(names)))[::-1])
+    figure.update_yaxes(**axis, range=[-0.6, len(names) - 0.4], tickfont={"size": 12, "color": INK})
     figure.update_xaxes(title_text=label, zeroline=False)
     if zero:
-        figure.add_vline(x=0, line={"color": SOFT, "width": 1, "dash": "dot"})
+        figure.add_vline(x=0, line=DOTTED)
     return figure

@@ -6,6 +6,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from workbench.errors import InputError, suggest
+from workbench.plot.marks import band
 from workbench.plot.theme import ACCENT, AGAINST, SOFT, TOWARDS, house
 from workbench.plot.tokens import token_labels
 
@@ -120,21 +121,8 @@ def _line(
 ) -> None:
     x = _place(steps, until)
     if error is not None:
-        red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-        figure.add_scatter(
-            x=np.concatenate([x, x[::-1]]),
-            y=np.concatenate([mean + error, (mean - error)[::-1]]),
-            fill="toself",
-            fillcolor=f"rgba({red},{green},{blue},0.15)",
-            line_width=0,
-            mode="lines",
-            hoverinfo="skip",
-            legendgroup=name,
-            showlegend=False,
-            name=f"{name} ± 1 s.e.",
-            row=row,
-            col=col,
-        )
+        drawn = band(x, mean - error, mean + error, colour, f"{name} ± 1 s.e.")
+        figure.add_scatter(**drawn, legendgroup=name, row=row, col=col)
     figure.add_scatter(
         x=x,
         y=mean,

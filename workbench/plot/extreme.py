@@ -10,6 +10,7 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.plot.heatmaps import layer_by_head
+from workbench.plot.marks import band, colour_bar, named_ticks
 from workbench.plot.theme import AGAINST, DIVERGING, INK, PAPER, RULE, SEQUENTIAL, SERIES, SOFT, TOWARDS, house
 from workbench.plot.tokens import token_labels
 
@@ -17,6 +18,7 @@ DROPPED = 0.01
 """Share of the smallest and of the largest value norms of a token that are left out, as in the paper."""
 MOST_TOKENS = 40
 RANKS = ("largest", "second", "third", "fourth", "fifth")
+RATIOS = ["1/16", "1/4", "1", "4", "16"]
 READABLE = 0.06
 """Share of a bar from which on its coordinate is written into it."""
 
@@ -123,17 +125,7 @@ def residual_norms(found: xr.Dataset, *, sequence: int | None = None, title: str
     for name, (values, colour) in lines.items():
         if values.sizes["sequence"] > 1:
             low, high = values.min("sequence").values, values.max("sequence").values
-            figure.add_scatter(
-                x=[*layers, *layers[::-1]],
-                y=[*high, *low[::-1]],
-                fill="toself",
-                fillcolor=colour,
-                opacity=0.15,
-                line={"width": 0},
-                hoverinfo="skip",
-                showlegend=False,
-                name=f"{name}, range over texts",
-            )
+            figure.add_scatter(**band(layers, low, high, colour, f"{name}, range over texts"))
         figure.add_scatter(
             x=layers,
             y=values.mean("sequence").values,
@@ -176,13 +168,8 @@ def peak_coordinates(found: xr.Dataset, *, sequence: int = 0, most: int = 5, tit
     figure.update_layout(margin_t=84 if title else 48)
     labels = token_labels(one["token"].values)
     peaks = [labels[int(p)] for p in one["peak_position"].values]
-    figure.update_xaxes(
-        title_text="Layer, and its longest token",
-        showgrid=False,
-        tickmode="array",
-        tickvals=layers,
-        ticktext=[f"{layer}<br>{token}" for layer, token in zip(layers, peaks, strict=True)],
-    )
+    names = [f"{layer}<br>{token}" for layer, token in zip(layers, peaks, strict=True)]
+    figure.update_xaxes(title_text="Layer, and its longest token", **named_ticks(names, layers))
     figure.update_yaxes(title_text="share of the squared norm", range=[0, 1])
     return figure
 
@@ -233,27 +220,19 @@ def pattern(found: xr.Dataset, layer: int, head: int, *, title: str | None = Non
             colorscale=SEQUENTIAL,
             hoverongaps=False,
             hovertemplate="from <b>%{y}</b><br>to <b>%{x}</b><br>weight %{z:.3f}<extra></extra>",
-            colorbar={"thickness": 9, "outlinewidth": 0, "tickfont": {"size": 11, "color": SOFT}, "nticks": 5},
+            colorbar=colour_bar(nticks=5),
             name=f"layer {layer}, head {head}",
         )
     )
     house(figure, title=title, height=340)
-    labels = token_labels(found["token"].values)
-    ticks = {"tickmode": "array", "tickvals": list(range(n)), "ticktext": labels, "showgrid": False}
+    ticks = named_ticks(token_labels(found["token"].values))
     figure.update_xaxes(**ticks, tickangle=-60, range=[-0.5, n - 0.5])
     figure.update_yaxes(**ticks, range=[n - 0.5, -0.5])
     return figure
 
 
 def _token_axis(figure: go.Figure, tokens: np.ndarray) -> None:
-    figure.update_xaxes(
-        tickmode="array",
-        tickvals=list(range(len(tokens))),
-        ticktext=token_labels(tokens),
-        tickangle=-60,
-        showgrid=False,
-        range=[-0.6, len(tokens) - 0.4],
-    )
+    figure.update_xaxes(**named_ticks(token_labels(tokens)), tickangle=-60, range=[-0.6, len(tokens) - 0.4])
 
 
 def _text(found: xr.Dataset, sequence: int) -> xr.Dataset:
@@ -318,14 +297,13 @@ def peak_sources(result: xr.Dataset, *, title: str | None = None) -> go.Figure:
             ygap=1,
             hovertemplate="without <b>%{y}</b><br>after layer %{x}: norm %{customdata[0]:.1f}, "
             "else %{customdata[1]:.1f}<extra></extra>",
-            colorbar={
-                "title": {"text": "norm, relative", "side": "right", "font": {"size": 12, "color": SOFT}},
-                "tickvals": [-4, -2, 0, 2, 4],
-                "ticktext": ["1/16", "1/4", "1", "4", "16"],
-                "thickness": 11,
-                "outlinewidth": 0,
-                "tickfont": {"size": 11, "color": SOFT},
-            },
+            colorbar=colour_bar(
+                "norm, relative",
+                11,
+                title_side="right",
+                tickvals=[-4, -2, 0, 2, 4],
+                ticktext=["1/16", "1/4", "1", "4", "16"],
+            ),
             meta={"customdata": ["norm", "norm_unchanged"]},
             name="norm relative to the unchanged model",
         )

@@ -10,7 +10,8 @@ import xarray as xr
 
 from workbench.names import Metric
 from workbench.plot.effects import METRIC_NAMES, Effects, effects
-from workbench.plot.theme import DIVERGING, INK, SEQUENTIAL, SOFT, house
+from workbench.plot.marks import colour_bar
+from workbench.plot.theme import DIVERGING, INK, SEQUENTIAL, house
 
 HOVER_COLUMNS = ("layer", "unit", "kv_group", "first_head", "last_head", "value", "low", "high")
 
@@ -45,14 +46,7 @@ def heatmap(
             colorscale=DIVERGING,
             xgap=1,
             ygap=1,
-            colorbar={
-                "title": {"text": "%" if data.suffix == "%" else "logits", "font": {"size": 12, "color": SOFT}},
-                "thickness": 11,
-                "outlinewidth": 0,
-                "tickfont": {"size": 11, "color": SOFT},
-                "len": 1.0,
-                "xpad": 6,
-            },
+            colorbar=colour_bar("%" if data.suffix == "%" else "logits", 11, len=1.0, xpad=6),
             meta={"customdata": list(HOVER_COLUMNS), "metric": metric, "unit": data.unit},
             name=f"{data.model}: {METRIC_NAMES.get(metric, metric)}",
         )
@@ -93,13 +87,7 @@ def layer_by_head(
             xgap=1,
             ygap=1,
             hovertemplate=f"<b>Layer %{{y}}, query head %{{x}}</b><br>{label} %{{z:.3f}}<extra></extra>",
-            colorbar={
-                "title": {"text": label, "side": "right", "font": {"size": 12, "color": SOFT}},
-                "thickness": 11,
-                "outlinewidth": 0,
-                "tickfont": {"size": 11, "color": SOFT},
-                "xpad": 6,
-            },
+            colorbar=colour_bar(label, 11, title_side="right", xpad=6),
             name=label or "value",
         )
     )

@@ -12,6 +12,7 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.plot.compose import beside
 from workbench.plot.heatmaps import layer_by_head
+from workbench.plot.marks import DOTTED, colour_bar, error_bars
 from workbench.plot.theme import ACCENT, AGAINST, INK, SEQUENTIAL, SOFT, TOWARDS, house
 
 COLOURS = {
@@ -68,7 +69,7 @@ def accuracy_curves(
         error = None
         if interval and "accuracy_low" in one:
             low, high = (100 * one[f"accuracy_{end}"].values[order] for end in ("low", "high"))
-            error = {"type": "data", "array": high - y, "arrayminus": y - low, "thickness": 1, "width": 0}
+            error = error_bars(y, low, high)
         figure.add_scatter(
             x=x,
             y=y,
@@ -81,7 +82,7 @@ def accuracy_curves(
         )
     baseline = 100 * float(curves["baseline"])
     figure.add_hline(baseline, line={"color": SOFT, "width": 1})
-    figure.add_hline(baseline - 100 * loss, line={"color": SOFT, "width": 1, "dash": "dot"})
+    figure.add_hline(baseline - 100 * loss, line=DOTTED)
     house(figure, title=title, height=420)
     figure.update_layout(margin_t=112 if title else 78)
     figure.update_xaxes(title_text="Heads zeroed (% of all)", rangemode="tozero")
@@ -222,7 +223,7 @@ def score_overlap(
             xgap=1,
             ygap=1,
             showscale=not numbers,
-            colorbar={"thickness": 12, "outlinewidth": 0},
+            colorbar=colour_bar(thickness=12),
             hovertemplate=f"%{{y}} and %{{x}}<br>{measure} %{{z:.3f}}<extra></extra>",
             name=measure,
         )

@@ -8,6 +8,7 @@ import xarray as xr
 
 from workbench.plot.compose import beside
 from workbench.plot.inactive import COLOURS, dash, label
+from workbench.plot.marks import DOTTED, error_bars
 from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SERIES, SOFT, TOWARDS, house
 
 PALETTE = (*SERIES[:5], "#3f8f8a", "#a8557f", "#8a6d3b")
@@ -62,7 +63,7 @@ def training_panels(found: xr.Dataset) -> list[go.Figure]:
         )
     change.add_bar(x=steps[1:], y=found["births"].values[1:], name="fell asleep", marker_color=TOWARDS)
     change.add_bar(x=steps[1:], y=-found["deaths"].values[1:], name="woke up", marker_color=AGAINST)
-    distance.add_hline(float(found["floor"]), line={"color": SOFT, "width": 1, "dash": "dot"})
+    distance.add_hline(float(found["floor"]), line=DOTTED)
     titles = ("Share (%)", "Heads", "Distance (Wasserstein)")
     for figure, text in zip((asleep, change, distance), titles, strict=True):
         house(figure, height=340)
@@ -123,7 +124,7 @@ def threshold_transfer(found: xr.Dataset, *, palette: Sequence[str] = PALETTE, t
             marker={"size": 6, "symbol": "diamond-open", "color": INK},
             hovertemplate="<b>%{y}</b>, other half<br>%{x:.1f}%<extra></extra>",
         )
-    figure.add_vline(asked, line={"color": SOFT, "width": 1, "dash": "dot"})
+    figure.add_vline(asked, line=DOTTED)
     house(figure, title=title, height=int(150 + 24 * len(order)))
     figure.update_layout(margin={"t": 84 if title else 56, "l": 90})
     figure.update_xaxes(title_text=f"Heads selected elsewhere (%) by a threshold for {asked:g}%", rangemode="tozero")
@@ -146,7 +147,7 @@ def accuracy_changes(found: xr.Dataset, *, title: str | None = None) -> go.Figur
         figure.add_scatter(
             x=asked + 0.6 * (i - (len(names) - 1) / 2),
             y=middle,
-            error_y={"type": "data", "array": high - middle, "arrayminus": middle - low, "thickness": 1, "width": 0},
+            error_y=error_bars(middle, low, high),
             name=label(name),
             mode="lines+markers",
             line={"color": COLOURS.get(name.split("_")[0], SOFT), "width": 1.5, "dash": dash(name)},
@@ -183,7 +184,7 @@ def score_distributions(
             hovertemplate=f"<b>{name}</b><br>%{{y:.0f}}% of heads below %{{x:.3f}}<extra></extra>",
         )
     if share is not None:
-        figure.add_hline(100 * share, line={"color": SOFT, "width": 1, "dash": "dot"})
+        figure.add_hline(100 * share, line=DOTTED)
     house(figure, title=title, height=440)
     figure.update_xaxes(title_text="Score", range=[0, float(max(ends))])
     figure.update_yaxes(title_text="Heads below (%)", range=[0, 101])

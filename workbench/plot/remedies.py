@@ -10,8 +10,9 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from workbench.errors import InputError, suggest
+from workbench.plot.marks import ZERO, error_bars
 from workbench.plot.tables import table
-from workbench.plot.theme import SERIES, SOFT, house
+from workbench.plot.theme import SERIES, house
 
 MISSING = "–"
 COLUMNS = {"sink_rate": "Sink rate", "peak_ratio": "Peak ratio", "drain_ratio": "Drain ratio"}
@@ -74,7 +75,7 @@ def remedy_effects(result: xr.Dataset, *, schemes: list[str] | None = None, titl
     for note in figure.layout.annotations:
         note.update(font={"size": 13}, yshift=6)
     figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=names)
-    figure.update_xaxes(zeroline=True, zerolinecolor=SOFT, zerolinewidth=1, col=1)
+    figure.update_xaxes(**ZERO, col=1)
     figure.update_xaxes(range=[0, 1], col=2)
     figure.update_xaxes(type="log", dtick=1, col=3)
     figure.update_layout(margin={"l": 190, "t": top, "b": 46}, legend_y=1 + 34 / inner)
@@ -105,13 +106,7 @@ def _dots(
 
 def _bars(of_domain: xr.Dataset, name: str) -> dict[str, object]:
     mean, low, high = (of_domain[n].values for n in (name, f"{name}_low", f"{name}_high"))
-    return {
-        "type": "data",
-        "array": np.clip(high - mean, 0, None),
-        "arrayminus": np.clip(mean - low, 0, None),
-        "thickness": 1.2,
-        "width": 0,
-    }
+    return error_bars(mean, np.minimum(low, mean), np.maximum(high, mean), 1.2)
 
 
 def _interval_names() -> tuple[str, str, str]:

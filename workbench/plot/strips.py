@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.errors import InputError
+from workbench.plot.marks import named_ticks
 from workbench.plot.theme import AGAINST, INK, SERIES, TOWARDS, house
 
 
@@ -60,14 +61,7 @@ def distribution(
         )
     house(figure, title=title, height=340)
     names = list(dict.fromkeys(kinds))
-    figure.update_xaxes(
-        tickmode="array",
-        tickvals=list(range(len(names))),
-        ticktext=names,
-        showgrid=False,
-        tickfont_color=INK,
-        range=[-0.6, len(names) - 0.4],
-    )
+    figure.update_xaxes(**named_ticks(names), tickfont_color=INK, range=[-0.6, len(names) - 0.4])
     figure.update_yaxes(title_text=label or variable)
     return figure
 
@@ -118,12 +112,5 @@ def behaviour(result: xr.Dataset, *, title: str | None = None) -> go.Figure:
     house(figure, title=title, height=210)
     figure.update_layout(showlegend=False)
     figure.update_xaxes(title_text="Probability of giving in (%)", range=[-3, 103])
-    figure.update_yaxes(
-        tickmode="array",
-        tickvals=[0, 1],
-        ticktext=[row[0] for row in rows],
-        range=[1.5, -0.5],
-        showgrid=False,
-        tickfont_color=INK,
-    )
+    figure.update_yaxes(**named_ticks([row[0] for row in rows]), range=[1.5, -0.5], tickfont_color=INK)
     return figure

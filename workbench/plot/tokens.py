@@ -17,7 +17,8 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.plot.html import Html, render
-from workbench.plot.theme import RULE, SEQUENTIAL, SOFT, house
+from workbench.plot.marks import colour_bar, named_ticks
+from workbench.plot.theme import RULE, SEQUENTIAL, house
 
 LESS_THAN = "\ue000"
 """Stands for `<` in a token until the token is inside a script, where a literal `</script>` would end it."""
@@ -88,17 +89,11 @@ def attention(
             colorscale=SEQUENTIAL,
             hoverongaps=False,
             hovertemplate="from <b>%{y}</b><br>to <b>%{x}</b><br>weight %{z:.3f}<extra></extra>",
-            colorbar={
-                "title": {"text": "weight", "font": {"size": 12, "color": SOFT}},
-                "thickness": 9,
-                "outlinewidth": 0,
-                "tickfont": {"size": 11, "color": SOFT},
-                "nticks": 5,
-            },
+            colorbar=colour_bar("weight", nticks=5),
         )
     house(figure, title=title, height=int(min(1100, 170 + 11.5 * n)))
     _pick(figure, [f"{where}head {h}" for h in names])
-    ticks = {"tickmode": "array", "tickvals": list(range(n)), "ticktext": labels, "showgrid": False, "tickfont_size": 9}
+    ticks = named_ticks(labels) | {"tickfont_size": 9}
     figure.update_xaxes(**ticks, tickangle=-90, title_text="attended token", range=[-0.5, n - 0.5])
     figure.update_yaxes(**ticks, title_text="token that attends", range=[n - 0.5, -0.5])
     return figure

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.errors import InputError
+from workbench.plot.marks import band, named_ticks
 from workbench.plot.theme import AGAINST, INK, SERIES, SOFT, TOWARDS, house
 from workbench.plot.tokens import token_labels
 
@@ -42,16 +43,7 @@ def steps(
         colour = SERIES[place % len(SERIES)]
         x, low, mean, high = _band(name, curve)
         if (high > low).any():
-            figure.add_scatter(
-                x=np.concatenate([x, x[::-1]]),
-                y=np.concatenate([high, low[::-1]]),
-                fill="toself",
-                fillcolor=_pale(colour),
-                line={"width": 0},
-                hoverinfo="skip",
-                name=f"{name}: band of seeds",
-                showlegend=False,
-            )
+            figure.add_scatter(**band(x, low, high, colour, f"{name}: band of seeds", 0.16))
         figure.add_scatter(
             x=x,
             y=mean,
@@ -135,7 +127,7 @@ def bars(
             )
     house(figure, title=title, height=360)
     figure.update_layout(margin_t=96 if title else 56)
-    figure.update_xaxes(tickmode="array", tickvals=list(range(len(groups))), ticktext=groups, showgrid=False)
+    figure.update_xaxes(**named_ticks(groups))
     figure.update_yaxes(title_text=label, zeroline=not log_y, zerolinecolor=SOFT, zerolinewidth=1)
     if log_y:
         drawn = np.concatenate([np.asarray(trace.y, float) for trace in figure.data])
@@ -175,7 +167,7 @@ def sequence_bars(
         marker = REFERENCE | {"color": INK}
         figure.add_scatter(x=where, y=list(reference), name="published", mode="markers", marker=marker)
     house(figure, height=360)
-    figure.update_xaxes(tickmode="array", tickvals=where, ticktext=token_labels(tokens), showgrid=False)
+    figure.update_xaxes(**named_ticks(token_labels(tokens)))
     figure.update_yaxes(title_text=label)
     return figure
 
@@ -187,8 +179,7 @@ def attention_map(pattern: np.ndarray, tokens: Sequence[str]) -> go.Figure:
         pattern: Weights `[query, key]`.
         tokens: Their texts.
     """
-    n = len(tokens)
-    shown = np.where(np.tril(np.ones((n, n))) > 0, pattern, np.nan)
+    shown = np.where(np.tril(np.ones_like(pattern)) > 0, pattern, np.nan)
     figure = go.Figure(
         go.Heatmap(
             z=shown,
@@ -203,7 +194,7 @@ def attention_map(pattern: np.ndarray, tokens: Sequence[str]) -> go.Figure:
         )
     )
     house(figure, height=360)
-    ticks = {"tickmode": "array", "tickvals": list(range(n)), "ticktext": token_labels(tokens), "showgrid": False}
+    ticks = named_ticks(token_labels(tokens))
     figure.update_xaxes(**ticks)
     figure.update_yaxes(**ticks, autorange="reversed")
     return figure
@@ -234,8 +225,3 @@ def _decades(values: np.ndarray) -> dict[str, object]:
 def _power(tick: float) -> str:
     power = round(np.log10(tick))
     return f"{tick:,.10g}" if 1e-2 <= tick <= 1e4 else f"10<sup>{power}</sup>"
-
-
-def _pale(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.16)"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from workbench.plot.marks import error_bars
 from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SOFT, TOWARDS, house
 
 STYLE: dict[str, dict[str, Any]] = {
@@ -67,16 +68,7 @@ def budget_lines(
     crowd = np.linspace(-0.16, 0.16, len(lines)) if len(lines) > 1 else [0.0]
     for line, shift in zip(lines, crowd, strict=True):
         style = STYLE[line.style]
-        error = None
-        if line.low:
-            value = np.array(line.value)
-            error = {
-                "type": "data",
-                "array": np.array(line.high) - value,
-                "arrayminus": value - np.array(line.low),
-                "thickness": 1.2,
-                "width": 0,
-            }
+        error = error_bars(line.value, line.low, line.high, 1.2) if line.low else None
         figure.add_scatter(
             x=[x + shift * (line.style != "published") for x in line.x],
             y=list(line.value),
@@ -157,17 +149,11 @@ def losses(rows: Mapping[str, Mapping[str, tuple[float, float, float]]], *, x_ti
     for i, measure in enumerate(measures):
         shift = 0.19 * (i - (len(measures) - 1) / 2)
         found = [(place, rows[cause][measure]) for place, cause in enumerate(causes) if measure in rows[cause]]
-        value = np.array([numbers[0] for _, numbers in found])
+        value, low, high = zip(*(numbers for _, numbers in found), strict=True)
         figure.add_scatter(
             x=value,
             y=[place - shift for place, _ in found],
-            error_x={
-                "type": "data",
-                "array": np.array([numbers[2] for _, numbers in found]) - value,
-                "arrayminus": value - np.array([numbers[1] for _, numbers in found]),
-                "thickness": 1.3,
-                "width": 0,
-            },
+            error_x=error_bars(value, low, high, 1.3),
             mode="markers",
             name=measure,
             marker={"color": colours[i % len(colours)], "size": 8},

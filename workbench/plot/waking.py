@@ -13,7 +13,8 @@ from workbench.extreme.dormancy import waking_sentences
 from workbench.plot.compose import beside
 from workbench.plot.extreme import pattern
 from workbench.plot.heatmaps import layer_by_head
-from workbench.plot.theme import INK, PAPER, RULE, SERIES, SOFT, house
+from workbench.plot.marks import DOTTED
+from workbench.plot.theme import INK, PAPER, RULE, SERIES, house
 
 SCORE_NAMES = {"loss_change": "loss change when zeroed", "sink_weight": "attention on the sink"}
 
@@ -70,8 +71,8 @@ def waking_scatter(result: xr.Dataset, layer: int, unit: int, *, title: str | No
     figure.update_layout(margin_t=84)
     negligible, asleep = (float(result.attrs[f"limit_{name}"]) for name in ("negligible", "asleep"))
     for side in (-negligible, negligible):
-        figure.add_hline(side, line={"color": SOFT, "width": 1, "dash": "dot"})
-    figure.add_vline(asleep, line={"color": SOFT, "width": 1, "dash": "dot"})
+        figure.add_hline(side, line=DOTTED)
+    figure.add_vline(asleep, line=DOTTED)
     figure.update_xaxes(title_text="mean attention on the sink", range=[-0.02, 1.02])
     figure.update_yaxes(title_text="change of the loss when zeroed (nats per prediction)")
     return figure

@@ -168,7 +168,7 @@ def remedies_table(found: xr.Dataset) -> str:
     return "\n".join(rows)
 
 
-def events_line(record: xr.Dataset, published: Mapping[str, float] | None = None) -> str:
+def events_line(record: xr.Dataset, published: Mapping[str, float | int] | None = None) -> str:
     """At which step each event of a toy model's training happens, over seeds.
 
     Args:
