@@ -310,3 +310,14 @@ def test_random_heads_are_tuned_as_a_control(tmp_path, capsys):
     words = ["tune", "organism-mqa", "--steps", "1", "--n", "2", "--dialogues", "8", "--no-progress"]
     assert cli.main([*words, "--out", str(tmp_path / "a"), "--unit", "head", "--control", "--insist-only"]) == 0
     assert "Tuned 3 heads (head)" in capsys.readouterr().out
+
+
+def test_a_real_model_is_fetched_into_the_cache(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    folder = tmp_path / "smollm2-135m-instruct"
+    folder.mkdir()
+    (folder / "workbench.json").write_text("{}")
+    assert cli.main(["fetch", "smollm2-135m-instruct"]) == 0
+    assert capsys.readouterr().out == f"The model is {folder}\n"
+    assert cli.main(["fetch", "smollm2"]) == 2
+    assert "There is no model 'smollm2' to fetch; did you mean" in capsys.readouterr().err

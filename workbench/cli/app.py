@@ -18,7 +18,7 @@ from workbench.cli.bigram_backcopy import backcopy
 from workbench.cli.inactive_heads import dormant
 from workbench.cli.options import options_of, tell
 from workbench.cli.patching import patch
-from workbench.cli.report import check, figure, list_figures, report
+from workbench.cli.report import check, fetch, figure, list_figures, report
 from workbench.cli.sycophancy import evaluate, sycophancy
 from workbench.cli.tuning import tradeoff, tune
 from workbench.errors import InputError
@@ -58,6 +58,7 @@ COMMANDS: dict[str, Command | Group] = {
         {"draw": figure, "list": list_figures},
     ),
     "check": check,
+    "fetch": fetch,
     "organism": Group("Can the embedded models be trained again?", {"train": organism.train}),
 }
 KEEP_THEIR_WORK = {report, figure, tune, tradeoff, backcopy, leaf.distill, leaf.toy}

@@ -1,4 +1,4 @@
-"""`workbench report`, `workbench figure` and `workbench check`: the page, single figures, and a model's self-checks."""
+"""`workbench report|figure|check|fetch`: the page, single figures, a model's self-checks, and real models for offline use."""
 
 from pathlib import Path
 from typing import Annotated, cast
@@ -102,3 +102,15 @@ def check(model: Model) -> None:
     from workbench.papers.cache import quiet_load
 
     say(table(wb.check(quiet_load(model))))
+
+
+def fetch(name: Positional[Annotated[str, arg(metavar="NAME", help="Such as smollm2-135m-instruct.")]]) -> None:
+    """Which real models can be used without a network? Puts one into the cache, from where its name loads it.
+
+    The cache is your own for this package, or the folder in WORKBENCH_CACHE.
+
+    Example: workbench fetch smollm2-135m-instruct
+    """
+    from workbench.models.fetch import fetch as fetched
+
+    say(f"The model is {fetched(name)}")
