@@ -320,4 +320,4 @@ def test_a_real_model_is_fetched_into_the_cache(tmp_path, monkeypatch, capsys):
     assert cli.main(["fetch", "smollm2-135m-instruct"]) == 0
     assert capsys.readouterr().out == f"The model is {folder}\n"
     assert cli.main(["fetch", "smollm2"]) == 2
-    assert "There is no model 'smollm2' to fetch; did you mean" in capsys.readouterr().err
+    assert "There is no model 'smollm2' to fetch; Known: smollm2-135m-instruct" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`workbench report|figure|check|fetch`: the page, single figures, a model's self-checks, and real models for offline use."""
+"""`workbench report|figure|check|fetch`: the page, single figures, self-checks of a model, and real models by name."""
 
 from pathlib import Path
 from typing import Annotated, cast
