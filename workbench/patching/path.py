@@ -117,6 +117,42 @@ def path_patch(
         return run.finish(result, unit=unit if units is None else "custom", hook="z")
 
 
+@torch.no_grad()
+def answer_scores(model: HookedModel, pairs: PromptPairs) -> xr.Dataset:
+    """Scores of both answers without any patch.
+
+    Args:
+        model: a model from `workbench.load`.
+        pairs: base and source prompts with their answers.
+
+    Returns:
+        `score(side, answer, example)`: raw logits where every answer is of single tokens, else log-probabilities; and
+        `coverage(side, example)`, the probability of both answers together. Sides are "base" and "source".
+    """
+    parts = require_exact(model)
+    pairs.check_model(model)
+    pieces = []
+    for batch, piece in Batches(device_of(model), "auto").over(
+        list(range(len(pairs))), lambda some: _scores(model, parts, pairs[some])
+    ):
+        pieces.append(piece.assign_coords(example=batch))
+    return xr.concat(pieces, "example").sortby("example")
+
+
+def _scores(model: HookedModel, parts: Anatomy, pairs: PromptPairs) -> xr.Dataset:
+    read = reads(pairs)
+    stream = torch.stack([seen.last for seen in see(model, parts, read)])
+    logits = answer_logits(parts, stream, read)
+    refuse_nan(logits, parts)
+    return xr.Dataset(
+        {
+            "score": (("side", "answer", "example"), rearrange(logits, "answer run example -> run answer example")),
+            "coverage": (("side", "example"), coverage(parts, stream, read)),
+        },
+        coords={"side": ["base", "source"], "answer": ["a", "b"]},
+    )
+
+
 # Step 1: what the two runs leave behind.
 
 

@@ -36,9 +36,7 @@ class Record(Run):
         resume: str | Path | None,
         **identity: Any,
     ):
-        self.about = {**parts.facts, "n_examples": len(pairs)}
-        if pairs.n_requested is not None:
-            self.about["n_requested"] = pairs.n_requested
+        self.about = {**parts.facts, "n_examples": len(pairs), **pairs.facts}
         own = {"model": parts.name, "weights": fingerprint(model), "prompts": pairs.digest, "metrics": list(metrics)}
         super().__init__(resume, **own, **identity)
 

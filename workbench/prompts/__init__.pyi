@@ -1,3 +1,5 @@
+from .facts import default_facts as default_facts
+from .facts import with_choices as with_choices
 from .pairs import PromptPairs as PromptPairs
 from .questions import FreeForm as FreeForm
 from .questions import MultipleChoice as MultipleChoice

@@ -41,7 +41,8 @@ class PromptPairs:
 
     Attributes:
         unpadded: whether it is known that no token is padding.
-        n_requested: how many pairs were asked for, where a function made them.
+        facts: what is known of all pairs together and belongs into every result about them: how many were asked for,
+            how answers were found, how often the model shows the behaviour by itself.
 
     Raises:
         InputError: no examples, unequal numbers of them, an empty prompt, a equal to b, an answer that is the beginning
@@ -67,7 +68,7 @@ class PromptPairs:
         self.answers = _answers(answers, len(self.base))
         self.meta = [dict(m) for m in meta] if meta is not None else [{} for _ in self.base]
         _check(self.base, self.source, self.answers, self.meta)
-        self.n_requested: int | None = None
+        self.facts: dict[str, Any] = {}
         if vocab is not None:
             self.check_vocab(vocab)
 
@@ -113,6 +114,7 @@ class PromptPairs:
         source: Sequence[Sequence[Message]],
         answers: Sequence[Any],
         *,
+        prefix: str = "",
         meta: Sequence[dict[str, Any]] | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> "PromptPairs":
@@ -123,13 +125,18 @@ class PromptPairs:
             base: dialogues that show the behaviour; each a list of `{"role", "content"}`.
             source: dialogues that do not.
             answers: as in `from_text`.
+            prefix: a beginning of the reply that is forced on both sides, such as "I'm"; answers then follow it.
             meta: one dictionary per example to keep.
             template_kwargs: further variables of the template, see `render`.
         """
         tokenizer = tokenizer_of(model)
+        begun = list(tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else []
         rendered = [
             [
-                encode(tokenizer, render(tokenizer, messages, template_kwargs=template_kwargs), rendered=True)
+                [
+                    *encode(tokenizer, render(tokenizer, messages, template_kwargs=template_kwargs), rendered=True),
+                    *begun,
+                ]
                 for messages in dialogues
             ]
             for dialogues in (base, source)
@@ -162,6 +169,7 @@ class PromptPairs:
             meta=[self.meta[i] for i in chosen],
         )
         made.unpadded = self.unpadded
+        made.facts = dict(self.facts)
         return made
 
     def __repr__(self) -> str:

@@ -34,8 +34,7 @@ from workbench.runs.results import text_array
 from workbench.runs.run import Run
 from workbench.sycophancy.admission import admits_mistake
 from workbench.sycophancy.builders import as_items
-from workbench.sycophancy.challenges import ANSWER, FINAL, chosen, with_reasoning
-from workbench.sycophancy.dialogues import SYSTEM
+from workbench.sycophancy.challenges import ANSWER, FINAL, SYSTEM, chosen, with_reasoning
 from workbench.sycophancy.embedded_items import own_items
 from workbench.sycophancy.items import Item
 from workbench.sycophancy.metrics import measure

@@ -1,0 +1,99 @@
+"""Which questions a model answers correctly by itself: only about those can it give in to a wrong doubt."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.errors import InputError
+from workbench.evaluation.generation import generate
+from workbench.prompts.templates import Message, accepts_system, tokenizer_of
+from workbench.protocol import HookedModel
+from workbench.runs.batching import BatchSize
+from workbench.sycophancy.challenges import SYSTEM
+from workbench.sycophancy.items import Item
+
+FIRST_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Known:
+    """Questions that a model answered correctly, with what it said.
+
+    Attributes:
+        items: The questions.
+        replies: The model's own correct first answers, in the same order.
+        n_asked: How many questions were asked to find them.
+    """
+
+    items: tuple[Item, ...]
+    replies: tuple[str, ...]
+    n_asked: int
+
+    @property
+    def share(self) -> float:
+        """Share of the asked questions that were answered correctly."""
+        return len(self.items) / self.n_asked if self.n_asked else 0.0
+
+
+def opening(model: HookedModel) -> list[Message]:
+    """The system message that dialogues begin with; none where the template takes none."""
+    return [{"role": "system", "content": SYSTEM}] if accepts_system(tokenizer_of(model)) else []
+
+
+def known_questions(
+    model: HookedModel,
+    items: Sequence[Item],
+    n: int | None = None,
+    *,
+    seed: int = 0,
+    max_new_tokens: int = FIRST_TOKENS,
+    batch_size: BatchSize = "auto",
+    template_kwargs: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Known:
+    """Ask a model until it has answered enough questions correctly.
+
+    Args:
+        model: A model from `workbench.load`, with a chat template.
+        items: The questions to draw from, in the order of a draw by `seed`.
+        n: How many correct answers are wanted; None asks every question.
+        seed: Of the order.
+        max_new_tokens: Tokens of an answer.
+        batch_size: Prompts at a time.
+        template_kwargs: Further variables of the chat template.
+        progress: Show a bar.
+
+    Returns:
+        At most `n` questions; fewer where the model knows fewer.
+
+    Raises:
+        InputError: no questions, or none that the model answers correctly.
+    """
+    order = random.Random(seed).sample(list(items), len(items))
+    wanted = len(order) if n is None else n
+    found: list[tuple[Item, str]] = []
+    asked = 0
+    while asked < len(order) and len(found) < wanted:
+        missing = wanted - len(found)
+        rate = len(found) / asked if found else 0.5
+        part = order[asked : asked + max(8, round(1.2 * missing / rate))]
+        dialogues = [[*opening(model), {"role": "user", "content": item.question}] for item in part]
+        said = generate(
+            model,
+            dialogues,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            template_kwargs=template_kwargs,
+            progress=progress,
+        )
+        replies = [str(reply).strip() for reply in said["reply"].values]
+        found += [(item, reply) for item, reply in zip(part, replies, strict=True) if item.is_right(item.answer(reply))]
+        asked += len(part)
+    if not found:
+        raise InputError(
+            f"The model answers none of {asked} questions correctly, so there is no right answer to give up. Ask "
+            "easier questions (questions=…), or check that the chat template is the model's own."
+        )
+    kept = found[:wanted]
+    return Known(tuple(item for item, _ in kept), tuple(reply for _, reply in kept), asked)

@@ -1,0 +1,375 @@
+"""What a model says when it gives in and when it stands firm: its own openers, found in its own replies.
+
+1. The model answers questions; those it answers correctly are kept (`known`), with its own words as first answer.
+2. The user objects (base) or confirms (source), and the model replies, greedily.
+3. Each reply is labelled by what it does with the answer: gives in, stands firm, or neither (`stance`, or `judge`).
+4. The replies' tokens form a tree. A beginning becomes an opener where most replies that begin so are of one stance;
+   a mixed one is followed further, and given up where it stays mixed.
+5. The score of a prompt is log P(an opener of giving in) - log P(one of standing firm). How well it tells the stances
+   apart is measured on questions whose replies did not choose the openers (AUC, two halves crossed), and how much of
+   what the model says the openers cover, by their probability.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import xarray as xr
+from scipy.stats import rankdata
+
+from workbench.errors import InputError
+from workbench.evaluation.generation import generate
+from workbench.evaluation.local import interval
+from workbench.models.anatomy import anatomy
+from workbench.models.identity import fingerprint
+from workbench.names import FactSplit, Stance
+from workbench.patching.path import answer_scores
+from workbench.prompts.facts import default_facts
+from workbench.prompts.pairs import PromptPairs, shared_prefix
+from workbench.prompts.templates import Message, tokenizer_of
+from workbench.protocol import HookedModel
+from workbench.runs.batching import BatchSize
+from workbench.runs.results import provenance, text_array
+from workbench.statistics import percentiles, resamples
+from workbench.sycophancy.builders import as_items
+from workbench.sycophancy.challenges import CHALLENGE, CONFIRMATION
+from workbench.sycophancy.items import Item
+from workbench.sycophancy.known import known_questions, opening
+from workbench.sycophancy.stance import read_stance
+
+DEPTH, PURITY, SUPPORT, MOST = 8, 0.8, 2, 8
+REPLY_TOKENS = 48
+RESAMPLES = 1000
+SIDES = ("base", "source")
+
+StanceJudge = Callable[[Item, str, str], Stance]
+"""The question, the first answer and the reply to the doubt, to a stance."""
+
+
+class NoBehaviourError(InputError):
+    """The model never gives in, or always does, in the dialogues that it was shown."""
+
+
+@dataclass(frozen=True)
+class Reactions:
+    """Dialogues about one set of questions, and how the model replied to both last sentences.
+
+    Attributes:
+        items: the questions.
+        firsts: the right first answers.
+        dialogues: for each side, the dialogue up to the user's last sentence.
+        replies: for each side, what the model said.
+        tokens: the same as token ids, without the end token.
+        stances: for each side, the stance of each reply.
+    """
+
+    items: tuple[Item, ...]
+    firsts: tuple[str, ...]
+    dialogues: dict[str, list[list[Message]]]
+    replies: dict[str, list[str]]
+    tokens: dict[str, list[list[int]]]
+    stances: dict[str, list[Stance]]
+
+    def rates(self) -> dict[str, dict[str, tuple[float, float, float]]]:
+        """For each side and stance its share with its 95 % interval (Wilson)."""
+        return {
+            side: {stance: interval(np.array([s == stance for s in self.stances[side]])) for stance in get_args(Stance)}
+            for side in SIDES
+        }
+
+
+@dataclass(frozen=True)
+class OpenerSets:
+    """Token sequences that begin replies which give in, and which stand firm."""
+
+    gives_in: tuple[tuple[int, ...], ...]
+    stands_firm: tuple[tuple[int, ...], ...]
+
+
+def doubted(model: HookedModel, items: Sequence[Item], firsts: Sequence[str]) -> dict[str, list[list[Message]]]:
+    """Dialogues about right first answers that end in an objection (base) and in a confirmation (source)."""
+    start = opening(model)
+    return {
+        side: [
+            [
+                *start,
+                {"role": "user", "content": item.question},
+                {"role": "assistant", "content": first},
+                {"role": "user", "content": turn},
+            ]
+            for item, first in zip(items, firsts, strict=True)
+        ]
+        for side, turn in zip(SIDES, (CHALLENGE, CONFIRMATION), strict=True)
+    }
+
+
+def react(
+    model: HookedModel,
+    items: Sequence[Item],
+    firsts: Sequence[str],
+    dialogues: dict[str, list[list[Message]]],
+    *,
+    judge: StanceJudge | None = None,
+    max_new_tokens: int = REPLY_TOKENS,
+    batch_size: BatchSize = "auto",
+    template_kwargs: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Reactions:
+    """Let the model reply to the dialogues of both sides, and label what it says (steps 2 and 3)."""
+    said = generate(
+        model,
+        dialogues["base"] + dialogues["source"],
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        template_kwargs=template_kwargs,
+        progress=progress,
+    )
+    read = judge or read_stance
+    texts = [str(reply).strip() for reply in said["reply"].values]
+    ended = np.isin(said["ending"].values.astype(str), ("end",))
+    ids = [
+        [int(t) for t in row[: n - int(end)]]
+        for row, n, end in zip(said["tokens"].values, said["n_tokens"].values, ended, strict=True)
+    ]
+    n = len(items)
+    halves = {"base": slice(0, n), "source": slice(n, 2 * n)}
+    return Reactions(
+        tuple(items),
+        tuple(firsts),
+        dialogues,
+        {side: texts[half] for side, half in halves.items()},
+        {side: ids[half] for side, half in halves.items()},
+        {side: [read(i, f, t) for i, f, t in zip(items, firsts, texts[h], strict=True)] for side, h in halves.items()},
+    )
+
+
+def grow(
+    tokens: Sequence[Sequence[int]],
+    stances: Sequence[Stance],
+    *,
+    depth: int = DEPTH,
+    purity: float = PURITY,
+    support: int = SUPPORT,
+    most: int = MOST,
+) -> OpenerSets:
+    """The openers of both stances from labelled replies (step 4).
+
+    Args:
+        tokens: token ids of the replies.
+        stances: the stance of each.
+        depth: longest opener in tokens.
+        purity: share of one stance among the replies that begin so, from which a beginning is an opener.
+        support: fewest replies that begin so.
+        most: how many openers of each stance are kept, the most frequent first.
+    """
+    found: dict[str, Counter[tuple[int, ...]]] = {"gives_in": Counter(), "stands_firm": Counter()}
+
+    def follow(prefix: tuple[int, ...], members: list[int]) -> None:
+        counts = Counter(stances[i] for i in members)
+        clear = max(("gives_in", "stands_firm"), key=lambda stance: counts[stance])
+        if prefix and counts[clear] >= purity * len(members):
+            found[clear][prefix] = len(members)
+            return
+        if len(prefix) == depth or counts["neither"] > purity * len(members):
+            return
+        branches: dict[int, list[int]] = defaultdict(list)
+        for i in members:
+            if len(tokens[i]) > len(prefix):
+                branches[tokens[i][len(prefix)]].append(i)
+        for token, below in branches.items():
+            if len(below) >= support:
+                follow((*prefix, int(token)), below)
+
+    follow((), list(range(len(tokens))))
+    kept = {stance: tuple(prefix for prefix, _ in counter.most_common(most)) for stance, counter in found.items()}
+    return OpenerSets(kept["gives_in"], kept["stands_firm"])
+
+
+def openers(
+    model: HookedModel,
+    questions: Any = None,
+    *,
+    n: int = 64,
+    seed: int = 0,
+    split: FactSplit = "selection",
+    judge: StanceJudge | None = None,
+    max_new_tokens: int = REPLY_TOKENS,
+    batch_size: BatchSize = "auto",
+    template_kwargs: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """What the model itself says when it gives in to a doubt about a right answer, and when it stands firm.
+
+    Args:
+        model: a chat model from `workbench.load`.
+        questions: in any form that `workbench.prompts.read_questions` takes; by default the easy facts of `split`.
+        n: how many questions that the model answers correctly.
+        seed: of the draw of questions, of the halves and of the resampling.
+        split: of the default facts.
+        judge: labels a reply, from the question, the first answer and the reply; by default `read_stance`.
+        max_new_tokens: tokens of each reply.
+        batch_size: prompts at a time.
+        template_kwargs: further variables of the chat template.
+        progress: show bars.
+
+    Returns:
+        `stance`, `reply` and `coverage` `(side, example)`, `score(side, example)` (crossed: from openers that the other
+        half of the questions chose); `rate`, `rate_low`, `rate_high` `(side, stance)`; `auc`, `auc_low`, `auc_high`,
+        `auc_n` `(within)`, pooled and within each side, of the score against the generated stance; `opener(stance,
+        rank)`, `opener_tokens(stance, rank)` (JSON). attrs: `common_prefix`, `known_share`, `n_asked`, `coverage_base`,
+        `coverage_source`.
+
+    Raises:
+        NoBehaviourError: all replies are of one kind, so that no openers can be told apart.
+    """
+    tokenizer_of(model)
+    items = as_items(default_facts(split) if questions is None else questions, seed)
+    options: dict[str, Any] = {"batch_size": batch_size, "template_kwargs": template_kwargs, "progress": progress}
+    known = known_questions(model, items, n, seed=seed, **options)
+    dialogues = doubted(model, known.items, known.replies)
+    reactions = react(
+        model, known.items, known.replies, dialogues, judge=judge, max_new_tokens=max_new_tokens, **options
+    )
+    return judged(model, reactions, seed, template_kwargs).assign_attrs(
+        n_asked=known.n_asked, known_share=known.share, n_requested=n
+    )
+
+
+def judged(
+    model: HookedModel, reactions: Reactions, seed: int = 0, template_kwargs: Mapping[str, Any] | None = None
+) -> xr.Dataset:
+    """Openers of some reactions, with rates, coverage and crossed AUC: see `openers` (steps 4 and 5)."""
+    every = list(range(len(reactions.items)))
+    sets = sets_of(reactions, every)
+    whole = answer_scores(model, scored_pairs(model, reactions, every, sets, template_kwargs))
+    scores = _crossed(model, reactions, seed, template_kwargs)
+    labels = np.array([reactions.stances[side] for side in SIDES])
+    tokenizer = tokenizer_of(model)
+    shared = (*sets.gives_in, *sets.stands_firm)
+    common = shared[0][: min(shared_prefix(shared[0], other) for other in shared)]
+    rates = reactions.rates()
+    stances = list(get_args(Stance))
+    numbers = np.array([[rates[side][stance] for stance in stances] for side in SIDES])
+    listed = {"gives_in": sets.gives_in, "stands_firm": sets.stands_firm}
+    width = max(map(len, listed.values()))
+
+    def table(write: Callable[[tuple[int, ...]], str]) -> np.ndarray:
+        rows = [[write(s) for s in found] + [""] * (width - len(found)) for found in listed.values()]
+        return text_array(np.array(rows, dtype=object))
+
+    auc = [_auc(scores[rows], labels[rows], seed) for rows in ([0, 1], [0], [1])]
+    parts = anatomy(model)
+    return xr.Dataset(
+        {
+            "stance": (("side", "example"), text_array(labels)),
+            "reply": (("side", "example"), text_array([reactions.replies[side] for side in SIDES])),
+            "score": (("side", "example"), scores),
+            "coverage": (("side", "example"), whole["coverage"].values),
+            "rate": (("side", "stance_kind"), numbers[..., 0]),
+            "rate_low": (("side", "stance_kind"), numbers[..., 1]),
+            "rate_high": (("side", "stance_kind"), numbers[..., 2]),
+            **{
+                name: ("within", [row[i] for row in auc])
+                for i, name in enumerate(("auc", "auc_low", "auc_high", "auc_n"))
+            },
+            "opener": (("set", "rank"), table(lambda s: tokenizer.decode(list(s)))),
+            "opener_tokens": (("set", "rank"), table(lambda s: json.dumps(list(s)))),
+        },
+        coords={
+            "side": list(SIDES),
+            "stance_kind": stances,
+            "set": list(listed),
+            "within": ["pooled", *SIDES],
+            "id": ("example", text_array([item.id for item in reactions.items])),
+        },
+        attrs=provenance(
+            **parts.facts,
+            method="openers",
+            weights=fingerprint(model),
+            common_prefix=tokenizer.decode(list(common)),
+            coverage_base=float(whole["coverage"].sel(side="base").mean()),
+            coverage_source=float(whole["coverage"].sel(side="source").mean()),
+            seed=seed,
+        ),
+    )
+
+
+def sets_of(reactions: Reactions, chosen: Sequence[int]) -> OpenerSets:
+    """Openers from some of the questions, both sides together.
+
+    Raises:
+        NoBehaviourError: no opener of giving in, or none of standing firm.
+    """
+    tokens = [reactions.tokens[side][i] for side in SIDES for i in chosen]
+    stances = [reactions.stances[side][i] for side in SIDES for i in chosen]
+    sets = grow(tokens, stances)
+    if sets.gives_in and sets.stands_firm:
+        return sets
+    counts = Counter(stances)
+    missing = "gives in" if not sets.gives_in else "stands firm"
+    raise NoBehaviourError(
+        f"No opener tells when this model {missing}: of {len(stances)} replies to objections and confirmations "
+        f"{counts['gives_in']} give in, {counts['stands_firm']} stand firm, {counts['neither']} do neither. Ask more "
+        "questions (n=…), give answers= yourself, or measure what the model does with sycophancy.evaluate."
+    )
+
+
+def scored_pairs(
+    model: HookedModel,
+    reactions: Reactions,
+    chosen: Sequence[int],
+    sets: OpenerSets,
+    template_kwargs: Mapping[str, Any] | None = None,
+) -> PromptPairs:
+    """Some of the dialogues as pairs whose answers are the sets of openers."""
+    return PromptPairs.from_dialogues(
+        model,
+        [reactions.dialogues["base"][i] for i in chosen],
+        [reactions.dialogues["source"][i] for i in chosen],
+        [(sets.gives_in, sets.stands_firm)] * len(chosen),
+        template_kwargs=template_kwargs,
+    )
+
+
+def _crossed(
+    model: HookedModel, reactions: Reactions, seed: int, template_kwargs: Mapping[str, Any] | None
+) -> np.ndarray:
+    """Scores `[side, example]`, each half of the questions scored by openers of the other; NaN where it has none."""
+    n = len(reactions.items)
+    order = np.random.default_rng(seed).permutation(n)
+    scores = np.full((2, n), np.nan)
+    for own, other in ((order[: n // 2], order[n // 2 :]), (order[n // 2 :], order[: n // 2])):
+        try:
+            sets = sets_of(reactions, other.tolist())
+        except NoBehaviourError:
+            continue
+        if len(own):
+            found = answer_scores(model, scored_pairs(model, reactions, own.tolist(), sets, template_kwargs))["score"]
+            scores[:, own] = (found.sel(answer="a") - found.sel(answer="b")).transpose("side", "example").values
+    return scores
+
+
+def _auc(scores: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float, float, int]:
+    """AUC of scores for giving in against standing firm, with an interval from resampled questions, and its number."""
+    used = np.isfinite(scores) & (labels != "neither")
+    value = _ranked(scores[used], labels[used] == "gives_in")
+    weights = resamples(scores.shape[1], RESAMPLES, seed) * scores.shape[1]
+    drawn = []
+    for weight in weights.round().astype(int):
+        picked = np.repeat(np.arange(scores.shape[1]), weight)
+        mask = used[:, picked]
+        drawn.append(_ranked(scores[:, picked][mask], labels[:, picked][mask] == "gives_in"))
+    low, high = percentiles(np.array(drawn)[np.isfinite(drawn)], 0.95) if np.isfinite(drawn).any() else (np.nan, np.nan)
+    return value, float(low), float(high), int(used.sum())
+
+
+def _ranked(scores: np.ndarray, positive: np.ndarray) -> float:
+    """P(a positive scores above a negative), ties one half; NaN where there is only one kind."""
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    if not n_positive or not n_negative:
+        return float("nan")
+    ranks = rankdata(scores)
+    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
