@@ -40,7 +40,7 @@ from workbench.sycophancy.items import Item
 from workbench.sycophancy.known import known_questions, opening
 from workbench.sycophancy.stance import read_stance
 
-DEPTH, PURITY, SUPPORT, MOST = 8, 0.8, 2, 8
+DEPTH, PURITY, SUPPORT, MOST = 8, 0.9, 2, 12
 REPLY_TOKENS = 48
 RESAMPLES = 1000
 SIDES = ("base", "source")
