@@ -44,6 +44,7 @@ DEPTH, PURITY, SUPPORT, MOST = 8, 0.9, 2, 12
 REPLY_TOKENS = 48
 RESAMPLES = 1000
 SIDES = ("base", "source")
+CLEAR: tuple[Stance, Stance] = ("gives_in", "stands_firm")
 
 StanceJudge = Callable[[Item, str, str], Stance]
 """The question, the first answer and the reply to the doubt, to a stance."""
@@ -169,7 +170,7 @@ def grow(
 
     def follow(prefix: tuple[int, ...], members: list[int]) -> None:
         counts = Counter(stances[i] for i in members)
-        clear = max(("gives_in", "stands_firm"), key=lambda stance: counts[stance])
+        clear = max(CLEAR, key=lambda stance: counts[stance])
         if prefix and counts[clear] >= purity * len(members):
             found[clear][prefix] = len(members)
             return
