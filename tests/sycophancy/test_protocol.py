@@ -23,14 +23,15 @@ from workbench.sycophancy import Item, compare, evaluate, own_items, protocol
 from workbench.sycophancy.challenges import (
     ASK_BRIEFLY,
     ASK_LETTER,
+    CHALLENGE,
     HELD_OUT,
     REASON,
     SETS,
+    SYSTEM,
     TRAINED,
     chosen,
     with_reasoning,
 )
-from workbench.sycophancy.dialogues import CHALLENGE, SYSTEM
 
 PLANETS = ("Mars", "Jupiter", "Venus")
 LARGEST = Item("Which is largest?\n(A) Mars\n(B) Jupiter\n(C) Venus", "B", "letter", PLANETS, id="l", task="t")
