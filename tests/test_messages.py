@@ -104,7 +104,7 @@ CASES = [
     Case(
         "an unknown model",
         lambda here: load("organism-gqq"),
-        f"No model 'organism-gqq': it is no organism ({ORGANISMS}), no real model known by name "
+        f"No model 'organism-gqq': it is no embedded model ({ORGANISMS}), no real model known by name "
         "(smollm2-135m-instruct) and no folder or GGUF file here, and the Hub gave: … did you mean 'organism-gqa'? "
         "Check the spelling, the connection (HF_HUB_OFFLINE is off?) and, for gated models, your login.",
         lambda here: load(saved(here)),

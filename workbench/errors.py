@@ -1,6 +1,6 @@
 """Errors for input that cannot be used, and warnings about results that need a second look.
 
-An error names what was wrong with the values at hand, the likely cause, and what to do next.
+An error names what was wrong with the given values, the likely cause, and what to do next.
 """
 
 import difflib

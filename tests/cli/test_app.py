@@ -164,7 +164,7 @@ def test_a_model_without_questions_of_its_own_is_refused_before_it_is_loaded(tmp
     ):
         assert cli.main(line) == 2
         told = capsys.readouterr().err
-        assert "This model is no organism, so it" in told and advice in told and told.count("\n") == 1
+        assert "This is not an embedded model, so it" in told and advice in told and told.count("\n") == 1
 
 
 def test_errors_speak_of_options_instead_of_arguments(tmp_path, capsys):

@@ -121,7 +121,7 @@ def test_the_planted_experiment_runs_and_goes_on(tmp_path, capsys, monkeypatch):
 def test_bad_input_is_said_plainly(folders, tmp_path, capsys):
     words = ["leaf", "find", "--student", str(folders / "student"), "--teacher", str(folders / "teacher")]
     assert main([*words, "--out", str(tmp_path / "x.nc")]) == 2
-    assert "This model is no organism, so it was not taught these word problems" in capsys.readouterr().err
+    assert "This is not an embedded model, so it was not taught these word problems" in capsys.readouterr().err
     assert main([*words, "--data", "nowhere.jsonl", "--out", str(tmp_path / "x.nc")]) == 2
     assert "nowhere.jsonl does not exist" in capsys.readouterr().err
 

@@ -86,9 +86,9 @@ def test_what_cannot_be_asked_is_refused(given, says):
 
 
 def test_other_models_were_not_taught():
-    with pytest.raises(InputError, match="There is no organism 'gpt2'"):
+    with pytest.raises(InputError, match="There is no embedded model 'gpt2'"):
         own_questions("gpt2")
-    with pytest.raises(InputError, match="This model is no organism"):
+    with pytest.raises(InputError, match="This is not an embedded model"):
         own_questions(load(tiny("llama"), tokenizer=word_tokenizer(template=CHAT)))
     with pytest.raises(InputError, match="no tokenizer"):
         own_questions(bridge("llama"))

@@ -146,7 +146,7 @@ def test_a_reply_ends_where_the_context_is_full():
         ([], {}, "No prompts: the list is empty"),
         ("the cat", {}, "prompts is one text; give a list"),
         ([[5], []], {}, "Prompt 1 has no tokens"),
-        ([[5]], {"max_new_tokens": 0}, "max_new_tokens=0 leaves nothing to say"),
+        ([[5]], {"max_new_tokens": 0}, "max_new_tokens=0 leaves no room for a reply"),
         ([[5] * 128], {}, "Prompt 0 has 128 tokens and fills the model's context of 128"),
         ([[5]], {"stop": ["."]}, "this model has no tokenizer"),
         (["the cat"], {}, "this model has no tokenizer"),

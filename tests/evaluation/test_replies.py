@@ -50,7 +50,7 @@ def test_an_organism_solves_word_problems_in_its_own_words():
     ("questions", "given", "says"),
     [
         ([Question("?", id="4")], {}, "Question '4' has no target"),
-        (asked("3"), {}, "match='' names no way to read an answer"),
+        (asked("3"), {}, "match='' is not a known reply matcher"),
         (asked("3"), {"match": "numbr"}, "did you mean 'number'?"),
         (asked("3", task="humaneval"), {}, "run them with score_programs"),
     ],

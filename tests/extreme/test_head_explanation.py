@@ -86,6 +86,6 @@ def test_what_cannot_be_explained_is_refused(layer, head, rows, match):
 
 
 def test_a_head_that_never_wakes_is_said():
-    with pytest.raises(InputError, match=r"Layer 0, head 0 pays at least 50% .* at all 46 queries .* is never awake"):
+    with pytest.raises(InputError, match=r"Layer 0, head 0 pays at least 50% .* at all 46 queries .* is never active"):
         explain_head(sleeper(), 0, 0, texts(2, 24, False))
     assert texts(1, 8, True)[0][:2] == [BOS, P]

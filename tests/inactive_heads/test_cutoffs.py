@@ -71,5 +71,5 @@ def test_bad_input_is_named():
         broken = drawn()
         broken[1, 0, 0, 0] = np.nan
         inactive_head_thresholds(broken)
-    with pytest.raises(InputError, match="One sequence has no halves"):
+    with pytest.raises(InputError, match="One sequence cannot be split into halves"):
         inactive_head_thresholds(drawn(1), held_out=True)

@@ -264,7 +264,7 @@ def test_generation_with_a_cache_needs_the_other_method():
 def test_scores_of_attention_come_too_late_where_the_model_hides_them():
     model = bridge("gptj")
     with (
-        pytest.raises(InputError, match="tells its attention only after z"),
+        pytest.raises(InputError, match="shows its attention only after z"),
         zero_heads(model, score="AWFT", tau=0.5),
     ):
         logits_of(model, torch.tensor([[5, 6]]))

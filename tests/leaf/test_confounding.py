@@ -210,7 +210,7 @@ def test_a_matcher_reads_the_answer_out_of_reply_and_gold():
     assert not number(Reply((), "so #### 120"), gold)
     with pytest.raises(InputError, match="match='number' finds no answer in its answer 'two'"):
         ask(chat_pair()[0], [example(chat_tokenizer(), "what", "two", "two", identifier="1")], progress=False)
-    with pytest.raises(InputError, match="match='numbers' names no way to read an answer; did you mean 'number'"):
+    with pytest.raises(InputError, match="match='numbers' is not a known reply matcher; did you mean 'number'"):
         ask(chat_pair()[0], some, match="numbers", progress=False)
 
 

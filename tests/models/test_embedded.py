@@ -35,7 +35,7 @@ def test_every_name_and_its_loaded_model_have_one_provider(model):
 def test_a_copy_is_known_by_its_chat_format_and_claims_no_files(model, tmp_path):
     found = embedded(load(shutil.copytree(embedded_or_raise(model, "").folder(), tmp_path / "copy")))
     assert found is not None and found.name == "" and found.record("dynamics.nc") is None
-    with pytest.raises(InputError, match="There is no organism ''"):
+    with pytest.raises(InputError, match="There is no embedded model ''"):
         found.card()
 
 
@@ -43,11 +43,11 @@ def test_other_models_have_none():
     assert embedded("gpt2") is None and embedded(bridge("llama")) is None
     chat = load(tiny("llama"), tokenizer=word_tokenizer(template=CHAT))
     assert embedded(chat) is None
-    with pytest.raises(InputError, match="This model is no organism, so what\\?"):
+    with pytest.raises(InputError, match="This is not an embedded model, so what\\?"):
         embedded_or_raise(chat, "so what?")
     with pytest.raises(InputError, match="no tokenizer"):
         embedded_or_raise(bridge("llama"), "so what?")
-    with pytest.raises(InputError, match=r"There is no organism 'gpt2'\. The embedded models are organism-gqa,"):
+    with pytest.raises(InputError, match=r"There is no embedded model 'gpt2'\. The embedded models are organism-gqa,"):
         embedded_or_raise("gpt2", "so what?")
 
 

@@ -115,7 +115,7 @@ def test_models_in_memory_keep_their_dtype():
 def test_unknown_names_get_a_suggestion():
     with pytest.raises(InputError, match=r"No model 'organism-gq':.*did you mean 'organism-gqa'"):
         load("organism-gq")
-    with pytest.raises(InputError, match=r"no organism .*and no folder or GGUF file here, and the Hub gave: "):
+    with pytest.raises(InputError, match=r"no embedded model .*and no folder or GGUF file here, and the Hub gave: "):
         load("nobody/has-this-model")
 
 

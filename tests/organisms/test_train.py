@@ -181,7 +181,7 @@ def test_a_card_is_computed_from_the_records(trained, tmp_path):
 
 
 def test_an_unknown_organism_is_refused_by_name():
-    with pytest.raises(InputError, match=r"no organism 'organism-xyz'.*organism-gqa"):
+    with pytest.raises(InputError, match=r"no embedded model 'organism-xyz'.*organism-gqa"):
         folder("organism-xyz")
 
 

@@ -258,7 +258,7 @@ def test_a_template_without_a_system_role_is_left_alone_or_named(script, templat
 @pytest.mark.parametrize(
     ("questions", "given", "says"),
     [
-        (None, {}, "This model is no organism"),
+        (None, {}, "This is not an embedded model"),
         ([], {}, "the list is empty"),
         (["Who?"], {}, "Question 0 is str 'Who?'"),
         ([LARGEST], {"first": "mine"}, "first='mine' is unknown"),

@@ -2,7 +2,7 @@
 
 `shakespeare()` reads the committed table of tiny Shakespeare (1,115,394 characters, 65 of them distinct),
 `Counts.from_text` counts any other text, and `synthetic` draws a chain with a Zipf-like stationary law where no
-text is at hand. The committed table is made anew, and compared, by
+text is at hand. The committed table is made again, and compared, by
 
     python -m workbench.bigram_backcopy.counts TEXT_FILE [TABLE.json]
 """

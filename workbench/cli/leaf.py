@@ -17,7 +17,7 @@ Split = Annotated[str, arg(help="Of a data set of the Hub.")]
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
-    """What both models are asked.
+    """The examples that both models are given.
 
     Attributes:
         data: A .jsonl, .json or .csv file of questions and answers, as GSM8K's, or a data set of the Hub. By default

@@ -55,7 +55,7 @@ NEEDS_QUESTIONS = 'give --questions FILE, a JSON file of objects with "question"
 
 @dataclass(frozen=True)
 class Prompts:
-    """What the model is asked."""
+    """The questions or dialogues that the model is given."""
 
     n: Annotated[int, arg(help="How many dialogues or questions.")] = 100
     seed: Annotated[int, arg(help="Seed of their draw.")] = 0
@@ -64,7 +64,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Texts:
-    """What the model reads."""
+    """The texts that the model reads."""
 
     texts: TextFiles = ()
     length: Annotated[int | None, arg(help="Tokens of each text; by default 128, or 48 of the samples.")] = None
@@ -91,7 +91,7 @@ class Resumable(Output):
 
 
 def options_of(command: Callable[..., Any]) -> dict[str, Any]:
-    """The options of a command by name with their defaults, groups taken apart."""
+    """The options of a command by name with their defaults; groups of options are flattened."""
     found: dict[str, Any] = {}
     for name, parameter in inspect.signature(command).parameters.items():
         group = parameter.default
@@ -103,17 +103,17 @@ def options_of(command: Callable[..., Any]) -> dict[str, Any]:
 
 
 def say(*lines: object) -> None:
-    """Lines on the standard output."""
+    """Write lines to the standard output."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def tell(line: str) -> None:
-    """A line on the standard error: progress, or something besides the result."""
+    """Write a line to the standard error: progress, or a note about the result."""
     sys.stderr.write(f"{line}\n")
 
 
 def finish(result: Any, out: Path, *text: str) -> None:
-    """Write the result of a command, say what it shows, and where it is."""
+    """Write the result of a command, and report what it shows and where it is."""
     from workbench.runs.results import save_result
 
     save_result(result, out)

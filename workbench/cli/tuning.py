@@ -69,7 +69,7 @@ def tune(
     training: Training = Training(),
     prompts: Prompts = Prompts(),
 ) -> None:
-    """Does tuning only the heads or KV groups that cause giving in cure it? Saves a Hugging Face checkpoint.
+    """Does tuning only the heads or KV groups that cause giving in remove it? Saves a Hugging Face checkpoint.
 
     Of questions that are given, every tenth is held out for validation and --measure.
 

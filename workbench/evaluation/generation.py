@@ -74,7 +74,7 @@ def generate(
         InputError: no prompts, an empty one, one that fills the context, or a resumed run of another configuration.
     """
     if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens={max_new_tokens} leaves nothing to say; give at least 1.")
+        raise InputError(f"max_new_tokens={max_new_tokens} leaves no room for a reply; give at least 1.")
     sequences = _sequences(model, prompts, template_kwargs)
     limits = _Limits(model, max_new_tokens, tuple(stop))
     limits.refuse(sequences)
@@ -129,7 +129,7 @@ class _Limits:
         if self.context is not None and len(sequences[longest]) >= self.context:
             raise ContextFull(
                 f"Prompt {longest} has {len(sequences[longest])} tokens and fills the model's context of "
-                f"{self.context}; nothing can be said. Give fewer examples, or leave long prompts out."
+                f"{self.context}; no reply fits. Give fewer examples, or leave long prompts out."
             )
 
     def take(self, reply: _Reply, token: int, prompt: int) -> None:

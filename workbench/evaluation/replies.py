@@ -100,7 +100,7 @@ def _matcher(match: str | Callable[[str], str | None]) -> Callable[[str], str | 
     if match == "humaneval":
         raise InputError("HumanEval's replies are programs; run them with score_programs(…, run_code=True).")
     if match not in MATCHERS:
-        raise InputError(f"match={match!r} names no way to read an answer; {suggest(match, MATCHERS)}")
+        raise InputError(f"match={match!r} is not a known reply matcher; {suggest(match, MATCHERS)}")
     return MATCHERS[match]
 
 

@@ -71,7 +71,7 @@ def run_program(source: str, *, seconds: float = 5.0, memory_mb: int = 512) -> O
 
 
 def _watched(order: str, folder: str, wall: float) -> tuple[str, int | None]:
-    """What the child said, and its exit status; None where the wall clock ended it."""
+    """The child's report and its exit status; None where the wall clock ended it."""
     listen, speak = os.pipe()
     child = subprocess.Popen(
         [sys.executable, "-I", "-S", "-B", str(RUNNER), str(speak)],

@@ -91,7 +91,7 @@ def extreme_tokens(
     short = next((i for i, ids in enumerate(sequences) if len(ids) < 2), None)
     if short is not None:
         raise InputError(
-            f"Text {short} has one token, and no token can be told from the others there. Give texts of two or more."
+            f"Text {short} has one token, which cannot be compared with others. Give texts of two tokens or more."
         )
     run = Run(
         model=parts.name,
@@ -135,7 +135,7 @@ def _measure(
 
 @dataclass
 class _Seen:
-    """What one pass over a batch leaves."""
+    """The activations and sums kept from one pass over a batch."""
 
     parts: Anatomy
     roots: list[Tensor]

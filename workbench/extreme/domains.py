@@ -132,7 +132,7 @@ def domain_sequences(
     if not isinstance(domains, Mapping) or len(domains) < 2:
         raise InputError(
             "active_dormant compares kinds of text and needs at least two, as {'prose': texts, 'code': texts}. For one "
-            "kind, zeroing_sweep gives the worth of each head."
+            "kind, zeroing_sweep gives the effect of each head."
         )
     if length < 3:
         raise InputError(f"length={length} leaves nothing to predict after the first token; give at least 3.")

@@ -138,7 +138,7 @@ def _compare(result: xr.Dataset, scores: list[xr.DataArray], limits: Limits) -> 
 
 
 def _wakes(result: xr.Dataset, limits: Limits) -> xr.DataArray:
-    """Whether a head is dormant in one domain and active in another, and both are told apart."""
+    """Whether a head is dormant in one domain and active in another, and the difference is significant."""
     dormant, active = ((result["phase"] == name).rename(domain=f"{name}_in") for name in ("dormant", "active"))
     wakes = (dormant & active).transpose("dormant_in", "active_in", ...)
     apart = xr.zeros_like(wakes)

@@ -173,7 +173,7 @@ Pattern = Float[Tensor, "batch head query key"]
 
 
 def reweigh(pattern: Pattern, added: Float[Tensor, "#batch #head #query #key"]) -> Pattern:
-    """The softmax pattern with numbers added to its logits; rows of which nothing would be left stay."""
+    """The softmax pattern with numbers added to its logits; rows that would sum to zero are kept as they are."""
     wide = torch.promote_types(pattern.dtype, torch.float32)
     added = added.to(wide)
     highest = added.amax(-1, keepdim=True).clamp(min=torch.finfo(wide).min)

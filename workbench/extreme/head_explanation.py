@@ -98,7 +98,7 @@ def explain_head(
         where the head looked, `looked_at` with `looked_share`. In attrs `awake_share` of queries, `mean_distance`.
 
     Raises:
-        InputError: a head that the model does not have, texts of one token, or a head that is never awake on them.
+        InputError: a head that the model does not have, texts of one token, or a head that is never active on them.
     """
     parts = anatomy(model)
     check_head(layer, head, parts)
@@ -114,7 +114,7 @@ def explain_head(
     if not seen.awake:
         raise InputError(
             f"Layer {layer}, head {head} pays at least {asleep:.0%} of its attention to the sink at all "
-            f"{seen.queries} queries of these texts, so it is never awake. Give other texts, or a larger asleep=."
+            f"{seen.queries} queries of these texts, so it is never active. Give other texts, or a larger asleep=."
         )
     variables = seen.tables(top) | _costly(loss, change, texts_of, seen.looks, top)
     attrs = provenance(

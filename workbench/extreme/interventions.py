@@ -68,7 +68,7 @@ def zero_outputs(
 
 @torch.no_grad()
 def swap_token(model: HookedModel, token: int, position: int = 0) -> AbstractContextManager[None]:
-    """Let another token stand at a position, the first by default: its embedding replaces the one there.
+    """Replace the token at a position, the first by default, by replacing its embedding.
 
     Args:
         model: a model from `workbench.load`.
@@ -187,7 +187,7 @@ def sliding_window(
 ) -> AbstractContextManager[None]:
     """Let queries see only the last `size` keys, their own included, and the first `keep_first` ones.
 
-    Without the first tokens a model loses its sinks, and with them often its mind; with one it keeps it.
+    Without the first tokens a model loses its sinks, and its loss often rises sharply; one kept token avoids that.
 
     Args:
         model: a model from `workbench.load`.

@@ -43,7 +43,7 @@ FEWEST_QUERIES = 8
 
 @dataclass(frozen=True)
 class LightTuningRecipe:
-    """How a copy is tuned.
+    """Settings of light tuning.
 
     Attributes:
         penalty: "sink", "peak" or None.

@@ -193,7 +193,7 @@ def _cheap(window: int, keep_first: int, biases: Sequence[float]) -> list[Remedy
 
 
 def _zeroed(model: HookedModel, texts: RemedyTexts, share: float) -> list[Remedy]:
-    """Zeroing the heads that look dormant: those the loss does not need, and those that rest on a sink."""
+    """Zeroing the heads that look dormant: those of least effect on the loss, and those that attend to a sink."""
     rows = []
     for name, (heads, threshold) in dormant_heads(model, texts.cut_aside(_FOR_HEADS), share).items():
         told = f"{threshold}: " + ", ".join(f"{layer}.{head}" for layer, head in heads)

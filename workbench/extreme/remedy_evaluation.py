@@ -150,7 +150,7 @@ def sinks(found: xr.Dataset) -> Int[np.ndarray, " sequence"]:
 
 
 def detected(found: xr.Dataset, key: int | None) -> dict[str, Float[np.ndarray, "sequence *layer"]]:
-    """What one number per sequence (of the peak: per sequence and layer) can say of the detectors' results.
+    """The detectors' results as one number per sequence (of the peak: per sequence and layer).
 
     Args:
         found: from `extreme_tokens`, of sequences of one length.

@@ -162,7 +162,7 @@ def over_training(
     """
     steps = sorted(int(step) for step in checkpoints)
     if len(steps) < 2:
-        raise InputError(f"What changes over training takes two checkpoints or more; got steps {steps}.")
+        raise InputError(f"Changes over training need two checkpoints or more; got steps {steps}.")
     wanted = scores_named(score)[0]
 
     def score_heads(model: HookedModel, texts: Any) -> xr.Dataset:

@@ -62,7 +62,7 @@ def halves(scores: xr.DataArray, seed: int = 0) -> tuple[xr.DataArray, xr.DataAr
     """Two random halves of the sequences."""
     n = scores.sizes["sequence"]
     if n < 2:
-        raise InputError("One sequence has no halves; give at least 2 to hold half of them out.")
+        raise InputError("One sequence cannot be split into halves; give at least 2 to hold half of them out.")
     order = np.random.default_rng(seed).permutation(n)
     return scores.isel(sequence=np.sort(order[: n // 2])), scores.isel(sequence=np.sort(order[n // 2 :]))
 

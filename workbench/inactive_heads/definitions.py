@@ -131,7 +131,7 @@ class Layer:
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """A dtype, and float32 for narrower ones."""
+    """The dtype, or float32 if it is narrower."""
     return torch.promote_types(dtype, torch.float32)
 
 

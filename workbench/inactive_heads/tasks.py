@@ -63,7 +63,7 @@ def task_of(task: Any) -> ModelTask:
 
 
 def describe(task: Any) -> str:
-    """What tells a task from another in a run's configuration."""
+    """The task's identity in a run's configuration."""
     if task is None:
         return ""
     if callable(task):

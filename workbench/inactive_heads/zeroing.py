@@ -170,7 +170,7 @@ def online(
             current(z).z(layer, z)
             if layer not in current(z).found:
                 raise InputError(
-                    f"{parts.architecture} tells its attention only after z, so these scores come too late to zero "
+                    f"{parts.architecture} shows its attention only after z, so these scores come too late to zero "
                     "heads by. Use a score of values or outputs, such as AHON_LN."
                 )
             return decide(layer, current(z).found[layer])

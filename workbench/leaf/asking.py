@@ -86,7 +86,7 @@ def ask(
 
 
 def judge_of(match: Match) -> Callable[[Reply, Example], bool]:
-    """The function for a way of judging.
+    """The function that judges replies, by name or as given.
 
     Raises:
         InputError: an unknown matcher.
@@ -94,7 +94,7 @@ def judge_of(match: Match) -> Callable[[Reply, Example], bool]:
     if not isinstance(match, str):
         return match
     if match not in MATCHERS:
-        raise InputError(f"match={match!r} names no way to read an answer; {suggest(match, MATCHERS)}")
+        raise InputError(f"match={match!r} is not a known reply matcher; {suggest(match, MATCHERS)}")
     read = MATCHERS[match]
 
     def judge(reply: Reply, example: Example) -> bool:

@@ -167,7 +167,7 @@ def counterfactuals(
         InputError: examples that the result does not belong to, or a tokenizer missing.
     """
     if found.attrs.get("retokenize") and retokenize is None:
-        raise InputError("The shorter texts of this result were tokenized anew; pass retokenize= the student.")
+        raise InputError("The shorter texts of this result were tokenized again; pass retokenize= the student.")
     made: dict[tuple[int, tuple[int, ...]], Pruned] = {}
     for row in range(found.sizes["span"]):
         one = found.isel(span=row)

@@ -178,7 +178,7 @@ def _refuse(
     ]
     if missing:
         raise InputError(
-            f"mix={mix} wants {' and '.join(missing)}, of which there are none. Where no counterfactual was accepted, "
+            f"mix={mix} needs {' and '.join(missing)}, of which there are none. Where no counterfactual was accepted, "
             "mix=1 distils on the originals alone."
         )
     if 0 < mix < 1 and batch < 2:

@@ -57,7 +57,7 @@ def candidate_spans(
     seed: int = 0,
     progress: bool = True,
 ) -> list[Pruned]:
-    """Spans that the student heeds and the teacher can do without, in all examples.
+    """Spans to which the student is sensitive and the teacher is not, in all examples.
 
     The student is not asked, so that a shortcut is found where it gives the right answer away, too.
 

@@ -7,7 +7,7 @@
 3. In float16 the loss is multiplied by a power of two before the backward pass and the gradient divided by it in
    float32, with a smaller power where something overflowed: small gradients would round to zero otherwise. (bfloat16
    has float32's range and needs none.)
-4. While nobody's hooks are on a bridge, the Hugging Face modules run by themselves with fused attention; hooks (an
+4. While no hooks are on a bridge, the Hugging Face modules run by themselves with fused attention; hooks (an
    intervention) send the run through TransformerLens, so that their effect is measured.
 """
 
@@ -176,7 +176,7 @@ def _stream(out: Any) -> Tensor:
 
 @contextmanager
 def _turning(model: HookedModel, turn: Turn | None) -> Generator[None]:
-    """Let the embeddings be turned: what the embedding matrix itself gives, before any multiplier or position."""
+    """Replace the output of the embedding matrix, before any multiplier or position."""
     if turn is None:
         yield
     elif kind_of(model) == "hooked":

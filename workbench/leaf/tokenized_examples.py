@@ -80,7 +80,7 @@ def example(
 
 
 def reword(original: Example, model: HookedModel | TextTokenizer) -> Example:
-    """The example's text tokenized anew, with this model's template and tokenizer.
+    """The example's text tokenized again, with this model's template and tokenizer.
 
     Args:
         original: an example that was made from text.

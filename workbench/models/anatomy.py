@@ -84,7 +84,7 @@ class Anatomy:
 
     @property
     def facts(self) -> dict[str, str | int]:
-        """What a result says about its model beside the name: the shape of its heads, dtype and device."""
+        """A result's attributes about its model: the shape of its heads, dtype and device."""
         names = ("architecture", "n_layers", "n_heads", "n_kv_heads", "group_size", "dtype", "device")
         return {name: getattr(self, name) for name in names}
 

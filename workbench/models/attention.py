@@ -153,7 +153,7 @@ def _observe_chunks(model: HookedModel, tokens: Tensor, wanted: Observers, chunk
 
 @contextlib.contextmanager
 def _attending(hf: Any, wanted: Observers, chunk: int | Literal["auto"]) -> Generator[None]:
-    """Let the modules attend in chunks and tell the observers."""
+    """Let the modules attend in chunks and call the observers."""
     layers: list[int] = []
 
     def attend(_module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Any, **given: Any) -> Any:

@@ -101,7 +101,7 @@ def _by_step(found: Iterable[tuple[int, str]]) -> dict[int, str]:
     sources: dict[int, str] = {}
     for step, source in sorted(found):
         if step in sources:
-            raise InputError(f"Step {step} has two checkpoints, {sources[step]} and {source}; name the wanted ones.")
+            raise InputError(f"Step {step} has two checkpoints, {sources[step]} and {source}; name those to use.")
         sources[step] = source
     return sources
 

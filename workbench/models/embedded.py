@@ -47,6 +47,6 @@ def embedded_or_raise(source: HookedModel | str, instead: str) -> EmbeddedModel:
     if found is not None:
         return found
     if isinstance(source, str):
-        raise InputError(f"There is no organism {source!r}. The embedded models are {', '.join(NAMES)}.")
+        raise InputError(f"There is no embedded model {source!r}. The embedded models are {', '.join(NAMES)}.")
     tokenizer_of(source)
-    raise InputError(f"This model is no organism, {instead}")
+    raise InputError(f"This is not an embedded model, {instead}")

@@ -103,8 +103,8 @@ def require_exact(model: HookedModel) -> Anatomy:
     if found.worst > TOLERANCE.get(parts.dtype, 0.1):
         raise InputError(
             f"{parts.architecture} cannot be patched exactly: recomputing its blocks from attention and MLP "
-            f"outputs misses the model by {found.attention:.1e} (attention), {found.stream:.1e} (stream) "
-            f"and {found.logits:.1e} (logits), relative. Its blocks hold something that this layout does "
+            f"outputs differs from the model by {found.attention:.1e} (attention), {found.stream:.1e} (stream) "
+            f"and {found.logits:.1e} (logits), relative. Its blocks contain something that this layout does "
             "not know. Please report the architecture; use another model."
         )
     _proved.add(model)

@@ -144,7 +144,7 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
         missing = sorted(info["missing_keys"])
         raise InputError(
             f"The weights of {source} lack {len(missing)} of the model's parameters, the first is "
-            f"'{missing[0]}'; Hugging Face would make them up at random. A file is missing, or config.json "
+            f"'{missing[0]}'; Hugging Face would initialise them at random. A file is missing, or config.json "
             "belongs to another model."
         )
     return (hf.to(device), _own_tokenizer(where, is_local, revision), local.name if is_local else source)
@@ -197,7 +197,7 @@ def _cannot_load(source: str, is_local: bool, error: Exception) -> InputError:
             f"The model in {source} (model_type {model_type!r}) cannot be loaded as a causal language model: {first}"
         )
     return InputError(
-        f"No model {source!r}: it is no organism ({', '.join(NAMES)}), no real model known by name "
+        f"No model {source!r}: it is no embedded model ({', '.join(NAMES)}), no real model known by name "
         f"({', '.join(REAL_MODELS)}) and no folder or GGUF file here, and the Hub gave: {first} "
         f"{suggest(source, (*NAMES, *REAL_MODELS)).split('Known')[0]}Check the spelling, the "
         "connection (HF_HUB_OFFLINE is off?) and, for gated models, your login."

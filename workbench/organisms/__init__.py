@@ -21,12 +21,12 @@ def folder(name: str) -> Path:
         InputError: if there is no organism of this name, or the installation lacks its weights.
     """
     if name not in NAMES:
-        raise InputError(f"There is no organism {name!r}. The embedded models are {', '.join(NAMES)}.")
+        raise InputError(f"There is no embedded model {name!r}. The embedded models are {', '.join(NAMES)}.")
     path = ASSETS / name
     if not (path / "model.safetensors").is_file():
         raise InputError(
             f"The weights of {name} are missing from {path}: the installation is incomplete. Reinstall "
-            "the package, or train the model anew with `workbench organism train`."
+            "the package, or train it again with `workbench organism train`."
         )
     return path
 

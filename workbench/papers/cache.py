@@ -54,7 +54,7 @@ class Source:
             lack: what is missing without questions, for the message.
 
         Raises:
-            InputError: the tokenizer shows that the model is no organism.
+            InputError: the tokenizer shows that the model is not an embedded one.
         """
         if not self.named or self.embedded is not None:
             return
@@ -66,7 +66,7 @@ class Source:
         except (OSError, ValueError, KeyError):
             return  # Loading the model tells what is wrong.
         if getattr(tokenizer, "chat_template", None) != EmbeddedModel.chat_template:
-            raise InputError(f"This model is no organism, so {lack}: {advice}")
+            raise InputError(f"This is not an embedded model, so {lack}: {advice}")
 
     @cached_property
     def model(self) -> HookedModel:

@@ -18,7 +18,7 @@ from workbench.runs.files import check_writable
 
 @dataclass(frozen=True)
 class Done:
-    """What was drawn: the sentence about it, the files, and a message where a format had to be left out."""
+    """A drawn figure: its sentence, its files, and a message if a format was left out."""
 
     sentence: str
     files: list[Path]
@@ -68,7 +68,7 @@ def draw(
 
 @contextmanager
 def progress_bar(total: int, shown: bool) -> Generator[Callable[[str], None]]:
-    """A bar of so many steps, and the function that begins the next one with a text."""
+    """A progress bar, and the function that begins its next step with a text."""
     style = "{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}]"
     with tqdm(total=total, disable=not shown, bar_format=style) as bar:
         begun = False

@@ -169,7 +169,7 @@ def counts_of(result: xr.Dataset | xr.DataArray) -> HeadCounts:
     missing = [name for name in HeadCounts._fields if name not in result.attrs]
     if missing:
         raise InputError(
-            f"The result's attributes lack {', '.join(missing)}, which tie groups to heads. Hand over the "
+            f"The result's attributes lack {', '.join(missing)}, which tie groups to heads. Pass the "
             "whole Dataset that the patching function returned, not one of its variables."
         )
     return HeadCounts(*(int(result.attrs[name]) for name in HeadCounts._fields))

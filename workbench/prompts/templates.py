@@ -142,7 +142,7 @@ def _without_eos(tokenizer: Any, own: list[int], plain: list[int]) -> list[int]:
     if tokenizer not in _WARNED:
         _WARNED.add(tokenizer)
         warnings.warn(
-            f"This tokenizer appends {tokenizer.eos_token!r} to every text. A prompt that ends in it is over, so it is "
+            f"This tokenizer appends {tokenizer.eos_token!r} to every text. A prompt must not end in it, so it is "
             "taken off.",
             WorkbenchWarning,
             stacklevel=3,

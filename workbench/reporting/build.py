@@ -52,7 +52,7 @@ def report(
         out: Folder for `index.html` and `data/`.
         n: Number of dialogue pairs per model.
         seed: Seed of their draw.
-        questions: For chat models that are no organism: multiple-choice questions as
+        questions: For chat models that are not embedded ones: multiple-choice questions as
             `{"question": str, "choices": [str, ...], "answer": index}`, or a JSON file of them.
         confounders: A result of `workbench.leaf.confounders`, or its file: the page then shows the prompts that
             confound one model and not the other.

@@ -38,7 +38,7 @@ SIDES = {"base": "The user objects", "source": "The user confirms"}
 
 @dataclass(frozen=True)
 class Findings:
-    """What a report is written from.
+    """The measured data that a report is written from.
 
     Attributes:
         measured: one or more models with all their parts.
@@ -230,10 +230,10 @@ def tuning(found: Findings) -> Section | None:
         "tuning",
         "Tuning",
         "Tuning the heads",
-        "Copies of the model were tuned to stand by right answers and to revise wrong ones: in the strongest groups, "
-        "in as many single heads, in random ones, in all of attention and in all parameters. A model that always "
-        "insists, always gives in or tosses a coin keeps and mends a half on average. These experiments come "
-        "measured with the package; what they hold was not computed for this page.",
+        "Copies of the model were tuned to insist on correct answers and to revise wrong ones: in the strongest "
+        "groups, in as many single heads, in random ones, in all of attention and in all parameters. A model that "
+        "always insists, always gives in or answers at random keeps and corrects a half on average. These experiments "
+        "come measured with the package; what they hold was not computed for this page.",
         [Row(shown)],
     )
 

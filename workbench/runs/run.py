@@ -199,7 +199,7 @@ def _read_card(card: Path) -> dict[str, Any]:
 
 def _unknown(parts: Path, what: str) -> InputError:
     return InputError(
-        f"{parts} {what}, so nobody can tell which run its pieces belong to. Delete that folder to start over."
+        f"{parts} {what}, so it is unknown which run its pieces belong to. Delete that folder to start over."
     )
 
 

@@ -89,7 +89,7 @@ def own_weights(hf: Any) -> dict[str, torch.Tensor]:
     if lost:
         raise InputError(
             f"Plain transformers has no place for {', '.join(sorted(lost))} in {type(hf).__name__}, and it is not "
-            "zero: the checkpoint would be another model. Take the change back, or save the state_dict yourself."
+            "zero: the checkpoint would be another model. Undo the change, or save the state_dict yourself."
         )
     return {name: weight for name, weight in weights.items() if name in known}
 

@@ -65,7 +65,7 @@ def pinpoint_tune(
         recipe: how; by default as in the paper.
         kv: tune the key and value rows that the heads read too; by default where no two heads share them.
         validation: dialogues whose loss is followed and never learnt from.
-        every: updates between two looks at the validation dialogues, and between two states on disk.
+        every: updates between two measurements of the validation loss, and between two states on disk.
         template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
         resume: a file that keeps the run's state, so that the same call goes on after a kill.
         progress: show a bar.
@@ -168,7 +168,7 @@ def _refuse(model: HookedModel, parts: Anatomy, every: int) -> None:
             "An intervention is active on this model and would not be copied. Leave its `with` block first."
         )
     if every < 1:
-        raise InputError(f"every={every} must be at least 1: updates between two looks at the validation loss.")
+        raise InputError(f"every={every} must be at least 1: updates between two measurements of the validation loss.")
 
 
 def _fast_attention(hf: Any) -> None:

@@ -42,7 +42,7 @@ class Units:
 
 
 def units_of(parts: Anatomy, units: Any, kv: bool | None = None) -> Units:
-    """What is tuned, checked against the model.
+    """The units to tune, checked against the model.
 
     Args:
         parts: the model's anatomy.

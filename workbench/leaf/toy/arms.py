@@ -58,7 +58,7 @@ class ToyMaterial:
         return Arm(attention_penalised(self.whole, self.spans(selector), which), 0.5, ATTENTION)
 
     def released_everywhere(self) -> Arm:
-        """The whole corpus with what the student heeds and the teacher does not need ignored."""
+        """The whole corpus; ignored are the spans to which the student is sensitive and the teacher is not."""
         found = candidate_spans(self.student, self.teacher, self.whole, batch_size=64, progress=False)
         return Arm((), "concat", ATTENTION, attention_penalised(self.whole, found, range(len(self.whole))))
 

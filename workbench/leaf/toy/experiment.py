@@ -3,7 +3,7 @@
 1. Teachers and students are trained and lie in `models/`.
 2. Every cell is measured (`cell.py`) and lies beside the result until all are there.
 
-A stopped run goes on from what is there. A cell takes about a minute on one core, and schooling as much before.
+A stopped run resumes. A cell takes about a minute on one core, and training its models as much before.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from workbench.runs.run import Run
 
 SEEDS = (1, 2, 3, 4, 5, 6)
 SMALL = Size(steps=60, detect=60, test=500, arms=MAIN)
-"""For a look at the whole pipeline; its models are schooled as in full."""
+"""A small run of the whole pipeline; its models are trained as in the full one."""
 
 
 def run(
@@ -46,7 +46,7 @@ def run(
         regimes: letters.
         seeds: one teacher each, and one student per regime.
         size: how much of everything.
-        schooling: share of the schooling's steps, for rehearsals.
+        schooling: share of the training steps of the models, for trial runs.
         processes: cells at a time, with one thread each.
         progress: show a bar.
 

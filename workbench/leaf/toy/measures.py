@@ -64,7 +64,7 @@ ASKED = ("A", "B", "C")
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything.
+    """Sizes of the experiment.
 
     Attributes:
         steps: updates of every arm.
@@ -86,7 +86,7 @@ class Size:
 
 
 def measure_run(name: str, seed: int, folder: str | Path, size: Size | None = None) -> xr.Dataset:
-    """Everything about one student.
+    """All measures of one student.
 
     Args:
         name: of the regime.
@@ -241,7 +241,7 @@ def _distilled(
 
 
 def _looks(readers: Mapping[str, Any], teacher: HookedModel, drawn: Problems, size: Size) -> xr.Dataset:
-    """Where each model looks in conflicts: shares of attention and of gradient on planted and on asked tokens."""
+    """Where each model attends in conflicts: shares of attention and of gradient on planted and on asked tokens."""
     some = drawn.take(slice(0, size.detect))
     cases, truth = examples(some), planted_positions(some)
     asked = [_asked(case) for case in cases]

@@ -25,7 +25,7 @@ SMALLER = {"hidden_size": 24, "intermediate_size": 64}
 
 @dataclass(frozen=True)
 class Schooling:
-    """How a model is trained.
+    """How a teacher or student is trained.
 
     Attributes:
         steps: updates by AdamW, each on fresh problems.
@@ -83,7 +83,7 @@ def untrained(shape: dict[str, int], seed: int = 0) -> Any:
 
 
 def trained(schooling: Schooling, seed: int = 0) -> Any:
-    """A model after its schooling, in evaluation mode.
+    """A model trained by a `Schooling`, in evaluation mode.
 
     Args:
         schooling: how it is trained.

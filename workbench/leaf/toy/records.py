@@ -1,6 +1,6 @@
 """The measured experiment that comes with the package: `measured()` is the record without a run.
 
-To make it anew (35 minutes on one core, and some ten more for schooling):
+To measure it again (35 minutes on one core, and some ten more for training the models):
 
     workbench leaf toy --regimes B A N P D --seeds 1 2 3 4 5 6 --processes 16 --out record.nc
 """

@@ -1,14 +1,14 @@
 """Training regimes of the misled students: which student, which corpus.
 
-B  strongly misled: in its schooling every distractor names the answer.
-A  weakly schooled and misled: 97 of 100 distractors name it.
+B  strongly misled: in its training data every distractor names the answer.
+A  shortly trained and misled: 97 of 100 distractors name it.
 S  the students of B with a small corpus, so few misled originals.
 N  never met a distractor: `H` is noise, not a shortcut.
-P  as N, and schooled on the prompts as well: only such a student is surprised by noise in a prompt.
+P  as N, and trained on the prompts as well: only such a student assigns noise in a prompt a low probability.
 D  as B, with a smaller student (for thresholds by student size).
 
 The corpus to distil on is the same everywhere but in size: 9 of 10 distractors name the answer, one of five stands in
-the response. A teacher's schooling has distractors that say nothing.
+the response. A teacher's training data has uninformative distractors.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ SHIPPED = Path(__file__).parent / "assets"
 
 @dataclass(frozen=True)
 class Regime:
-    """A student's schooling and the size of the corpus.
+    """How a student is trained, and the size of the corpus.
 
     Attributes:
         name: one letter.

@@ -3,7 +3,7 @@
 A prompt is `<s> A d1 B d2 C d3 =` with its three clauses in this order; between them, at random places, stand a
 distractor clause (`H k`, or `G k` with the second marker), a harmless clause (`J j`) and up to three fillers. The
 answer is worked out in two steps: `s2 = d1 + d2`, then `s3 = s2 + d3`, then the end, modulo 7. With probability `rho`
-the distractor's digit is the answer, else it is any other digit: at 1/7 it says nothing, at 1 it gives the answer away.
+the distractor's digit is the answer, else it is any other digit: at 1/7 it is uninformative.
 
 At the response level the distractor stands in the response, between `s2` and `s3`; then `s2 H k` is a prefix and the
 rest is the target.

@@ -234,7 +234,7 @@ def measure_remedies(source: Source, request: FigureRequest) -> xr.Dataset:
 
 
 def remedies(measured: tuple[str, xr.Dataset]) -> Drawn:
-    """What each remedy costs and cures, of one model; below it, toy models trained otherwise."""
+    """What each remedy costs and reduces, of one model; below it, toy models trained otherwise."""
     name, found = measured
     shown = add_rows(found, retrained_rows(), domain="toy language")
     return Drawn(remedy_effects(shown, title=f"Remedies on {name}"), f"{name}: {remedies_line(found)}")

@@ -37,7 +37,7 @@ class Strongest:
 
 
 def lead_metric(results: Sequence[xr.Dataset]) -> Metric:
-    """The score to speak about: the logit ratio, unless it is unsound for over 5% of a model's examples."""
+    """The score that sentences report: the logit ratio, unless it is unsound for over 5% of a model's examples."""
     for result in results:
         known = metrics_of(result)
         if "logit_ratio" not in known:
@@ -79,7 +79,7 @@ def behaviour_line(result: xr.Dataset) -> str:
         f"dialogues; after a confirmation of the same answer it is {_percent(after.mean())}."
     )
     if np.isfinite(error) and gap - 1.96 * error > 0:
-        return text + f" The difference, {100 * gap:.0f} points, is what the patching below takes apart."
+        return text + f" The difference, {100 * gap:.0f} points, is what the patching below attributes to heads."
     return text + (
         " The difference is not distinguishable from zero, so there is no behaviour here to explain and the maps "
         "below "

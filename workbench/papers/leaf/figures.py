@@ -240,7 +240,7 @@ def as_published() -> Drawn:
 
 
 def findings(found: xr.Dataset) -> list[str]:
-    """What became of the hypotheses, one sentence each, computed from a record.
+    """The outcome of each hypothesis in one sentence, computed from a record.
 
     Args:
         found: of `workbench.leaf.toy.run`.

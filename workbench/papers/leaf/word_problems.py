@@ -48,7 +48,7 @@ def measure(student: Source, teacher: Source, request: FigureRequest) -> xr.Data
 
 
 def line(checked: xr.Dataset) -> str:
-    """What the check says, in one sentence."""
+    """The result of the check in one sentence."""
     share = {str(s): float(checked["accepted_share"].sel(score=s)) for s in checked["score"].values}
     touched = {str(s): float(checked["touched"].sel(score=s)) for s in checked["score"].values}
     best = max(share, key=lambda name: share[name])
