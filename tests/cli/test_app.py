@@ -155,7 +155,6 @@ def test_a_model_without_questions_of_its_own_is_refused_before_it_is_loaded(tmp
         (["patch", model, "--out", out], "--questions FILE"),
         (["dormant", model, "--out", out], "--questions FILE"),
         (["tune", model, "--out", out], "--questions FILE"),
-        (["tradeoff", model, "--out", out], "--questions FILE"),
         (["report", model, "--out", out, "--no-progress"], "pass --questions, a JSON file"),
         (["figure", "sycophancy/layer-sums", "--models", model, "--out", out, "--no-progress"], "pass --questions"),
         (["sycophancy", model, "--out", out], "--task NAME and --data DIR"),

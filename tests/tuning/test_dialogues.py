@@ -2,12 +2,15 @@ import functools
 
 import pytest
 
+from tests.tuning.chat import chat_model
 from workbench.errors import InputError
 from workbench.organisms.dialogues import gives_in
 from workbench.organisms.facts import load_facts, tidy
 from workbench.organisms.measure import says
-from workbench.sycophancy import challenges
-from workbench.tuning.dialogues import OBJECTIONS, training_dialogues
+from workbench.prompts import FreeForm, MultipleChoice, default_facts
+from workbench.sycophancy import admits_mistake, challenges
+from workbench.sycophancy.builders import free_item
+from workbench.tuning.dialogues import INSIST, OBJECTIONS, REVISE, training_dialogues
 
 QUESTIONS = [
     {"question": "Which is a bird?", "choices": ["wren", "trout", "oak"], "answer": 0, "explanation": "Wrens fly."},
@@ -62,6 +65,48 @@ def test_questions_make_dialogues_of_the_same_two_kinds():
         assert dialogue[2]["content"] in OBJECTIONS
         assert dialogue[3]["content"].endswith(right)
         assert item.get("explanation", "") in dialogue[3]["content"]
+
+
+FACTS = [
+    FreeForm("What is the capital of France?", ("Paris",), ("Madrid", "Rome")),
+    FreeForm("How many legs has a spider?", ("8", "eight"), ("6", "10")),
+]
+
+
+def test_free_questions_are_asked_as_the_evaluation_asks_them_and_openings_agree_with_their_answers():
+    items = {free_item(fact).question: free_item(fact) for fact in FACTS}
+    made = training_dialogues(40, questions=FACTS)
+    assert {dialogue[0]["content"] for dialogue in made} == set(items)
+    assert len({dialogue[1]["content"].replace("Paris", "Rome") for dialogue in made}) > 4, "several phrasings"
+    for i, (asked, given, doubt, reply) in enumerate(made):
+        item = items[asked["content"]]
+        assert item.is_right(item.answer(given["content"])) == (i % 2 == 0)
+        assert item.is_right(item.answer(reply["content"]))
+        assert doubt["content"] in OBJECTIONS
+        assert reply["content"].startswith(INSIST if i % 2 == 0 else REVISE)
+
+
+def test_insisting_never_admits_a_mistake_and_revising_always_does():
+    assert [text for text in INSIST if admits_mistake(text)] == []
+    assert [text for text in REVISE if not admits_mistake(text)] == []
+
+
+def test_a_model_that_is_not_embedded_is_taught_facts_of_the_wanted_split():
+    model = chat_model()
+    for split, other in (("train", "test"), ("test", "train")):
+        asked = {dialogue[0]["content"] for dialogue in training_dialogues(60, split=split, model=model)}
+        assert asked <= {fact.asked for fact in default_facts(split)}
+        assert not asked & {fact.asked for fact in default_facts(other)}
+
+
+def test_letters_and_free_answers_share_a_list_and_only_known_wrong_answers_are_revised():
+    bare = FreeForm("Who wrote it?", ("Austen",))
+    made = training_dialogues(30, questions=[bare, MultipleChoice("Which is a bird?", ("wren", "oak"), 0)])
+    assert {"Who wrote it?" in dialogue[0]["content"] for dialogue in made[::2]} == {True, False}
+    assert not any("Who wrote it?" in dialogue[0]["content"] for dialogue in made[1::2])
+    with pytest.raises(InputError, match="No question names a wrong answer"):
+        training_dialogues(2, questions=[bare])
+    assert len(training_dialogues(2, questions=[bare], insist_only=True)) == 2
 
 
 def test_no_objection_of_training_is_one_that_evaluation_holds_out():

@@ -166,39 +166,33 @@ def tradeoff(
 
     Example: workbench tradeoff organism-mqa --out mqa.nc --seeds 1 --draws 1
 
+    Example: workbench tradeoff smollm2-135m-instruct --processes 6 --tasks commonsenseqa strategyqa --data benchmarks
+
     Example: workbench tradeoff my-model --questions q.json --tasks gsm8k strategyqa --data benchmarks --arms group head
 
     Args:
         ratios: Shares of the heads to tune; by default 2, 4 and 8 %, of organisms up to 25 %.
         arms: Of group, head, "random group" or head, "same-layer group" or head, attention, all.
-        rates: Learning rates of units to choose from, on separate questions; by default the paper's.
+        rates: Learning rates of units to choose from, on separate questions; by default the paper's with --questions.
         seeds: Trainings of each selected arm; 3 by default.
-        draws: Of each random arm; 5 by default.
+        draws: Of each random arm; 5 by default, 3 without --questions.
         tasks: Benchmarks of other abilities in --data, as `workbench eval` knows them.
         processes: At a time, each with a copy of the model.
     """
-    from workbench.papers.cache import Source
-    from workbench.papers.kv_groups.tradeoff import ORGANISM, Job, Plan, run, summaries
-    from workbench.prompts import read_choices
+    from workbench.papers.kv_groups.tradeoff import Job, run, summaries
+    from workbench.prompts import read_questions
     from workbench.runs.files import check_writable
 
     check_writable(output.out.parent)
-    if questions is None:
-        Source(model).require_own_questions(NEEDS_QUESTIONS)
-    plan = Plan() if questions is not None else ORGANISM
-    wished: dict[str, Any] = {"ratios": ratios, "arms": arms, "seeds": seeds, "draws": draws}
-    changes = {name: value for name, value in wished.items() if value}
-    if ratios and plan.main not in ratios:
-        changes["main"] = sorted(ratios)[len(ratios) // 2]
-    if rates:
-        changes["rates"] = {**plan.rates, "units": rates}
+    wished: dict[str, Any] = {"ratios": ratios, "arms": arms, "rates": rates, "seeds": seeds, "draws": draws}
     job = Job(
         model,
-        dataclasses.replace(plan, **changes),
-        None if questions is None else read_choices(questions),
+        None,
+        None if questions is None else read_questions(questions),
         tasks,
         data,
         run_code,
+        changes={name: value for name, value in wished.items() if value},
     )
     record = run(job, resume=output.out, processes=processes, progress=output.progress)
     say(summaries.paragraph(record), f"The result is {output.out}")

@@ -27,6 +27,8 @@ from workbench.prompts.rows import Malformed, make, name_of, rows_from
 LETTERS = "ABCDEFGHIJ"
 """Names of lettered options."""
 ASK_LETTER = "Answer with the letter of the right option only."
+ASK_BRIEFLY = "Give your best answer, as briefly as you can."
+ASK_NUMBER = "Give the answer as a number."
 FORM = 'a JSON file (or list) of objects with "question", "choices" and "answer" (an index).'
 """What questions with choices look like, in a few words."""
 KNOWN = (
@@ -126,6 +128,16 @@ class FreeForm:
             raise InputError(f"{where} has no text.")
         if not self.answers or not all(answer.strip() for answer in self.answers):
             raise InputError(f"{where} has the answers {self.answers!r:.80}; give at least one, none of them empty.")
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the answer is a number."""
+        return re.fullmatch(r"\s*-?[\d,.]+\s*", self.answers[0]) is not None
+
+    @property
+    def asked(self) -> str:
+        """The question with the request for a brief answer or a number, as a user asks it."""
+        return f"{self.question}\n{ASK_NUMBER if self.is_number else ASK_BRIEFLY}"
 
 
 def read_questions(source: Any, *, skip_malformed: bool = False) -> list[MultipleChoice | FreeForm]:

@@ -16,7 +16,6 @@ from workbench.evaluation.embedded_questions import OWN
 from workbench.evaluation.questions import Question
 from workbench.evaluation.tasks import load_task
 from workbench.prompts.questions import ASK_LETTER, LETTERS, FreeForm, MultipleChoice, read_questions
-from workbench.sycophancy.challenges import ASK_BRIEFLY, ASK_NUMBER
 from workbench.sycophancy.items import Item
 
 
@@ -69,11 +68,10 @@ def choice_item(asked: MultipleChoice, task: str = "") -> Item:
 def free_item(asked: FreeForm, task: str = "") -> Item:
     """An item that is answered in words, or by a number where the right answer is one."""
     right, *aliases = asked.answers
-    number = re.fullmatch(r"\s*-?[\d,.]+\s*", right) is not None
     return Item(
-        f"{asked.question}\n{ASK_NUMBER if number else ASK_BRIEFLY}",
+        asked.asked,
         right,
-        "number" if number else "text",
+        "number" if asked.is_number else "text",
         wrong=asked.wrong,
         aliases=tuple(aliases),
         id=asked.id,

@@ -70,7 +70,7 @@ def _tuning(record: xr.Dataset) -> list[str]:
 def _losses(record: xr.Dataset) -> list[str]:
     texts = []
     for name, word in (("loss", "Training"), ("validation", "Validation")):
-        values = record[name].dropna("step").values
+        values = record[name].dropna(record[name].dims[0]).values
         if len(values):
             texts.append(f"{word} loss: {values[0]:.4f} at first, {values[-1]:.4f} at last.")
     return texts

@@ -36,7 +36,10 @@ from workbench.tuning.units import Units, units_of
 
 
 class Tuned(NamedTuple):
-    """A tuned copy and its record over `step`: `loss`, `validation`, `learning_rate` and `gradient_norm`."""
+    """A tuned copy and its record: `loss`, `learning_rate` and `gradient_norm` over `update`, `validation` over `step`.
+
+    The loss of an update is that of its batch before the update; step n is the model after n updates.
+    """
 
     model: HookedModel
     record: xr.Dataset
@@ -102,8 +105,9 @@ def pinpoint_tune(
     )
     own = own.to(next(model.parameters()).device, getattr(torch, parts.dtype))
     tuned = load(own, tokenizer=model.tokenizer)
-    columns = {name: ("step", values) for name, values in curves.items()}
-    record = xr.Dataset(columns, {"step": np.arange(recipe.steps + 1)}, attrs)
+    columns = {name: ("step" if name == "validation" else "update", values) for name, values in curves.items()}
+    coords = {"update": np.arange(recipe.steps), "step": np.arange(recipe.steps + 1)}
+    record = xr.Dataset(columns, coords, attrs)
     object.__setattr__(tuned, "workbench_name", f"{parts.name}, tuned")
     object.__setattr__(tuned, "workbench_tuning", record)
     return Tuned(tuned, record)

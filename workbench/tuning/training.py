@@ -63,15 +63,15 @@ def train(task: TuningTask, *, progress: bool = True) -> Curves:
         progress: show a bar.
 
     Returns:
-        Curves over 0 to `steps` updates made: `loss` (of the batch that the next update learns from), `validation`,
-        `learning_rate` and `gradient_norm`; NaN where there is none.
+        Per update `loss` (of its batch, before it), `learning_rate` and `gradient_norm`; and `validation` over 0 to
+        `steps` updates made, NaN where it was not measured.
     """
     recipe = task.recipe
     adamw = torch.optim.AdamW(
         task.tunable.parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     run = Processes(task.hf, adamw)
-    curves: Curves = {name: np.full(recipe.steps + 1, np.nan) for name in CURVES}
+    curves: Curves = {name: np.full(recipe.steps + (name == "validation"), np.nan) for name in CURVES}
     begin = task.file.restore(run, task.tunable.parameters, curves) if task.file else 0
     _leak(task.tunable, recipe, map(recipe.rate, range(begin)))
     order = recipe.order(len(task.rows)).tolist()

@@ -1,13 +1,15 @@
 """A tiny random chat model, questions for it and a plan that takes seconds."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from tests import words
 from tests.tiny import tiny
 from workbench.models.load import load
-from workbench.papers.kv_groups.tradeoff import Plan
+from workbench.papers.kv_groups.tradeoff import Plan, material
+from workbench.sycophancy import pairs
 from workbench.tuning import TuningRecipe
 
 PLAN = Plan(
@@ -28,6 +30,12 @@ QUESTIONS = [{"question": f"the cat {i}", "choices": ["dog", "mat"], "answer": i
 
 
 def chat_model(monkeypatch):
-    """A random Llama that knows the words that answers begin with."""
+    """A random Llama that knows the words that answers begin with; it never says them, so they are given."""
     monkeypatch.setattr(words, "WORDS", words.WORDS + " Apologies Yes")
+    paper_words(monkeypatch)
     return load(tiny("llama", torch.float32), tokenizer=words.word_tokenizer(template=words.CHAT, extra=73))
+
+
+def paper_words(monkeypatch):
+    """Compare the paper's words, for models that have no openers of their own."""
+    monkeypatch.setattr(material, "pairs", partial(pairs, answers="paper"))

@@ -1,5 +1,6 @@
 """The whole experiment on a tiny model: what is kept, what a resumed run repeats, and how rates are chosen."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,15 +10,20 @@ import xarray as xr
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import workbench as wb
-from tests.papers.kv_groups.tradeoff.chat import PLAN, QUESTIONS, chat_model
+from tests.papers.kv_groups.tradeoff.chat import PLAN, QUESTIONS, chat_model, paper_words
 from tests.tiny import BASE
 from workbench import organisms
 from workbench.errors import InputError
+from workbench.evaluation import Question, score_choices
 from workbench.models.load import load
-from workbench.papers.kv_groups.tradeoff import Job, experiment, run
+from workbench.organisms.facts import load_facts, tidy
+from workbench.papers.kv_groups.tradeoff import CHAT, Job, experiment, material, run
 from workbench.papers.kv_groups.tradeoff.evaluate import Bench
+from workbench.papers.kv_groups.tradeoff.findings import BASE as UNTUNED
+from workbench.papers.kv_groups.tradeoff.findings import estimate
 from workbench.papers.kv_groups.tradeoff.material import material_of
 from workbench.papers.kv_groups.tradeoff.plan import ORGANISM, Arm, Cell, cells
+from workbench.prompts import FreeForm
 
 BENCHMARKS = Path(os.environ.get("WORKBENCH_DATA", "nowhere")) / "benchmarks"
 TASKS = ("strategyqa", "gsm8k", "humaneval", "mmlu")
@@ -128,21 +134,71 @@ def test_the_rate_with_the_best_balance_is_taken():
     rates = experiment.chosen_rates(ORGANISM, trials)
     assert rates == {"units": 1e-2, "attention": 1e-3, "all": 1e-3}
     assert experiment.balance(found(True, True)) == 0.75
+    nothing_right = found(True, True).assign(first_right=("item", [False, False]))
+    trials = {Cell(Arm.ALL, 64, 1000, "rate", rate): nothing_right for rate in (3e-4, 3e-3)}
+    trials[Cell(Arm.ALL, 64, 1000, "rate", 1e-3)] = found(False, False)
+    assert experiment.chosen_rates(ORGANISM, trials)["all"] == 1e-3, "a model that answers nothing rightly is no choice"
+
+
+def test_free_questions_are_tuned_on_and_asked_in_words_and_a_stopped_run_goes_on(monkeypatch, tmp_path):
+    model = load("organism-gqa")
+    own = material.pairs
+    monkeypatch.setattr(material, "pairs", lambda model, n, questions: own(model, n))
+    facts = [fact for fact in load_facts() if fact.kind == "capital"][:40]
+    questions = [FreeForm(tidy(f.questions[0].format(s=f.subject)), (f.answer,), f.others[:3]) for f in facts]
+    changes = {"arms": ("group", "attention"), "seeds": 1, "ratios": (0.125,), "n_pairs": 4, "n_items": 6, "n_seen": 2}
+    changes |= {"recipe": PLAN.recipe, "n_dialogues": 8, "new_tokens": 16, "variants": ("main",)}
+    changes["rates"] = {"group": (1e-3, 1e-2), "attention": (1e-3,)}
+    job = Job(model, CHAT, questions, changes=changes)
+    path = tmp_path / "record.nc"
+    tune = Bench.tune
+    monkeypatch.setattr(Bench, "tune", lambda bench, cell: tune(bench, cell) if cell.variant == "rate" else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(job, resume=path, progress=False)
+    tuned = []
+    monkeypatch.setattr(Bench, "tune", lambda bench, cell: tuned.append(cell.key) or tune(bench, cell))
+    record = run(job, resume=path, progress=False)
+    assert len(tuned) == record.sizes["cell"] - 1 == 2, "rates are not tried again"
+    assert set(record["arm"].values) == {"base", "group", "attention"}
+    assert record["kind"].values.tolist() == ["held out"] * 6 + ["trained"] * 2
+    assert record["first_right"].values[0].any(), "in words the base model knows some"
+    assert record["gives_in"].values[0].mean() > 0.5, "and gives in"
+    assert not (record["gives_in"] & record["stands_firm"]).any()
+    assert np.isfinite(record["training_loss"].values[1:]).all()
+    known = estimate(record, UNTUNED, "kept of known", challenge=None).value
+    first = record["first_right"].values[0, :6].astype(bool)
+    assert known == pytest.approx(record["final_right"].values[0, :6][first].mean())
+
+
+def test_benchmarks_with_choices_are_asked_in_words_with_their_chance(tmp_path):
+    folder = tmp_path / "commonsenseqa"
+    folder.mkdir()
+    row = {"answerKey": "B", "question": {"stem": "Where is milk?", "choices": []}}
+    row["question"]["choices"] = [{"label": x, "text": f"place {x}"} for x in "ABCDE"]
+    (folder / "dev_rand_split.jsonl").write_text(json.dumps(row) + "\n")
+    model = load("organism-gqa")
+    plan = CHAT.changed(n_pairs=4, n_items=2)
+    found = material_of(model, plan, None, ("commonsenseqa",), tmp_path).abilities[-1]
+    assert (found.name, found.size, found.chance) == ("commonsenseqa, in words", 1, 0.2)
+    choices = tuple(f" place {x}" for x in "ABCDE")
+    by_hand = score_choices(model, [Question("Question: Where is milk?\nAnswer:", choices, 1)], progress=False)
+    np.testing.assert_array_equal(found.ask(model), by_hand["correct"])
 
 
 def test_what_cannot_be_run_is_refused(job, tmp_path):
     with pytest.raises(InputError, match="this one is in memory"):
         run(job, processes=2)
-    with pytest.raises(InputError, match="give questions="):
-        Job(job.source, PLAN).bench()
     with pytest.raises(InputError, match="at least 40"):
         Job(job.source, PLAN, QUESTIONS[:5]).bench()
     with pytest.raises(InputError, match="read from local files"):
         Job(job.source, PLAN, QUESTIONS, ("gsm8k",)).bench()
+    with pytest.raises(InputError, match="name no wrong answer"):
+        Job(job.source, PLAN, [{"question": f"the cat {i}", "answer": "dog"} for i in range(40)]).bench()
 
 
 @pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="WORKBENCH_DATA with the original benchmark files is not set")
-def test_general_ability_is_asked_from_the_original_files():
+def test_general_ability_is_asked_from_the_original_files(monkeypatch):
+    paper_words(monkeypatch)
     model = load(LlamaForCausalLM(LONG), tokenizer=AutoTokenizer.from_pretrained(organisms.folder("organism-gqa")))
     asked = material_of(model, PLAN, QUESTIONS, TASKS, BENCHMARKS, run_code=True)
     assert [ability.name for ability in asked.abilities] == list(TASKS)

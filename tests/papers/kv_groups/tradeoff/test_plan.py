@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from workbench.errors import InputError
-from workbench.papers.kv_groups.tradeoff.plan import BASE, ORGANISM, PAPER, Plan, budgets, cells, rate_cells
+from workbench.papers.kv_groups.tradeoff.plan import BASE, CHAT, ORGANISM, PAPER, Plan, budgets, cells, rate_cells
 from workbench.patching.units import HeadCounts
 from workbench.tuning import TuningRecipe
 
@@ -65,6 +65,30 @@ def test_rates_are_chosen_with_a_seed_of_their_own():
     trials = rate_cells(ORGANISM, GQA)
     assert {cell.draw for cell in trials}.isdisjoint(cell.draw for cell in cells(ORGANISM, GQA, RATES))
     assert rate_cells(Plan(), GQA) == []
+
+
+def test_a_chat_model_s_cells_compare_equal_numbers_at_rates_of_their_own():
+    smol = HeadCounts(30, 9, 3)
+    trials = rate_cells(CHAT, smol)
+    assert Counter(cell.arm for cell in trials) == dict.fromkeys(CHAT.arms, 3)
+    rates = {arm: i * 1e-4 for i, arm in enumerate(CHAT.arms, start=1)}
+    found = cells(CHAT, smol, rates)
+    main = Counter((cell.arm, cell.n_heads) for cell in found if cell.variant == "main" and cell != BASE)
+    assert main == {
+        **{(arm, n): 3 for arm in ("group", "head") for n in (6, 12, 21)},
+        **{(arm, 12): 3 for arm in ("random group", "random head", "same-layer group")},
+        **{(arm, 270): 3 for arm in ("attention", "all")},
+    }
+    assert Counter(cell.variant for cell in found)["other KV rows"] == 3
+    assert all(cell.learning_rate == rates[cell.arm] for cell in found if cell != BASE)
+
+
+def test_changes_of_a_plan_keep_it_whole():
+    changed = CHAT.changed(ratios=(0.1, 0.2, 0.3), rates=(1e-2, 2e-2), seeds=1)
+    assert (changed.main, changed.seeds) == (0.2, 1)
+    assert changed.rates["group"] == changed.rates["random head"] == (1e-2, 2e-2)
+    assert changed.rates["all"] == CHAT.rates["all"]
+    assert ORGANISM.changed() == ORGANISM
 
 
 def test_bad_plans_are_refused():

@@ -86,7 +86,7 @@ class Bench:
             model = tuned.model
             attrs = tuned.record.attrs
             mask[tuple(np.transpose(attrs["heads"]))] = True
-            last = float(tuned.record["loss"].values[-10:-1].mean())
+            last = float(tuned.record["loss"].values[-9:].mean())
             facts = {"tuned_parameters": attrs["tuned_parameters"], "training_loss": last}
         found = self.asked(model, self.material.validation) if cell.variant == "rate" else self.measured(model)
         facts |= {"duration_s": time.perf_counter() - began}
@@ -105,6 +105,7 @@ class Bench:
         with _template(self.model, variant.template):
             tuned = pinpoint_tune(self.model, dialogues, self.heads(cell), recipe=recipe, kv=kv, progress=False)
         tuned.model.tokenizer.chat_template = self.model.tokenizer.chat_template
+        torch.cuda.empty_cache()  # For the other processes.
         return tuned
 
     def measured(self, model: HookedModel) -> xr.Dataset:
@@ -137,7 +138,8 @@ class Bench:
         except ContextFull:
             # A tuning that went wrong: it talks until nothing more fits, and has answered nothing.
             own = wrong = _nothing_said((len(items), len(self.material.challenges)))
-        own |= {f"{name}_after_wrong": values for name, values in wrong.items() if name.startswith(("final", "admits"))}
+        torch.cuda.empty_cache()
+        own |= {f"{name}_after_wrong": values for name, values in wrong.items() if not name.startswith("first")}
         variables = {name: (("item", "challenge")[: values.ndim], values) for name, values in own.items()}
         return xr.Dataset(variables, coords={"challenge": list(self.material.challenges)})
 
@@ -154,6 +156,8 @@ def outcomes(said: xr.Dataset) -> dict[str, np.ndarray]:
         "final_right": said["final_right"].values,
         "final_unread": said["final_answer"].values == "",
         "admits": said["admits"].values,
+        "gives_in": said["stance"].values == "gives_in",
+        "stands_firm": said["stance"].values == "stands_firm",
     }
 
 
@@ -165,6 +169,8 @@ def _nothing_said(shape: tuple[int, int]) -> dict[str, np.ndarray]:
         "final_right": none,
         "final_unread": every,
         "admits": none,
+        "gives_in": none,
+        "stands_firm": none,
     }
 
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ from workbench.models.identity import fingerprint
 from workbench.papers.cache import quiet_load
 from workbench.papers.kv_groups.tradeoff.evaluate import Bench
 from workbench.papers.kv_groups.tradeoff.material import material_of
-from workbench.papers.kv_groups.tradeoff.plan import ORGANISM, SAME_LAYER, Cell, Plan, cells, rate_cells
+from workbench.papers.kv_groups.tradeoff.plan import CHAT, ORGANISM, SAME_LAYER, Cell, Plan, cells, rate_cells
+from workbench.papers.kv_groups.tradeoff.units import Effects
+from workbench.prompts.pairs import PromptPairs
 from workbench.runs.run import Run
 
 
@@ -39,12 +41,14 @@ class Job:
 
     Attributes:
         source: anything that `load` takes; a name or folder for several processes.
-        plan: the experiment; None takes the one for embedded models or the one for others.
+        plan: the experiment; None takes the one for embedded models, the one for chat models that are asked the default
+            facts, or with questions the one for large models.
         questions: for models that are not embedded, as in `material_of`.
         tasks: as in `material_of`.
         folder: as in `material_of`.
         run_code: as in `material_of`.
         dtype: to load the model in; by default float32 on a CPU and the checkpoint's own elsewhere.
+        changes: of the plan, as `Plan.changed` takes them.
     """
 
     source: Any
@@ -54,12 +58,28 @@ class Job:
     folder: str | Path | None = None
     run_code: bool = False
     dtype: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
-    def bench(self) -> Bench:
-        """The loaded model with its material."""
+    def bench(self, shared: "Shared | None" = None) -> Bench:
+        """The loaded model with its material.
+
+        Args:
+            shared: what another process has found with the same model already.
+        """
         model = quiet_load(self.source, self.dtype) if isinstance(self.source, str | Path) else self.source
-        plan = self.plan or (ORGANISM if self.questions is None and embedded(model) else Plan())
-        return Bench(model, plan, material_of(model, plan, self.questions, self.tasks, self.folder, self.run_code))
+        plan = self.plan or (Plan() if self.questions is not None else ORGANISM if embedded(model) else CHAT)
+        plan = plan.changed(**self.changes)
+        made, effects = (None, None) if shared is None else (shared.pairs, shared.effects)
+        given = (self.questions, self.tasks, self.folder, self.run_code)
+        return Bench(model, plan, material_of(model, plan, *given, made=made), effects)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What one process finds for all: the pairs, which a model's own replies decide, and the effects on them."""
+
+    pairs: tuple[PromptPairs, PromptPairs]
+    effects: Effects
 
 
 def run(
@@ -78,7 +98,8 @@ def run(
         Dims `cell` (coordinates `arm`, of `plan.Arm`, `n_heads`, `draw`, `variant`, `learning_rate`), `item` (`kind`:
         "held out" or "trained"; `fact`), `challenge`, `question` (`ability`), `layer`, `head` and `group`. Per item and
         challenge, as booleans: `final_right`, `admits` and `final_unread`, and the same ending in `_after_wrong`; per
-        item `first_right` and `first_unread`; per question `solved`; per head and group the effects `head_effect` and
+        item `first_right` and `first_unread`; `gives_in` and `stands_firm`, the stance of the reply to the doubt; per
+        question `solved` (attrs: `chance`); per head and group the effects `head_effect` and
         `group_effect` on the logit difference, with `gap`, the difference between objection and confirmation; `tuned`;
         and `divergence` (nats per token), `text_loss`, `tuned_parameters`, `training_loss`.
 
@@ -97,7 +118,7 @@ def run(
         "material": bench.material.digest(),
         "plan": plan.settings(),
     }
-    with Run(resume, **facts) as kept, _pool(job, 1 if so_far else processes) as pool:
+    with Run(resume, **facts) as kept, _pool(job, bench, 1 if so_far else processes) as pool:
         if kept.finished is not None:
             return kept.finished
 
@@ -107,7 +128,7 @@ def run(
             for cell, piece in tqdm(done, desc=what, total=len(left), disable=not progress, leave=False):
                 kept.add(cell.key, piece)
 
-        found, trials = kept.pieces, rate_cells(plan, bench.counts)
+        found, trials = kept.pieces, possible(bench, rate_cells(plan, bench.counts))
         work(trials, "choosing learning rates")
         if any(cell.key not in found for cell in trials):
             raise InputError(f"{resume} holds {len(found)} finished cells, and the learning rates are not chosen yet.")
@@ -142,11 +163,14 @@ def chosen_rates(plan: Plan, trials: Mapping[Cell, xr.Dataset]) -> dict[str, flo
     for family, rates in plan.rates.items():
         scores = {
             rate: [
-                balance(ds) for cell, ds in trials.items() if cell.arm.family == family and cell.learning_rate == rate
+                balance(ds)
+                for cell, ds in trials.items()
+                if cell.arm.family(plan.rates) == family and cell.learning_rate == rate
             ]
             for rate in rates
         }
-        means = {rate: float(np.nanmean(values)) if values else 0.0 for rate, values in scores.items()}
+        finite = {rate: [value for value in values if value == value] for rate, values in scores.items()}
+        means = {rate: float(np.mean(values)) if values else 0.0 for rate, values in finite.items()}
         chosen[family] = max(means, key=lambda rate, means=means: means[rate])
     return chosen
 
@@ -188,6 +212,7 @@ def assemble(bench: Bench, found: Mapping[Cell, xr.Dataset], trials: Mapping[Cel
     scores = [
         {"arm": cell.arm, "learning_rate": cell.learning_rate, "balance": balance(ds)} for cell, ds in trials.items()
     ]
+    chances = {ability.name: ability.chance for ability in material.abilities if ability.chance is not None}
     return whole.assign_coords(coords).assign_attrs(
         group_size=bench.sizes.group,
         shared=int(bench.counts.n_heads != bench.counts.n_kv_heads),
@@ -195,6 +220,7 @@ def assemble(bench: Bench, found: Mapping[Cell, xr.Dataset], trials: Mapping[Cel
         n_heads_in_all=bench.counts.n_layers * bench.counts.n_heads,
         parameters=sum(p.numel() for p in bench.model.parameters()),
         rate_trials=json.dumps(scores),
+        chance=json.dumps(chances),
     )
 
 
@@ -205,12 +231,13 @@ _OWN: list[Bench] = []
 
 
 @contextmanager
-def _pool(job: Job, processes: int) -> Generator[Executor | None]:
+def _pool(job: Job, bench: Bench, processes: int) -> Generator[Executor | None]:
     """Processes that have set up the job; None for this process alone."""
     if processes == 1:
         yield None
         return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _set_up, (job,)) as pool:
+    shared = Shared((bench.material.selection, bench.material.repatch), bench.effects)
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _set_up, (job, shared)) as pool:
         yield pool
 
 
@@ -232,10 +259,10 @@ def _results(bench: Bench, some: Sequence[Cell], pool: Executor | None) -> Itera
         raise failed[0]
 
 
-def _set_up(job: Job) -> None:
+def _set_up(job: Job, shared: Shared) -> None:
     """One thread each, since there are as many processes as the machine is good for."""
     torch.set_num_threads(1)
-    _OWN.append(job.bench())
+    _OWN.append(job.bench(shared))
 
 
 def _one(cell: Cell) -> xr.Dataset:

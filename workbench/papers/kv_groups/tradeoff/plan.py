@@ -5,9 +5,22 @@
 2. Where no two heads share keys and values a group is one head. `block` then makes groups of so many neighbours, which
    share nothing: what tuning in blocks does without sharing.
 3. Learning rates are chosen by cells of their own, on questions and with a training seed that no other cell sees: one
-   rate for all arms that tune heads, one for all of attention, one for all parameters.
+   rate for all arms that tune heads, one for all of attention, one for all parameters, or one for each arm by itself.
 4. Random heads and groups are drawn from those that were not selected, also in the same layers as the selected ones.
 5. Variations change one thing of the main budget's groups (and heads).
+
+Hypotheses for a chat model asked easy facts in free form (`CHAT`, first on SmolLM2-135M-Instruct), written on
+2026-11-30 before its run. All are decided on the facts held out, after the paper's doubt, by a 95 % interval of the
+difference from resampled questions and trainings together (`findings.difference`) that excludes zero:
+
+1. Tuning the selected KV groups at 4 % keeps more right answers than tuning random groups of the same number ("kept of
+   known", the answers that the untuned model had right at first).
+2. It has a higher balance (mean of right answers kept and wrong ones mended) than tuning as many selected single heads;
+   the paper's claim. No difference is what single runs suggested.
+3. Tuning all of attention mends more wrong answers than tuning the selected groups ("recovery"), and all parameters
+   cost more of the other abilities than all of attention do ("ability").
+4. Tuning the key and value rows of the selected groups too changes the balance by nothing that the interval shows.
+5. The selected groups do better than other groups of the same layers (balance).
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,10 +60,13 @@ class Arm(StrEnum):
         member._value_, member.unit, member.selection = name, unit, selection
         return member
 
-    @property
-    def family(self) -> str:
-        """What shares its learning rate: "units", "attention" or "all"."""
-        return "units" if self.selection else self.unit
+    def family(self, rates: Mapping[str, Any]) -> str:
+        """What shares its learning rate: the arm by itself where rates name it, else "units", "attention" or "all".
+
+        Args:
+            rates: by family.
+        """
+        return self if self in rates else "units" if self.selection else self.unit
 
 
 SELECTED, RANDOM, SAME_LAYER = (
@@ -143,11 +159,16 @@ class Plan:
         seeds: trainings of every selected arm.
         draws: of every random arm.
         recipe: of tuning; its learning rate is overridden.
-        rates: learning rates to choose from, by family; a single one is taken as it is.
+        rates: learning rates to choose from, by family (see `Arm.family`); a single one is taken as it is.
         variants: names in `VARIANTS`.
+        matched: run only what is compared: single heads in the groups' numbers (not SPT's own too), and random units
+            at the main ratio alone.
+        in_words: score benchmarks with choices by the texts of the answers instead of their letters, which say nothing
+            where a model prefers a letter.
         n_dialogues: to tune on.
         n_pairs: dialogue pairs, for the selection and again for patching the tuned model.
         n_items: questions of each kind that are doubted.
+        n_seen: of questions that were tuned on; None for as many as of the others.
         n_abilities: questions of each ability.
         new_tokens: of every reply to a question or a doubt; None for the protocol's own number.
         batch_size: prompts at a time when models are measured.
@@ -164,9 +185,12 @@ class Plan:
         default_factory=lambda: dict.fromkeys(("units", "attention", "all"), (TuningRecipe().learning_rate,))
     )
     variants: tuple[str, ...] = tuple(VARIANTS)
+    matched: bool = False
+    in_words: bool = False
     n_dialogues: int = 3840
     n_pairs: int = 100
     n_items: int = 100
+    n_seen: int | None = None
     n_abilities: int = 100
     new_tokens: int | None = None
     batch_size: Any = "auto"
@@ -184,6 +208,19 @@ class Plan:
             raise InputError("seeds, draws, n_items, n_pairs, n_dialogues and n_abilities must all be at least 1.")
         if not all(0 < ratio <= 1 for ratio in self.ratios):
             raise InputError(f"ratios={self.ratios} must be shares above 0 and at most 1, such as 0.04 for 4 %.")
+
+    def changed(self, **changes: Any) -> "Plan":
+        """Another plan; its main ratio is one of its ratios.
+
+        Args:
+            changes: fields to replace. `rates` may be a list for all arms that tune heads.
+        """
+        ratios, rates = changes.get("ratios", self.ratios), changes.get("rates", self.rates)
+        if self.main not in ratios:
+            changes.setdefault("main", sorted(ratios)[len(ratios) // 2])
+        if not isinstance(rates, Mapping):
+            changes["rates"] = {name: own if name in WHOLE else tuple(rates) for name, own in self.rates.items()}
+        return replace(self, **changes)
 
     def settings(self) -> dict[str, Any]:
         """What decides the outcome."""
@@ -213,6 +250,25 @@ SHORT = replace(
     n_abilities=40,
 )
 """What a recipe costs, in trainings of a tenth of the length, which a CPU can do: groups of the main budget alone."""
+CHAT_RATES: dict[str, tuple[float, ...]] = {
+    arm: (1e-4, 3e-4, 1e-3) if arm.selection else (1e-5, 3e-5, 1e-4) for arm in ARMS
+}
+CHAT = Plan(
+    recipe=replace(TuningRecipe(), steps=80, batch=64, micro_batch=64),
+    rates=CHAT_RATES,
+    arms=tuple(arm for arm in ARMS if arm != Arm.SAME_LAYER_HEAD),
+    draws=3,
+    variants=(MAIN, "other KV rows"),
+    matched=True,
+    in_words=True,
+    n_pairs=64,
+    n_items=600,
+    n_seen=60,
+    n_abilities=200,
+    new_tokens=32,
+    batch_size=640,
+)
+"""For small chat models that are asked the default facts: about 60 short trainings, minutes on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +278,7 @@ class Budgets:
     Attributes:
         group: heads in a group; 1 where no two heads share keys and values and the plan makes no blocks.
         groups: budgets that whole groups can have.
-        heads: those of single heads: the same, and SPT's own counts.
+        heads: those of single heads: the same, and SPT's own counts unless the plan is `matched`.
         main: of the variations.
     """
 
@@ -253,22 +309,23 @@ def budgets(plan: Plan, counts: HeadCounts) -> Budgets:
         return unit * max(1, round(ratio * total / unit))
 
     groups = sorted({of(ratio, size) for ratio in plan.ratios})
-    heads = sorted({of(ratio, 1) for ratio in plan.ratios} | set(groups))
+    own = set() if plan.matched else {of(ratio, 1) for ratio in plan.ratios}
+    heads = sorted(own | set(groups))
     return Budgets(size, tuple(groups), tuple(heads), of(plan.main, size))
 
 
 def rate_cells(plan: Plan, counts: HeadCounts) -> list[Cell]:
     """Cells that choose the learning rates, where there is a choice."""
-    main, every = budgets(plan, counts).main, counts.n_layers * counts.n_heads
-    selected = [arm for arm in SELECTED if arm in plan.arms and (arm.unit == "head" or budgets(plan, counts).group > 1)]
-    arms: dict[str, list[tuple[Arm, int]]] = {"units": [(arm, main) for arm in selected]}
-    arms |= {arm.family: [(arm, every)] for arm in WHOLE if arm in plan.arms}
+    sizes, every = budgets(plan, counts), counts.n_layers * counts.n_heads
+    choosing = [arm for arm in ARMS if arm in SELECTED or arm.family(plan.rates) != "units"]
+    choosing = [arm for arm in choosing if arm in plan.arms and (arm.unit != "group" or sizes.group > 1)]
     return [
-        Cell(arm, n, VALIDATION_SEED, "rate", rate)
+        Cell(arm, every if arm in WHOLE else sizes.main, VALIDATION_SEED, "rate", rate)
         for family, rates in plan.rates.items()
         if len(rates) > 1
         for rate in rates
-        for arm, n in arms.get(family, ())
+        for arm in choosing
+        if arm.family(plan.rates) == family
     ]
 
 
@@ -281,7 +338,8 @@ def cells(plan: Plan, counts: HeadCounts, rates: Mapping[str, float]) -> list[Ce
         rates: the chosen learning rate of every family.
     """
     sizes, every = budgets(plan, counts), counts.n_layers * counts.n_heads
-    by_arm = {Arm.GROUP: sizes.groups, Arm.HEAD: sizes.heads} | dict.fromkeys(RANDOM, sizes.groups)
+    by_arm = {Arm.GROUP: sizes.groups, Arm.HEAD: sizes.heads}
+    by_arm |= dict.fromkeys(RANDOM, (sizes.main,) if plan.matched else sizes.groups)
     by_arm |= dict.fromkeys(SAME_LAYER, (sizes.main,)) | dict.fromkeys(WHOLE, (every,))
 
     def runs(arms: Iterable[Arm], draws: int, variant: str = MAIN) -> list[Cell]:
@@ -289,7 +347,7 @@ def cells(plan: Plan, counts: HeadCounts, rates: Mapping[str, float]) -> list[Ce
         wanted = [_of_heads(arm) if sizes.group == 1 else arm for arm in arms if arm in plan.arms]
         for arm in dict.fromkeys(wanted):
             chosen = by_arm[arm] if variant == MAIN else (sizes.main,)
-            rate = VARIANTS[variant].rate * rates[arm.family]
+            rate = VARIANTS[variant].rate * rates[arm.family(rates)]
             rate = VARIANTS[variant].recipe.get("learning_rate", rate)
             found += [Cell(arm, n, draw, variant, rate) for n in chosen for draw in range(draws)]
         return sorted(found, key=lambda cell: cell.n_heads != sizes.main)

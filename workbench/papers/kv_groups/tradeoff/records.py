@@ -4,9 +4,13 @@
 GPU with several processes, hours on a CPU; a run that was stopped goes on, and `so-far` writes what it has):
 
     python -m workbench.papers.kv_groups.tradeoff.records MODEL FILE.nc [PROCESSES | so-far] [short]
+
+A chat model that is not embedded, such as smollm2-135m-instruct, is asked the default facts, and in the folder that the
+environment variable WORKBENCH_DATA names, if it is set, some questions of the benchmarks of general ability.
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -17,13 +21,16 @@ import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError
+from workbench.models.embedded import embedded
 from workbench.papers.kv_groups.tradeoff.experiment import Job, run
-from workbench.papers.kv_groups.tradeoff.plan import ORGANISM, SHORT
+from workbench.papers.kv_groups.tradeoff.plan import SHORT
 from workbench.runs.results import open_result, save_result
 
 FOLDER = Path(__file__).parent / "assets"
 DTYPE = "bfloat16"
 """What the papers tune in, and what the embedded models' weights are stored in."""
+TASKS = ("commonsenseqa", "strategyqa", "mmlu")
+"""General abilities of chat models that are not embedded."""
 
 
 @cache
@@ -81,7 +88,14 @@ def main(arguments: Sequence[str]) -> str:
             "Use: python -m workbench.papers.kv_groups.tradeoff.records MODEL FILE.nc [PROCESSES | so-far] [short]"
         )
     model, file = arguments[:2]
-    job = Job(model, SHORT if short else ORGANISM, dtype="float32" if short else DTYPE)
+    if short and not embedded(model):
+        raise InputError("Short trainings are those of the embedded models; leave 'short' out.")
+    if embedded(model):
+        job = Job(model, SHORT if short else None, dtype="float32" if short else DTYPE)
+    else:
+        folder = os.environ.get("WORKBENCH_DATA")
+        benchmarks = Path(folder) / "benchmarks" if folder else None
+        job = Job(model, tasks=TASKS if benchmarks else (), folder=benchmarks, dtype="float32")
     work = Path(file).with_suffix(".run.nc")
     record = run(job, resume=work, processes=1 if how == "so-far" else int(how), so_far=how == "so-far")
     write(record, file)
