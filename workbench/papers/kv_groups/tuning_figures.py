@@ -100,6 +100,9 @@ def table_columns(record: xr.Dataset) -> dict[str, list]:
             "Before": estimate(record, kind, "accuracy before"),
             "Unread": estimate(record, kind, "no match after"),
         }
+        if "gives_in" in record:
+            shares["Known kept"] = estimate(record, kind, "kept of known")
+            shares["Gives in"] = estimate(record, kind, "gives in")
         abilities = {"Abilities": estimate(record, kind, ABILITY)} if "solved" in record else {}
         rows.append(
             {

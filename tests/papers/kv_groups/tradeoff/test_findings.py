@@ -1,5 +1,7 @@
 """Estimates against counting by hand, and what the intervals cover."""
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -132,6 +134,43 @@ def test_words_follow_the_intervals():
     assert "single heads do better" in words.group_against_head(record(0.1, 0.1))
     assert "from 1.00 to 0.20 nats" in words.shrinking(record())
     assert words.paragraph(record()).startswith("m (7 models, float32). KV groups against as many single heads")
+
+
+def with_stances():
+    """The record of a chat model: stances of replies, random groups that keep half of what the groups keep."""
+    ds = record(kept=1.0, mended=0.7)
+    both = ("cell", "item", "challenge")
+    ds = ds.assign(gives_in=(both, ~ds["final_right"].values), stands_firm=(both, ds["final_right"].values))
+    ds["first_right"].values[1:] = False
+    ds["first_right"].values[1:, :5] = True
+    chance = {"lines": 0.5}
+    return ds.assign_coords(arm=("cell", ["base", *["group"] * N_SEEDS, *["random group"] * N_SEEDS])).assign_attrs(
+        chance=json.dumps(chance)
+    )
+
+
+def test_what_the_untuned_model_knew_is_the_same_for_every_tuning():
+    ds, half = with_stances(), slice(0, N_ITEMS // 2)
+    known = ds["first_right"].values[0, half]
+    for name, variable in (("kept of known", "final_right"), ("unread of known", "final_unread")):
+        by_hand = ds[variable].values[1:4, half, 0][:, known].mean()
+        assert estimate(ds, Kind(Arm.GROUP, 2), name).value == pytest.approx(by_hand)
+    assert estimate(ds, Kind(Arm.GROUP, 2), "kept").value == pytest.approx(
+        ds["final_right"].values[1:4, :5, 0].mean()
+    ), "the other measure follows the tuned model's own first answers"
+    assert estimate(ds, BASE, "gives in").value == 1 - estimate(ds, BASE, "stands firm").value
+
+
+def test_words_compare_known_answers_and_name_the_chance_level():
+    ds = with_stances()
+    gain = difference(ds, Kind(Arm.GROUP, 2), Kind(Arm.RANDOM_GROUP, 2), "kept of known")
+    assert gain.low > 0.2
+    told = f"KV groups against random KV groups: of the answers known before they keep {words.points(gain)}."
+    assert words.known_kept(ds) == told
+    assert told in words.paragraph(ds)
+    solved = estimate(ds, BASE, "ability", challenge="lines").value
+    assert words.chances(ds) == f"The untuned model solves of lines {solved:.0%} (chance 50%)."
+    assert words.known_kept(record()) == words.chances(record()) == ""
 
 
 def test_what_was_not_measured_is_refused():

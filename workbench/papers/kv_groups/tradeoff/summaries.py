@@ -1,5 +1,6 @@
 """What a record says about the hypotheses, in sentences computed from it, and the names of the kinds of tuning."""
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -106,6 +107,35 @@ def selected_against_random(record: xr.Dataset) -> str:
     return "; ".join(parts) + "." if parts else ""
 
 
+def known_kept(record: xr.Dataset) -> str:
+    """Hypotheses about chat models: answers that the untuned model had right, all of attention, key and value rows."""
+    if "gives_in" not in record:
+        return ""
+    main, attention = main_kind(record), Kind(Arm.ATTENTION)
+    asked = [
+        (main, main_kind(record, Arm.RANDOM_GROUP), "kept of known", "of the answers known before they keep"),
+        (attention, main, "recovery", "of the wrong answers they mend"),
+        (Kind(Arm.ALL), attention, ABILITY, "of the other abilities they keep"),
+        (main_kind(record, Arm.GROUP, "other KV rows"), main, BALANCE, "of right answers kept and wrong ones mended"),
+    ]
+    parts = [
+        f"{label(record, one)} against {label(record, other)}: {what} {points(difference(record, one, other, measure))}"
+        for one, other, measure, what in asked
+        if one.within(record) and other.within(record)
+    ]
+    return "; ".join(parts) + "." if parts else ""
+
+
+def chances(record: xr.Dataset) -> str:
+    """What guessing solves of every ability that has choices."""
+    known = json.loads(record.attrs.get("chance", "{}"))
+    told = [
+        f"{name} {estimate(record, BASE, ABILITY, challenge=name).value:.0%} (chance {chance:.0%})"
+        for name, chance in known.items()
+    ]
+    return f"The untuned model solves of {', of '.join(told)}." if told else ""
+
+
 def truthful_or_stubborn(record: xr.Dataset) -> str:
     """Hypothesis 5: what happens to right and to wrong first answers."""
     parts = []
@@ -188,8 +218,10 @@ def causes(record: xr.Dataset) -> str:
 LINES: tuple[Callable[[xr.Dataset], str], ...] = (
     group_against_head,
     selected_against_random,
+    known_kept,
     truthful_or_stubborn,
     price,
+    chances,
     shrinking,
 )
 
