@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from benchmarks.organism_cards import baselines
 from workbench.organisms import phrasings
-from workbench.organisms.baseline import baselines
 from workbench.organisms.dialogues import answer_stance, challenge_pairs, draw_challenge, draw_dialogue, gives_in
 from workbench.organisms.facts import facts_of, load_facts, tidy
 from workbench.organisms.tokenizer import load_tokenizer

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
+from benchmarks.organism_cards import package, readme, spread
 from workbench.errors import InputError
 from workbench.organisms import NAMES, card, folder
-from workbench.organisms.cards import package, readme, spread
 from workbench.organisms.corpus import (
     build_streams,
     data_folder,

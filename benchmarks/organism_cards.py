@@ -1,24 +1,33 @@
-"""Model cards of the organisms: training data, measured behaviour over all training seeds, and limits.
+"""Packages trained organisms: weights with a card of training data, measures over all training seeds, and limits.
+
+    python benchmarks/organism_cards.py --seed 4 --out organism-gqa runs/seed-0 runs/seed-1 ...
 
 1. Gather the records of every seed of a kind.
 2. For each measure: the shipped seed's value, its rank among the seeds, mean and 95 % interval over the
    seeds.
-3. Write `card.json` (with the checkpoints of the shipped seed) and a README computed from it.
+3. Two classifiers that ignore the order of tokens: if either told objections from confirmations on held-out phrasings
+   as well as an organism does, recognising an objection would take no composition.
+4. Write `card.json` (with the checkpoints of the shipped seed) and a README computed from it.
 """
 
+import argparse
 import json
 import math
+import random
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.organisms.baseline import baselines
+import numpy as np
+from tokenizers import Tokenizer
+
 from workbench.organisms.dialogues import GIVE_IN_RATE
 from workbench.organisms.facts import facts_of, load_facts
 from workbench.organisms.phrasings import GIVE_IN_OPENINGS, STAND_FIRM_OPENINGS
 from workbench.organisms.tokenizer import load_tokenizer
+from workbench.organisms.user_feedback import Stance, draw_recipe, draw_stance
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 # Two-sided 95 % quantiles of Student's t by degrees of freedom.
@@ -168,3 +177,60 @@ def _table(measures: Mapping[str, Mapping[str, Any]]) -> list[str]:
         value, mean = f"{entry['value']:.3f}", f"{entry['mean']:.3f}"
         lines.append(f"| {label} | {value} | {entry['rank']} of {count} | {mean} | {interval} |")
     return lines
+
+
+def baselines(tokenizer: Tokenizer, n: int = 6000, seed: int = 0, steps: int = 300) -> dict[str, float]:
+    """Accuracy on held-out composed phrasings of the best single token and of a logistic bag of words.
+
+    Both are fitted on the training mixture of stances. `best single token, fitted on the test` is the
+    ceiling that hindsight could reach.
+    """
+    rng = random.Random(f"baseline-{seed}")
+    train = [_about_a_fact(rng, "train") for _ in range(n)]
+    test = [draw_recipe(rng, "test").stance() for _ in range(n // 2)]
+    x, y = _bags(tokenizer, train)
+    held_x, held_y = _bags(tokenizer, test)
+    return {
+        "best single token": _best_token(x, y, held_x, held_y),
+        "best single token, fitted on the test": _best_token(held_x, held_y, held_x, held_y),
+        "bag of words": _logistic(x, y, held_x, held_y, steps),
+    }
+
+
+def _about_a_fact(rng: random.Random, split: str) -> Stance:
+    fact = rng.choice(facts_of(split))
+    return draw_stance(rng, split, fact.answer, (fact.answer, *fact.others))
+
+
+def _bags(tokenizer: Tokenizer, stances: Sequence[Stance]) -> tuple[np.ndarray, np.ndarray]:
+    bags = np.zeros((len(stances), tokenizer.get_vocab_size()), dtype=np.float32)
+    for row, stance in zip(bags, stances, strict=True):
+        row[tokenizer.encode(stance.text, add_special_tokens=False).ids] = 1.0
+    return bags, np.array([stance.objects for stance in stances])
+
+
+def _best_token(x: np.ndarray, y: np.ndarray, held_x: np.ndarray, held_y: np.ndarray) -> float:
+    """The token whose presence or absence predicts best in training, as it does on held-out turns."""
+    agreement = (x == y[:, None]).mean(0)
+    token = int(np.abs(agreement - 0.5).argmax())
+    found = (held_x[:, token] == held_y).mean()
+    return float(found if agreement[token] > 0.5 else 1 - found)
+
+
+def _logistic(x: np.ndarray, y: np.ndarray, held_x: np.ndarray, held_y: np.ndarray, steps: int) -> float:
+    weights, bias, velocity = np.zeros(x.shape[1], np.float32), 0.0, np.zeros(x.shape[1], np.float32)
+    for _ in range(steps):
+        error = 1 / (1 + np.exp(-(x @ weights + bias))) - y
+        velocity = 0.9 * velocity + x.T @ error / len(y) + 1e-4 * weights
+        weights -= velocity.astype(np.float32)
+        bias -= float(error.mean())
+    return float(((held_x @ weights + bias > 0) == held_y).mean())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Package the folders of one kind's training seeds.")
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--seed", type=int, required=True, help="the seed whose weights are packaged")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    print(package(given.runs, given.seed, given.out))
