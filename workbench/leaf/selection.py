@@ -76,7 +76,7 @@ def select_examples(
         teacher,
         examples,
         other,
-        [False] * len(examples),
+        False,
         match=match,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
@@ -121,7 +121,7 @@ def in_turn(
     teacher: HookedModel,
     examples: Sequence[Example],
     other: Sequence[Example] | None,
-    second_if: Sequence[bool],
+    second_if: bool,
     *,
     resume: str | Path | None,
     **asking: Any,
@@ -133,8 +133,7 @@ def in_turn(
         teacher: another.
         examples: in the student's tokens.
         other: in the teacher's; None where these are the same.
-        second_if: for each example, whether the student's reply must be right (True) or wrong for the teacher to be
-            asked.
+        second_if: whether the student's reply must be right (True) or wrong for the teacher to be asked.
         resume: a folder for what is finished.
         asking: further arguments of `ask`.
 
@@ -150,7 +149,7 @@ def in_turn(
         correct[row, asked], replies[row, asked] = said["correct"].values, said_text(model, said)
 
     put(0, student, examples, range(n), "student")
-    asked = [i for i in range(n) if bool(correct[0, i]) == second_if[i]]
+    asked = [i for i in range(n) if bool(correct[0, i]) == second_if]
     if asked:
         put(1, teacher, other or examples, asked, "teacher")
     dims = ("model", "example")

@@ -62,7 +62,7 @@ def verify(
             teacher,
             shorter,
             other,
-            [True] * len(shorter),
+            True,
             match=match,
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,

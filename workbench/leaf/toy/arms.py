@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from workbench.leaf.baselines import Arm
+from workbench.leaf.distillation_pairs import Mix
 from workbench.leaf.examples import Example
 from workbench.leaf.objectives import attention_penalised, candidate_spans
 from workbench.leaf.pruning import Pruned
+from workbench.leaf.teacher_student_gap import hardest
 from workbench.protocol import HookedModel
 
 OTHER_THRESHOLDS = (0.05, 0.15)
@@ -30,6 +32,7 @@ class ToyMaterial:
         teacher: another.
         whole: the corpus.
         misled: places in it of the misled examples with the distractor in the prompt (or with none).
+        misled_late: the same with a prefix.
         kept: accepted counterfactuals by selector, in the corpus's numbering.
     """
 
@@ -37,6 +40,7 @@ class ToyMaterial:
     teacher: HookedModel
     whole: list[Example]
     misled: list[int]
+    misled_late: list[int]
     kept: Mapping[str, list[Pruned]]
 
     def spans(self, selector: str) -> list[Pruned]:
@@ -57,10 +61,14 @@ class ToyMaterial:
         """Misled examples with a selector's spans ignored."""
         return Arm(attention_penalised(self.whole, self.spans(selector), which), 0.5, ATTENTION)
 
-    def released_everywhere(self) -> Arm:
-        """The whole corpus; ignored are the spans to which the student is sensitive and the teacher is not."""
+    def hardest(self) -> Arm:
+        """As many of the examples in which student and teacher differ most as there are misled ones."""
+        return Arm(hardest(self.student, self.teacher, self.whole, max(1, len(self.misled)), micro_batch=64), 0.5)
+
+    def released_everywhere(self, beside: Sequence[Example] = (), mix: Mix = "concat") -> Arm:
+        """The whole corpus, and examples beside; ignored are the spans to which only the student is sensitive."""
         found = candidate_spans(self.student, self.teacher, self.whole, batch_size=64, progress=False)
-        return Arm((), "concat", ATTENTION, attention_penalised(self.whole, found, range(len(self.whole))))
+        return Arm(beside, mix, ATTENTION, attention_penalised(self.whole, found, range(len(self.whole))))
 
 
 _SPANS = "instruction gradient_difference"
@@ -99,10 +107,14 @@ WAYS: dict[str, Way] = {
     "LeaF, half": Way(lambda m: Arm(m.leaf, 0.5)),
     "few misled, half": Way(lambda m: Arm(m.examples[:FEW], 0.5)),
     "few released": Way(lambda m: m.released(_SPANS, m.misled[:FEW])),
+    "released everywhere + misled": Way(lambda m: m.released_everywhere(m.examples, 0.5)),
+    "disagreeing, half": Way(lambda m: m.hardest()),
+    "misled at both levels, half": Way(lambda m: Arm([m.whole[i] for i in (*m.misled, *m.misled_late)], 0.5)),
 }
-"""The arms that were taken over from the development students to fresh ones."""
 MAIN = tuple(WAYS)[:7]
 """What decides the hypotheses."""
+FRESH = tuple(WAYS)[:16]
+"""The arms that were taken over from the development students to fresh ones."""
 RELEASED = (
     "released",
     "released, four times as strongly",

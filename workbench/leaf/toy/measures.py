@@ -1,36 +1,6 @@
-"""Measures of one student of one regime: detection, pruning, distillation, attention; with the hypotheses.
+"""Measures of one student of one regime: detection, pruning, distillation, attention.
 
-Hypotheses, written down before any of these runs (what a trial of another implementation found is their source):
-
-H1  Where the distractor is a learned shortcut (B, A, S), the gradient difference ranks a planted token first more than
-    twice as often as random and as perplexity; where it is mere noise (N), perplexity beats it.
-H2  The teacher's gradient adds little: the student's gradient alone has an AUROC at least as high in B and A.
-H3  Scored on the student's own wrong output instead of the gold response, detection fails.
-H4  Verification matters: removing candidates breaks the teacher, too, on a good part of them; pruned at random, the
-    accuracy rises from zero all the same.
-H5  LeaF's distillation does not beat plain distillation on conflicts, not even with an oracle's pruning: the filter
-    keeps prompts that the student already solves. Up-weighting misled originals, unpruned, does.
-H6  Crossed lessons do no better than up-weighting: this teacher is hardly misled, so it says the same of both prompts.
-H7  Exchanged and transplanted confounders beat up-weighting at equal updates: they are new conflicts, as many as there
-    are pairs, and what they teach is that the clause says nothing. Transplanted random spans do not.
-H8  Up-weighting by what pruning repairs, or by the shift that it causes, does about as well as by error alone; so does
-    up-weighting by disagreement with the teacher, which needs no labels.
-H9  Released lessons, the misled originals with attention on the found spans as a part of the loss, beat the same
-    originals merely up-weighted: they say which token to ignore, not only that the answer was wrong. Random spans do
-    less, and with 30 known misled examples the advantage is larger.
-H10 Shortcuts are found without labels in examples that the student answers correctly (`candidate_spans`), and released
-    there they beat plain distillation, which rehearses them.
-
-H6 to H8 were written before their first run, on development students (seed 0 of B, two schoolings). H9 and H10 were
-written after H7 had failed there and released lessons had done well there: for those students they describe, and only
-fresh students (seeds from 1 on) test them. Two comparisons count, named before the first fresh student: released over
-"misled, half", and released everywhere over KD. Written before regimes P and D were run, and before the arms outside
-`arms.MAIN` were run on fresh students (those of `arms.WAYS`):
-H11 In P perplexity beats the gradient difference at finding a planted token: a student that has learnt prompts is
-    surprised by noise.
-H12 A smaller student (D) has no other best threshold than B's: more is rescued at higher thresholds in both, and
-    distillation does not tell thresholds apart.
-H13 Random and perplexity pruning and all variants of LeaF in one pile are within 0.03 of KD in every regime.
+The hypotheses, and when each was written, stand in `assets/README.md`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +17,7 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
 from workbench.leaf.scoring import sensitivity
 from workbench.leaf.selection import select_examples
-from workbench.leaf.toy.arms import OTHER_THRESHOLDS, WAYS, ToyMaterial, arms
+from workbench.leaf.toy.arms import FRESH, OTHER_THRESHOLDS, ToyMaterial, arms
 from workbench.leaf.toy.detection import DETECTION_SCORES, detected, on_own_output, planted_positions
 from workbench.leaf.toy.models import right
 from workbench.leaf.toy.regimes import model, regime
@@ -56,7 +26,7 @@ from workbench.protocol import HookedModel
 
 THRESHOLD = {"instruction": 0.10, "response": 0.34}
 """Of three tokens in a prefix the paper's thresholds would select one, and half a clause distracts as well."""
-LOOKED_AT = ("KD", "LeaF", "misled, half", "released")
+LOOKED_AT = ("KD", "LeaF", "misled, half", "released", "released everywhere + misled")
 """Arms whose models' attention is measured."""
 SELECTORS = ("gradient_difference", "student_gradient", "perplexity", "random")
 ASKED = ("A", "B", "C")
@@ -82,7 +52,7 @@ class Size:
     detect: int = 150
     test: int = 1000
     seed: int = 0
-    arms: tuple[str, ...] = tuple(WAYS)
+    arms: tuple[str, ...] = FRESH
 
 
 def measure_run(name: str, seed: int, folder: str | Path, size: Size | None = None) -> xr.Dataset:
@@ -115,8 +85,8 @@ def measure_run(name: str, seed: int, folder: str | Path, size: Size | None = No
         parts.append(_detection(student, teacher, sides[title], size).expand_dims(level=[title]))
     kept, pruning = _pruned(student, teacher, sides)
     parts = [xr.concat(parts, "level"), pruning] if parts else []
-    places = sides["instruction"].index.tolist() if "instruction" in sides else []
-    material = ToyMaterial(student, teacher, whole, places, kept)
+    places = [sides[title].index.tolist() if title in sides else [] for title in THRESHOLD]
+    material = ToyMaterial(student, teacher, whole, *places, kept)
     tests = test_sets(size.test, seed)
     distilled, models = _distilled(student, teacher, whole, arms(material, size.arms), tests, size)
     readers = {"student": student, "teacher": teacher, **models}

@@ -10,7 +10,7 @@
 
 They are drawn from the experiment that comes with the package (`workbench.leaf.toy.measured`), and what the sentences
 say is computed from it. The hypotheses, and which of them were written before what, stand in
-`workbench.leaf.toy.measures`.
+`workbench/leaf/toy/assets/README.md`.
 """
 
 import textwrap
