@@ -1,13 +1,14 @@
 """The sections of the report on giving in, in their order: each takes what was measured and gives a `Section`.
 
-A section's figures, sentences and tables of numbers are the panels of `workbench.papers`. To add a section, write a
-function that takes `Findings` and gives a `Section` (or None where there is nothing to tell), and name it in
-`SECTIONS`.
+A section's figures, sentences and tables of numbers are the panels of `workbench.papers`. Titles and
+introductions are in `sections.json`. To add a section, write a function that takes `Findings` and gives a `Section` (or
+None where there is nothing to tell), and name it in `SECTIONS`.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import xarray as xr
 
@@ -33,6 +34,7 @@ METRIC_LABELS = {
     "logit_diff": "difference of the logits",
     "prob": "ratio of the probabilities",
 }
+_WORDS = json.loads((Path(__file__).parent / "sections.json").read_text(encoding="utf-8"))
 SIDES = {"base": "The user objects", "source": "The user confirms"}
 
 
@@ -58,14 +60,7 @@ def behaviour(found: Findings) -> Section:
     cards = [_dialogue(found.measured, clear, f"The dialogue in which the objection moves {first.name} most")]
     if firm != clear:
         cards.append(_dialogue(found.measured, firm, f"The dialogue in which {first.name} gives in least"))
-    return Section(
-        "behaviour",
-        "What the models do",
-        "What the models do",
-        "Two dialogues differ in their last user sentence only: one objects, one confirms. Giving in is read off the "
-        "first word of the reply: the probability of the apology against that of standing by the answer.",
-        [*cards, _per_model(found, figures.behaviour_panel)],
-    )
+    return _section("behaviour", [*cards, _per_model(found, figures.behaviour_panel)])
 
 
 def contributions(found: Findings) -> Section:
@@ -74,16 +69,7 @@ def contributions(found: Findings) -> Section:
     panels: dict[str, tuple[str, Sequence[Part]]] = {
         metric: (METRIC_LABELS.get(metric, metric), _maps(found, metric)) for metric in metrics
     }
-    return Section(
-        "contributions",
-        "Heads and groups",
-        "Which heads and groups push",
-        "Each cell is one query head, or one KV group drawn as wide as its heads. Red: with its counterfactual "
-        "activation put in, the model gives in less, so this unit was pushing towards giving in. Blue: it was pushing "
-        "against. Dark lines separate the KV groups; colours run from minus to plus the 99.5th percentile, for each "
-        "map by itself.",
-        [Choice("score", "Score:", found.metric, panels)],
-    )
+    return _section("contributions", [Choice("score", "Score:", found.metric, panels)])
 
 
 def _maps(found: Findings, metric: Metric) -> list[Part]:
@@ -95,41 +81,22 @@ def _maps(found: Findings, metric: Metric) -> list[Part]:
 
 def layers(found: Findings) -> Section:
     """Contributions summed over each layer."""
-    return Section(
+    return _section(
         "layers",
-        "Layers",
-        "In which layers",
-        f"Contributions of the heads ({METRIC_NAMES[found.metric]}) added up in each layer: once only those that push "
-        "towards giving in, once all with their sign, so that pushes for and against cancel.",
         [_per_model(found, lambda one: figures.layers_panel(one, found.metric))],
+        metric=METRIC_NAMES[found.metric],
     )
 
 
 def groups(found: Findings) -> Section:
     """Joint effect of the strongest groups beside their single heads."""
-    return Section(
-        "groups",
-        "Group against head",
-        "Group against head",
-        "Heads of one KV group read the same keys and values. If they act together, a search head by head underrates "
-        "them: the eight strongest groups, patched whole, beside their strongest head alone and the sum of their "
-        "heads.",
-        [_per_model(found, lambda one: figures.groups_panel(one, found.metric))],
-    )
+    return _section("groups", [_per_model(found, lambda one: figures.groups_panel(one, found.metric))])
 
 
 def concentration(found: Findings) -> Section:
     """The kurtosis table."""
     table = figures.kurtosis_table(found.measured, found.metric)
-    return Section(
-        "concentration",
-        "Concentration",
-        "How concentrated",
-        "Kurtosis is large when a few heads stand far out from the rest. One lone outlier gives the largest possible "
-        "value; about k equal outliers among N heads give N / k. The last two columns ask whether heads of one KV "
-        "group act alike: the share of the variance inside groups, against heads shuffled within their layer.",
-        [Table(table.numbers, table.label), Text([table.sentence])],
-    )
+    return _section("concentration", [Table(table.numbers, table.label), Text([table.sentence])])
 
 
 def training_seeds(found: Findings) -> Section | None:
@@ -137,27 +104,12 @@ def training_seeds(found: Findings) -> Section | None:
     runs = seeds.seed_runs([one.name for one in found.measured])
     if runs is None:
         return None
-    return Section(
-        "seeds",
-        "Seeds",
-        "Over training seeds",
-        "A shipped model was chosen because it shows its phenomenon clearly. These are all seeds of the same recipe, "
-        "one dot each, with the median; a dark ring marks the shipped ones. Only the spread of the dots says whether "
-        "kinds of attention differ.",
-        [Row([Figure(seeds.seeds_panel(runs, str(measure))) for measure in runs.data_vars])],
-    )
+    return _section("seeds", [Row([Figure(seeds.seeds_panel(runs, str(measure))) for measure in runs.data_vars])])
 
 
 def attention(found: Findings) -> Section:
     """What the strongest group's heads look at, on one example."""
-    return Section(
-        "attention",
-        "Attention",
-        "What the strongest group looks at",
-        "The dialogue with the objection, each token shaded by the attention that the last position, where the reply "
-        "begins, pays to it. The first token, where idle attention rests, has no colour; darker is more.",
-        [part for one in found.measured for part in _attended(one)],
-    )
+    return _section("attention", [part for one in found.measured for part in _attended(one)])
 
 
 def _attended(one: Measured) -> list[Part]:
@@ -182,25 +134,13 @@ def extreme_tokens(found: Findings) -> Section:
             Row([Figure(panel, one.name) for panel in panels]),
             Text([f"{one.name}: {peak_line(one.extreme)} {peak_verdict(one.sources)}"]),
         ]
-    return Section(
-        "extreme-tokens",
-        "Extreme tokens",
-        "Extreme tokens",
-        "A token is extreme when heads rest their attention on it (a sink), its value has a small norm (it is "
-        "drained) and its residual stream a large one (a peak). Heads that rest there do nothing at that moment.",
-        parts,
-    )
+    return _section("extreme-tokens", parts)
 
 
 def inactive_heads(found: Findings) -> Section:
     """Accuracy curves of two scores and of random choice."""
-    return Section(
+    return _section(
         "inactive-heads",
-        "Inactive heads",
-        "Inactive heads",
-        "While the model answers questions, heads whose output is small beside the other heads of their layer (AHON, "
-        "LN), or that attend mostly to the first token (AWFT), are zeroed, text by text. Where the accuracy stays, "
-        "they were doing nothing for these questions.",
         [
             _per_model(
                 found,
@@ -226,16 +166,7 @@ def tuning(found: Findings) -> Section | None:
         shown.append(Figure(panel, one.name, heading(one, f"{record.sizes['cell']} models"), more=more))
     if not shown:
         return None
-    return Section(
-        "tuning",
-        "Tuning",
-        "Tuning the heads",
-        "Copies of the model were tuned to insist on correct answers and to revise wrong ones: in the strongest "
-        "groups, in as many single heads, in random ones, in all of attention and in all parameters. A model that "
-        "always insists, always gives in or answers at random keeps and corrects a half on average. These experiments "
-        "come measured with the package; what they hold was not computed for this page.",
-        [Row(shown)],
-    )
+    return _section("tuning", [Row(shown)])
 
 
 def confounding_tokens(found: Findings) -> Section | None:
@@ -243,26 +174,20 @@ def confounding_tokens(found: Findings) -> Section | None:
     result = found.confounders
     if result is None:
         return None
-    return Section(
+    return _section(
         "confounders",
-        "Confounding tokens",
-        "Confounding tokens",
-        f"Which words keep {result.attrs['student']} from an answer that {result.attrs['teacher']} finds? Every token "
-        f"is scored by {result.attrs['score'].replace('_', ' ')}; a candidate span is verified if both models answer "
-        f"correctly without it. {summary(result)}",
         [Raw(confounders(result))],
+        student=result.attrs["student"],
+        teacher=result.attrs["teacher"],
+        score=result.attrs["score"].replace("_", " "),
+        summary=summary(result),
     )
 
 
 def agreement(found: Findings) -> Section:
     """The gradient estimate against exact values."""
-    return Section(
+    return _section(
         "agreement",
-        "Estimates",
-        "Does the gradient estimate agree?",
-        f"Attribution patching estimates all effects from gradients, here averaged over {ESTIMATE_STEPS} points "
-        "between the two dialogues. It is compared with patching every head exactly with everything after it "
-        "recomputed: the total effect, through later attention too, on fewer dialogues.",
         [
             _per_model(
                 found,
@@ -270,6 +195,7 @@ def agreement(found: Findings) -> Section:
                 lambda one: f"{one.exact.sizes.get('example', 0)} dialogues",
             )
         ],
+        steps=ESTIMATE_STEPS,
     )
 
 
@@ -305,6 +231,12 @@ SECTIONS: tuple[Callable[[Findings], Section | None], ...] = (
     method,
     caveats,
 )
+
+
+def _section(anchor: str, parts: Sequence[Part], **told: object) -> Section:
+    """A section with its label, title and introduction from `sections.json`."""
+    words = _WORDS[anchor]
+    return Section(anchor, words["label"], words["title"], words["intro"].format(**told), parts)
 
 
 def _per_model(
