@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from workbench.errors import InputError, suggest
 from workbench.models.anatomy import anatomy, kind_of
-from workbench.models.attention import has_hooks
+from workbench.models.attention import require_no_hooks
 from workbench.models.capture import device_of
 from workbench.models.forward import HookFn, hooked
 from workbench.models.load import load
@@ -128,8 +128,7 @@ def tune_lightly(
         InputError: too few tokens, hooks on the model, or training that diverges.
     """
     recipe, parts = recipe or LightTuningRecipe(), anatomy(model)
-    if has_hooks(model):
-        raise InputError("An intervention is active on this model and would be copied. Leave its `with` block first.")
+    require_no_hooks(model, "be copied")
     sequences = token_sequences(model, texts, column=column)
     rows = windows(sequences, recipe.window)
     own = _cast(copied(model), torch.promote_types(getattr(torch, parts.dtype), torch.float32))

@@ -36,7 +36,7 @@ from workbench.extreme.quantize import SCHEMES, Scheme, linear_layers, rounded_s
 from workbench.extreme.remedy_evaluation import RemedyIntervention, RemedyTexts, Trial, judged, material, sinks
 from workbench.extreme.verdict import Thresholds
 from workbench.models.anatomy import anatomy
-from workbench.models.attention import has_hooks
+from workbench.models.attention import require_no_hooks
 from workbench.models.identity import fingerprint
 from workbench.names import RemedyKind
 from workbench.prompts.texts import digest
@@ -127,10 +127,7 @@ def compare_remedies(
     """
     parts = anatomy(model)
     window = max(length // 4, keep_first + 1) if window is None else window
-    if has_hooks(model):
-        raise InputError(
-            "An intervention is active on this model and would be in every row. Leave its `with` block first."
-        )
+    require_no_hooks(model, "be in every row")
     if schemes:
         linear_layers(model)
     texts = material(model, domains, length, n_sequences, column)

@@ -35,7 +35,7 @@ from workbench.leaf.examples import Example, digest
 from workbench.leaf.teaching import FromDisk, InTheLoop, cached, observed
 from workbench.leaf.vocabularies import check_shared
 from workbench.models.anatomy import anatomy
-from workbench.models.attention import has_hooks
+from workbench.models.attention import require_no_hooks
 from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import unwrapped
@@ -382,10 +382,7 @@ def _refuse(
                 f"The {name} is a HookedTransformer, and distillation works on the Hugging Face model inside a "
                 "TransformerBridge. Load the same weights with backend='bridge'."
             )
-        if has_hooks(model):
-            raise InputError(
-                f"An intervention is active on the {name} and would not be distilled. Leave its `with` block first."
-            )
+        require_no_hooks(model, "not be distilled", f"the {name}")
     if top_k is not None and cache is None:
         raise InputError(f"top_k={top_k} keeps the teacher's logits on disk; give cache= a folder for them.")
     if micro_batch < 1 or every < 1:

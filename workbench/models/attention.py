@@ -116,6 +116,21 @@ def has_hooks(model: HookedModel) -> bool:
     return any(point.fwd_hooks for point in model.hook_dict.values())
 
 
+def require_no_hooks(model: HookedModel, consequence: str, name: str = "this model") -> None:
+    """Refuse a model with an intervention on it.
+
+    Args:
+        model: a TransformerLens model.
+        consequence: what the intervention would be, such as "copied".
+        name: what the model is called in the message.
+
+    Raises:
+        InputError: a hook point carries a hook.
+    """
+    if has_hooks(model):
+        raise InputError(f"An intervention is active on {name} and would {consequence}. Leave its `with` block first.")
+
+
 _streamable: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 

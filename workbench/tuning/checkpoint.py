@@ -18,7 +18,7 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy, anatomy
-from workbench.models.attention import has_hooks
+from workbench.models.attention import require_no_hooks
 from workbench.models.original import original_logits, unwrapped
 from workbench.protocol import HookedModel
 from workbench.runs.files import write_atomic
@@ -183,7 +183,4 @@ def _refuse(model: HookedModel, parts: Anatomy) -> None:
             f"{parts.name} is a HookedTransformer, whose weights are not Hugging Face's. Load the same weights with "
             "backend='bridge' and export that."
         )
-    if has_hooks(model):
-        raise InputError(
-            "An intervention is active on this model and would not be in the checkpoint. Leave its `with` block first."
-        )
+    require_no_hooks(model, "not be in the checkpoint")

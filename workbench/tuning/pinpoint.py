@@ -19,7 +19,7 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy, anatomy
-from workbench.models.attention import has_hooks
+from workbench.models.attention import require_no_hooks
 from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import unwrapped
@@ -167,10 +167,7 @@ def _refuse(model: HookedModel, parts: Anatomy, every: int) -> None:
             f"{parts.name} is a HookedTransformer, and tuning works on the Hugging Face model inside a "
             "TransformerBridge. Load the same weights with backend='bridge'."
         )
-    if has_hooks(model):
-        raise InputError(
-            "An intervention is active on this model and would not be copied. Leave its `with` block first."
-        )
+    require_no_hooks(model, "not be copied")
     if every < 1:
         raise InputError(f"every={every} must be at least 1: updates between two measurements of the validation loss.")
 
