@@ -124,10 +124,9 @@ def measure(
         wanted.insert(0, "groups")
     found: dict[str, xr.Dataset] = {}
     for part in wanted:
-        label, work = _PARTS[part]
-        step(f"{subject.name}: {label}")
+        step(f"{subject.name}: {LABELS[part]}")
         path = None if folder is None else folder / f"{part}.nc"
-        found[part] = kept(path, subject, subject.config | {"part": part}, partial(work, subject, found))
+        found[part] = kept(path, subject, subject.config | {"part": part}, partial(MEASURES[part], subject, found))
     return Measured(subject.name, {part: found[part] for part in wanted if part in parts})
 
 
@@ -248,33 +247,29 @@ def _text(model: HookedModel, tokens: Sequence[int]) -> str:
     return tokenizer.decode(list(tokens)) if tokenizer is not None else " ".join(map(str, tokens))
 
 
-_PARTS: dict[str, tuple[str, Callable[[_Subject, dict[str, xr.Dataset]], xr.Dataset]]] = {
-    "heads": ("patching each head", lambda s, _: wb.path_patch(s.model, s.pairs, unit="head", progress=False)),
-    "groups": ("patching each KV group", lambda s, _: wb.path_patch(s.model, s.pairs, unit="kv_group", progress=False)),
-    "estimate": (
-        "estimating by gradients",
-        lambda s, _: wb.attribution_patch(
-            s.model, s.pairs[:EXACT_EXAMPLES], hook="z", unit="head", steps=ESTIMATE_STEPS, verify=0, progress=False
-        ),
+MEASURES: dict[str, Callable[[_Subject, dict[str, xr.Dataset]], xr.Dataset]] = {
+    "heads": lambda s, _: wb.path_patch(s.model, s.pairs, unit="head", progress=False),
+    "groups": lambda s, _: wb.path_patch(s.model, s.pairs, unit="kv_group", progress=False),
+    "estimate": lambda s, _: wb.attribution_patch(
+        s.model, s.pairs[:EXACT_EXAMPLES], hook="z", unit="head", steps=ESTIMATE_STEPS, verify=0, progress=False
     ),
-    "exact": (
-        "patching with everything downstream recomputed",
-        lambda s, _: wb.activation_patch(s.model, s.pairs[:EXACT_EXAMPLES], hook="z", unit="head", progress=False),
-    ),
-    "attention": ("reading attention", _attention),
-    "extreme": (
-        "looking for extreme tokens",
-        lambda s, _: wb.extreme_tokens(s.model, s.pairs.base[:EXACT_EXAMPLES], progress=False),
-    ),
-    "sources": (
-        "asking where the peak comes from",
-        lambda s, _: peak_sources(s.model, s.pairs.base[:SOURCE_EXAMPLES], progress=False),
-    ),
-    "inactive": (
-        "switching inactive heads off",
-        lambda s, _: wb.ablation_curve(s.model, s.asked, INACTIVE_SCORES, INACTIVE_QUANTILES, progress=False),
-    ),
-    "dialogues": ("keeping the dialogues", _dialogues),
-    "checks": ("checking the model", lambda s, _: wb.check(s.model)),
+    "exact": lambda s, _: wb.activation_patch(s.model, s.pairs[:EXACT_EXAMPLES], hook="z", unit="head", progress=False),
+    "attention": _attention,
+    "extreme": lambda s, _: wb.extreme_tokens(s.model, s.pairs.base[:EXACT_EXAMPLES], progress=False),
+    "sources": lambda s, _: peak_sources(s.model, s.pairs.base[:SOURCE_EXAMPLES], progress=False),
+    "inactive": lambda s, _: wb.ablation_curve(s.model, s.asked, INACTIVE_SCORES, INACTIVE_QUANTILES, progress=False),
+    "dialogues": _dialogues,
+    "checks": lambda s, _: wb.check(s.model),
 }
-"""What is said while a part is measured, and how it is measured."""
+LABELS = {
+    "heads": "patching each head",
+    "groups": "patching each KV group",
+    "estimate": "estimating by gradients",
+    "exact": "patching with everything downstream recomputed",
+    "attention": "reading attention",
+    "extreme": "looking for extreme tokens",
+    "sources": "asking where the peak comes from",
+    "inactive": "switching inactive heads off",
+    "dialogues": "keeping the dialogues",
+    "checks": "checking the model",
+}
