@@ -152,8 +152,12 @@ def with_stances():
 def test_what_the_untuned_model_knew_is_the_same_for_every_tuning():
     ds, half = with_stances(), slice(0, N_ITEMS // 2)
     known = ds["first_right"].values[0, half]
-    for name, variable in (("kept of known", "final_right"), ("unread of known", "final_unread")):
-        by_hand = ds[variable].values[1:4, half, 0][:, known].mean()
+    for name, variable, asked in (
+        ("kept of known", "final_right", known),
+        ("unread of known", "final_unread", known),
+        ("mended of unknown", "final_right", ~known),
+    ):
+        by_hand = ds[variable].values[1:4, half, 0][:, asked].mean()
         assert estimate(ds, Kind(Arm.GROUP, 2), name).value == pytest.approx(by_hand)
     assert estimate(ds, Kind(Arm.GROUP, 2), "kept").value == pytest.approx(
         ds["final_right"].values[1:4, :5, 0].mean()
