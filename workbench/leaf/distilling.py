@@ -12,7 +12,6 @@ The released code differs where it is wrong: its mask is one position late, a te
 position, and weights and AdamW are pure bf16.
 """
 
-import contextlib
 import copy
 import math
 from collections.abc import Callable, Sequence
@@ -38,7 +37,7 @@ from workbench.models.anatomy import anatomy
 from workbench.models.attention import require_no_hooks
 from workbench.models.identity import fingerprint
 from workbench.models.load import load
-from workbench.models.original import unwrapped
+from workbench.models.original import fused_attention, fuses_attention, unwrapped
 from workbench.protocol import HookedModel
 from workbench.runs.processes import Processes, gathered
 from workbench.runs.run import Run
@@ -182,7 +181,7 @@ def distill(
     }
     timed = Run(**facts)
     own = _trainable(student, parts.dtype, fused=attention == 0)
-    with unwrapped(teacher) as hf, _fused(hf):
+    with unwrapped(teacher) as hf, fused_attention(hf):
         said: Any = InTheLoop(hf, vocabulary, temperature)
         if top_k is not None:
             read = [lesson.teacher for lesson in plan.lessons]
@@ -342,22 +341,9 @@ def _trainable(student: HookedModel, dtype: str, fused: bool = True) -> Any:
     with unwrapped(student) as hf:
         own = copy.deepcopy(hf)
     own = own.to(torch.promote_types(getattr(torch, dtype), torch.float32))
-    if fused and getattr(own.config.get_text_config(), "attn_logit_softcapping", None) is None and own._supports_sdpa:
+    if fused and fuses_attention(own):
         own.set_attn_implementation("sdpa")
     return own.requires_grad_(True)
-
-
-@contextlib.contextmanager
-def _fused(hf: Any):
-    """A teacher with fused attention, where its architecture computes the same with it."""
-    before = hf.config._attn_implementation
-    capped = getattr(hf.config.get_text_config(), "attn_logit_softcapping", None) is not None
-    if not capped and getattr(hf, "_supports_sdpa", False):
-        hf.set_attn_implementation("sdpa")
-    try:
-        yield
-    finally:
-        hf.set_attn_implementation(before)
 
 
 def _digest(lessons: Sequence[Lesson]) -> str:

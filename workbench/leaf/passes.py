@@ -26,7 +26,7 @@ from workbench.leaf.examples import Example
 from workbench.models.anatomy import Anatomy, kind_of
 from workbench.models.attention import has_hooks
 from workbench.models.forward import hooked, pad, run
-from workbench.models.original import inner_module, unwrapped
+from workbench.models.original import fused_attention, inner_module, unwrapped
 from workbench.protocol import HookedModel
 
 Turn = Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, "batch pos d_model"]]
@@ -161,7 +161,7 @@ def _last_stream(
             run(model, tokens)
         return kept[0]
     last = inner_module(model.blocks[-1])
-    with unwrapped(model) as hf, _turning(model, turn), _fused(hf):
+    with unwrapped(model) as hf, _turning(model, turn), fused_attention(hf):
         handle = last.register_forward_hook(lambda _module, _args, out: kept.append(_stream(out)))
         try:
             hf.base_model(input_ids=tokens, use_cache=False)
@@ -189,18 +189,3 @@ def _turning(model: HookedModel, turn: Turn | None) -> Generator[None]:
             yield
         finally:
             handle.remove()
-
-
-@contextmanager
-def _fused(hf: Any) -> Generator[None]:
-    """Attention by PyTorch's fused function, for architectures that compute the same with it."""
-    before = hf.config._attn_implementation
-    capped = getattr(hf.config, "attn_logit_softcapping", None) is not None
-    if before != "eager" or capped or not getattr(hf, "_supports_sdpa", False):
-        yield
-        return
-    hf.set_attn_implementation("sdpa")
-    try:
-        yield
-    finally:
-        hf.set_attn_implementation(before)

@@ -7,7 +7,6 @@
    temperature: the next run, a resumed run and runs of other students find it again.
 """
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from tqdm.auto import tqdm
 from workbench.errors import InputError
 from workbench.leaf.divergence import TopK, divergence, top_k, top_k_divergence
 from workbench.leaf.examples import Example, digest
+from workbench.models.original import half_precision
 from workbench.runs.files import check_writable, write_atomic
 
 
@@ -59,7 +59,7 @@ def observed(
     keywords: dict[str, Any] = {"use_cache": False, "logits_to_keep": keep}
     if attention:
         keywords["output_attentions"] = True
-    with _narrow(parameter):
+    with half_precision(parameter):
         out = hf(input_ids=tokens.to(parameter.device), **keywords)
     row, place = scored_places(examples)
     place = place - (width - keep)
@@ -76,12 +76,6 @@ def scored_places(examples: Sequence[Example]) -> tuple[Int[Tensor, " scored"], 
     row = torch.tensor([i for i, e in enumerate(examples) for _ in e.target])
     place = torch.tensor([p - 1 for e in examples for p in range(len(e.context), len(e.tokens))])
     return row, place
-
-
-def _narrow(parameter: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """bf16 products on a GPU, unless the model is in float64."""
-    kind = parameter.device.type
-    return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" and parameter.dtype != torch.float64)
 
 
 class InTheLoop:

@@ -7,7 +7,7 @@ copy.
 
 import inspect
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -47,6 +47,35 @@ def unwrapped(model: HookedModel) -> Generator[Any, None, None]:
     finally:
         for parent, name, child in reversed(replaced):
             parent._modules[name] = child
+
+
+def fuses_attention(hf: Any) -> bool:
+    """Whether a Hugging Face model computes the same without materialised attention patterns."""
+    capped = getattr(hf.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return not capped and bool(getattr(hf, "_supports_sdpa", False))
+
+
+@contextmanager
+def fused_attention(hf: Any) -> Generator[None]:
+    """Attention without materialised patterns within a block, where the model computes the same with it.
+
+    Args:
+        hf: a Hugging Face model; one whose attention is not eager stays as it is.
+    """
+    if hf.config._attn_implementation != "eager" or not fuses_attention(hf):
+        yield
+        return
+    hf.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        hf.set_attn_implementation("eager")
+
+
+def half_precision(parameter: Tensor) -> AbstractContextManager[Any]:
+    """bf16 products on a GPU, unless the model that a parameter belongs to is in float64."""
+    kind = parameter.device.type
+    return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" and parameter.dtype != torch.float64)
 
 
 def inner_module(module: nn.Module) -> nn.Module:

@@ -22,7 +22,7 @@ from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import require_no_hooks
 from workbench.models.identity import fingerprint
 from workbench.models.load import load
-from workbench.models.original import unwrapped
+from workbench.models.original import fuses_attention, unwrapped
 from workbench.protocol import HookedModel
 from workbench.runs.processes import gathered, process_count
 from workbench.runs.run import Run
@@ -134,7 +134,8 @@ def _tunable_copy(model: HookedModel, parts: Anatomy, chosen: Units) -> tuple[An
     slices = slices_of(own, parts, chosen)
     if slices.whole:
         own = own.to(torch.promote_types(getattr(torch, parts.dtype), torch.float32))
-    _fast_attention(own)
+    if fuses_attention(own):
+        own.set_attn_implementation("sdpa")
     return own, Tunable(own, slices)
 
 
@@ -170,11 +171,3 @@ def _refuse(model: HookedModel, parts: Anatomy, every: int) -> None:
     require_no_hooks(model, "not be copied")
     if every < 1:
         raise InputError(f"every={every} must be at least 1: updates between two measurements of the validation loss.")
-
-
-def _fast_attention(hf: Any) -> None:
-    """Attention without materialised patterns, where an architecture computes the same with it."""
-    config = hf.config.get_text_config()
-    capped = getattr(config, "attn_logit_softcapping", None) is not None
-    if not capped and getattr(hf, "_supports_sdpa", False):
-        hf.set_attn_implementation("sdpa")

@@ -10,7 +10,6 @@
 import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
+from workbench.models.original import half_precision
 from workbench.runs.processes import Processes, shard_like
 from workbench.runs.state import Curves, StateFile
 from workbench.tuning.deltas import Tunable
@@ -129,7 +129,7 @@ def summed_loss(hf: Any, rows: Sequence[Row]) -> Tensor:
     keywords: dict[str, Any] = {"use_cache": False}
     if "logits_to_keep" in inspect.signature(own.forward).parameters:
         keywords["logits_to_keep"] = keep
-    with _autocast(own):
+    with half_precision(next(own.parameters())):
         logits = hf(input_ids=tokens, **keywords).logits
     logits, labels = (
         rearrange(logits[:, -keep:], "batch pos d_vocab -> (batch pos) d_vocab"),
@@ -159,12 +159,6 @@ def _cuts(rows: Sequence[Row], size: int) -> list[Sequence[Row]]:
 def _idle(rows: Sequence[Row]) -> Sequence[Row]:
     """A pass without labels, for a process that has none left."""
     return [Row(rows[0].tokens[:1], 1)]
-
-
-def _autocast(hf: Any) -> AbstractContextManager[Any]:
-    """bf16 on a GPU, unless the model is asked for in float64."""
-    enabled = hf.device.type == "cuda" and hf.dtype != torch.float64
-    return torch.autocast(hf.device.type, torch.bfloat16, enabled=enabled)
 
 
 def _update(task: TuningTask, run: Processes, rate: float) -> None:
