@@ -8,6 +8,7 @@ from tests.tuning.disk import full_disk
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.original import unwrapped
+from workbench.runs.state import StateFile
 from workbench.tuning import training
 from workbench.tuning.pinpoint import pinpoint_tune
 from workbench.tuning.recipe import TuningRecipe
@@ -131,7 +132,7 @@ def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("changed", "named"),
-    [({"recipe": {"learning_rate": 2e-2}}, "learning_rate: 0.01 there, 0.02 now"), ({"kv": True}, "kv: False there")],
+    [({"recipe": {"learning_rate": 2e-2}}, "learning_rate: 0.01 there, 0.02 now"), ({"kv": True}, "kv: false there")],
 )
 def test_another_configuration_is_not_resumed(changed, named, tmp_path):
     tune(resume=tmp_path / "run")
@@ -156,7 +157,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
 
 
 def test_a_full_disk_leaves_the_older_state_whole(tmp_path, monkeypatch):
-    keep, kept = training._keep, []
+    keep, kept = StateFile.keep, []
 
     def filling(*arguments):
         if kept:
@@ -164,11 +165,11 @@ def test_a_full_disk_leaves_the_older_state_whole(tmp_path, monkeypatch):
                 keep(*arguments)
         kept.append(keep(*arguments))
 
-    monkeypatch.setattr(training, "_keep", filling)
+    monkeypatch.setattr(StateFile, "keep", filling)
     with pytest.raises(InputError, match=r"after step 4 .*File too large.*older state there is still whole"):
         tune(resume=tmp_path / "run")
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
-    monkeypatch.setattr(training, "_keep", keep)
+    monkeypatch.setattr(StateFile, "keep", keep)
     assert tune(resume=tmp_path / "run").record["loss"].equals(tune().record["loss"])
 
 

@@ -26,25 +26,10 @@ from workbench.models.load import load
 from workbench.prompts.texts import unpadded
 from workbench.runs.run import Run
 
+_LATE = {25: 104, 50: 209, 100: 419, 147.5: 618, 200: 838, 250: 1048, 300: 1257, 350: 1467, 410: 1719, 449: 1882}
+_EARLY = zip(range(0, 10_001, 500), (*range(0, 21, 2), *range(23, 42, 2)), strict=True)
 OLMO_7B_0424 = tuple(
-    f"step{step}-tokens{tokens}B"
-    for step, tokens in zip(
-        (
-            *range(0, 10_001, 500),
-            25_000,
-            50_000,
-            100_000,
-            147_500,
-            200_000,
-            250_000,
-            300_000,
-            350_000,
-            410_000,
-            449_000,
-        ),
-        (*range(0, 21, 2), *range(23, 42, 2), 104, 209, 419, 618, 838, 1048, 1257, 1467, 1719, 1882),
-        strict=True,
-    )
+    f"step{step}-tokens{tokens}B" for step, tokens in (*_EARLY, *((int(1000 * k), t) for k, t in _LATE.items()))
 )
 """The 31 revisions of allenai/OLMo-7B-0424-hf that figure 9 of the paper follows."""
 PYTHIA = tuple(f"step{step}" for step in (0, *(2**n for n in range(10)), *range(1000, 143_001, 1000)))
