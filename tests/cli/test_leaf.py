@@ -56,7 +56,7 @@ def test_find_from_files_to_files(folders, tmp_path, capsys, level):
     words += ["--data", str(folders / "train.jsonl"), "--level", level, "--threshold", "0.1", "0.15", "--no-progress"]
     assert main([*words, "--max-new-tokens", "6", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "candidate spans are proved" in said
+    assert "candidate spans are verified" in said
     found = open_result(out)
     assert found.attrs["n_misled"] > 0
     assert set(found["threshold"].values) == {0.1, 0.15}

@@ -71,7 +71,9 @@ def measure_pair(sources: Sequence[Source], request: FigureRequest) -> xr.Datase
         InputError: other than two models.
     """
     if len(sources) != 2:
-        raise InputError(f"leaf/word-problems needs two organisms, a student and a teacher; got {len(sources)} models.")
+        raise InputError(
+            f"leaf/word-problems needs two embedded models, a student and a teacher; got {len(sources)} models."
+        )
     for source in sources:
         request.step(f"{source.name}: word problems")
     return measure(*sources, request)
