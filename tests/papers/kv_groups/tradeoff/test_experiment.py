@@ -174,15 +174,16 @@ def test_benchmarks_with_choices_are_asked_in_words_with_their_chance(tmp_path):
     folder = tmp_path / "commonsenseqa"
     folder.mkdir()
     row = {"answerKey": "B", "question": {"stem": "Where is milk?", "choices": []}}
-    row["question"]["choices"] = [{"label": x, "text": f"place {x}"} for x in "ABCDE"]
+    row["question"]["choices"] = [{"label": x, "text": f"place {x}" * n} for n, x in enumerate("ABCDE", 1)]
     (folder / "dev_rand_split.jsonl").write_text(json.dumps(row) + "\n")
     model = load("organism-gqa")
     plan = CHAT.changed(n_pairs=4, n_items=2)
     found = material_of(model, plan, None, ("commonsenseqa",), tmp_path).abilities[-1]
     assert (found.name, found.size, found.chance) == ("commonsenseqa, in words", 1, 0.2)
-    choices = tuple(f" place {x}" for x in "ABCDE")
+    choices = tuple(" " + f"place {x}" * n for n, x in enumerate("ABCDE", 1))
     by_hand = score_choices(model, [Question("Question: Where is milk?\nAnswer:", choices, 1)], progress=False)
-    np.testing.assert_array_equal(found.ask(model), by_hand["correct"])
+    per_character = by_hand["loglikelihood"].values[0] / [len(choice) - 1 for choice in choices]
+    assert found.ask(model).tolist() == [per_character.argmax() == 1]
 
 
 def test_what_cannot_be_run_is_refused(job, tmp_path):

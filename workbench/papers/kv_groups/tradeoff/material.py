@@ -246,7 +246,8 @@ def _benchmark(name: str, folder: str, plan: Plan, run_code: bool) -> Ability:
 
     def ask(model: HookedModel) -> np.ndarray:
         if worded:
-            return score_choices(model, worded, progress=False)["correct"].values
+            by = "none" if len(worded[0].choices) == 2 else "characters"  # "Yes" and "No" need no normalising.
+            return score_choices(model, worded, normalise=by, progress=False)["correct"].values
         if questions[0].task == "humaneval":
             return score_programs(model, questions, run_code=run_code, chat=True, **options)["correct"].values
         asked = in_chat(model, questions)
