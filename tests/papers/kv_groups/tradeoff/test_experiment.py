@@ -17,13 +17,15 @@ from workbench.errors import InputError
 from workbench.evaluation import Question, score_choices
 from workbench.models.load import load
 from workbench.organisms.facts import load_facts, tidy
-from workbench.papers.kv_groups.tradeoff import CHAT, Job, experiment, material, run
+from workbench.papers.kv_groups import tuning_figures
+from workbench.papers.kv_groups.tradeoff import CHAT, Job, experiment, material, records, run
 from workbench.papers.kv_groups.tradeoff.evaluate import Bench
 from workbench.papers.kv_groups.tradeoff.findings import BASE as UNTUNED
 from workbench.papers.kv_groups.tradeoff.findings import estimate
 from workbench.papers.kv_groups.tradeoff.material import material_of
 from workbench.papers.kv_groups.tradeoff.plan import ORGANISM, Arm, Cell, cells
 from workbench.prompts import FreeForm
+from workbench.runs.results import open_result
 
 BENCHMARKS = Path(os.environ.get("WORKBENCH_DATA", "nowhere")) / "benchmarks"
 TASKS = ("strategyqa", "gsm8k", "humaneval", "mmlu")
@@ -165,6 +167,11 @@ def test_free_questions_are_tuned_on_and_asked_in_words_and_a_stopped_run_goes_o
     assert record["gives_in"].values[0].mean() > 0.5, "and gives in"
     assert not (record["gives_in"] & record["stands_firm"]).any()
     assert np.isfinite(record["training_loss"].values[1:]).all()
+    records.write(record, tmp_path / "written.nc")
+    record = open_result(tmp_path / "written.nc")
+    columns = tuning_figures.table_columns(record)
+    assert columns["Tuned"] == ["not tuned", "KV groups", "all attention"]
+    assert set(columns) >= {"Known kept", "Gives in"}
     known = estimate(record, UNTUNED, "kept of known", challenge=None).value
     first = record["first_right"].values[0, :6].astype(bool)
     assert known == pytest.approx(record["final_right"].values[0, :6][first].mean())
