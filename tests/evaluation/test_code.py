@@ -53,7 +53,7 @@ def test_a_model_that_writes_nonsense_passes_nothing(questions):
 def test_a_chat_is_asked_as_in_the_harness(questions):
     model = load(tiny("llama"), tokenizer=word_tokenizer(template=CHAT))
     code_ = str(questions[1].prompt)
-    assert code._in_chat(model, questions[1]).prompt == (
+    assert code._in_chat(model, questions[1], None).prompt == (
         "user : Write a solution to the following problem and make sure that it passes the tests:\n"
         f"```python\n{code_}\n```\n assistant :Here is the completed function:\n```python\n{code_}\n"
     )
