@@ -24,7 +24,7 @@ def test_training_shows_births_above_and_deaths_below():
         attrs={"usually": 0.25},
     )
     traces = {trace.name: trace for trace in dormancy.training_curves(found).data}
-    assert list(traces["fell asleep"].y) == [4, 1] and list(traces["woke up"].y) == [0, -3]
+    assert list(traces["became dormant"].y) == [4, 1] and list(traces["became active"].y) == [0, -3]
     np.testing.assert_allclose(traces["dormant heads"].y, [0, 20, 10])
     np.testing.assert_allclose(traces["of these dormant at the end"].y[1:], [10, 10])
     np.testing.assert_allclose(traces["distance"].y, [0.3, 0.1, 0])

@@ -169,7 +169,7 @@ def peak_coordinates(found: xr.Dataset, *, sequence: int = 0, most: int = 5, tit
     labels = token_labels(one["token"].values)
     peaks = [labels[int(p)] for p in one["peak_position"].values]
     names = [f"{layer}<br>{token}" for layer, token in zip(layers, peaks, strict=True)]
-    figure.update_xaxes(title_text="Layer, and its longest token", **named_ticks(names, layers))
+    figure.update_xaxes(title_text="Layer, and its token of largest norm", **named_ticks(names, layers))
     figure.update_yaxes(title_text="share of the squared norm", range=[0, 1])
     return figure
 

@@ -148,7 +148,7 @@ def frequency_map(frequency: xr.DataArray, group_size: int = 1, *, title: str | 
     """How often each head is inactive: heads across, layers down.
 
     Args:
-        frequency: (layer, head), from `dormant.frequency` of one score.
+        frequency: (layer, head), from `inactive_heads.frequency` of one score.
         group_size: query heads per KV head.
         title: Title above the map.
     """
@@ -160,7 +160,7 @@ def domain_maps(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
     """Frequencies on each kind of text beside each other; crosses mark heads that differ from the first kind.
 
     Args:
-        found: from `dormant.by_domain`.
+        found: from `inactive_heads.by_domain`.
         title: Title above the maps.
     """
     names = [str(name) for name in found["domain"].values]
@@ -171,7 +171,7 @@ def domain_cells(found: xr.Dataset) -> list[go.Figure]:
     """The maps of `domain_maps`, one figure per kind of text.
 
     Args:
-        found: from `dormant.by_domain`.
+        found: from `inactive_heads.by_domain`.
     """
     names = [str(name) for name in found["domain"].values]
     maps = []
@@ -200,7 +200,7 @@ def score_overlap(
     """How far two scores select the same heads, for all pairs.
 
     Args:
-        found: from `dormant.overlap`.
+        found: from `inactive_heads.overlap`.
         measure: "iou" or "precision" (of the score in the row).
         numbers: write them into the cells, for which a single map has room; else a colour bar tells them.
         title: Title above the figure.

@@ -20,7 +20,7 @@ def training_curves(found: xr.Dataset, *, title: str | None = None) -> go.Figure
     """Dormant heads over training: how many, how many became dormant or active, and the scores' distance to the last.
 
     Args:
-        found: from `dormant.over_training`.
+        found: from `inactive_heads.over_training`.
         title: Title above the figure.
     """
     return beside(training_panels(found), training_titles(found), title=title).update_layout(barmode="relative")
@@ -30,7 +30,7 @@ def training_titles(found: xr.Dataset) -> list[str]:
     """What the panels of `training_curves` show.
 
     Args:
-        found: from `dormant.over_training`.
+        found: from `inactive_heads.over_training`.
     """
     often = f"dormant: inactive on > {float(found.attrs['usually']):.0%} of the texts"
     return [often, "changes since the checkpoint before", "distance of the scores from the last"]
@@ -40,7 +40,7 @@ def training_panels(found: xr.Dataset) -> list[go.Figure]:
     """The panels of `training_curves`, a figure each.
 
     Args:
-        found: from `dormant.over_training`.
+        found: from `inactive_heads.over_training`.
     """
     steps = [f"{int(step):,}" for step in found["step"].values]
     lasting = (found["share_dormant"] * found["persistence"]).fillna(0)
@@ -61,8 +61,8 @@ def training_panels(found: xr.Dataset) -> list[go.Figure]:
             marker={"size": 5},
             showlegend=figure is asleep,
         )
-    change.add_bar(x=steps[1:], y=found["births"].values[1:], name="fell asleep", marker_color=TOWARDS)
-    change.add_bar(x=steps[1:], y=-found["deaths"].values[1:], name="woke up", marker_color=AGAINST)
+    change.add_bar(x=steps[1:], y=found["births"].values[1:], name="became dormant", marker_color=TOWARDS)
+    change.add_bar(x=steps[1:], y=-found["deaths"].values[1:], name="became active", marker_color=AGAINST)
     distance.add_hline(float(found["floor"]), line=DOTTED)
     titles = ("Share (%)", "Heads", "Distance (Wasserstein)")
     for figure, text in zip((asleep, change, distance), titles, strict=True):
@@ -79,7 +79,7 @@ def threshold_transfer(found: xr.Dataset, *, palette: Sequence[str] = PALETTE, t
     """What share of heads a threshold selects elsewhere, a row per score and a dot per pair of texts.
 
     Args:
-        found: from `dormant.transfer`, one threshold; `held_out(fit, score, threshold)`, if there, is what half of each
+        found: from `inactive_heads.transfer`, one threshold; `held_out(fit, score, threshold)`, if there, is what half of each
             kind selects on its other half.
         palette: a colour per kind.
         title: Title above the figure.
@@ -136,7 +136,7 @@ def accuracy_changes(found: xr.Dataset, *, title: str | None = None) -> go.Figur
     """Change of accuracy at each quantile between two curves of the same examples, a line per score.
 
     Args:
-        found: from `dormant.compare_curves`.
+        found: from `inactive_heads.compare_curves`.
         title: Title above the figure.
     """
     figure = go.Figure()
@@ -195,7 +195,7 @@ def score_distances(found: xr.Dataset, *, title: str | None = None) -> go.Figure
     """Distance of every model's scores from those of the first, a row per score.
 
     Args:
-        found: from `dormant.distances`.
+        found: from `inactive_heads.distances`.
         title: Title above the figure.
     """
     first, *others = [str(name) for name in found["first"].values]

@@ -90,7 +90,7 @@ def test_the_record_of_an_embedded_model_s_training_is_read(tmp_path):
     record = open_result(organisms.ASSETS / "organism-gqa" / inactive_measures.RECORD)
     traces = {trace.name: trace for trace in made.figure.data}
     np.testing.assert_allclose(traces["share of heads and texts inactive"].y, 100 * record["share_inactive"])
-    assert list(traces["fell asleep"].y) == record["births"].values[1:].tolist()
+    assert list(traces["became dormant"].y) == record["births"].values[1:].tolist()
     with pytest.raises(InputError, match=r"organism-mqa comes without its checkpoints.*--kv-heads 1 --keep 24"):
         drawn("training", tmp_path, ("organism-mqa",))
 

@@ -11,9 +11,9 @@ FIGURES: dict[str, dict[FigureName, str]] = {
         "active-dormant/sinks": "Attention sinks by head",
         "active-dormant/peak": "Coordinates of the peak",
         "active-dormant/training": "Extreme tokens over training",
-        "active-dormant/domains": "Heads that sleep and wake by domain",
-        "active-dormant/waking-head": "A head asleep and awake",
-        "active-dormant/remedies": "What remedies cost and cure",
+        "active-dormant/domains": "Heads that are dormant or active by domain",
+        "active-dormant/waking-head": "A head dormant and active",
+        "active-dormant/remedies": "What remedies cost and reduce",
         "active-dormant/peak-sources": "Where the peak is made and unmade",
     },
     "toy_figures": {

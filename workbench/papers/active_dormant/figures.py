@@ -132,7 +132,7 @@ def stream_panel(found: xr.Dataset) -> Panel:
 def peak(measured: Mapping[str, xr.Dataset]) -> Drawn:
     """The coordinates of the peak, a column per model."""
     panels = [Panel(plots.peak_coordinates(found), peak_line(found)) for found in measured.values()]
-    return side_by_side([*measured], panels, title="Coordinates of the longest token")
+    return side_by_side([*measured], panels, title="Coordinates of the token of largest norm")
 
 
 def measure_sources(source: Source, request: FigureRequest) -> xr.Dataset:
@@ -200,7 +200,7 @@ def domains(measured: Mapping[str, xr.Dataset]) -> Drawn:
         pair, layer, head = woken(found)
         rows.append([waking_heatmap(found, pair), waking_scatter(found, layer, head)])
         names.append([f"{name}: effect of zeroing, {pair}", f"layer {layer}, head {head}"])
-    figure = compose.grid(rows, names, title="Heads that sleep and wake by domain", gap=0.2)
+    figure = compose.grid(rows, names, title="Heads that are dormant or active by domain", gap=0.2)
     return Drawn(figure, told([*measured], [domains_line(found) for found in measured.values()]))
 
 
