@@ -2,7 +2,7 @@
 
 1. The texts run through the model once; attention is seen in chunks of queries and never kept.
 2. Per token: attention received and sink logit of each head, value norm through W_O, stream norm of each layer.
-3. `verdict.judge` applies the thresholds.
+3. `verdict.classify_tokens` applies the thresholds.
 """
 
 from dataclasses import dataclass, field

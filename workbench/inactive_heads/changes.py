@@ -40,7 +40,7 @@ def frequency(scores: xr.DataArray, tau: xr.DataArray | float) -> xr.DataArray:
 
     Args:
         scores: from `head_scores`.
-        tau: from `thresholds`, or one number.
+        tau: from `inactive_head_thresholds`, or one number.
     """
     return inactive(scores, tau).mean("sequence").rename("frequency")
 

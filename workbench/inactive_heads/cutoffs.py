@@ -72,7 +72,7 @@ def inactive(scores: xr.DataArray, tau: xr.DataArray | float) -> xr.DataArray:
 
     Args:
         scores: from `head_scores`.
-        tau: from `thresholds`, or one number.
+        tau: from `inactive_head_thresholds`, or one number.
     """
     return xr.where(scores["inactive"] == "above", scores > tau, scores < tau).drop_attrs(deep=False)
 

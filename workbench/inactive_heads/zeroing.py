@@ -82,7 +82,7 @@ def zero_heads(
     Args:
         model: a TransformerLens model; whatever runs it (perplexity, generation, lm-evaluation-harness) is affected.
         score: zero what is inactive by this score, decided online for each sequence.
-        tau: its threshold, from `thresholds`.
+        tau: its threshold, from `inactive_head_thresholds`.
         heads: or zero these: pairs (layer, head), or a boolean mask [layer, head] or [sequence, layer, head].
         random: or zero each head of each sequence and pass with this probability, one for all or one per layer,
             drawn in float32.

@@ -79,7 +79,7 @@ def threshold_transfer(found: xr.Dataset, *, palette: Sequence[str] = PALETTE, t
     """What share of heads a threshold selects elsewhere, a row per score and a dot per pair of texts.
 
     Args:
-        found: from `inactive_heads.transfer`, one threshold; `held_out(fit, score, threshold)`, if there, is what half of each
+        found: from `inactive_heads.transfer` at one threshold; `held_out(fit, score, threshold)`, if there, is what half of each
             kind selects on its other half.
         palette: a colour per kind.
         title: Title above the figure.
