@@ -79,8 +79,8 @@ def threshold_transfer(found: xr.Dataset, *, palette: Sequence[str] = PALETTE, t
     """What share of heads a threshold selects elsewhere, a row per score and a dot per pair of texts.
 
     Args:
-        found: from `inactive_heads.transfer` at one threshold; `held_out(fit, score, threshold)`, if there, is what half of each
-            kind selects on its other half.
+        found: from `inactive_heads.transfer` at one threshold; `held_out(fit, score, threshold)`, if there, is what
+            half of each kind selects on its other half.
         palette: a colour per kind.
         title: Title above the figure.
     """
