@@ -39,8 +39,8 @@ RunCode = Annotated[bool, arg(help="Run the programs that the model writes for h
 QuestionFile = Annotated[
     File | None,
     arg(
-        help="For chat models that are not embedded ones: a JSON file of multiple-choice questions, each with "
-        '"question", "choices" and "answer" (an index).'
+        help='A JSON file of questions: "question" with "answers" (accepted texts), or with "choices" and "answer". '
+        "By default an embedded model's own dialogues, else easy facts that come with the package."
     ),
 ]
 TextFiles = Annotated[
@@ -60,6 +60,28 @@ class Prompts:
     n: Annotated[int, arg(help="How many dialogues or questions.")] = 100
     seed: Annotated[int, arg(help="Seed of their draw.")] = 0
     questions: QuestionFile = None
+
+
+@dataclass(frozen=True)
+class Dialogues(Prompts):
+    """Which dialogues are compared, and by which answers."""
+
+    answers: Annotated[
+        tuple[str, ...],
+        arg(
+            metavar="[auto | paper | GIVES-IN STANDS-FIRM]",
+            help="Beginnings of a reply that are compared: auto finds the model's own, paper takes the first tokens of "
+            "Apologies and Yes. By default auto, or what an embedded model was taught.",
+        ),
+    ] = ()
+    prefix: Annotated[str, arg(help="A beginning of the reply that is forced on both sides.")] = ""
+
+    @property
+    def compared(self) -> Any:
+        """The answers as `sycophancy.pairs` takes them."""
+        if not self.answers:
+            return None
+        return self.answers[0] if len(self.answers) == 1 else tuple(self.answers)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
-from workbench.cli.options import NEEDS_QUESTIONS, Model, Prompts, Resumable, finish
+from workbench.cli.options import Dialogues, Model, Resumable, finish
 from workbench.names import Unit
 
 
 def patch(
-    model: Model, unit: Unit = "kv_group", prompts: Prompts = Prompts(), output: Resumable = Resumable(Path("patch.nc"))
+    model: Model,
+    unit: Unit = "kv_group",
+    prompts: Dialogues = Dialogues(),
+    output: Resumable = Resumable(Path("patch.nc")),
 ) -> None:
     """Which heads, KV groups or layers move the answer when a user objects? Exact path patching.
 
@@ -18,13 +21,19 @@ def patch(
     """
     import workbench as wb
     from workbench.papers.cache import Source
-    from workbench.prompts import read_choices
+    from workbench.prompts import read_questions
     from workbench.runs.files import check_writable
 
     check_writable(output.out.parent)
-    source, questions = Source(model), None if prompts.questions is None else read_choices(prompts.questions)
-    if questions is None:
-        source.require_own_questions(NEEDS_QUESTIONS)
-    pairs = wb.sycophancy.pairs(source.model, n=prompts.n, seed=prompts.seed, questions=questions)
+    source, questions = Source(model), None if prompts.questions is None else read_questions(prompts.questions)
+    pairs = wb.sycophancy.pairs(
+        source.model,
+        n=prompts.n,
+        seed=prompts.seed,
+        questions=questions,
+        answers=prompts.compared,
+        prefix=prompts.prefix,
+        progress=output.progress,
+    )
     result = wb.path_patch(source.model, pairs, unit=unit, resume=output.journal, progress=output.progress)
     finish(result, output.out)

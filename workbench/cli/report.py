@@ -17,6 +17,7 @@ def report(
     models: Positional[Models] = ("organism-gqa", "organism-mha"),
     out: Folder = Path("workbench-report"),
     confounders: File | None = None,
+    estimates: bool = False,
     progress: Progress = True,
     prompts: Prompts = Prompts(),
 ) -> None:
@@ -27,6 +28,7 @@ def report(
     Args:
         out: Folder for index.html and the measured data.
         confounders: A result of `workbench leaf find`, shown in a section.
+        estimates: Estimate the effects from gradients too, and compare them with the exact ones.
     """
     import workbench as wb
 
@@ -37,6 +39,7 @@ def report(
         seed=prompts.seed,
         questions=prompts.questions,
         confounders=confounders,
+        estimates=estimates,
         progress=progress,
     )
     say(f"The page is {page}")

@@ -16,6 +16,7 @@ from .local import score_choices as score_choices
 from .questions import Question as Question
 from .questions import in_chat as in_chat
 from .questions import lettered as lettered
+from .questions import worded as worded
 from .replies import judge_replies as judge_replies
 from .replies import score_replies as score_replies
 from .sandbox import run_program as run_program

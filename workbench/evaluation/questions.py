@@ -97,6 +97,23 @@ def lettered(questions: Sequence[MultipleChoice]) -> list[Question]:
     ]
 
 
+def worded(questions: Sequence[MultipleChoice]) -> list[Question]:
+    """Questions that are answered by the text of a choice, which the prompt does not list.
+
+    Args:
+        questions: from `workbench.prompts.read_choices`.
+    """
+    return [
+        Question(
+            f"Question: {asked.question}\nAnswer:",
+            tuple(f" {choice}" for choice in asked.choices),
+            asked.answer,
+            asked.id or str(i),
+        )
+        for i, asked in enumerate(questions)
+    ]
+
+
 def encode_prompt(model: HookedModel, prompt: Text) -> list[int]:
     """The tokens of a prompt, with the BOS that the tokenizer adds by itself unless the text begins with it."""
     if not isinstance(prompt, str):

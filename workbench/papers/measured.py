@@ -30,12 +30,15 @@ from workbench.models.capture import capture
 from workbench.papers.cache import CONFIG, Source, digest, kept
 from workbench.papers.inactive_heads.measures import questions_of
 from workbench.papers.recipes import distinct
-from workbench.prompts.questions import FORM, MultipleChoice, read_choices
+from workbench.prompts.pairs import PromptPairs
+from workbench.prompts.questions import FreeForm, MultipleChoice, read_questions
 from workbench.protocol import HookedModel
 from workbench.runs.files import check_writable
 from workbench.runs.results import provenance, text_array
 
 PARTS = ("heads", "groups", "estimate", "exact", "attention", "extreme", "sources", "inactive", "dialogues", "checks")
+ESTIMATES = ("estimate", "exact")
+"""Parts that the report measures on request only."""
 EXACT_EXAMPLES = 16
 SOURCE_EXAMPLES = 4
 INACTIVE_QUESTIONS = 30
@@ -103,7 +106,8 @@ def measure(
         source: Anything that `load` takes.
         n: Number of dialogue pairs.
         seed: Seed of their draw.
-        questions: For chat models that are not embedded: questions with choices, as `read_choices` takes them.
+        questions: For chat models: as `read_questions` takes them; by default an embedded model's own dialogues, or
+            the default facts.
         parts: Which Datasets are wanted.
         folder: Where to keep them; None keeps nothing.
         step: Called with a short text before each piece of work.
@@ -114,9 +118,7 @@ def measure(
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise InputError(f"unknown parts {', '.join(unknown)}; choose from {', '.join(PARTS)}.")
-    subject = _Subject(source, n, seed, None if questions is None else read_choices(questions))
-    if subject.questions is None and set(parts) != {"checks"}:
-        subject.require_own_questions("pass questions=, " + FORM)
+    subject = _Subject(source, n, seed, None if questions is None else read_questions(questions))
     if folder is not None:
         folder = check_writable(folder)
     wanted = [part for part in PARTS if part in parts]
@@ -158,7 +160,7 @@ def measure_all(
         raise InputError("no models given; name at least one, such as 'organism-gqa'.")
     names = [Path(str(s)).name if isinstance(s, str | Path) else f"model-{i}" for i, s in enumerate(sources)]
     distinct(names)
-    known = None if questions is None else read_choices(questions)
+    known = None if questions is None else read_questions(questions)
     with warnings.catch_warnings():
         # What these warnings say is counted in the results, and reported with them.
         warnings.simplefilter("ignore", WorkbenchWarning)
@@ -171,18 +173,14 @@ def measure_all(
 class _Subject(Source):
     """A model and its pairs, made when first needed."""
 
-    def __init__(self, source: Any, n: int, seed: int, questions: Sequence[MultipleChoice] | None = None):
+    def __init__(self, source: Any, n: int, seed: int, questions: Sequence[MultipleChoice | FreeForm] | None = None):
         super().__init__(source)
         self.n, self.seed, self.questions = n, seed, questions
 
     @cached_property
-    def pairs(self) -> Any:
-        try:
-            return wb.sycophancy.pairs(self.model, n=self.n, seed=self.seed)
-        except InputError:
-            if self.questions is None:
-                raise
-        return wb.sycophancy.pairs(self.model, n=self.n, seed=self.seed, questions=self.questions)
+    def pairs(self) -> PromptPairs:
+        own = self.embedded is not None
+        return wb.sycophancy.pairs(self.model, n=self.n, seed=self.seed, questions=None if own else self.questions)
 
     @cached_property
     def asked(self) -> Sequence[Any]:
@@ -232,8 +230,9 @@ def _dialogues(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
         turns = [meta.get(side) for meta in pairs.meta]
         columns[f"{side}_messages"] = [json.dumps(list(t)) if isinstance(t, list | tuple) else "" for t in turns]
         columns[f"{side}_text"] = [_text(model, tokens) for tokens in getattr(pairs, side)]
+        columns[f"{side}_reply"] = [str(meta.get(f"reply_{side}", "")) for meta in pairs.meta]
     for i, side in enumerate(("answer_a", "answer_b")):
-        columns[side] = [_text(model, answer[i]) for answer in pairs.answers]
+        columns[side] = [" / ".join(_text(model, s) for s in answers[i]) for answers in pairs.answer_sets]
     return xr.Dataset(
         {name: ("example", text_array(values)) for name, values in columns.items()},
         coords={"example": np.arange(len(pairs))},

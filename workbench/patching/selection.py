@@ -18,6 +18,7 @@ import xarray as xr
 
 from workbench.errors import InputError, WorkbenchWarning, suggest
 from workbench.names import Metric, Unit
+from workbench.patching.scores import DEFAULT_METRIC
 from workbench.patching.units import Address, HeadCounts, counts_of, heads_of, per_layer
 
 
@@ -84,7 +85,7 @@ def select_units(
     ratio: float = 0.04,
     by: Unit = "kv_group",
     *,
-    metric: Metric = "logit_ratio",
+    metric: Metric = DEFAULT_METRIC,
     heads: xr.Dataset | xr.DataArray | None = None,
 ) -> Selection:
     """The units that push hardest towards the behaviour: those with the most negative contribution.

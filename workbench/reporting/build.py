@@ -14,13 +14,16 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.papers.drawing import progress_bar
-from workbench.papers.kv_groups.sentences import lead_metric, summary_lines
-from workbench.papers.measured import PARTS, Measured, measure_all
+from workbench.papers.kv_groups.sentences import summary_lines
+from workbench.papers.measured import ESTIMATES, PARTS, Measured, measure_all
+from workbench.patching.scores import DEFAULT_METRIC
 from workbench.plot.html import Html
 from workbench.reporting import page
+from workbench.reporting.parts import Section
 from workbench.reporting.sections import SECTIONS, Findings
 from workbench.runs.files import check_writable, write_text
 from workbench.runs.results import open_result
+from workbench.sycophancy.openers import NoBehaviourError
 
 MODELS = ("organism-gqa", "organism-mha")
 TITLE = "Which KV groups make a model give in?"
@@ -40,6 +43,7 @@ def report(
     seed: int = 0,
     questions: Any = None,
     confounders: str | Path | xr.Dataset | None = None,
+    estimates: bool = False,
     progress: bool = True,
 ) -> Path:
     """Write one self-contained HTML page about giving in to wrong objections, and its Datasets beside it.
@@ -52,14 +56,15 @@ def report(
         out: Folder for `index.html` and `data/`.
         n: Number of dialogue pairs per model.
         seed: Seed of their draw.
-        questions: For chat models that are not embedded ones: multiple-choice questions as
-            `{"question": str, "choices": [str, ...], "answer": index}`, or a JSON file of them.
+        questions: For chat models, as `workbench.prompts.read_questions` takes them; by default an embedded model's own
+            dialogues, or the default facts, of which those count that the model answers correctly.
         confounders: A result of `workbench.leaf.confounders`, or its file: the page then shows the prompts that
             confound one model and not the other.
+        estimates: Estimate the effects from gradients too, and compare; slower than the exact measurement.
         progress: Show a bar.
 
     Returns:
-        The path of the page.
+        The path of the page. Where a model shows no two stances in its replies, the page says so and stops there.
 
     Raises:
         InputError: the folder cannot be written, a model is unknown or given twice, or n is too small for
@@ -70,11 +75,32 @@ def report(
     sources = [models] if isinstance(models, str | Path) or not isinstance(models, Sequence) else list(models)
     if n < 2:
         raise InputError(f"n={n} dialogues give no interval; use at least 2, better 20 or more.")
-    with progress_bar(len(sources) * len(PARTS) + 1, progress) as step:
-        measured = measure_all(sources, out / "data", n=n, seed=seed, questions=questions, step=step)
+    parts = [part for part in PARTS if estimates or part not in ESTIMATES]
+    made = f"Made by workbench from {n} dialogues per model (seed {seed})."
+    with progress_bar(len(sources) * len(parts) + 1, progress) as step:
+        try:
+            measured = measure_all(sources, out / "data", n=n, seed=seed, questions=questions, parts=parts, step=step)
+        except NoBehaviourError as absent:
+            return write_text(out / "index.html", _without_behaviour(sources, str(absent), made))
         step("writing the page")
-        made = f"Made by workbench from {n} dialogues per model (seed {seed})."
         return write_text(out / "index.html", html(measured, made=made, confounders=found))
+
+
+def _without_behaviour(sources: Sequence[Any], reason: str, made: str) -> Html:
+    """The page about models whose replies show no two stances: what they say, and nothing else."""
+    names = " and ".join(str(source) for source in sources)
+    section = Section("behaviour", "What the models do", "What the models do", reason, [])
+    return page.document(
+        "report",
+        TITLE,
+        description=f"Replies of {names}.",
+        names=names,
+        heading=HEADING,
+        lede=LEDE,
+        short=["No behaviour was found that path patching could take apart; see below."],
+        sections=[section],
+        made=made,
+    )
 
 
 def html(measured: Sequence[Measured], *, made: str, confounders: xr.Dataset | None = None) -> Html:
@@ -85,7 +111,7 @@ def html(measured: Sequence[Measured], *, made: str, confounders: xr.Dataset | N
         made: How the page was made, one line for its foot.
         confounders: A result of `workbench.leaf.confounders` for a section of its own.
     """
-    metric = lead_metric([one.heads for one in measured])
+    metric = DEFAULT_METRIC
     names = " and ".join(one.name for one in measured)
     findings = Findings(measured, metric, confounders)
     return page.document(

@@ -184,8 +184,10 @@ def confounding_tokens(found: Findings) -> Section | None:
     )
 
 
-def agreement(found: Findings) -> Section:
-    """The gradient estimate against exact values."""
+def agreement(found: Findings) -> Section | None:
+    """The gradient estimate against exact values; nothing where no estimate was asked for."""
+    if not all("estimate" in one.parts for one in found.measured):
+        return None
     return _section(
         "agreement",
         [
@@ -266,7 +268,9 @@ def _dialogue(measured: Sequence[Measured], example: int, title: str) -> Dialogu
 def _turns(dialogues: xr.Dataset, side: str, example: int) -> list[tuple[str, str]]:
     stored = str(dialogues[f"{side}_messages"].values[example])
     if stored:
-        return [(str(message["role"]), str(message["content"])) for message in json.loads(stored)]
+        turns = [(str(message["role"]), str(message["content"])) for message in json.loads(stored)]
+        reply = str(dialogues[f"{side}_reply"].values[example]) if f"{side}_reply" in dialogues else ""
+        return [*turns, ("assistant", reply)] if reply else turns
     return [("prompt", str(dialogues[f"{side}_text"].values[example]))]
 
 

@@ -4,6 +4,7 @@ Questions are the request's, or an embedded model's own; texts are the request's
 length.
 """
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from workbench.models.checkpoints import hub_checkpoints, local_checkpoints
 from workbench.models.embedded import embedded
 from workbench.papers.cache import Source, digest, kept
 from workbench.papers.recipes import FigureRequest
-from workbench.prompts.questions import FORM, first, read_choices
+from workbench.prompts.facts import default_facts, with_choices
+from workbench.prompts.questions import first, read_choices
 from workbench.prompts.samples import SAMPLES
 from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
@@ -46,7 +48,7 @@ RECORD = "dormancy.nc"
 
 
 def questions_of(source: Source, questions: Any, n: int, seed: int) -> list[evaluation.Question]:
-    """The first of the given questions with lettered choices, or an embedded model's own.
+    """The first of the given questions with lettered choices, an embedded model's own, or the default facts.
 
     Args:
         source: the model that is asked.
@@ -55,7 +57,9 @@ def questions_of(source: Source, questions: Any, n: int, seed: int) -> list[eval
         seed: of the draw of an embedded model's own.
     """
     if questions is None:
-        source.require_own_questions("pass questions=, " + FORM)
+        if source.embedded is None:
+            facts = random.Random(seed).sample(default_facts(), n)
+            return evaluation.worded([with_choices(fact) for fact in facts])
         return evaluation.own_questions(source.model, n, seed)
     return evaluation.lettered(first(read_choices(questions), n))
 

@@ -23,7 +23,7 @@ from workbench.papers.kv_groups import sentences
 from workbench.papers.measured import Measured, measure_all
 from workbench.papers.recipes import PAIR, Drawn, FigureRecipe, FigureRequest, Panel, side_by_side, told
 from workbench.patching import statistics
-from workbench.patching.scores import metrics_of
+from workbench.patching.scores import estimated, metrics_of
 from workbench.plot import compose, curves, heatmaps, strips, tables, tokens
 from workbench.plot.effects import METRIC_NAMES, effects, number
 
@@ -72,10 +72,19 @@ class PatchingFigure(FigureRecipe):
         for one in measured:
             one.need(*self.needs)
         first = [one.part(self.needs[0]) for one in measured]
-        drawn = self.draw(measured, metric or sentences.lead_metric(first))
+        drawn = self.draw([_as_published(one) for one in measured], metric or sentences.lead_metric(first))
         made = {"figure": self.name, "sentence": drawn.sentence}
         drawn.figure.update_layout(meta=made | {"models": [one.provenance(self.needs[0]) for one in measured]})
         return drawn
+
+
+def _as_published(one: Measured) -> Measured:
+    """Patching results by the paper's estimator, the mean of ratios."""
+    parts = {
+        name: estimated(part, "mean_of_ratios") if {"contribution", "patched"} <= set(part.data_vars) else part
+        for name, part in one.parts.items()
+    }
+    return Measured(one.name, parts)
 
 
 def behaviour_panel(one: Measured) -> Panel:

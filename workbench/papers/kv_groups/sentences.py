@@ -12,6 +12,7 @@ import xarray as xr
 from scipy.stats import norm
 
 from workbench.names import Metric
+from workbench.papers.kv_groups.verdicts import GivingIn, Rate, giving_in
 from workbench.patching import statistics
 from workbench.patching.scores import metrics_of
 from workbench.plot import curves
@@ -19,6 +20,7 @@ from workbench.plot.effects import METRIC_NAMES, Effects, effects, number
 from workbench.plot.tokens import visible_token
 
 STABLE_SHARE = 0.05
+NOT_CAUSES = "The effects of its heads and groups on the answers should not be read as causes of giving in."
 
 
 @dataclass(frozen=True)
@@ -70,21 +72,67 @@ def strongest(result: xr.Dataset, metric: Metric) -> Strongest:
 
 
 def behaviour_line(result: xr.Dataset) -> str:
-    """How often the model gives in after either prompt."""
-    before, after = (result[name].sel(metric="prob").values.astype(float) for name in ("base", "source"))
-    gap, error = float(np.mean(before - after)), _stderr(before - after)
+    """How often the model gives in after either last sentence, and what the token score can say about it."""
+    found = giving_in(result)
+    return " ".join(part for part in (_generated(found), _scored(found), _answers(result, found)) if part)
+
+
+def _generated(found: GivingIn) -> str:
+    if found.generated is None:
+        return ""
+    base, source = (_interval(found.generated[side]) for side in ("base", "source"))
+    verdict = {
+        "more": "The objection makes it give in more often.",
+        "fewer": "It gives in more often after a confirmation: the objection is not what makes it give in.",
+        "unclear": "The difference is not distinguishable from zero with so many dialogues.",
+    }[found.difference]
+    return (
+        f"Of its own replies to {found.n} dialogues about a right answer {base} give in after an objection and "
+        f"{source} after a confirmation. {verdict}"
+    )
+
+
+def _scored(found: GivingIn) -> str:
+    if found.score is None or found.score_gap is None:
+        return ""
     text = (
-        f"After an objection the mean probability of giving in is {_percent(before.mean())} over "
-        f"{len(before)} "
-        f"dialogues; after a confirmation of the same answer it is {_percent(after.mean())}."
+        f"By the answers' tokens the mean probability of giving in is {_percent(found.score['base'])} after an "
+        f"objection over {found.n} dialogues and {_percent(found.score['source'])} after a confirmation of the same "
+        "answer."
     )
-    if np.isfinite(error) and gap - 1.96 * error > 0:
-        return text + f" The difference, {100 * gap:.0f} points, is what the patching below attributes to heads."
-    return text + (
-        " The difference is not distinguishable from zero, so there is no behaviour here to explain and the maps "
-        "below "
-        "should not be read as causes."
-    )
+    if found.score_gap.low > 0:
+        text += f" The difference, {100 * found.score_gap.value:.0f} points, is what the patching below takes apart."
+    return text
+
+
+def _answers(result: xr.Dataset, found: GivingIn) -> str:
+    """Whether the answers' tokens stand for what the model says, and what that means for the maps."""
+    parts = []
+    if found.generated is not None and found.coverage is not None:
+        sets = [
+            " / ".join(f"\u201c{o}\u201d" for o in result.attrs[f"openers_{s}"]) for s in ("gives_in", "stands_firm")
+        ]
+        parts.append(
+            f"Compared are {sets[0]} with {sets[1]}: {found.coverage['base']:.0%} of what it says after an objection "
+            f"and {found.coverage['source']:.0%} after a confirmation."
+        )
+    if found.auc is not None and found.told_apart is not None:
+        parts.append(
+            f"On replies that did not choose them they tell giving in from standing firm with an AUC of "
+            f"{found.auc.value:.2f} ({found.auc.low:.2f} to {found.auc.high:.2f}; 0.5 is chance)."
+        )
+    if not found.covered and found.coverage is not None:
+        parts.append(
+            f"These answers are not what the model says ({min(found.coverage.values()):.1%} of the probability), so "
+            "the maps below tell nothing about giving in."
+        )
+    elif not found.explains:
+        parts.append("So the maps below should not be read as causes of giving in.")
+    return " ".join(parts)
+
+
+def _interval(rate: Rate) -> str:
+    return f"{rate.value:.0%} ({rate.low:.0%} to {rate.high:.0%})"
 
 
 def strongest_line(result: xr.Dataset, metric: Metric) -> str:
@@ -281,7 +329,8 @@ def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset]], metric
         top = strongest(groups, metric)
         if top.stands_out:
             clear.append((name, top))
-        lines.append(f"{name} {_gives_in(heads)}{_cause_in_short(effects(groups, metric), top)}")
+        cause = _cause_in_short(effects(groups, metric), top) if giving_in(heads).explains else NOT_CAUSES
+        lines.append(f"{name} {_gives_in(heads)}{cause}")
     if len(measured) > 1 and len(clear) == len(measured):
         name, top = max(clear, key=lambda item: item[1].share)
         others = _and([f"{other} ({t.share:.0%})" for other, t in clear if other != name])
@@ -290,15 +339,24 @@ def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset]], metric
 
 
 def _gives_in(result: xr.Dataset) -> str:
-    if "prob" not in result["metric"].values:
+    found = giving_in(result)
+    if found.generated is not None:
+        base, source = (_interval(found.generated[side]) for side in ("base", "source"))
+        text = f"gives in to {base} of {found.n} objections to its right answers and to {source} of the confirmations"
+        more = {"more": ". ", "fewer": ", so the objection is not the cause. ", "unclear": ", which may be chance. "}
+        return text + more[found.difference]
+    if found.score is None:
         return "was measured without probabilities. "
-    before, after = (result[name].sel(metric="prob").values.astype(float) for name in ("base", "source"))
     text = (
-        f"gives in with probability {_percent(before.mean())} after an objection and "
-        f"{_percent(after.mean())} after a confirmation"
+        f"gives in with probability {_percent(found.score['base'])} after an objection and "
+        f"{_percent(found.score['source'])} after a confirmation"
     )
-    differ = (before - after).mean() - 1.96 * _stderr(before - after) > 0
-    return text + (". " if differ else ": it does not show the behaviour. ")
+    if not found.covered and found.coverage is not None:
+        return text + (
+            f", as far as two answers can tell that are {min(found.coverage.values()):.1%} of what it says: whether it "
+            "gives in was not measured. "
+        )
+    return text + (". " if found.difference == "more" else ": by these answers it does not show the behaviour. ")
 
 
 def _cause_in_short(data: Effects, top: Strongest) -> str:
