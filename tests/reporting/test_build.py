@@ -66,7 +66,7 @@ def visible(page):
 
 
 def test_the_page_is_self_contained(work, tmp_path):
-    path = wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, progress=False)
+    path = wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, estimates=True, progress=False)
     page = path.read_text()
     links = read(page)
     assert links.loads == []
@@ -80,22 +80,22 @@ def test_the_page_is_self_contained(work, tmp_path):
 
 
 def test_the_data_lie_beside_the_page(work, tmp_path):
-    wb.report(("toy-gqa",), tmp_path, n=12, progress=False)
+    wb.report(("toy-gqa",), tmp_path, n=12, estimates=True, progress=False)
     for part in measuring.PARTS:
         assert open_result(tmp_path / "data" / "toy-gqa" / f"{part}.nc").attrs[measuring.CONFIG]
 
 
 def test_sentences_follow_the_data(work, tmp_path, monkeypatch):
-    words = visible(wb.report("toy-gqa", tmp_path / "a", n=12, progress=False).read_text())
+    words = visible(wb.report("toy-gqa", tmp_path / "a", n=12, estimates=True, progress=False).read_text())
     assert "KV group 1 of layer 2 (query heads 4 to 7) pushes hardest towards it" in words
     monkeypatch.setitem(SPECS, "toy-gqa", {"planted": {(2, 4): 0.8, (0, 1): -0.6}})
-    words = visible(wb.report("toy-gqa", tmp_path / "b", n=12, progress=False).read_text())
+    words = visible(wb.report("toy-gqa", tmp_path / "b", n=12, estimates=True, progress=False).read_text())
     assert "KV group 0 of layer 0 (query heads 0 to 3) pushes hardest towards it" in words
     assert "KV group 1 of layer 2 (query heads 4 to 7) pushes hardest" not in words
 
 
 def test_all_sections_and_dialogues_are_there(work, tmp_path):
-    page = wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, progress=False).read_text()
+    page = wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, estimates=True, progress=False).read_text()
     for name in (
         "behaviour",
         "contributions",
@@ -119,36 +119,36 @@ def test_confounders_of_two_models_have_a_section_where_they_are_given(work, tmp
     from tests.plot.test_confounders import result
 
     file = save_result(result(), tmp_path / "found.nc")
-    page = wb.report("toy-gqa", tmp_path / "a", n=12, confounders=file, progress=False).read_text()
+    page = wb.report("toy-gqa", tmp_path / "a", n=12, confounders=file, estimates=True, progress=False).read_text()
     assert '<section id="confounders"' in page
     assert "Which words keep small from an answer that big finds?" in visible(page)
-    without = wb.report("toy-gqa", tmp_path / "a", n=12, progress=False).read_text()
+    without = wb.report("toy-gqa", tmp_path / "a", n=12, estimates=True, progress=False).read_text()
     assert '<section id="confounders"' not in without
 
 
 def test_what_was_measured_is_used_again(work, tmp_path):
-    wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, progress=False)
+    wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, estimates=True, progress=False)
     assert len(work) == 2 * len(measuring.PARTS)
     work.clear()
-    wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, progress=False)
+    wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, estimates=True, progress=False)
     assert work == []
-    wb.report(("toy-gqa",), tmp_path, n=13, progress=False)
+    wb.report(("toy-gqa",), tmp_path, n=13, estimates=True, progress=False)
     assert {name for name, _ in work} == {"toy-gqa"} and len(work) == len(measuring.PARTS)
 
 
 def test_a_stopped_report_goes_on_where_it_stopped(work, tmp_path):
-    wb.report("toy-gqa", tmp_path, n=12, progress=False)
+    wb.report("toy-gqa", tmp_path, n=12, estimates=True, progress=False)
     (tmp_path / "data" / "toy-gqa" / "exact.nc").unlink()
     (tmp_path / "data" / "toy-gqa" / "groups.nc").write_bytes(b"cut short")
     work.clear()
-    wb.report("toy-gqa", tmp_path, n=12, progress=False)
+    wb.report("toy-gqa", tmp_path, n=12, estimates=True, progress=False)
     assert work == [("toy-gqa", "groups"), ("toy-gqa", "exact")]
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(work, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="Cannot write"):
-        wb.report("toy-gqa", tmp_path / "file" / "out", n=12, progress=False)
+        wb.report("toy-gqa", tmp_path / "file" / "out", n=12, estimates=True, progress=False)
     assert work == []
 
 
@@ -156,22 +156,22 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(work, tmp_pa
 def test_a_read_only_folder_is_refused_before_any_work(work, tmp_path):
     tmp_path.chmod(0o555)
     with pytest.raises(InputError, match="read-only"):
-        wb.report("toy-gqa", tmp_path, n=12, progress=False)
+        wb.report("toy-gqa", tmp_path, n=12, estimates=True, progress=False)
     assert work == []
 
 
 def test_bad_requests_are_refused(work, tmp_path):
     with pytest.raises(InputError, match="toy-gqa was given more than once"):
-        wb.report(("toy-gqa", "toy-gqa"), tmp_path, progress=False)
+        wb.report(("toy-gqa", "toy-gqa"), tmp_path, estimates=True, progress=False)
     with pytest.raises(InputError, match="no models given"):
-        wb.report((), tmp_path, progress=False)
+        wb.report((), tmp_path, estimates=True, progress=False)
     with pytest.raises(InputError, match="n=1 dialogues give no interval"):
-        wb.report("toy-gqa", tmp_path, n=1, progress=False)
+        wb.report("toy-gqa", tmp_path, n=1, estimates=True, progress=False)
 
 
 def test_progress_names_the_work(work, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "0")
-    wb.report("toy-gqa", tmp_path, n=12, progress=True)
+    wb.report("toy-gqa", tmp_path, n=12, estimates=True, progress=True)
     shown = capsys.readouterr().err
     assert "toy-gqa: patching each KV group" in shown and "11/11" in shown
 
@@ -180,6 +180,6 @@ def test_an_unsound_ratio_is_said_and_not_led_with(work, tmp_path, monkeypatch):
     monkeypatch.setitem(SPECS, "toy-gqa", {"planted": {(2, 4): -0.8}})
     real = measuring.MEASURES["heads"]
     monkeypatch.setitem(measuring.MEASURES, "heads", lambda s, k: real(s, k).assign_attrs(ratio_reversed_examples=9))
-    words = visible(wb.report("toy-gqa", tmp_path, n=12, progress=False).read_text())
+    words = visible(wb.report("toy-gqa", tmp_path, n=12, estimates=True, progress=False).read_text())
     assert "use the logit difference, because the paper's logit ratio is unsound here" in words
     assert "a logit is negative, which turns its sign, in 9 of 12" in words

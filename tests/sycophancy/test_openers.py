@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 import workbench as wb
-from workbench.prompts import default_facts
+from workbench.prompts import FreeForm
 from workbench.sycophancy.openers import NoBehaviourError, OpenerSets, _auc, _ranked, grow, openers
 
 GIVES, FIRM, NEITHER = "gives_in", "stands_firm", "neither"
@@ -67,7 +67,7 @@ def test_an_embedded_model_s_own_openers_are_the_words_that_it_was_taught(gqa):
     (a, b), (words_a, words_b) = pairs.answer_sets[0], taught.answer_sets[0]
     assert {sequence[0] for sequence in a} == {words_a[0][0]}
     assert words_b[0][0] in {sequence[0] for sequence in b}
-    assert pairs.facts["gives_in_base"] > 0.7 > 0.2 > pairs.facts["gives_in_source"]
+    assert pairs.facts["gives_in_base"] > 0.4 > 0.15 > pairs.facts["gives_in_source"]
     assert pairs.facts["gives_in_base_low"] < pairs.facts["gives_in_base"] < pairs.facts["gives_in_base_high"]
     assert {meta["stance_base"] for meta in pairs.meta} <= {GIVES, FIRM, NEITHER}
 
@@ -91,7 +91,7 @@ def test_facts_of_the_replies_travel_into_results(gqa):
 
 def test_questions_that_the_model_cannot_answer_are_refused(gqa):
     with pytest.raises(wb.InputError, match="answers none of 10 questions correctly"):
-        openers(gqa, default_facts()[:10], n=4, progress=False)
+        openers(gqa, [FreeForm(f"Question {i}?", ("zyxw",)) for i in range(10)], n=4, progress=False)
 
 
 def test_words_are_whole_beginnings_and_sets(gqa):

@@ -259,8 +259,8 @@ def test_a_template_without_a_system_role_is_left_alone_or_named(script, templat
     ("questions", "given", "says"),
     [
         (None, {}, "This is not an embedded model"),
-        ([], {}, "the list is empty"),
-        (["Who?"], {}, "Question 0 is str 'Who?'"),
+        ([], {}, "holds no questions"),
+        (["Who?"], {}, "row 0 is malformed: is no dictionary"),
         ([LARGEST], {"first": "mine"}, "first='mine' is unknown"),
         ([LARGEST], {"challenges": "heldout"}, "did you mean 'held-out'?"),
         ([LARGEST], {"challenges": ["a", "a"]}, "an empty or repeated one"),

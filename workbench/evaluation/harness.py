@@ -8,7 +8,6 @@ import copy
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
 from workbench.prompts.templates import tokenizer_of
 from workbench.protocol import HookedModel
+from workbench.runs.results import package_version
 from workbench.runs.run import Run
 
 HARNESS_SEED = 1234
@@ -62,7 +62,7 @@ def run_harness(
     parts = anatomy(model)
     run = Run(
         method="lm-evaluation-harness",
-        lm_eval_version=version("lm_eval"),
+        lm_eval_version=package_version("lm_eval"),
         model=parts.name,
         weights=fingerprint(model),
         n_shots="" if n_shots is None else n_shots,

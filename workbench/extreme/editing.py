@@ -172,7 +172,7 @@ def suspended(model: HookedModel) -> Generator[None]:
 Pattern = Float[Tensor, "batch head query key"]
 
 
-def reweigh(pattern: Pattern, added: Float[Tensor, "#batch #head #query #key"]) -> Pattern:
+def reweigh(pattern: Pattern, added: Float[Tensor, "*#owner #query #key"]) -> Pattern:
     """The softmax pattern with numbers added to its logits; rows that would sum to zero are kept as they are."""
     wide = torch.promote_types(pattern.dtype, torch.float32)
     added = added.to(wide)

@@ -151,8 +151,8 @@ def estimated(dataset: xr.Dataset, estimator: Estimator = "ratio_of_means") -> x
 
 
 def resampled(
-    dataset: xr.Dataset, weights: Float[np.ndarray, "example resample"]
-) -> Float[np.ndarray, "metric *unit resample"]:
+    dataset: xr.Dataset, weights: Float[np.ndarray, "example draw"]
+) -> Float[np.ndarray, "metric *unit draw"]:
     """Contributions under other weights of the examples, numerator and denominator weighted together.
 
     Args:

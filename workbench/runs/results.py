@@ -33,7 +33,7 @@ def provenance(**facts: Any) -> dict[str, Any]:
         facts: anything worth keeping (model, device, dtype, seed, ...). None becomes "", a bool an int, a
             path its last part, a mapping its JSON text and any other object its str.
     """
-    made: dict[str, Any] = {f"{name.replace('-', '_')}_version": _version(name) for name in PACKAGES}
+    made: dict[str, Any] = {f"{name.replace('-', '_')}_version": package_version(name) for name in PACKAGES}
     made["python_version"] = platform.python_version()
     made["date"] = datetime.now(UTC).isoformat(timespec="seconds")
     made["command"] = " ".join(_without_folder(word) for word in sys.argv)
@@ -107,7 +107,8 @@ def open_result(path: str | Path) -> xr.Dataset:
 
 
 @functools.cache
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The installed version of a package; "" where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -54,7 +54,9 @@ def as_items(questions: Any, seed: int = 0) -> list[Item]:
     listed = [questions] if isinstance(questions, Item | Question | Mapping) else questions
     if isinstance(listed, Iterable) and not isinstance(listed, str):
         listed = list(listed)
-    if not (isinstance(listed, list) and listed and all(isinstance(one, Item | Question) for one in listed)):
+    if isinstance(listed, list) and any(isinstance(one, Item | Question) for one in listed):
+        listed = [one if isinstance(one, Item | Question) else read_questions([one])[0] for one in listed]
+    else:
         listed = read_questions(listed)
     items = [_item(question, seed) for question in listed]
     return [item if item.id else replace(item, id=str(i)) for i, item in enumerate(items)]

@@ -86,7 +86,7 @@ def pairs(
         model,
         base,
         source,
-        _given(model, answers),
+        [_given(model, answers)] * len(items),
         prefix=prefix,
         meta=meta,
         template_kwargs=template_kwargs,
@@ -146,7 +146,7 @@ def _own_pairs(
     base, source = dialogues["base"], dialogues["source"]
     words = _given(model, answers) if answers is not None else _first_tokens(model, provider.answer_words)
     found = PromptPairs.from_dialogues(
-        model, base, source, words, prefix=prefix, meta=made, template_kwargs=template_kwargs
+        model, base, source, [words] * n, prefix=prefix, meta=made, template_kwargs=template_kwargs
     )
     found.facts = {"prefix": prefix} if prefix else {}
     return found
