@@ -210,12 +210,11 @@ def read_gguf(file: Path) -> tuple[Any, Any]:
         file: A single-file GGUF; its values are dequantised.
 
     Raises:
-        InputError: the `gguf` package is missing, or transformers cannot read the file.
+        InputError: transformers cannot read the file.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    _need_gguf()
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         hf = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
@@ -229,15 +228,6 @@ def read_gguf(file: Path) -> tuple[Any, Any]:
     if hasattr(hf.config, "quantization_config"):
         del hf.config.quantization_config
     return hf, tokenizer
-
-
-def _need_gguf() -> None:
-    try:
-        import gguf  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            'GGUF weights need the small package "gguf": pip install "workbench[gguf]" (or pip install gguf).'
-        ) from error
 
 
 def _first_line(error: Exception) -> str:

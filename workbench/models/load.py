@@ -39,9 +39,9 @@ def load(
     Args:
         source: the name of an embedded model ("organism-gqa") or of a real model that is fetched once
             ("smollm2-135m-instruct"), a folder with config.json and safetensors, a Hub id ("EleutherAI/pythia-160m",
-            or "EleutherAI/pythia-160m@step1000" for a revision), a single GGUF file (its values are dequantised; needs
-            the extra `gguf`), a Hugging Face model in memory (it is wrapped in place: its modules get hook points), or
-            a TransformerLens model.
+            or "EleutherAI/pythia-160m@step1000" for a revision), a single GGUF file (its values are
+            dequantised), a Hugging Face model in memory (it is wrapped in place: its modules get hook points), or a
+            TransformerLens model.
         tokenizer: a Hugging Face tokenizer, or a folder or id to load one from; by default the source's own,
             if any.
         device: where to put the model; by default a CUDA device if there is one (under torchrun the process's own),
