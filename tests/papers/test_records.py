@@ -10,7 +10,7 @@ from workbench.plot import plotted_numbers
 
 PUBLISHED = Path(__file__).parents[2] / "figures"
 FROM_RECORDS = [
-    *(name for name in FIGURES if recipe(name).measure is None),
+    *(name for name in FIGURES if recipe(name).measure is None and not getattr(recipe(name), "needs", ())),
     "active-dormant/training",
     "inactive-heads/training",
     "sycophancy/tradeoff-table",
