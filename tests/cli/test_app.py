@@ -152,11 +152,8 @@ def test_a_model_without_questions_of_its_own_is_refused_before_it_is_loaded(tmp
     monkeypatch.setattr("workbench.papers.cache.quiet_load", refuse)
     model, out = str(folder), str(tmp_path / "out")
     for line, advice in (
-        (["patch", model, "--out", out], "--questions FILE"),
         (["dormant", model, "--out", out], "--questions FILE"),
         (["tune", model, "--out", out], "--questions FILE"),
-        (["report", model, "--out", out, "--no-progress"], "pass --questions, a JSON file"),
-        (["figure", "sycophancy/layer-sums", "--models", model, "--out", out, "--no-progress"], "pass --questions"),
         (["sycophancy", model, "--out", out], "--task NAME and --data DIR"),
         (["eval", model, "--out", out], "--tasks, such as mmlu, and --data DIR"),
         (["leaf", "find", "--student", model, "--teacher", model, "--out", out], "--data FILE"),

@@ -103,21 +103,19 @@ QUESTIONS = [MultipleChoice("Which is a fruit?", ("pear", "car"), 0)]
 
 def test_questions_serve_models_that_have_no_dialogues_of_their_own(monkeypatch):
     asked = []
+    some = wb.PromptPairs([[1]], [[2]], (3, 4))
 
     def pairs(model, n, seed, questions=None):
-        asked.append(questions)
-        if model == "other" and questions is None:
-            raise InputError("no organism")
-        return f"pairs of {model}"
+        asked.append((model, questions))
+        return some
 
     monkeypatch.setattr(wb.sycophancy, "pairs", pairs)
-    for name in ("organism", "other"):
+    for name in ("organism-gqa", "other"):
         subject = measuring._Subject(name, 3, 0, QUESTIONS)
         subject.__dict__["model"] = name
-        assert subject.pairs == f"pairs of {name}"
-    assert asked == [None, None, QUESTIONS]
+        assert subject.pairs is some
     plain = measuring._Subject("other", 3, 0)
     plain.__dict__["model"] = "other"
-    with pytest.raises(InputError, match="no organism"):
-        _ = plain.pairs
+    assert plain.pairs is some
+    assert asked == [("organism-gqa", None), ("other", QUESTIONS), ("other", None)]
     assert measuring._Subject("other", 3, 0, QUESTIONS).config != plain.config

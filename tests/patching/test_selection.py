@@ -21,7 +21,7 @@ from workbench.patching.selection import (
 from workbench.patching.units import HeadCounts
 
 
-def measured(values, unit, counts, metrics=("logit_ratio", "logit_diff")):
+def measured(values, unit, counts, metrics=("logit_diff", "logit_ratio")):
     values = np.asarray(values, dtype=float)
     dims = ("layer",) if unit == "layer" else ("layer", unit)
     stacked = np.stack([values * (-1) ** i for i in range(len(metrics))])
@@ -65,8 +65,8 @@ def test_the_most_negative_come_first_with_all_their_heads():
     assert chosen.units == ((1, 0), (0, 1))
     assert chosen.contribution == (-0.9, -0.5)
     assert chosen.heads == ((1, 0), (1, 1), (1, 2), (0, 3), (0, 4), (0, 5))
-    by_diff = select_units(measured([[0.1, -0.5], [-0.9, 0.7]], "kv_group", counts), 0.25, metric="logit_diff")
-    assert by_diff.units == ((1, 1),)
+    by_ratio = select_units(measured([[0.1, -0.5], [-0.9, 0.7]], "kv_group", counts), 0.25, metric="logit_ratio")
+    assert by_ratio.units == ((1, 1),)
 
 
 def test_ties_are_resolved_by_position():
@@ -102,7 +102,7 @@ def test_without_sharing_groups_and_heads_give_the_same_heads():
 def test_one_metric_alone_needs_no_metric_axis():
     counts = HeadCounts(3, 8, 2)
     result = random_result("kv_group", counts)
-    assert select_units(result.sel(metric="logit_ratio"), 0.5) == select_units(result, 0.5)
+    assert select_units(result.sel(metric="logit_diff"), 0.5) == select_units(result, 0.5)
 
 
 def test_a_selection_is_json():
@@ -136,9 +136,9 @@ def test_wrong_requests_are_refused():
         select_units(heads)
     with pytest.raises(InputError, match=r"unit='heads' is no kind of unit; did you mean 'head'\?"):
         select_units(heads, by="heads")
-    with pytest.raises(InputError, match=r"metric='prob' was not measured;.*Known: logit_ratio, logit_diff"):
+    with pytest.raises(InputError, match=r"metric='prob' was not measured;.*Known: logit_diff, logit_ratio"):
         select_units(heads, by="head", metric="prob")
-    with pytest.raises(InputError, match="1 of 24 contributions to logit_ratio are NaN"):
+    with pytest.raises(InputError, match="1 of 24 contributions to logit_diff are NaN"):
         heads["contribution"][0, 1, 2] = np.nan
         select_units(heads, by="head")
 

@@ -12,7 +12,7 @@ from workbench.tuning.units import units_of
 def selection(n_layers=3, n_heads=4, n_kv_heads=2, ratio=0.3):
     values = np.arange(n_layers * n_kv_heads, dtype=float).reshape(1, n_layers, n_kv_heads)
     attrs = {"n_layers": n_layers, "n_heads": n_heads, "n_kv_heads": n_kv_heads}
-    data = xr.Dataset({"contribution": (("metric", "layer", "kv_group"), values)}, {"metric": ["logit_ratio"]}, attrs)
+    data = xr.Dataset({"contribution": (("metric", "layer", "kv_group"), values)}, {"metric": ["logit_diff"]}, attrs)
     return select_units(data, ratio)
 
 
