@@ -84,7 +84,10 @@ def test_sizes_below_one_are_refused(size):
         Batches(CPU, size)
 
 
-def test_memory_is_measured_on_this_machine():
+def test_memory_is_measured_whatever_waits_to_be_collected():
+    waiting = [torch.ones(40_000_000)]
+    waiting.append(waiting)
+    del waiting
     before = batching._mark(CPU)
     block = torch.ones(20_000_000)
     assert batching._peak(CPU) - before > 60_000_000

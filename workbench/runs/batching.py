@@ -53,7 +53,7 @@ class Batches:
         left = list(items)
         while left:
             batch = left[: self.size]
-            before = _mark(self.device)
+            before = 0 if self.measured else _mark(self.device)
             try:
                 result = work(batch)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -99,6 +99,7 @@ def _mark(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
+    gc.collect()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return psutil.Process().memory_info().rss
