@@ -69,8 +69,9 @@ def plain_loop(device: str) -> tuple[str, Loop]:
 def our_loop(precision: Precision, seeds: int = 1, device: str = "cpu", **sizes) -> Loop:
     shape = sizes.pop("shape", toys.architecture("1xTF"))
     batch, length, compiled = sizes.get("batch", 32), sizes.get("length", 64), sizes.get("compiled", False)
-    plan = training._plan(
-        *(TASK, shape, "adamw", 3e-3, 10**9, batch, length, tuple(range(seeds)), 128, precision, compiled, device)
+    place = torch.device(device)
+    plan = training._Plan(
+        *(TASK, shape, "adamw", 3e-3, 10**9, batch, length, tuple(range(seeds)), 128, place, precision, compiled)
     )
     run = training._Run(plan)
     return lambda n: run.advance(run.step + n)

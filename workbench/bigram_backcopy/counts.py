@@ -8,6 +8,7 @@ text is at hand. The committed table is made again, and compared, by
 """
 
 import json
+import string
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from workbench.errors import InputError
 
 TABLE = Path(__file__).parent / "assets" / "tinyshakespeare.json"
 FEWEST_PER_SYMBOL = 2
+_LETTERS = string.ascii_letters + string.digits + ".,"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +68,13 @@ class Counts:
 
     @classmethod
     def read(cls, path: str | Path) -> "Counts":
-        """Read a table written by `write`.
-
-        Args:
-            path: the JSON file.
-        """
+        """Read a table written by `write`."""
         table = json.loads(Path(path).read_text(encoding="utf-8"))
         bigram = np.array([[int(word) for word in row.split()] for row in table["bigram"]])
         return cls(table["name"], tuple(table["symbols"]), np.array(table["unigram"]), bigram)
 
     def write(self, path: str | Path) -> None:
-        """Write the table as JSON, a line per symbol.
-
-        Args:
-            path: the JSON file.
-        """
+        """Write the table as JSON, a line per symbol."""
         table = {
             "name": self.name,
             "symbols": "".join(self.symbols),
@@ -98,10 +92,6 @@ def shakespeare() -> Counts:
 def synthetic(n_symbols: int = 64, seed: int = 0) -> Counts:
     """A random chain: rows are Dirichlet draws around weights 1/rank, the unigram law is the stationary one.
 
-    Args:
-        n_symbols: how many symbols.
-        seed: of the draw.
-
     Raises:
         InputError: fewer than four symbols.
     """
@@ -112,19 +102,12 @@ def synthetic(n_symbols: int = 64, seed: int = 0) -> Counts:
     law = np.full(n_symbols, 1.0 / n_symbols)
     for _ in range(500):
         law = law @ bigram
-    symbols = tuple(chr(0x4E00 + i) for i in range(n_symbols)) if n_symbols > 62 + 2 else tuple(_LETTERS[:n_symbols])
-    return Counts("synthetic", symbols, law, bigram)
-
-
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,"
+    names = _LETTERS if n_symbols <= len(_LETTERS) else [chr(0x4E00 + i) for i in range(n_symbols)]
+    return Counts("synthetic", tuple(names[:n_symbols]), law, bigram)
 
 
 def main(arguments: list[str]) -> str:
-    """Count a text file into a table and say what was counted.
-
-    Args:
-        arguments: the text file and, if it is not the committed one, the table to write.
-    """
+    """Count a text file into a table and say what was counted."""
     if not arguments:
         raise InputError("Name the text file: python -m workbench.bigram_backcopy.counts TEXT_FILE [TABLE.json]")
     found = Counts.from_text(Path(arguments[0]).read_text(encoding="utf-8"), "tiny Shakespeare")

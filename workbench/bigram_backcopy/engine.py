@@ -19,15 +19,7 @@ from workbench.names import Optimizer, Precision
 
 
 class Engine:
-    """Models of one architecture in training.
-
-    Args:
-        models: one per seed; they are copied.
-        optimizer: "adamw" or "sgd".
-        lr: learning rate.
-        precision: "float32", "tf32" or "bfloat16", of the factors in products.
-        compiled: whether torch.compile makes the forward and backward pass.
-        device: where to train.
+    """Models of one architecture in training, one per seed; the given ones are copied.
 
     Attributes:
         weights: stacked weights, all that the models have; those that are trained are views of one vector.
@@ -56,11 +48,7 @@ class Engine:
         self.recorded: Callable[[Tensor], Tensor] | None = None
 
     def step(self, tokens: Int[Tensor, "seed batch pos"]) -> Float[Tensor, " seed"]:
-        """Take one step, and return the loss of each seed in front of it.
-
-        Args:
-            tokens: this step's sequences; the last token of each is only predicted.
-        """
+        """Take one step, and return the loss of each seed in front of it; the last tokens are only predicted."""
         with _tf32(self.precision == "tf32"):
             losses = self._backward(tokens)
         self.optimizer.step()

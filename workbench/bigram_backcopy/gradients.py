@@ -34,14 +34,7 @@ class Found(NamedTuple):
 def gradients(
     weights: Weights, tokens: Int[Tensor, "seed batch pos"], architecture: Architecture, dtype: torch.dtype
 ) -> Found:
-    """Mean cross-entropy of the next token per seed, and its gradients.
-
-    Args:
-        weights: stacked weights.
-        tokens: sequences per seed; the last token of each is only predicted.
-        architecture: what the weights belong to.
-        dtype: what products are computed in, as in `stacked.logits`.
-    """
+    """Mean cross-entropy of the next token per seed, and its gradients, with products in `dtype`."""
     with torch.no_grad():
         return _gradients(weights, tokens, architecture, dtype)
 

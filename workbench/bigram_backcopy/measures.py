@@ -31,6 +31,10 @@ PER_HEAD = (
     *("sink_logit", "sink_logit_low", "sink_logit_high"),
 )
 PER_LAYER = ("residual_bos", "residual_others")
+DIMS: Mapping[str, tuple[str, ...]] = (
+    dict.fromkeys(LOSSES, ()) | dict.fromkeys(PER_HEAD, ("layer", "head")) | dict.fromkeys(PER_LAYER, ("layer",))
+)
+"""The dims of each measure of one model."""
 PER_TOKEN = ("attention_to", "value_norm", "sink_logit_of")
 """Per layer, head and token: attention that it gets from non-trigger queries, its value norm, its sink logit."""
 
@@ -74,13 +78,12 @@ class _Groups:
 
     def __init__(self, task: Task, tokens: Tensor):
         self.tokens, self.d_vocab = tokens, task.d_vocab
-        first = max(1, len(task.bos_ids))
-        trigger = torch.zeros(task.d_vocab, dtype=torch.bool, device=tokens.device)
-        trigger[list(task.trigger_ids)] = True
-        self.trigger = trigger
-        at_trigger, late = trigger[tokens], torch.arange(tokens.shape[1], device=tokens.device) >= first
-        self.ruled, self.free, self.late = at_trigger & late, ~at_trigger & late, late
-        self.others = torch.arange(tokens.shape[1], device=tokens.device) >= 1
+        self.trigger = torch.zeros(task.d_vocab, dtype=torch.bool, device=tokens.device)
+        self.trigger[list(task.trigger_ids)] = True
+        self.place = torch.arange(tokens.shape[1], device=tokens.device)
+        self.late = self.place >= max(1, len(task.bos_ids))
+        at_trigger = self.trigger[tokens]
+        self.ruled, self.free = at_trigger & self.late, ~at_trigger & self.late
 
     def attention(self, pattern: Float[Tensor, "batch head query key"]) -> dict[str, Tensor]:
         """Attention on `<s>`, on the previous token, and by token."""
@@ -88,8 +91,7 @@ class _Groups:
         before = pattern.diagonal(-1, -2, -1)
         before = torch.cat([torch.zeros_like(before[..., :1]), before], -1)
         received = einsum(pattern.float(), self.free.float(), "batch head query key, batch query -> batch head key")
-        total = torch.zeros(self.d_vocab, pattern.shape[1], device=pattern.device)
-        total.index_add_(0, self.tokens.flatten(), rearrange(received, "batch head key -> (batch key) head"))
+        total = self._by_token(rearrange(received, "batch head key -> (batch key) head"), self.tokens)
         return {
             "sink": _mean(on_bos, self.free),
             "sink_at_trigger": _mean(on_bos, self.ruled),
@@ -102,12 +104,11 @@ class _Groups:
         length = scores.shape[-1]
         inner = torch.ones(length, length, dtype=torch.bool, device=scores.device).tril(-1)
         inner[:, 0] = False
-        rest = scores.float().masked_fill(~inner, 0.0).sum(-1) / (torch.arange(length, device=scores.device) - 1)
-        late = self.late & (torch.arange(length, device=scores.device) > 1)
+        rest = scores.float().masked_fill(~inner, 0.0).sum(-1) / (self.place - 1)
+        late = self.late & (self.place > 1)
         gap = rearrange((scores[..., 0].float() - rest)[..., late], "batch head query -> (batch query) head")
-        which = self.tokens[:, late].flatten()
-        total = torch.zeros(self.d_vocab, gap.shape[1], device=gap.device).index_add_(0, which, gap)
-        per_token = total / torch.bincount(which, minlength=self.d_vocab)[:, None]
+        which = self.tokens[:, late]
+        per_token = self._by_token(gap, which) / self._count(which)
         usual = per_token[~self.trigger]
         usual = usual[~usual[:, 0].isnan()]
         return {
@@ -122,18 +123,25 @@ class _Groups:
         norms = (
             einsum(v, out, "batch pos head d_head, head d_head d_model -> batch pos head d_model").norm(dim=-1).float()
         )
-        total = torch.zeros(self.d_vocab, norms.shape[-1], device=v.device)
-        total.index_add_(0, self.tokens.flatten(), rearrange(norms, "batch pos head -> (batch pos) head"))
+        total = self._by_token(norms.flatten(0, 1), self.tokens)
         return {
             "value_bos": norms[:, 0].mean(0),
-            "value_others": norms[:, self.others].flatten(0, 1).mean(0),
-            "value_norm": (total / torch.bincount(self.tokens.flatten(), minlength=self.d_vocab)[:, None]).T,
+            "value_others": norms[:, 1:].flatten(0, 1).mean(0),
+            "value_norm": (total / self._count(self.tokens)).T,
         }
 
     def residual(self, resid: Float[Tensor, "batch pos d_model"]) -> dict[str, Tensor]:
         """Norms of the stream after a block."""
         norms = resid.float().norm(dim=-1)
-        return {"residual_bos": norms[:, 0].mean(), "residual_others": norms[:, self.others].mean()}
+        return {"residual_bos": norms[:, 0].mean(), "residual_others": norms[:, 1:].mean()}
+
+    def _by_token(self, values: Tensor, which: Tensor) -> Tensor:
+        """Sums of rows `[row, head]` over the occurrences of each token, `[vocab, head]`."""
+        total = torch.zeros(self.d_vocab, values.shape[1], device=values.device)
+        return total.index_add_(0, which.flatten(), values)
+
+    def _count(self, which: Tensor) -> Tensor:
+        return torch.bincount(which.flatten(), minlength=self.d_vocab)[:, None]
 
 
 def _mean(values: Tensor, where: Tensor) -> Tensor:

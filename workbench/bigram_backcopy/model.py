@@ -7,7 +7,7 @@ fire, it adds nothing.
 """
 
 import math
-from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
@@ -21,32 +21,6 @@ from workbench.bigram_backcopy.structures import Architecture
 from workbench.errors import InputError
 
 EPS = 1e-5
-
-
-@dataclass
-class ToyConfig:
-    """The part of a HookedTransformer's configuration that others read."""
-
-    n_layers: int
-    n_heads: int
-    d_head: int
-    d_model: int
-    d_mlp: int
-    d_vocab: int
-    n_ctx: int
-    model_name: str
-    normalization_type: str | None
-    act_fn: str = "relu"
-    n_key_value_heads: int | None = None
-    attn_only: bool = False
-    parallel_attn_mlp: bool = False
-    use_normalization_before_and_after: bool = False
-    positional_embedding_type: str = "standard"
-    default_prepend_bos: bool = False
-    original_architecture: str = "BigramBackcopyToy"
-    architecture: str | None = None
-    device: str = "cpu"
-    dtype: torch.dtype = field(default=torch.float32)
 
 
 class Toy(HookedRootModule):
@@ -65,7 +39,8 @@ class Toy(HookedRootModule):
         super().__init__()
         a = architecture
         self.architecture = a
-        self.cfg: Any = ToyConfig(
+        # The part of a HookedTransformer's configuration that others read.
+        self.cfg: Any = SimpleNamespace(
             n_layers=a.n_layers,
             n_heads=a.n_heads,
             d_head=a.d_head,
@@ -75,6 +50,16 @@ class Toy(HookedRootModule):
             n_ctx=a.n_ctx,
             model_name=f"{a.name} ({a.attention}, d_model {a.d_model})",
             normalization_type="LN" if a.norm else None,
+            act_fn="relu",
+            n_key_value_heads=None,
+            attn_only=False,
+            parallel_attn_mlp=False,
+            use_normalization_before_and_after=False,
+            positional_embedding_type="standard",
+            default_prepend_bos=False,
+            original_architecture="BigramBackcopyToy",
+            device="cpu",
+            dtype=torch.float32,
         )
         generator = torch.Generator().manual_seed(seed)
         self.embed = Embed(d_vocab, a, generator)

@@ -114,11 +114,7 @@ def _one(shelf: xr.Dataset, name: str) -> Measured:
 
 
 def gather(runs: Mapping[str, Measured]) -> xr.Dataset:
-    """Experiments side by side in one Dataset, shorter ones filled up with NaN.
-
-    Args:
-        runs: by name.
-    """
+    """Experiments side by side in one Dataset, shorter ones filled up with NaN."""
     sides = []
     for one in runs.values():
         parts = [one.record.drop_attrs(), one.interventions.rename({v: _CUT + str(v) for v in one.interventions})]
@@ -135,13 +131,7 @@ def gather(runs: Mapping[str, Measured]) -> xr.Dataset:
 
 
 def run(name: str, scale: Scale, **changes: Any) -> Measured:
-    """Train and measure one experiment.
-
-    Args:
-        name: of an experiment or a variation.
-        scale: "small" or "paper".
-        changes: arguments of `train` to change.
-    """
+    """Train and measure one experiment."""
     base, varied = VARIATIONS[scale].get(name, (name, {}))
     full = {"precision": "bfloat16", "compile": True, "evaluate": 256} if scale == "paper" else {}
     arguments: dict[str, Any] = full | varied | changes
@@ -149,16 +139,6 @@ def run(name: str, scale: Scale, **changes: Any) -> Measured:
     readable = set(LINE) <= set(trained.task.symbols) and trained.task.name != "synthetic"
     line = look_at(trained.models[0], trained.task, LINE) if readable else None
     return Measured(trained.record, interventions(trained), line)
-
-
-def write(shelf: xr.Dataset, path: str | Path) -> None:
-    """Write experiments side by side, compressed, whole or not at all.
-
-    Args:
-        shelf: of `gather`.
-        path: the netCDF file.
-    """
-    save_result(shelf, path, compressed=True)
 
 
 def collect(path: str | Path, scale: Scale, names: Sequence[str] = (), **changes: Any) -> dict[str, Measured]:
@@ -169,7 +149,7 @@ def collect(path: str | Path, scale: Scale, names: Sequence[str] = (), **changes
     Args:
         path: the netCDF file.
         scale: "small" or "paper".
-        names: of experiments or variations; every one of that size where there are none.
+        names: of experiments or variations; all of that size where there are none.
         changes: arguments of `train` to change in those that are trained now.
 
     Returns:
@@ -188,7 +168,7 @@ def collect(path: str | Path, scale: Scale, names: Sequence[str] = (), **changes
         if name not in found:
             state = path.with_name(f"{path.stem}-{name}.state")
             found[name] = run(name, scale, resume=state, **changes)
-            write(gather(found), path)
+            save_result(gather(found), path, compressed=True)
             state.unlink(missing_ok=True)
     return {name: found[name] for name in names}
 

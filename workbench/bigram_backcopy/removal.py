@@ -15,7 +15,7 @@ import xarray as xr
 from einops import einsum
 from torch import Tensor
 
-from workbench.bigram_backcopy.measures import LOSSES, PER_HEAD, PER_LAYER, measure
+from workbench.bigram_backcopy.measures import DIMS, measure
 from workbench.bigram_backcopy.model import Toy
 from workbench.bigram_backcopy.task import Task
 from workbench.bigram_backcopy.training import EVALUATION_SEED, Trained
@@ -79,16 +79,9 @@ def interventions(trained: Trained, *, sequences: int = 128, length: int | None 
         for model in trained.models:
             with without(model, parts):
                 rows.append(measure(model, trained.task, tokens))
-    axes = dict.fromkeys(LOSSES, ()) | dict.fromkeys(PER_HEAD, ("layer", "head")) | dict.fromkeys(PER_LAYER, ("layer",))
-    size = (len(cuts), len(trained.models))
+    values = {name: torch.stack([row[name] for row in rows]).unflatten(0, (len(cuts), -1)).numpy() for name in DIMS}
     return xr.Dataset(
-        {
-            name: (
-                ("intervention", "seed", *dims),
-                np.stack([row[name].numpy() for row in rows]).reshape(*size, *rows[0][name].shape),
-            )
-            for name, dims in axes.items()
-        },
+        {name: (("intervention", "seed", *dims), values[name]) for name, dims in DIMS.items()},
         coords={
             "intervention": list(cuts),
             "seed": trained.record["seed"].values,

@@ -53,11 +53,7 @@ class Simplified(nn.Module):
         return self.O @ self.beta
 
     def attention(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch query key"]:
-        """The attention pattern.
-
-        Args:
-            tokens: sequences.
-        """
+        """The attention pattern."""
         n = tokens.shape[1]
         scores = torch.zeros(*tokens.shape, n)
         at_trigger = self.trigger[tokens]
@@ -69,11 +65,7 @@ class Simplified(nn.Module):
         return scores.masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), -torch.inf).softmax(-1)
 
     def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
-        """Logits of the next token.
-
-        Args:
-            tokens: sequences.
-        """
+        """Logits of the next token."""
         pattern = self.attention(tokens)
         moved = pattern[..., 1:] @ (F.one_hot(tokens[:, 1:], self.xi.shape[0]).float() * self.xi)
         mlp = self.W_in[tokens].relu() @ self.W_out

@@ -25,25 +25,13 @@ Weights = dict[str, Tensor]
 
 
 def stack(models: Sequence[Toy]) -> Weights:
-    """The weights of several models of one architecture, with a leading seed axis.
-
-    Args:
-        models: one per seed.
-    """
-    return {
-        name: torch.stack(parts).contiguous()
-        for name, parts in _gather([_to_stacked(model) for model in models]).items()
-    }
+    """The weights of several models of one architecture, with a leading seed axis."""
+    parts = [_to_stacked(model) for model in models]
+    return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
 
 
 def unstack(weights: Weights, seed: int, into: Toy) -> Toy:
-    """Write one seed's weights into a model, and return it.
-
-    Args:
-        weights: stacked weights.
-        seed: which place on the seed axis.
-        into: a model of the same architecture.
-    """
+    """Write the weights at one place of the seed axis into a model of the same architecture, and return it."""
     a = into.architecture
     state: dict[str, Tensor] = {}
     for name, all_seeds in weights.items():
@@ -63,12 +51,7 @@ def unstack(weights: Weights, seed: int, into: Toy) -> Toy:
 
 
 def used(name: str, architecture: Architecture) -> bool:
-    """Whether weights take part in the forward pass: the norm in front of an absent part does not.
-
-    Args:
-        name: of stacked weights.
-        architecture: what they belong to.
-    """
+    """Whether weights take part in the forward pass: the norm in front of an absent part does not."""
     place, _, rest = name.removeprefix("blocks.").partition(".")
     if rest.startswith("ln1"):
         return architecture.has(int(place), "attn")
@@ -80,12 +63,8 @@ def logits(
 ) -> Float[Tensor, "row d_vocab"]:
     """Logits of every position of every sequence of every seed, in that order.
 
-    Args:
-        weights: stacked weights.
-        tokens: sequences per seed.
-        architecture: what the weights belong to.
-        dtype: what products are computed in; the stream, norms, softmax, unembedding and losses stay in float32 (the
-            gradients of logits add up to zero, and rounded ones do not: the same way at every occurrence of a token).
+    Products are computed in `dtype`; the stream, norms, softmax, unembedding and losses stay in float32 (the gradients
+    of logits add up to zero, and rounded ones do not: the same way at every occurrence of a token).
     """
     seeds, batch, length = tokens.shape
     x = embedded(weights, tokens)
@@ -185,7 +164,3 @@ def _to_stacked(model: Toy) -> Weights:
         elif last not in ("W_K", "W_V"):
             found[name] = value[None] if last in ("w", "b") else value
     return found
-
-
-def _gather(parts: Sequence[Weights]) -> dict[str, list[Tensor]]:
-    return {name: [part[name] for part in parts] for name in parts[0]}

@@ -77,12 +77,7 @@ class Architecture:
         return self.d_model // self.n_heads
 
     def has(self, layer: int, part: Literal["attn", "mlp"]) -> bool:
-        """Whether a layer has attention, or an MLP.
-
-        Args:
-            layer: which block.
-            part: "attn" or "mlp".
-        """
+        """Whether a layer has attention, or an MLP."""
         return self.blocks[layer] in ("tf", part)
 
     @property

@@ -127,9 +127,6 @@ class Task:
     def draws(self, length: int) -> int:
         """How many uniform numbers one sequence of this length takes.
 
-        Args:
-            length: tokens in the sequence.
-
         Raises:
             InputError: a sequence too short for a character to follow another.
         """
@@ -179,11 +176,7 @@ class Task:
     # The oracle: what an ideal model predicts.
 
     def ruled(self, tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
-        """Where the trigger rule decides the next token: at triggers; from the second occurrence for "bietti".
-
-        Args:
-            tokens: sequences of this task.
-        """
+        """Where the trigger rule decides the next token: at triggers; from the second occurrence for "bietti"."""
         at_trigger = self._tables_on(tokens.device)["trigger"][tokens]
         if self.kind != "bietti":
             return at_trigger
@@ -194,20 +187,12 @@ class Task:
         return seen
 
     def scored(self, tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
-        """Which positions count in losses and measures: all but the BOS tokens, or but the first.
-
-        Args:
-            tokens: sequences of this task.
-        """
+        """Which positions count in losses and measures: all but the BOS tokens, or but the first."""
         where = torch.arange(tokens.shape[1], device=tokens.device) >= max(1, len(self.bos_ids))
         return where.expand(tokens.shape)
 
     def oracle(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
-        """The distribution of the next token at each position, given everything up to it.
-
-        Args:
-            tokens: sequences of this task.
-        """
+        """The distribution of the next token at each position, given everything up to it."""
         table = self._tables_on(tokens.device)
         before = torch.cat([tokens[:, :1], tokens[:, :-1]], 1)
         at_trigger = table["trigger"][tokens]
@@ -253,11 +238,7 @@ class Task:
         return found | {"accuracy": _mean(right[ruled & scored])}
 
     def decode(self, tokens: Sequence[int] | Int[Tensor, " pos"]) -> list[str]:
-        """The texts of tokens.
-
-        Args:
-            tokens: ids.
-        """
+        """The texts of tokens."""
         return [self.symbols[int(i)] for i in tokens]
 
     def encode(self, symbols: Sequence[str]) -> list[int]:

@@ -53,32 +53,17 @@ class Problem:
         return 0.5 * np.log(2 * self.pi * (self.p @ self.z**2 - mean**2))
 
     def drained(self, alpha: float, beta: np.ndarray) -> np.ndarray:
-        """Where beta goes if all sink logits stay at one value.
-
-        Args:
-            alpha: that value.
-            beta: where beta begins `[key]`; only its mean matters.
-        """
+        """Where beta goes from a start `[key]`, of which only the mean matters, if all sink logits stay at alpha."""
         return beta.mean() + np.exp(-alpha) * (self.z.mean() - self.z)
 
     def loss(self, alpha: np.ndarray, beta: np.ndarray) -> float:
-        """The loss at one point.
-
-        Args:
-            alpha: sink logits `[query]`.
-            beta: value of the sink `[key]`.
-        """
+        """The loss at sink logits alpha `[query]` and the sink's value beta `[key]`."""
         q = self._predicted(alpha, beta)
         ratio = np.where(self.p > 0, self.p / np.where(q > 0, q, 1), 1)
         return float(self.pi @ (self.p * np.log(ratio)).sum(1))
 
     def gradient(self, alpha: np.ndarray, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The gradient of the loss in alpha `[query]` and beta `[key]`.
-
-        Args:
-            alpha: sink logits `[query]`.
-            beta: value of the sink `[key]`.
-        """
+        """The gradient of the loss in alpha `[query]` and beta `[key]`."""
         excess = self._predicted(alpha, beta) - self.p
         pull = np.exp(alpha)
         in_alpha = self.pi * pull / (pull + self.W) ** 2 * (excess @ (self.W * beta - self.z))

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from workbench.bigram_backcopy import stacked
 from workbench.bigram_backcopy.engine import Engine
-from workbench.bigram_backcopy.measures import LOSSES, PER_HEAD, PER_LAYER, PER_TOKEN, measure
+from workbench.bigram_backcopy.measures import DIMS, PER_TOKEN, measure
 from workbench.bigram_backcopy.model import Toy
 from workbench.bigram_backcopy.structures import Architecture, architecture
 from workbench.bigram_backcopy.task import Task
@@ -63,7 +63,7 @@ class DivergedError(InputError):
 
 @dataclass(frozen=True)
 class _Plan:
-    """Everything that a run depends on."""
+    """Everything that a run depends on, checked."""
 
     task: Task
     architecture: Architecture
@@ -78,19 +78,32 @@ class _Plan:
     precision: Precision
     compiled: bool
 
+    def __post_init__(self) -> None:
+        if self.optimizer not in RATES:
+            raise InputError(f"There is no optimizer {self.optimizer!r}; take 'adamw' or 'sgd'.")
+        if self.precision not in get_args(Precision):
+            raise InputError(f"precision={self.precision!r}; {suggest(self.precision, get_args(Precision))}")
+        if self.architecture.n_ctx < self.length:
+            raise InputError(
+                f"Sequences of {self.length} positions do not fit an architecture with {self.architecture.n_ctx}: pass "
+                f"n_ctx={self.length}."
+            )
+        self.task.draws(self.length)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds={self.seeds}: give at least one, and each once; every seed becomes a model.")
+        if self.steps < 1 or self.batch < 1 or self.evaluate < 1:
+            raise InputError(
+                f"steps={self.steps}, batch={self.batch}, evaluate={self.evaluate}: each must be at least 1."
+            )
+
     @property
     def settings(self) -> dict[str, Any]:
         """What must be equal for a stopped run to go on; the number of steps may grow."""
         return {
             "task": self.task.settings,
             "architecture": self.architecture.settings,
-            "optimizer": self.optimizer,
-            "lr": self.lr,
-            "batch": self.batch,
-            "length": self.length,
+            **{name: getattr(self, name) for name in ("optimizer", "lr", "batch", "length", "evaluate", "precision")},
             "seeds": list(self.seeds),
-            "evaluate": self.evaluate,
-            "precision": self.precision,
         }
 
     @property
@@ -142,7 +155,20 @@ def train(
         InputError: sizes that do not fit each other, or a state file of another run.
         DivergedError: a loss that is not finite any more, or has grown far beyond that of guessing.
     """
-    plan = _plan(task, structure, optimizer, lr, steps, batch, length, seeds, evaluate, precision, compile, device)
+    plan = _Plan(
+        task=task,
+        architecture=structure if isinstance(structure, Architecture) else architecture(structure, n_ctx=length),
+        optimizer=optimizer,
+        lr=RATES.get(optimizer, math.nan) if lr is None else float(lr),
+        steps=steps,
+        batch=batch,
+        length=length,
+        seeds=tuple(int(seed) for seed in seeds),
+        evaluate=evaluate,
+        device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        precision=precision,
+        compiled=compile,
+    )
     run = _Run(plan)
     looks = sorted(set(_log_spaced(steps) if measured_at is None else measured_at) | {steps})
     with nullcontext() if resume is None else StateFile(resume, plan.settings, "training") as kept:
@@ -159,54 +185,6 @@ def train(
                 run.keep(kept)
         bar.close()
     return Trained(task, tuple(run.models()), run.record())
-
-
-def _plan(
-    task: Task,
-    structure: str | Architecture,
-    optimizer: Optimizer,
-    lr: float | None,
-    steps: int,
-    batch: int,
-    length: int,
-    seeds: Sequence[int],
-    evaluate: int,
-    precision: Precision,
-    compiled: bool,
-    device: str | torch.device | None,
-) -> _Plan:
-    if optimizer not in RATES:
-        raise InputError(f"There is no optimizer {optimizer!r}; take 'adamw' or 'sgd'.")
-    if precision not in get_args(Precision):
-        raise InputError(f"precision={precision!r}; {suggest(precision, get_args(Precision))}")
-    if not isinstance(structure, Architecture):
-        structure = architecture(structure, n_ctx=length)
-    if structure.n_ctx < length:
-        raise InputError(
-            f"Sequences of {length} positions do not fit an architecture with {structure.n_ctx}: pass n_ctx={length}."
-        )
-    task.draws(length)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"seeds={tuple(seeds)}: give at least one, and each once; every seed becomes a model.")
-    if steps < 1 or batch < 1 or evaluate < 1:
-        raise InputError(f"steps={steps}, batch={batch}, evaluate={evaluate}: each must be at least 1.")
-    chosen = (
-        torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    )
-    return _Plan(
-        task=task,
-        architecture=structure,
-        optimizer="adamw" if optimizer == "adamw" else "sgd",
-        lr=RATES[optimizer] if lr is None else float(lr),
-        steps=steps,
-        batch=batch,
-        length=length,
-        seeds=tuple(int(seed) for seed in seeds),
-        evaluate=evaluate,
-        device=chosen,
-        precision=precision,
-        compiled=compiled,
-    )
 
 
 def _log_spaced(steps: int) -> list[int]:
@@ -296,11 +274,10 @@ class _Run:
     def record(self) -> xr.Dataset:
         """All rows as a Dataset."""
         plan, steps = self.plan, sorted(self.rows)
-        dims: dict[str, tuple[str, ...]] = dict.fromkeys(LOSSES, ("step", "seed"))
-        dims |= dict.fromkeys(PER_HEAD, ("step", "seed", "layer", "head"))
-        dims |= dict.fromkeys(PER_LAYER, ("step", "seed", "layer"))
         found = {
-            name: (axes, np.stack([self.rows[step][name] for step in steps])) for name, axes in dims.items() if steps
+            name: (("step", "seed", *axes), np.stack([self.rows[step][name] for step in steps]))
+            for name, axes in DIMS.items()
+            if steps
         }
         for name in PER_TOKEN:
             if steps and name in self.rows[steps[-1]]:
