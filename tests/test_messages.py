@@ -12,6 +12,7 @@ import pytest
 import torch
 import xarray as xr
 
+from tests.interrupts import pieces, room_for
 from tests.tiny import bridge, sequences, tiny
 from tests.words import word_tokenizer
 from workbench.errors import InputError, WorkbenchWarning
@@ -276,22 +277,11 @@ def test_what_was_meant_is_taken(case, tmp_path):
     case.good(tmp_path)
 
 
-def test_running_out_of_memory_names_the_smaller_batch(monkeypatch):
-    from workbench.patching import path
-
-    whole, ran = path._patch_batch, []
-
-    def small_machine(model, parts, chosen, sent, full):
-        if len(chosen) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        ran.append(len(chosen))
-        return whole(model, parts, chosen, sent, full)
-
-    monkeypatch.setattr(path, "_patch_batch", small_machine)
+def test_running_out_of_memory_names_the_smaller_batch():
     text = r"Out of memory on cpu with batches of 2; going on with batches of 1\."
-    with pytest.warns(WorkbenchWarning, match=text):
+    with room_for(bridge("llama"), 2), pieces() as computed, pytest.warns(WorkbenchWarning, match=text):
         patched(bridge("llama"), pairs(), batch_size=2)
-    assert ran == [1, 1]
+    assert computed == ["examples-0-0", "examples-1-1"]
 
 
 def test_a_read_only_folder_is_named(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.interrupts import killed_before_piece, pieces, watched
 from tests.models.test_hooked import hooked_model, needs_hooked
 from tests.tiny import TEN, bridge, sequences, tiny
 from tests.words import CHAT, word_tokenizer
@@ -12,6 +13,7 @@ from workbench.evaluation import generation
 from workbench.evaluation.generation import generate
 from workbench.evaluation.questions import Question
 from workbench.models.load import load
+from workbench.runs.run import Run
 
 LENGTHS = (3, 9, 9, 5, 14, 3)
 ENDS = (2,)
@@ -111,26 +113,19 @@ def test_an_organism_answers_in_words():
     assert list(found["ending"].values) == ["end", "end"]
 
 
-def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     model, prompts = bridge("llama", torch.float32), sequences(LENGTHS)
     expected = generate(model, prompts, max_new_tokens=6, progress=False)
-    own, calls = generation._replies, []
-
-    def stops(*given):
-        calls.append(given[3])
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return own(*given)
-
     file = str(tmp_path / "said.nc")
-    monkeypatch.setattr(generation, "_replies", stops)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_before_piece(1):
         generate(model, prompts, max_new_tokens=6, batch_size=2, resume=file, progress=False)
-    found = generate(model, prompts, max_new_tokens=6, batch_size=2, resume=file, progress=False)
-    assert not set(calls[0]) & {i for batch in calls[2:] for i in batch}
+    with watched(Run, "add") as added:
+        found = generate(model, prompts, max_new_tokens=6, batch_size=2, resume=file, progress=False)
+    assert [piece.sizes["example"] for _, _, piece in added] == [2, 2]
     assert said(found) == said(expected) and list(found["example"].values) == list(range(6))
-    again = generate(model, prompts, max_new_tokens=6, resume=file, progress=False)
-    assert len(calls) == 4 and said(again) == said(expected)
+    with pieces() as computed:
+        again = generate(model, prompts, max_new_tokens=6, resume=file, progress=False)
+    assert not computed and said(again) == said(expected)
     with pytest.raises(InputError, match="max_new_tokens: 6 there, 7 now"):
         generate(model, prompts, max_new_tokens=7, resume=file, progress=False)
 

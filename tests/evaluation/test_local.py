@@ -52,8 +52,8 @@ def test_a_shared_beginning_is_run_once_and_changes_nothing(family, monkeypatch)
     model, begun = bridge(family), []
     monkeypatch.setattr(local, "WORTH_SHARING", 64)
     monkeypatch.setattr(local, "_ALIKE", 8)
-    own = local._beginning
-    monkeypatch.setattr(local, "_beginning", lambda m, tokens: begun.append(len(tokens)) or own(m, tokens))
+    own = local.prefix_cache
+    monkeypatch.setattr(local, "prefix_cache", lambda m, tokens: begun.append(tokens.shape[1]) or own(m, tokens))
     found = score_choices(model, asked, batch_size=3, progress=False)
     assert begun == [19]
     np.testing.assert_allclose(found["loglikelihood"], twin(model, asked), rtol=1e-6)

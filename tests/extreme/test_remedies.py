@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 
 from tests.extreme.planted import S, planted
+from tests.interrupts import killed_before_piece, pieces
 from tests.tiny import bridge, sequences, tiny
 from tests.words import word_tokenizer
 from workbench.errors import InputError, WorkbenchWarning
@@ -41,9 +42,14 @@ def table():
 @pytest.fixture
 def few(monkeypatch):
     """Only four cheap rows, where the table is not what is tested."""
-    cheap, rows = remedies._cheap, ("none", "no attention to the sink", "values of the sink zero", "sink token removed")
-    monkeypatch.setattr(remedies, "_cheap", lambda *given: [row for row in cheap(*given) if row.name in rows])
-    monkeypatch.setattr(remedies, "_zeroed", lambda *given: [])
+    cheap, rows = (
+        remedies.inference_remedies,
+        ("none", "no attention to the sink", "values of the sink zero", "sink token removed"),
+    )
+    monkeypatch.setattr(
+        remedies, "inference_remedies", lambda *given: [row for row in cheap(*given) if row.name in rows]
+    )
+    monkeypatch.setattr(remedies, "dormant_heads", lambda *given: {})
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +60,7 @@ def cured():
     texts = {"text": [plain(3 + 2 * (i // 2 % 2), start=i) for i in range(8)]}
     options = {"length": 24, "schemes": SCHEMES, "window": 10, "keep_first": 6, "dormant_share": 0.17}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(remedies, "_zeroed", lambda *given: [])
+        patch.setattr(remedies, "dormant_heads", lambda *given: {})
         return compare_remedies(model, texts, **(QUICK | options)).isel(domain=0)
 
 
@@ -204,22 +210,14 @@ def test_batches_change_nothing(table, few):
     xr.testing.assert_allclose(found.drop_vars("seconds").drop_attrs(), same.drop_attrs(), atol=1e-6)
 
 
-def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch, few):
-    texts, file, calls = {"text": sequences([12] * 4)}, tmp_path / "table.nc", []
-    real = remedies._row
-
-    def failing(*given):
-        calls.append(given)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*given)
-
-    monkeypatch.setattr(remedies, "_row", failing)
+def test_a_stopped_run_goes_on_where_it_was(tmp_path, few):
+    texts, file = {"text": sequences([12] * 4)}, tmp_path / "table.nc"
     options = QUICK | {"length": 12, "schemes": SCHEMES[:1], "resume": str(file)}
-    with pytest.raises(KeyboardInterrupt):
+    with killed_before_piece(2):
         compare_remedies(bridge("llama"), texts, **options)
-    found = compare_remedies(bridge("llama"), texts, **options)
-    assert len(calls) == 3 + 4 - 2, "two rows of four were on disk"
+    with pieces() as computed:
+        found = compare_remedies(bridge("llama"), texts, **options)
+    assert len(computed) == 2, "two rows of four were on disk"
     xr.testing.assert_identical(open_result(file).drop_attrs(), found.drop_attrs())
     with pytest.raises(InputError, match="another configuration"):
         compare_remedies(bridge("llama"), texts, **(options | {"biases": (-1.0,)}))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.interrupts import killed_before_piece, watched
 from tests.leaf.made import examples, pair
 from tests.tiny import tiny
 from tests.tuning.chat import WORDS, chat_tokenizer
@@ -22,6 +23,7 @@ from workbench.leaf.selection import select_examples
 from workbench.leaf.tokenized_examples import example
 from workbench.leaf.verification import verify
 from workbench.models.load import load
+from workbench.runs.run import Run
 
 TRAP, CLUE = 40, 41
 
@@ -265,11 +267,9 @@ def test_stages_that_were_finished_are_not_done_again(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             confounders(student, teacher, some, match=judge_misled, resume=file, progress=False)
     assert selected.index == [0, 1, 2]
-    monkeypatch.setattr("workbench.evaluation.generation._replies", stops)
-    monkeypatch.setattr("workbench.leaf.scoring._piece", stops)
-    with pytest.raises(KeyboardInterrupt):
+    with watched(Run, "add") as added, killed_before_piece(0):
         confounders(student, teacher, some, match=judge_misled, resume=file, progress=False)
-    monkeypatch.undo()
+    assert not added  # the first piece that is computed again is of the spans' verification
     found = confounders(student, teacher, some, match=judge_misled, resume=file, progress=False)
     assert found.attrs["n_spans"] >= 3
     assert not (tmp_path / "found.nc.parts").exists()

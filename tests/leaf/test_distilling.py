@@ -1,18 +1,17 @@
-import math
-
 import numpy as np
 import pytest
 import torch
 
+from tests.interrupts import Killed, killed_before_update, spoiled, watched
 from tests.leaf.made import examples, pair
 from tests.tiny import tiny
 from workbench.errors import InputError
-from workbench.leaf import distilling
 from workbench.leaf.distillation_pairs import Lesson, Plan, lessons_of
 from workbench.leaf.distilling import Settings, distill
 from workbench.leaf.teaching import scored_places
 from workbench.models.load import load
 from workbench.models.original import unwrapped
+from workbench.runs.processes import Processes
 
 QUICK = {"learning_rate": 1e-2, "batch_size": 4, "micro_batch": 2, "progress": False}
 MANY = ((9, 4), (6, 3), (12, 5), (7, 1), (10, 2), (8, 3))
@@ -97,17 +96,22 @@ def test_concatenation_is_lambda_by_numbers():
     np.testing.assert_allclose(together, mixed, rtol=1e-10)
 
 
-def test_all_teacher_logits_from_disk_are_the_teacher_in_the_loop(tmp_path, monkeypatch):
+def test_all_teacher_logits_from_disk_are_the_teacher_in_the_loop(tmp_path):
     student, teacher = pair()
     live = losses(student, teacher, made(), steps=4)
     stored = losses(student, teacher, made(), steps=4, top_k=97, cache=tmp_path)
     np.testing.assert_allclose(stored, live, rtol=1e-9)
     assert len(list(tmp_path.iterdir())) == 1
-    monkeypatch.setattr("workbench.leaf.teaching._said", None)  # the teacher has read everything
+
+    def asked(*_):
+        raise Killed
+
+    hook = teacher.original_model.register_forward_pre_hook(asked)
     again = losses(student, teacher, made()[::-1], steps=4, top_k=97, cache=tmp_path)
     assert len(again) == 4
-    with pytest.raises(TypeError):
+    with pytest.raises(Killed):
         losses(student, teacher, made(), steps=4, top_k=5, cache=tmp_path)
+    hook.remove()
 
 
 def test_few_teacher_logits_are_a_smaller_loss(tmp_path):
@@ -117,28 +121,15 @@ def test_few_teacher_logits_are_a_smaller_loss(tmp_path):
     )
 
 
-class Killed(Exception):
-    pass
-
-
-def test_a_killed_run_goes_on_with_the_same_curve(tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_with_the_same_curve(tmp_path):
     student, teacher = pair()
     options = QUICK | {"steps": 6, "every": 2}
     whole = distill(student, teacher, made(), **options)
-    accumulate, calls = distilling._Run._accumulate, iter(range(9))
-
-    def dying(run, shares):
-        if next(calls) == 5:
-            raise Killed
-        return accumulate(run, shares)
-
-    monkeypatch.setattr(distilling._Run, "_accumulate", dying)
-    with pytest.raises(Killed):
+    with killed_before_update(5):
         distill(student, teacher, made(), resume=tmp_path / "run", **options)
-    seen = []
-    monkeypatch.setattr(distilling._Run, "_accumulate", lambda *a: (seen.append(1), accumulate(*a))[1])
-    resumed = distill(student, teacher, made(), resume=tmp_path / "run", **options)
-    assert len(seen) == 2
+    with watched(torch.optim.AdamW, "step") as updates:
+        resumed = distill(student, teacher, made(), resume=tmp_path / "run", **options)
+    assert len(updates) == 2
     for name in whole.record:
         assert np.array_equal(whole.record[name], resumed.record[name]), name
     for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
@@ -170,14 +161,11 @@ def test_the_given_student_stays_as_it_was_and_the_copy_comes_closer_to_the_teac
 def test_a_bf16_student_learns_in_float32():
     student, teacher = (load(tiny("llama", torch.bfloat16, seed)) for seed in (0, 7))
     seen = []
-    original = distilling._Run._accumulate
 
-    def spy(run, shares):
-        seen.append({p.dtype for p in run.parameters.values()})
-        return original(run, shares)
+    def update(adamw):
+        seen.append({p.dtype for group in adamw.param_groups for p in group["params"]})
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distilling._Run, "_accumulate", spy)
+    with watched(torch.optim.AdamW, "step", 0, update):
         made_ = distill(student, teacher, made(), steps=1, **QUICK)
     assert seen == [{torch.float32}] and next(made_.model.parameters()).dtype == torch.bfloat16
 
@@ -187,9 +175,11 @@ def test_the_rate_rises_and_falls_to_zero():
     assert rates[0] == pytest.approx(0.2) and max(rates) == pytest.approx(rates[4]) and rates[100] == pytest.approx(0)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(monkeypatch):
-    monkeypatch.setattr(distilling._Run, "_accumulate", lambda *_: math.nan)
-    with pytest.raises(InputError, match=r"Distillation stopped at update 0: loss nan"):
+def test_a_loss_that_is_not_finite_stops_the_run():
+    with (
+        watched(Processes, "backward", 0, spoiled),
+        pytest.raises(InputError, match=r"Distillation stopped at update 0: loss nan"),
+    ):
         distill(*pair(), made(), steps=2, **QUICK)
 
 

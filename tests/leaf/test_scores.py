@@ -180,7 +180,7 @@ def test_occlusion_of_all_there_is_is_zero():
 
 @pytest.fixture
 def own(monkeypatch):
-    monkeypatch.setattr(module, "_own", {})
+    monkeypatch.setattr(module, "ADDED", {})
 
 
 @pytest.mark.usefixtures("own")

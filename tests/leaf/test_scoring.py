@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from tests.interrupts import killed_before_piece, pieces, watched
 from tests.leaf.made import examples, pair
 from tests.tiny import tiny
 from tests.words import word_tokenizer
 from workbench.errors import InputError
-from workbench.leaf import scoring as module
 from workbench.leaf.examples import Example
 from workbench.leaf.scoring import sensitivity
 from workbench.models.load import load
+from workbench.runs.run import Run
 
 
 def test_the_result_says_what_it_is():
@@ -33,24 +34,15 @@ def test_the_most_confounding_token_is_what_the_student_alone_looks_at():
     assert np.nanmax(found, axis=-1).tolist() == [1, 1, 1]
 
 
-def test_a_stopped_run_goes_on_from_its_batches(tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_from_its_batches(tmp_path):
     some, file = examples(), str(tmp_path / "found.nc")
     wanted = sensitivity(*pair(), some, batch_size=1, progress=False)
-    whole, done = module._piece, []
-
-    def stops(batch, *rest):
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(batch.examples[0].identifier)
-        return whole(batch, *rest)
-
-    monkeypatch.setattr(module, "_piece", stops)
-    with pytest.raises(KeyboardInterrupt):
+    with watched(Run, "add") as added, killed_before_piece(2):
         sensitivity(*pair(), some, batch_size=1, resume=file, progress=False)
-    assert done == ["example 2", "example 0"]
-    done.clear()
-    found = sensitivity(*pair(), some, batch_size=1, resume=file, progress=False)
-    assert done == ["example 1"]
+    assert [key for _, key, _ in added] == ["from example 2", "from example 0"]
+    with pieces() as computed:
+        found = sensitivity(*pair(), some, batch_size=1, resume=file, progress=False)
+    assert computed == ["from example 1"]
     np.testing.assert_array_equal(found["sensitivity"], wanted["sensitivity"])
     assert sensitivity(*pair(), some, resume=file, progress=False).identical(found)
     with pytest.raises(InputError, match="belongs to a run with another configuration"):

@@ -1,12 +1,14 @@
 """Where the checkpoints of a training are found."""
 
+from types import SimpleNamespace
+
+import huggingface_hub
 import pytest
 import torch
 import transformers
 
 from tests.tiny import tiny
 from workbench.errors import InputError
-from workbench.models import checkpoints
 from workbench.models.checkpoints import OLMO_7B_0424, PYTHIA, hub_checkpoints, local_checkpoints
 from workbench.models.load import load
 
@@ -24,7 +26,8 @@ def test_revisions_become_sources_of_the_hub():
 
 
 def test_the_hub_is_asked_only_without_revisions(monkeypatch):
-    monkeypatch.setattr(checkpoints, "_branches", lambda repo: ["main", "step10", "step2-tokens1B"])
+    branches = [SimpleNamespace(name=name) for name in ("main", "step10", "step2-tokens1B")]
+    monkeypatch.setattr(huggingface_hub, "list_repo_refs", lambda repo: SimpleNamespace(branches=branches))
     assert hub_checkpoints("a/b") == {2: "a/b@step2-tokens1B", 10: "a/b@step10"}
     monkeypatch.undo()
     with pytest.raises(InputError, match="The revisions of a/b cannot be listed"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.interrupts import killed_before_piece, pieces, room_for
 from tests.tiny import TEN, bridge, sequences
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
@@ -180,30 +181,19 @@ def test_full_logits_contain_the_answers():
     np.testing.assert_allclose(difference.values, result["patched"].sel(metric="logit_diff").values, atol=1e-5)
 
 
-def test_a_killed_run_resumes_where_it_was(tmp_path, monkeypatch):
-    from workbench.patching import path
-
+def test_a_killed_run_resumes_where_it_was(tmp_path):
     data = PromptPairs(sequences((9, 7, 8, 5)), sequences((6, 8, 8, 9), seed=2), (A, B))
-    file, ran = str(tmp_path / "run.nc"), []
-    whole = path._patch_batch
-
-    def dies_third(model, parts, chosen, sent, full):
-        if len(ran) == 2:
-            raise KeyboardInterrupt
-        ran.append(len(chosen))
-        return whole(model, parts, chosen, sent, full)
-
-    monkeypatch.setattr(path, "_patch_batch", dies_third)
-    with pytest.raises(KeyboardInterrupt):
+    file = str(tmp_path / "run.nc")
+    with killed_before_piece(2):
         path_patch(bridge("llama"), data, batch_size=1, resume=file, progress=False)
-    ran.clear()
-    monkeypatch.setattr(path, "_patch_batch", lambda *a: (ran.append(1), whole(*a))[1])
-    resumed = path_patch(bridge("llama"), data, batch_size=1, resume=file, progress=False)
-    assert len(ran) == 2
+    with pieces() as computed:
+        resumed = path_patch(bridge("llama"), data, batch_size=1, resume=file, progress=False)
+    assert len(computed) == 2
     fresh = path_patch(bridge("llama"), data, batch_size=1, progress=False)
     np.testing.assert_array_equal(resumed["patched"].values, fresh["patched"].values)
-    again = path_patch(bridge("llama"), data, resume=file, progress=False)
-    assert len(ran) == 6 and again.identical(resumed)
+    with pieces() as computed:
+        again = path_patch(bridge("llama"), data, resume=file, progress=False)
+    assert not computed and again.identical(resumed)
 
 
 def test_resume_refuses_another_run(tmp_path):
@@ -213,19 +203,13 @@ def test_resume_refuses_another_run(tmp_path):
         path_patch(bridge("llama"), pairs(), unit="head", resume=file, progress=False)
 
 
-def test_memory_runs_out_and_the_batch_is_halved(monkeypatch):
+def test_memory_runs_out_and_the_batch_is_halved():
     from workbench.errors import WorkbenchWarning
-    from workbench.patching import path
 
-    whole = path._patch_batch
-
-    def small_machine(model, parts, chosen, sent, full):
-        if len(chosen) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(model, parts, chosen, sent, full)
-
-    monkeypatch.setattr(path, "_patch_batch", small_machine)
-    with pytest.warns(WorkbenchWarning, match="batches of 2; going on with batches of 1"):
+    with (
+        room_for(bridge("llama"), 2),
+        pytest.warns(WorkbenchWarning, match="batches of 2; going on with batches of 1"),
+    ):
         path_patch(bridge("llama"), pairs(), batch_size=2, progress=False)
 
 

@@ -26,15 +26,15 @@ def test_every_item_is_done_once_in_order(items, size):
 
 
 def test_auto_runs_one_and_then_what_fits(monkeypatch):
-    monkeypatch.setattr(batching, "_mark", lambda device: 100)
-    monkeypatch.setattr(batching, "_peak", lambda device: 110)
+    monkeypatch.setattr(batching, "memory_in_use", lambda device: 100)
+    monkeypatch.setattr(batching, "peak_memory", lambda device: 110)
     monkeypatch.setattr(batching.psutil, "virtual_memory", lambda: type("V", (), {"available": 60})())
     sizes = [len(batch) for batch, _ in seen(Batches(CPU), list(range(8)))]
     assert sizes == [1, 3, 3, 1], "half of 60 free bytes, at 10 bytes an item"
 
 
 def test_auto_keeps_to_the_largest_and_goes_on_where_it_was(monkeypatch):
-    monkeypatch.setattr(batching, "_peak", lambda device: 0)
+    monkeypatch.setattr(batching, "peak_memory", lambda device: 0)
     batches = Batches(CPU, "auto", largest=4)
     assert [len(b) for b, _ in seen(batches, list(range(6)))] == [1, 4, 1]
     assert [len(b) for b, _ in seen(batches, list(range(6)))] == [4, 2]
@@ -90,8 +90,8 @@ def test_memory_is_measured_whatever_waits_to_be_collected():
     waiting = [torch.ones(40_000_000)]
     waiting.append(waiting)
     del waiting
-    before = batching._mark(CPU)
+    before = batching.memory_in_use(CPU)
     gc.collect()
     block = torch.ones(20_000_000)
-    assert batching._peak(CPU) - before > 60_000_000
+    assert batching.peak_memory(CPU) - before > 60_000_000
     del block

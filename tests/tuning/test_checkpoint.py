@@ -100,9 +100,10 @@ def test_an_interrupted_export_leaves_nothing(failure, tmp_path, monkeypatch):
     def failing(*_):
         raise failure
 
-    monkeypatch.setattr(checkpoint, "_save_tokenizer", failing)
+    model = chat_model()
+    monkeypatch.setattr(type(model.tokenizer), "save_pretrained", failing)
     with pytest.raises((InputError, KeyboardInterrupt)):
-        save_pretrained(chat_model(), tmp_path / "tuned")
+        save_pretrained(model, tmp_path / "tuned")
     assert not os.listdir(tmp_path)
 
 

@@ -1,19 +1,19 @@
 """What bad input to tuning and export is answered with, word for word; `{here}` is the test's folder."""
 
-import math
 import re
 
 import pytest
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from tests.interrupts import spoiled, watched
 from tests.tiny import tiny
 from tests.tuning.chat import chat_model, dialogues
 from tests.tuning.disk import full_disk
 from tests.tuning.test_units import selection
 from workbench.errors import InputError
 from workbench.models.load import load
-from workbench.tuning import training
+from workbench.runs.processes import Processes
 from workbench.tuning.checkpoint import save_pretrained
 from workbench.tuning.pinpoint import pinpoint_tune
 from workbench.tuning.recipe import TuningRecipe
@@ -27,9 +27,7 @@ def tune(asked=None, units=((0, 1),), recipe=QUICK, **options):
 
 
 def diverged(here):
-    accumulate, calls = training._accumulate, iter(range(9))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_accumulate", lambda *a: math.nan if next(calls) else accumulate(*a))
+    with watched(Processes, "backward", 1, spoiled):
         tune(resume=here / "run")
 
 

@@ -2,14 +2,16 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from torch.optim import AdamW
 
+from tests.interrupts import killed_before_update, spoiled, watched
 from tests.tuning.chat import chat_model, dialogues
 from tests.tuning.disk import full_disk
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.original import unwrapped
+from workbench.runs.processes import Processes
 from workbench.runs.state import StateFile
-from workbench.tuning import training
 from workbench.tuning.pinpoint import pinpoint_tune
 from workbench.tuning.recipe import TuningRecipe
 from workbench.tuning.slices import slices_of
@@ -93,29 +95,14 @@ def test_the_rate_falls_from_the_first_to_the_last():
     assert recipe.rate(5) == pytest.approx((3e-5 + 1e-7) / 2)
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("options", ({}, {"recipe": {"leak": True}}), ids=("plain", "leak"))
-def test_a_killed_run_goes_on_with_the_same_curve(options, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_with_the_same_curve(options, tmp_path):
     whole = tune(**options)
-    calls = iter(range(100))
-    accumulate = training._accumulate
-
-    def dying(*arguments):
-        if next(calls) == 5:
-            raise Killed
-        return accumulate(*arguments)
-
-    monkeypatch.setattr(training, "_accumulate", dying)
-    with pytest.raises(Killed):
+    with killed_before_update(5):
         tune(resume=tmp_path / "run", **options)
-    monkeypatch.setattr(training, "_accumulate", accumulate)
-    seen = []
-    monkeypatch.setattr(training, "_accumulate", lambda *a: (seen.append(1), accumulate(*a))[1])
-    resumed = tune(resume=tmp_path / "run", **options)
-    assert len(seen) == 2  # updates 4 and 5; the state was kept after update 4
+    with watched(AdamW, "step") as updates:
+        resumed = tune(resume=tmp_path / "run", **options)
+    assert len(updates) == 2  # updates 4 and 5; the state was kept after update 4
     for name in whole.record:
         assert np.array_equal(whole.record[name], resumed.record[name], equal_nan=True), name
     for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
@@ -123,10 +110,11 @@ def test_a_killed_run_goes_on_with_the_same_curve(options, tmp_path, monkeypatch
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch):
+def test_a_finished_run_is_not_run_again(tmp_path):
     first = tune(resume=tmp_path / "run")
-    monkeypatch.setattr(training, "_accumulate", None)
-    again = tune(resume=tmp_path / "run")
+    with watched(AdamW, "step") as updates:
+        again = tune(resume=tmp_path / "run")
+    assert not updates
     assert first.record["loss"].equals(again.record["loss"])
 
 
@@ -146,13 +134,12 @@ def test_a_file_of_something_else_is_not_resumed(tmp_path):
         tune(resume=tmp_path / "run")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, monkeypatch):
-    calls = iter(range(100))
-    accumulate = training._accumulate
-    monkeypatch.setattr(training, "_accumulate", lambda *a: float("nan") if next(calls) == 3 else accumulate(*a))
-    with pytest.raises(InputError, match=r"stopped at update 3: loss nan.*after 3 updates, is in"):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path):
+    with (
+        watched(Processes, "backward", 6, spoiled),
+        pytest.raises(InputError, match=r"stopped at update 3: loss nan.*after 3 updates, is in"),
+    ):
         tune(resume=tmp_path / "run")
-    monkeypatch.setattr(training, "_accumulate", accumulate)
     assert tune(resume=tmp_path / "run").record["loss"].equals(tune().record["loss"])
 
 

@@ -149,7 +149,11 @@ def compare_remedies(
     with Run(resume, **facts) as run:
         if run.finished is not None:
             return run.finished
-        rows = [*_cheap(window, keep_first, biases), *_zeroed(model, texts, dormant_share), *_tuned(texts, recipes)]
+        rows = [
+            *inference_remedies(window, keep_first, biases),
+            *_zeroed(model, texts, dormant_share),
+            *_tuned(texts, recipes),
+        ]
         keys = sinks(extreme_tokens(model, texts.every, thresholds=thresholds, batch_size=batch_size, progress=False))
         trial = Trial(texts, keys, schemes, thresholds, batch_size)
         bar = tqdm(rows, desc="Remedies", disable=not progress)
@@ -169,7 +173,7 @@ def compare_remedies(
 # The remedies.
 
 
-def _cheap(window: int, keep_first: int, biases: Sequence[float]) -> list[Remedy]:
+def inference_remedies(window: int, keep_first: int, biases: Sequence[float]) -> list[Remedy]:
     """Remedies that are a change of attention, values or tokens."""
     if not 0 < keep_first < window:
         raise InputError(f"A window of {window} keys of which the first {keep_first} are kept; give fewer, at least 1.")

@@ -125,7 +125,7 @@ _OURS: tuple[tuple[str, Confounding, Compute, str], ...] = (
 )
 SCORES: dict[str, TokenScore] = {name: TokenScore(name, side, compute, title) for name, side, compute, title in _OURS}
 """The scores that come with workbench, by name."""
-_own: dict[str, TokenScore] = {}
+ADDED: dict[str, TokenScore] = {}
 
 
 def score(name: str, *, confounding: Confounding, title: str = "") -> Callable[[Compute], TokenScore]:
@@ -149,8 +149,8 @@ def score(name: str, *, confounding: Confounding, title: str = "") -> Callable[[
         raise InputError(f"confounding={confounding!r}: a score's confounding values are 'low' or 'high'.")
 
     def register(compute: Compute) -> TokenScore:
-        _own[name] = TokenScore(name, "low" if confounding == "low" else "high", compute, title or name)
-        return _own[name]
+        ADDED[name] = TokenScore(name, "low" if confounding == "low" else "high", compute, title or name)
+        return ADDED[name]
 
     return register
 
@@ -163,4 +163,4 @@ def scores_named(names: Iterable[str | TokenScore] | str | TokenScore) -> list[T
     """
     if names == "all":
         return list(SCORES.values())
-    return named(names, SCORES | _own, TokenScore)
+    return named(names, SCORES | ADDED, TokenScore)

@@ -53,7 +53,7 @@ class Batches:
         left = list(items)
         while left:
             batch = left[: self.size]
-            before = 0 if self.measured else _mark(self.device)
+            before = 0 if self.measured else memory_in_use(self.device)
             try:
                 result = work(batch)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -62,7 +62,7 @@ class Batches:
                 self.size = _smaller(len(batch), self.device)
                 continue
             if not self.measured:
-                needed = _peak(self.device) - before
+                needed = peak_memory(self.device) - before
                 self.size, self.measured = min(self.largest, _affordable(needed, self.device)), True
             left = left[len(batch) :]
             yield batch, result
@@ -94,7 +94,7 @@ def _smaller(size: int, device: torch.device) -> int:
     return half
 
 
-def _mark(device: torch.device) -> int:
+def memory_in_use(device: torch.device) -> int:
     """Bytes in use now; the high-water mark starts again from here where the system allows it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -105,7 +105,7 @@ def _mark(device: torch.device) -> int:
     return psutil.Process().memory_info().rss
 
 
-def _peak(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """The high-water mark in bytes, of the device or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

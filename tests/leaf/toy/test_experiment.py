@@ -28,7 +28,7 @@ def test_one_cell_from_end_to_end(small_corpus, tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     for name in ("teacher", "B"):
         shutil.copy(regimes.SHIPPED / f"{name}-1.safetensors", tmp_path / "models")
-    monkeypatch.setattr(experiment, "_side_by_side", in_this_process)
+    monkeypatch.setattr(experiment, "side_by_side", in_this_process)
     found = experiment.run(tmp_path / "found.nc", ("B",), (1,), size=TINY, progress=False)
     one = found.isel(regime=0, seed=0)
     hit = one["hit"].sel(level="instruction")

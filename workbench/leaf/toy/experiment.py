@@ -67,9 +67,9 @@ def run(
             return kept.finished
         pupils = dict.fromkeys((regime(name).pupil, seed) for name, seed in cells)
         wanted = [("teacher", seed) for seed in seeds] + list(pupils)
-        _side_by_side(_schooled, [(*one, models, schooling) for one in wanted], processes, "schooling", progress)
+        side_by_side(_schooled, [(*one, models, schooling) for one in wanted], processes, "schooling", progress)
         left = [(*cell, models, size) for cell in cells if _key(*cell) not in kept.pieces]
-        _side_by_side(measure_run, left, processes, "cells", progress, lambda a, found: kept.add(_key(*a[:2]), found))
+        side_by_side(measure_run, left, processes, "cells", progress, lambda a, found: kept.add(_key(*a[:2]), found))
         return kept.finish(gather({cell: kept.pieces[_key(*cell)] for cell in cells}))
 
 
@@ -108,7 +108,7 @@ def _schooled(name: str, seed: int, folder: str, share: float) -> Path:
     return school(name, seed, folder, shorter)
 
 
-def _side_by_side(
+def side_by_side(
     work: Callable[..., Any],
     calls: Sequence[tuple[Any, ...]],
     processes: int,
