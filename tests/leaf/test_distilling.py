@@ -8,7 +8,7 @@ from tests.tiny import tiny
 from workbench.errors import InputError
 from workbench.leaf.distillation_pairs import Lesson, Plan, lessons_of
 from workbench.leaf.distilling import Settings, distill
-from workbench.leaf.teaching import scored_places
+from workbench.leaf.passes import target_rows
 from workbench.models.load import load
 from workbench.models.original import unwrapped
 from workbench.runs.processes import Processes
@@ -71,10 +71,10 @@ def test_training_equals_the_definition_token_by_token(reduction, temperature):
 
 def test_the_first_response_token_is_scored_and_nothing_behind_the_last():
     one = made(1)[0]
-    row, place = scored_places([one])
-    assert place.tolist() == [8, 9, 10, 11] and row.tolist() == [0] * 4  # a prompt of 9 tokens, a response of 4
+    rows = target_rows([one], "cpu")
+    assert rows.position.tolist() == [8, 9, 10, 11] and rows.row.tolist() == [0] * 4  # a prompt of 9, a response of 4
     early = examples(MANY[:1], prefix=2)[0]
-    assert scored_places([early])[1].tolist() == [10, 11]
+    assert target_rows([early], "cpu").position.tolist() == [10, 11]
 
 
 def test_how_a_batch_is_cut_changes_nothing_and_a_smaller_last_batch_is_averaged_over_its_own():

@@ -24,8 +24,7 @@ from workbench.leaf.scoring import sensitivity
 from workbench.leaf.selection import ExampleSelection, select_examples
 from workbench.leaf.thresholds import candidates
 from workbench.leaf.verification import verify
-from workbench.models.anatomy import anatomy
-from workbench.models.identity import fingerprint
+from workbench.leaf.vocabularies import identities
 from workbench.names import Alignment, PruneBy, Reading, TokenScoreName
 from workbench.protocol import HookedModel, TextTokenizer
 from workbench.runs.batching import BatchSize
@@ -86,7 +85,10 @@ def confounders(
     wanted = scores_named(score)[0]
     thresholds = [float(t) for t in np.atleast_1d(threshold)]
     facts = {
-        **_identity(student, teacher, examples, selection),
+        "method": "leaf confounders",
+        **identities(student, teacher),
+        "examples": digest(examples),
+        **({} if selection is None else {"selected": digest(selection.examples)}),
         "score": wanted.name,
         "threshold": thresholds,
         "reading": reading,
@@ -128,22 +130,6 @@ def confounders(
         proved = verify(student, teacher, list(chain.from_iterable(shorter)), resume=run.beside("after"), **asking)
         result = _assembled(found, chosen, selection, shorter, proved)
         return run.finish(result, **_counts(result, selection))
-
-
-def _identity(
-    student: HookedModel, teacher: HookedModel, examples: Sequence[Example], selection: ExampleSelection | None
-) -> dict[str, str | list[str]]:
-    """Which models and examples a result belongs to."""
-    known = {} if selection is None else {"selected": digest(selection.examples)}
-    return {
-        "method": "leaf confounders",
-        "student": anatomy(student).name,
-        "teacher": anatomy(teacher).name,
-        "student_weights": fingerprint(student),
-        "teacher_weights": fingerprint(teacher),
-        "examples": digest(examples),
-        **known,
-    }
 
 
 def counterfactuals(

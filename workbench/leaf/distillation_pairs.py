@@ -64,11 +64,7 @@ class Lesson:
 
 
 def lessons_of(things: Sequence[Any], what: str = "examples") -> list[Lesson]:
-    """Lessons from examples, counterfactuals or lessons.
-
-    Args:
-        things: `Example`s and `Pruned`, which both models read alike, or `Lesson`s.
-        what: their name in messages.
+    """Lessons from `Example`s and `Pruned`, which both models read alike, or `Lesson`s.
 
     Raises:
         InputError: something else.
@@ -98,14 +94,7 @@ class Share:
 class Plan:
     """Which lessons make up each update: shuffled passes over the piles, decided by the seed alone.
 
-    Args:
-        originals: lessons on the data as it is.
-        counterfactuals: lessons on counterfactual data.
-        mix: "concat", or lambda.
-        batch: lessons per update.
-        steps: updates; None takes `epochs`.
-        epochs: passes over the pile (of the originals, where there is a lambda); the last batch may then be smaller.
-        seed: of the order.
+    The arguments are those of `workbench.leaf.distill`; with `epochs` the last batch may be smaller.
 
     Raises:
         InputError: nothing to learn from, a mix that the piles don't allow, or no steps.
@@ -167,9 +156,9 @@ def _refuse(
         raise InputError(f"batch_size={batch}, steps={steps} and epochs={epochs} must be at least 1 (epochs above 0).")
     if mix != "concat" and (isinstance(mix, str) or not 0 <= mix <= 1):
         raise InputError(f"mix={mix!r} is neither 'concat' nor a number from 0 to 1, the share of the originals.")
-    if mix == "concat" and not (originals or counterfactuals):
-        raise InputError("There is nothing to learn from: neither examples nor counterfactuals were given.")
     if mix == "concat":
+        if not (originals or counterfactuals):
+            raise InputError("There is nothing to learn from: neither examples nor counterfactuals were given.")
         return
     missing = [
         name

@@ -32,10 +32,9 @@ from workbench.evaluation.local import context_length
 from workbench.leaf.distillation_pairs import Lesson, Mix, Plan, Share, lessons_of
 from workbench.leaf.examples import Example, digest
 from workbench.leaf.teaching import FromDisk, InTheLoop, cached, observed
-from workbench.leaf.vocabularies import check_shared
+from workbench.leaf.vocabularies import check_shared, identities
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import require_no_hooks
-from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import fused_attention, fuses_attention, unwrapped
 from workbench.protocol import HookedModel
@@ -55,18 +54,7 @@ class Distilled(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a distillation run besides models, lessons and their order.
-
-    Attributes:
-        learning_rate: the highest; it is reached after `warm_up` updates and falls to zero along a cosine.
-        warm_up: updates until then.
-        weight_decay: of AdamW.
-        clip: the gradient's norm is cut to this; infinity cuts nothing.
-        temperature: T of both distributions.
-        reduction: "token" averages over all target tokens of a batch, so long responses count more; "example" over
-            each example's tokens first.
-        attention: ours: what the attention on ignored positions counts in the loss.
-    """
+    """The settings of a distillation run besides models, lessons and their order, as `distill` explains them."""
 
     learning_rate: float = 1e-5
     warm_up: int = 5
@@ -131,7 +119,8 @@ def distill(
         counterfactuals: `Pruned`, `Example`s or `Lesson`s.
         mix: "concat", or lambda, the weight of the originals' loss; the counterfactuals' is 1 - lambda.
         temperature: both distributions' T; the loss is multiplied by its square.
-        reduction: "token" or "example", see `Settings`.
+        reduction: "token" averages over all target tokens of a batch, so long responses count more; "example" over
+            each example's tokens first.
         attention: ours: the loss has this times the student's mean attention on the ignored positions of its lessons
             (`workbench.leaf.attention_penalised`), from all later tokens of all heads and layers. Attention is then
             computed unfused. 0 leaves it alone.
@@ -143,7 +132,7 @@ def distill(
         learning_rate: the highest.
         warm_up: updates until it is reached; then it falls to zero along a cosine.
         weight_decay: of AdamW.
-        clip: largest norm of the gradient.
+        clip: largest norm of the gradient; infinity cuts nothing.
         batch_size: lessons per update.
         micro_batch: lessons per pass.
         seed: of the order.
@@ -165,10 +154,7 @@ def distill(
     parts, vocabulary = anatomy(student), min(int(student.cfg.d_vocab), int(teacher.cfg.d_vocab))
     facts = {
         "method": "leaf distill",
-        "student": parts.name,
-        "teacher": anatomy(teacher).name,
-        "student_weights": fingerprint(student),
-        "teacher_weights": fingerprint(teacher),
+        **identities(student, teacher),
         "originals": len(originals),
         "counterfactuals": len(others),
         "lessons": _digest(plan.lessons),
@@ -298,12 +284,7 @@ class _Run:
 def ignored_attention(
     patterns: Sequence[Float[Tensor, "batch head query key"]], lessons: Sequence[Lesson]
 ) -> Float[Tensor, " batch"]:
-    """Attention on the ignored positions of each lesson: mean over layers, heads and later tokens.
-
-    Args:
-        patterns: of every layer, rows padded on the right.
-        lessons: the rows; 0 for those that ignore nothing.
-    """
+    """Attention on the ignored positions of each lesson: mean over layers, heads and later tokens; 0 without any."""
     keys, queries = torch.zeros(2, len(lessons), patterns[0].shape[-1], device=patterns[0].device)
     for row, lesson in enumerate(lessons):
         if lesson.ignored:
@@ -317,10 +298,6 @@ def ignored_attention(
 
 def weights(share: Share, reduction: Reduction) -> list[tuple[Lesson, float]]:
     """What each scored token of a lesson counts in the batch's loss.
-
-    Args:
-        share: lessons whose losses are averaged.
-        reduction: "token" or "example".
 
     Raises:
         InputError: lessons that all have weight 0.

@@ -33,25 +33,13 @@ def log_probabilities(
 def divergence(
     teacher: Float[Tensor, "scored d_vocab"], student: Float[Tensor, "scored d_vocab"], temperature: float = 1.0
 ) -> Float[Tensor, " scored"]:
-    """KL(teacher || student) x T^2 at each position.
-
-    Args:
-        teacher: logits.
-        student: logits over the same tokens.
-        temperature: T.
-    """
+    """KL(teacher || student) x T^2 at each position."""
     log_p, log_q = log_probabilities(teacher, temperature), log_probabilities(student, temperature)
     return _weighted(log_p, log_q).sum(-1) * temperature**2
 
 
 def top_k(logits: Float[Tensor, "scored d_vocab"], k: int, temperature: float = 1.0) -> TopK:
-    """The k likeliest next tokens at each position, by falling probability.
-
-    Args:
-        logits: of the teacher.
-        k: how many; at most the vocabulary.
-        temperature: T, which the log-probabilities are taken at.
-    """
+    """The k likeliest next tokens at each position, by falling probability."""
     log_p = log_probabilities(logits, temperature)
     kept, index = log_p.topk(k, -1)
     return TopK(index, kept, log_p.scatter(-1, index, -torch.inf).logsumexp(-1))
@@ -60,13 +48,7 @@ def top_k(logits: Float[Tensor, "scored d_vocab"], k: int, temperature: float = 
 def top_k_divergence(
     teacher: TopK, student: Float[Tensor, "scored d_vocab"], temperature: float = 1.0
 ) -> Float[Tensor, " scored"]:
-    """KL over the k tokens and the one outcome "any other", x T^2.
-
-    Args:
-        teacher: from `top_k` at the same temperature.
-        student: logits.
-        temperature: T.
-    """
+    """KL over the k tokens and the one outcome "any other", x T^2."""
     log_q = log_probabilities(student, temperature)
     kept = log_q.gather(-1, teacher.index)
     found = _weighted(teacher.log_p, kept).sum(-1)

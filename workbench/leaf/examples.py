@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from workbench.errors import InputError
@@ -40,9 +41,7 @@ class Wording:
         kept = [span for i, span in enumerate(self.offsets) if i not in removed]
         whole = self.instruction + self.response
         gone = {c for i in removed for c in range(*self.offsets[i])} - {c for span in kept for c in range(*span)}
-        before = [0]
-        for c in range(len(whole)):
-            before.append(before[-1] + (c in gone))
+        before = list(accumulate((c in gone for c in range(len(whole))), initial=0))
         text = "".join(character for c, character in enumerate(whole) if c not in gone)
         end = len(self.instruction) - before[len(self.instruction)]
         lost = before[len(self.instruction) + self.shown] - before[len(self.instruction)]
@@ -86,16 +85,15 @@ class Example:
                 f"{where} has {what} and prefix={self.prefix}, so its response segment is empty and there is no loss "
                 "to take. Give a response, or split it into fewer segments."
             )
-        if len(self.prunable) != len(self.context):
-            raise InputError(
-                f"{where} has {len(self.context)} context tokens and {len(self.prunable)} values of prunable; it needs "
-                "one per token of prompt + response[:prefix]."
-            )
-        if self.wording is not None and len(self.wording.offsets) != len(self.context):
-            raise InputError(
-                f"{where} has {len(self.context)} context tokens and {len(self.wording.offsets)} offsets; it needs one "
-                "per token of prompt + response[:prefix]."
-            )
+        sizes = {"values of prunable": len(self.prunable)}
+        if self.wording is not None:
+            sizes["offsets"] = len(self.wording.offsets)
+        for what, size in sizes.items():
+            if size != len(self.context):
+                raise InputError(
+                    f"{where} has {len(self.context)} context tokens and {size} {what}; it needs one per token of "
+                    "prompt + response[:prefix]."
+                )
 
     @property
     def context(self) -> tuple[int, ...]:
@@ -125,10 +123,7 @@ class Example:
         return self.wording.instruction + ("\n" + self.wording.response[: self.wording.shown] if self.prefix else "")
 
     def without(self, positions: Iterable[int]) -> "Example":
-        """The example with some context tokens deleted; all other ids stay as they are.
-
-        Args:
-            positions: positions of the context, all prunable.
+        """The example with some prunable context tokens deleted; all other ids stay as they are.
 
         Raises:
             InputError: a position that may not be pruned, or all that may.

@@ -55,13 +55,7 @@ class Rows:
 
 
 def rows_of(sequences: Sequence[Sequence[int]], starts: Sequence[int], device: Any) -> Rows:
-    """Rows in which all tokens from a start on are scored.
-
-    Args:
-        sequences: token ids of any lengths.
-        starts: the first scored token of each, at least 1.
-        device: where to put them.
-    """
+    """Rows in which all tokens from a start on, 1 or later, are scored."""
     tokens, _ = pad([list(s) for s in sequences], device)
     row = [i for i, (s, start) in enumerate(zip(sequences, starts, strict=True)) for _ in s[start:]]
     scored = [p for s, start in zip(sequences, starts, strict=True) for p in range(start, len(s))]
@@ -76,14 +70,7 @@ def target_rows(examples: Sequence[Example], device: Any) -> Rows:
 
 
 def token_losses(model: HookedModel, parts: Anatomy, rows: Rows, turn: Turn | None = None) -> Float[Tensor, " scored"]:
-    """-log p of each scored token, in float32 at least.
-
-    Args:
-        model: a TransformerLens model.
-        parts: its anatomy.
-        rows: the sequences.
-        turn: what happens to the embeddings.
-    """
+    """-log p of each scored token, in float32 at least."""
     final = _last_stream(model, parts, rows.tokens, turn)
     read = final[rows.row.to(final.device), rows.position.to(final.device)]
     logits = parts.unembed(read, None)
@@ -101,12 +88,6 @@ def gradient(
     model: HookedModel, parts: Anatomy, rows: Rows, turn: Turn | None = None
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"]]:
     """Losses, their gradients with respect to the embeddings, and the embeddings at which they were taken.
-
-    Args:
-        model: a TransformerLens model; hooks on it are active.
-        parts: its anatomy.
-        rows: the sequences.
-        turn: moves the embeddings before the gradient is taken there.
 
     Raises:
         InputError: a gradient that is NaN or infinite.
@@ -162,16 +143,14 @@ def _last_stream(
         return kept[0]
     last = inner_module(model.blocks[-1])
     with unwrapped(model) as hf, _turning(model, turn), fused_attention(hf):
-        handle = last.register_forward_hook(lambda _module, _args, out: kept.append(_stream(out)))
+        handle = last.register_forward_hook(
+            lambda _module, _args, out: kept.append(out[0] if isinstance(out, tuple) else out)
+        )
         try:
             hf.base_model(input_ids=tokens, use_cache=False)
         finally:
             handle.remove()
     return kept[0]
-
-
-def _stream(out: Any) -> Tensor:
-    return out[0] if isinstance(out, tuple) else out
 
 
 @contextmanager

@@ -9,6 +9,7 @@ released code does it; then tokens may merge across the cut, and `Pruned.round_t
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, get_args
 
 import numpy as np
@@ -19,8 +20,6 @@ from workbench.leaf.examples import Example, check_examples
 from workbench.leaf.tokenized_examples import reword
 from workbench.names import PruneBy
 from workbench.protocol import HookedModel, TextTokenizer
-
-WAYS = get_args(PruneBy)
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,8 @@ class Pruned:
 
 def spans(positions: Iterable[int]) -> list[tuple[int, ...]]:
     """The maximal runs of consecutive positions, in order."""
-    runs: list[list[int]] = []
-    for position in sorted(positions):
-        if runs and position == runs[-1][-1] + 1:
-            runs[-1].append(position)
-        else:
-            runs.append([position])
-    return [tuple(run) for run in runs]
+    runs = groupby(enumerate(sorted(positions)), lambda pair: pair[1] - pair[0])
+    return [tuple(position for _, position in run) for _, run in runs]
 
 
 def prune(
@@ -76,8 +70,8 @@ def prune(
             left of any example.
     """
     examples = check_examples(examples)
-    if how not in WAYS:
-        raise InputError(f"how={how!r} is unknown; {suggest(how, WAYS)}")
+    if how not in get_args(PruneBy):
+        raise InputError(f"how={how!r} is unknown; {suggest(how, get_args(PruneBy))}")
     chosen = _positions(candidates)
     if len(chosen) != len(examples):
         raise InputError(f"There are {len(examples)} examples and candidates for {len(chosen)}; give one row for each.")
@@ -100,14 +94,7 @@ def prune(
 def pruned(
     example: Example, origin: int, group: tuple[int, ...], retokenize: HookedModel | TextTokenizer | None
 ) -> Pruned:
-    """One counterfactual.
-
-    Args:
-        example: the original.
-        origin: its index.
-        group: positions to delete.
-        retokenize: as in `prune`.
-    """
+    """One counterfactual: an example, which is the `origin`-th, without the positions of a group."""
     shorter = example.without(group)
     if retokenize is None:
         return Pruned(shorter, origin, group)

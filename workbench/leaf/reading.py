@@ -16,7 +16,7 @@ from typing import Any
 from workbench.errors import InputError
 from workbench.leaf.examples import Example, as_record, from_record
 from workbench.leaf.tokenized_examples import example
-from workbench.prompts.rows import Malformed, Row, make, read_rows
+from workbench.prompts.rows import Malformed, Row, make, read_rows, rows_from
 from workbench.protocol import HookedModel, TextTokenizer
 from workbench.runs.files import write_text
 
@@ -106,7 +106,7 @@ def _fields(values: dict[str, Any]) -> tuple[str, str, str | None]:
 
 def _rows(source: str | Path | Iterable[dict[str, Any]], split: str) -> Iterable[Row]:
     if not isinstance(source, str | Path):
-        return [Row(f"row {i}", dict(row)) for i, row in enumerate(source)]
+        return rows_from(source)
     path = Path(source).expanduser()
     if path.is_file():
         return read_rows(path)

@@ -90,40 +90,33 @@ def _random(batch: Batch) -> Float[Tensor, "example pos"]:
     return torch.from_numpy(found)
 
 
-_OURS: tuple[tuple[str, Confounding, Compute, str], ...] = (
+_OURS: tuple[tuple[str, Confounding, Compute], ...] = (
     (
         "gradient_difference",
         "low",
         lambda batch: batch.unit(batch.unit(batch.teacher.gradient) - batch.unit(batch.student.gradient)),
-        "gradient difference",
     ),
-    (
-        "raw_gradient_difference",
-        "low",
-        lambda batch: batch.teacher.gradient - batch.student.gradient,
-        "gradient difference, not normalised",
-    ),
-    ("student_gradient", "high", lambda batch: batch.student.gradient, "student's gradient"),
-    ("teacher_gradient", "low", lambda batch: batch.teacher.gradient, "teacher's gradient"),
-    ("gradient_x_input", "high", lambda batch: batch.student.gradient_x_input, "gradient × input"),
-    (
-        "integrated_gradients",
-        "high",
-        lambda batch: batch.student.integrated_gradients(batch.steps),
-        "integrated gradients",
-    ),
-    ("occlusion", "high", lambda batch: batch.student.occlusion, "occlusion"),
-    (
-        "attention_difference",
-        "high",
-        lambda batch: batch.student.attention - batch.teacher.attention,
-        "attention difference",
-    ),
-    ("student_attention", "high", lambda batch: batch.student.attention, "student's attention"),
-    ("perplexity", "high", lambda batch: batch.student.surprise, "perplexity"),
-    ("random", "high", _random, "random"),
+    ("raw_gradient_difference", "low", lambda batch: batch.teacher.gradient - batch.student.gradient),
+    ("student_gradient", "high", lambda batch: batch.student.gradient),
+    ("teacher_gradient", "low", lambda batch: batch.teacher.gradient),
+    ("gradient_x_input", "high", lambda batch: batch.student.gradient_x_input),
+    ("integrated_gradients", "high", lambda batch: batch.student.integrated_gradients(batch.steps)),
+    ("occlusion", "high", lambda batch: batch.student.occlusion),
+    ("attention_difference", "high", lambda batch: batch.student.attention - batch.teacher.attention),
+    ("student_attention", "high", lambda batch: batch.student.attention),
+    ("perplexity", "high", lambda batch: batch.student.surprise),
+    ("random", "high", _random),
 )
-SCORES: dict[str, TokenScore] = {name: TokenScore(name, side, compute, title) for name, side, compute, title in _OURS}
+_TITLES = {
+    "raw_gradient_difference": "gradient difference, not normalised",
+    "student_gradient": "student's gradient",
+    "teacher_gradient": "teacher's gradient",
+    "gradient_x_input": "gradient × input",
+    "student_attention": "student's attention",
+}
+SCORES: dict[str, TokenScore] = {
+    name: TokenScore(name, side, compute, _TITLES.get(name, name.replace("_", " "))) for name, side, compute in _OURS
+}
 """The scores that come with workbench, by name."""
 ADDED: dict[str, TokenScore] = {}
 

@@ -19,18 +19,15 @@ from workbench.evaluation.local import context_length
 from workbench.leaf.examples import Example, check_examples, digest
 from workbench.leaf.scores import Batch, TokenScore, scores_named
 from workbench.leaf.views import View, prunable_mask
-from workbench.leaf.vocabularies import teacher_examples
+from workbench.leaf.vocabularies import MODELS, identities, teacher_examples
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.capture import device_of
-from workbench.models.identity import fingerprint
 from workbench.names import Alignment, TokenScoreName
 from workbench.prompts.texts import words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.results import text_array
 from workbench.runs.run import Run
-
-MODELS = ("student", "teacher")
 
 
 def sensitivity(
@@ -78,10 +75,8 @@ def sensitivity(
     parts = {"student": anatomy(student), "teacher": anatomy(teacher)}
     facts = {
         "method": "leaf sensitivity",
-        **{name: part.name for name, part in parts.items()},
+        **identities(student, teacher),
         **{f"{name}_dtype": part.dtype for name, part in parts.items()},
-        "student_weights": fingerprint(student),
-        "teacher_weights": fingerprint(teacher),
         "examples": digest(examples),
         "scores": [s.name for s in wanted],
         "align": align,

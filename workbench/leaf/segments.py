@@ -52,13 +52,7 @@ def split_responses(
 
 
 def split_points(model: HookedModel | TextTokenizer, example: Example, segments: int) -> list[int]:
-    """The characters of the response at which it is split, in order.
-
-    Args:
-        model: the model or tokenizer that the example was made with.
-        example: at instruction level, made from text.
-        segments: how many parts are wanted.
-    """
+    """The characters of the response at which it is split, in order."""
     if example.wording is None:
         raise InputError(f"Example {example.identifier!r} has no text; set prefix= and prunable= by hand.")
     text = example.wording.response

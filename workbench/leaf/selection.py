@@ -14,13 +14,11 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.leaf.asking import Match, ask
 from workbench.leaf.examples import Example, check_examples
-from workbench.leaf.vocabularies import teacher_examples
+from workbench.leaf.vocabularies import MODELS, teacher_examples
 from workbench.names import Alignment
 from workbench.prompts.texts import words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
-
-MODELS = ("student", "teacher")
 
 
 @dataclass(frozen=True)
@@ -70,13 +68,12 @@ def select_examples(
         InputError: no such example (with the counts), or what `ask` and `sensitivity` refuse.
     """
     examples = check_examples(examples)
-    other = teacher_examples(student, teacher, examples, align)
     answers = in_turn(
         student,
         teacher,
         examples,
-        other,
         False,
+        align=align,
         match=match,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
@@ -120,37 +117,30 @@ def in_turn(
     student: HookedModel,
     teacher: HookedModel,
     examples: Sequence[Example],
-    other: Sequence[Example] | None,
     second_if: bool,
     *,
+    align: Alignment,
     resume: str | Path | None,
     **asking: Any,
 ) -> xr.Dataset:
-    """Replies of the student to all examples, and of the teacher where the student's was right, or was wrong.
+    """Replies of the student to all examples, and of the teacher where the student's was right (`second_if`) or wrong.
 
-    Args:
-        student: a model.
-        teacher: another.
-        examples: in the student's tokens.
-        other: in the teacher's; None where these are the same.
-        second_if: whether the student's reply must be right (True) or wrong for the teacher to be asked.
-        resume: a folder for what is finished.
-        asking: further arguments of `ask`.
+    `resume` is a folder; `asking` are further arguments of `ask`.
 
     Returns:
         `reply` and `correct` (model, example); where a model was not asked the reply is "" and correct is NaN.
     """
     n = len(examples)
     correct, replies = np.full((2, n), np.nan), np.full((2, n), "", dtype=object)
+    other = teacher_examples(student, teacher, examples, align)
 
-    def put(row: int, model: HookedModel, those: Sequence[Example], asked: Sequence[int], name: str) -> None:
-        file = None if resume is None else str(Path(resume) / f"{name}.nc")
-        said = ask(model, [those[i] for i in asked], resume=file, **asking)
-        correct[row, asked], replies[row, asked] = said["correct"].values, said_text(model, said)
+    def put(row: int, model: HookedModel, those: Sequence[Example], asked: Sequence[int]) -> None:
+        if asked:
+            file = None if resume is None else str(Path(resume) / f"{MODELS[row]}.nc")
+            said = ask(model, [those[i] for i in asked], resume=file, **asking)
+            correct[row, asked], replies[row, asked] = said["correct"].values, said_text(model, said)
 
-    put(0, student, examples, range(n), "student")
-    asked = [i for i in range(n) if bool(correct[0, i]) == second_if]
-    if asked:
-        put(1, teacher, other or examples, asked, "teacher")
+    put(0, student, examples, range(n))
+    put(1, teacher, other or examples, np.flatnonzero(correct[0] == second_if).tolist())
     dims = ("model", "example")
     return xr.Dataset({"reply": (dims, replies), "correct": (dims, correct)}, coords={"model": list(MODELS)})

@@ -12,7 +12,7 @@ import torch
 
 from workbench.leaf.distillation_pairs import Lesson, lessons_of
 from workbench.leaf.divergence import divergence
-from workbench.leaf.teaching import scored_logits
+from workbench.leaf.teaching import observed
 from workbench.models.original import unwrapped
 from workbench.protocol import HookedModel
 
@@ -60,4 +60,4 @@ def hardest(
 @torch.no_grad()
 def _logits(model: HookedModel, examples: Sequence[Any], vocabulary: int) -> torch.Tensor:
     with unwrapped(model) as hf:
-        return scored_logits(hf, examples, vocabulary)
+        return observed(hf, examples, vocabulary)[0]

@@ -14,22 +14,17 @@ from typing import get_args
 
 import numpy as np
 import xarray as xr
+from scipy.stats import rankdata
 
 from workbench.errors import InputError, suggest
 from workbench.names import Reading
 
-READINGS = get_args(Reading)
 CAP = 0.5
 """No token above it is a candidate in the quantile reading, however few lie below."""
 
 
 def unit_range(values: np.ndarray, flat: float = 0.0) -> np.ndarray:
-    """Each row between 0 and 1: (x - min) / (max - min) over what is not NaN; `flat` where all values are equal.
-
-    Args:
-        values: (..., position), NaN where a token does not count.
-        flat: the value of a row without differences.
-    """
+    """Each row (..., position) between 0 and 1: (x - min) / (max - min) without NaNs; `flat` if all are equal."""
     with np.errstate(invalid="ignore"):
         low = np.fmin.reduce(values, axis=-1, keepdims=True)
         width = np.fmax.reduce(values, axis=-1, keepdims=True) - low
@@ -89,8 +84,8 @@ def candidates(
     values = oriented(found, score)
     if like is not None:
         return like.copy(data=_as_many(values.values, like.values))
-    if reading not in READINGS:
-        raise InputError(f"reading={reading!r} is unknown; {suggest(reading, READINGS)}")
+    if reading not in get_args(Reading):
+        raise InputError(f"reading={reading!r} is unknown; {suggest(reading, get_args(Reading))}")
     several = not np.isscalar(threshold)
     wanted = [float(t) for t in np.atleast_1d(threshold)]
     wrong = [t for t in wanted if not 0 <= t <= 1]
@@ -119,6 +114,5 @@ def _absolute(row: np.ndarray, tau: float) -> np.ndarray:
 
 
 def _as_many(values: np.ndarray, like: np.ndarray) -> np.ndarray:
-    order = np.argsort(np.nan_to_num(values, nan=np.inf), axis=-1, kind="stable")
-    rank = np.argsort(order, axis=-1)
-    return (rank < like.sum(-1, keepdims=True)) & ~np.isnan(values)
+    ranks = rankdata(np.nan_to_num(values, nan=np.inf), "ordinal", axis=-1)
+    return (ranks <= like.sum(-1, keepdims=True)) & ~np.isnan(values)

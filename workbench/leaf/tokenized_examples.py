@@ -89,22 +89,14 @@ def reword(original: Example, model: HookedModel | TextTokenizer) -> Example:
     Raises:
         InputError: the example has no text.
     """
-    words = original.wording
+    words, name = original.wording, original.identifier
     if words is None:
         raise InputError(
-            f"Example {original.identifier!r} has token ids and no text, so it cannot be tokenized again. Make "
-            "examples from text with workbench.leaf.example."
+            f"Example {name!r} has token ids and no text, so it cannot be tokenized again. Make examples from text "
+            "with workbench.leaf.example."
         )
-    anew = example(
-        model,
-        words.instruction,
-        words.response,
-        None,
-        system=words.system,
-        suffix=words.suffix,
-        identifier=original.identifier,
-    )
-    anew = replace(anew, answer=original.answer)
+    options: dict[str, Any] = {"system": words.system, "suffix": words.suffix, "identifier": name}
+    anew = replace(example(model, words.instruction, words.response, **options), answer=original.answer)
     cut = len(words.response) - len(words.response.lstrip())
     return show(anew, model, words.shown - cut) if words.shown > cut else anew
 
@@ -114,11 +106,7 @@ def show(
 ) -> Example:
     """The example at response level: the first characters of its response are context, and only they may be pruned.
 
-    Args:
-        original: an example made from text, at instruction level.
-        model: the model or tokenizer that it was made with.
-        characters: so many characters of the response; a token that reaches beyond them belongs to the target.
-        identifier: of the new example; None keeps the original's.
+    A token that reaches beyond these characters belongs to the target.
 
     Raises:
         InputError: an example without text, or no response left to score.
@@ -140,12 +128,7 @@ def show(
 
 
 def covered_response(model: HookedModel | TextTokenizer, response: str) -> list[Span]:
-    """The characters of a response that each of its tokens covers; white space goes with the word after it.
-
-    Args:
-        model: a model or tokenizer.
-        response: the gold response.
-    """
+    """The characters of a response that each of its tokens covers; white space goes with the word after it."""
     tokenizer = _tokenizer(model)
     lead = len(_lead(tokenizer))
     covered = _gapless(_offsets(tokenizer, _lead(tokenizer) + response), (lead, lead + len(response)))

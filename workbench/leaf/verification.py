@@ -13,8 +13,8 @@ import xarray as xr
 from workbench.leaf.asking import Match
 from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
-from workbench.leaf.selection import MODELS, in_turn
-from workbench.leaf.vocabularies import teacher_examples
+from workbench.leaf.selection import in_turn
+from workbench.leaf.vocabularies import MODELS
 from workbench.names import Alignment
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
@@ -54,25 +54,19 @@ def verify(
     """
     distinct: dict[Example, int] = {}
     which = [distinct.setdefault(p.example, len(distinct)) for p in pruned]
-    shorter = list(distinct)
-    if shorter:
-        other = teacher_examples(student, teacher, shorter, align)
-        said = in_turn(
-            student,
-            teacher,
-            shorter,
-            other,
-            True,
-            match=match,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            resume=resume,
-            progress=progress,
-        )
-        replies, correct = said["reply"].values[:, which], said["correct"].values[:, which]
-    else:
-        replies, correct = np.empty((2, 0), dtype=object), np.empty((2, 0))
-    return _records(pruned, replies, correct)
+    said = in_turn(
+        student,
+        teacher,
+        list(distinct),
+        True,
+        align=align,
+        match=match,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        resume=resume,
+        progress=progress,
+    )
+    return _records(pruned, said["reply"].values[:, which], said["correct"].values[:, which])
 
 
 def _records(pruned: Sequence[Pruned], replies: np.ndarray, correct: np.ndarray) -> xr.Dataset:

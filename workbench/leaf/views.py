@@ -65,9 +65,6 @@ class View:
         """`gradient_x_input` averaged over points between zero and the embeddings of all prunable tokens.
 
         The sum over an example is the loss minus the loss with all of them zero (arXiv 1703.01365).
-
-        Args:
-            steps: how many points.
         """
         mask = _padded(self.prunable, self._rows.tokens.shape[1]).to(self._rows.tokens.device)[..., None]
         total: Tensor = torch.zeros(())
@@ -92,9 +89,8 @@ class View:
             shorter = [(*self.examples[row].tokens[:p], *self.examples[row].tokens[p + 1 :]) for row, p in some]
             starts = [len(self.examples[row].context) - 1 for row, _ in some]
             with torch.no_grad():
-                after = (
-                    losses(self.model, self.parts, rows_of(shorter, starts, self._rows.tokens.device)).double().cpu()
-                )
+                rows = rows_of(shorter, starts, self._rows.tokens.device)
+                after = losses(self.model, self.parts, rows).double().cpu()
             for (row, p), loss in zip(some, after, strict=True):
                 found[row, p] = self.loss[row] - loss
         return self._given(found)

@@ -10,25 +10,31 @@ from typing import Any, get_args
 from workbench.errors import InputError, suggest
 from workbench.leaf.examples import Example
 from workbench.leaf.tokenized_examples import reword
+from workbench.models.anatomy import anatomy
+from workbench.models.identity import fingerprint
 from workbench.names import Alignment
 from workbench.prompts.templates import tokenizer_of
 from workbench.protocol import HookedModel
 
-ALIGNMENTS = get_args(Alignment)
+MODELS = ("student", "teacher")
+
+
+def identities(student: HookedModel, teacher: HookedModel) -> dict[str, str]:
+    """Names and weights of both models: which ones a result belongs to."""
+    both = dict(zip(MODELS, (student, teacher), strict=True))
+    names = {name: anatomy(model).name for name, model in both.items()}
+    return names | {f"{name}_weights": fingerprint(model) for name, model in both.items()}
 
 
 def check_shared(student: HookedModel, teacher: HookedModel, examples: Sequence[Example]) -> None:
     """Refuse models that read the ids of these examples differently.
 
-    Args:
-        student: a TransformerLens model.
-        teacher: another; where either has no tokenizer, only the size of the vocabulary is compared.
-        examples: in the student's tokens.
+    Where either has no tokenizer, only the size of the vocabulary is compared.
 
     Raises:
         InputError: ids that stand for different tokens, or that one model does not have.
     """
-    for name, model in (("student", student), ("teacher", teacher)):
+    for name, model in zip(MODELS, (student, teacher), strict=True):
         check_ids(model, examples, name)
     tokenizers: list[Any] = [getattr(model, "tokenizer", None) for model in (student, teacher)]
     if None in tokenizers:
@@ -62,17 +68,13 @@ def teacher_examples(
 ) -> list[Example] | None:
     """The examples in the teacher's tokens: None where they are the student's, as they must be with align="ids".
 
-    Args:
-        student: a TransformerLens model.
-        teacher: another.
-        examples: in the student's tokens.
-        align: "ids" refuses different vocabularies; "characters" tokenizes the text of every example again.
+    "ids" refuses different vocabularies; "characters" tokenizes the text of every example again.
 
     Raises:
         InputError: an unknown way, different vocabularies with "ids", or examples without text with "characters".
     """
-    if align not in ALIGNMENTS:
-        raise InputError(f"align={align!r} is unknown; {suggest(align, ALIGNMENTS)}")
+    if align not in get_args(Alignment):
+        raise InputError(f"align={align!r} is unknown; {suggest(align, get_args(Alignment))}")
     if align == "ids":
         check_shared(student, teacher, examples)
         return None
