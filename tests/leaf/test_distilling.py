@@ -162,7 +162,7 @@ def test_a_bf16_student_learns_in_float32():
     student, teacher = (load(tiny("llama", torch.bfloat16, seed)) for seed in (0, 7))
     seen = []
 
-    def update(adamw):
+    def update(adamw, _closure=None):
         seen.append({p.dtype for group in adamw.param_groups for p in group["params"]})
 
     with watched(torch.optim.AdamW, "step", 0, update):
