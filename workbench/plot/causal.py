@@ -6,7 +6,7 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.leaf.scores import SCORES
-from workbench.plot.marks import DOTTED, error_bars, named_ticks
+from workbench.plot.marks import DOTTED, add_dots, error_bars, named_ticks
 from workbench.plot.theme import ACCENT, AGAINST, house
 
 OUTCOMES = (("turned", "student right", ACCENT, -0.14), ("accepted", "both models right", AGAINST, 0.14))
@@ -25,9 +25,8 @@ def causal_check(checked: xr.Dataset, *, title: str | None = None) -> go.Figure:
     Raises:
         InputError: a Dataset of another kind.
     """
-    missing = [
-        name for name in ("turned_share", "accepted_share", "turned_low", "accepted_high") if name not in checked
-    ]
+    needed = ("turned_share", "accepted_share", "turned_low", "accepted_high")
+    missing = [name for name in needed if name not in checked]
     if missing:
         raise InputError(f"causal_check needs a result of workbench.leaf.causal_check; it lacks {', '.join(missing)}.")
     ordered = checked.sortby("accepted_share")
@@ -37,16 +36,9 @@ def causal_check(checked: xr.Dataset, *, title: str | None = None) -> go.Figure:
     figure = go.Figure()
     for name, label, colour, shift in OUTCOMES:
         share, low, high = (100 * ordered[f"{name}_{end}"].values for end in ("share", "low", "high"))
-        figure.add_scatter(
-            x=share,
-            y=places + shift,
-            mode="markers",
-            name=label,
-            marker={"size": 9, "color": colour},
-            error_x=error_bars(share, low, high, 1.5, color=colour),
-            customdata=labels,
-            hovertemplate="%{customdata}<br>" + label + ": %{x:.0f}%<extra></extra>",
-        )
+        hover = "%{customdata}<br>" + label + ": %{x:.0f}%<extra></extra>"
+        told = {"error_x": error_bars(share, low, high, 1.5, color=colour), "customdata": labels}
+        add_dots(figure, share, places + shift, label, colour, hover, size=9, **told)
     if "random" in names:
         at = 100 * float(ordered["accepted_share"].sel(score="random"))
         figure.add_vline(x=at, line=DOTTED)

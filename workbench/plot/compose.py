@@ -1,6 +1,6 @@
 """Several figures in one: side by side, for instance one model per column, or in a grid."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -20,6 +20,11 @@ def beside(
 ) -> go.Figure:
     """One figure with a column for each of several figures; see `grid`."""
     return grid([figures], [titles], title=title, gap=gap)
+
+
+def stack(figures: Mapping[str, go.Figure], *, title: str | None = None) -> go.Figure:
+    """One figure of several under one another, each below its own title; see `grid`."""
+    return grid([[figure] for figure in figures.values()], [[text] for text in figures], title=title)
 
 
 def grid(

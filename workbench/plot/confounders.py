@@ -52,11 +52,7 @@ def confounders(
 
 
 def summary(result: xr.Dataset) -> str:
-    """The counts of a stage-1 result as a sentence.
-
-    Args:
-        result: from `workbench.leaf.confounders`.
-    """
+    """The counts of a result of `workbench.leaf.confounders` as a sentence."""
     count = {name: int(result.attrs[f"n_{name}"]) for name in ("examples", "student_wrong", "misled", "spans")}
     accepted, rescued = int(result.attrs["n_accepted"]), int(result.attrs["n_rescued"])
     return (

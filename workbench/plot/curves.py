@@ -1,5 +1,7 @@
 """Curves and scatters over contributions: layers, heads against their group, estimates against exact."""
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
@@ -8,8 +10,8 @@ from workbench.errors import InputError
 from workbench.names import Metric
 from workbench.patching import statistics
 from workbench.plot.effects import Effects, effects
-from workbench.plot.marks import DOTTED, ZERO, colour_bar
-from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, TOWARDS, house
+from workbench.plot.marks import ZERO, add_diagonal, add_dots, add_line, add_spans, colour_bar
+from workbench.plot.theme import ACCENT, AGAINST, INK, TOWARDS, house
 
 
 def layer_sums(result: xr.Dataset, metric: Metric = "logit_ratio", *, title: str | None = None) -> go.Figure:
@@ -34,17 +36,11 @@ def layer_sums(result: xr.Dataset, metric: Metric = "logit_ratio", *, title: str
         marker={"color": TOWARDS, "line": {"width": 0}},
         hovertemplate=f"layer %{{x}}<br>pull towards: %{{y:.2f}}{data.suffix}<extra></extra>",
     )
-    figure.add_scatter(
-        x=data.layers,
-        y=signed,
-        name="signed sum, \u03a3 I",
-        mode="lines+markers",
-        line={"color": INK, "width": 1.6},
-        marker={"size": 7, "color": "white", "line": {"color": INK, "width": 1.6}},
-        hovertemplate=f"layer %{{x}}<br>signed sum: %{{y:.2f}}{data.suffix}<extra></extra>",
-    )
-    house(figure, title=title, height=320)
-    figure.update_layout(bargap=0.35, margin_t=84 if title else 48)
+    hover = f"layer %{{x}}<br>signed sum: %{{y:.2f}}{data.suffix}<extra></extra>"
+    hollow = {"marker_color": "white", "marker_line": {"color": INK, "width": 1.6}}
+    add_line(figure, data.layers, signed, "signed sum, \u03a3 I", INK, hover, width=1.6, size=7, **hollow)
+    house(figure, title=title, height=320, top=48)
+    figure.update_layout(bargap=0.35)
     step = max(1, -(-len(data.layers) // 16))
     figure.update_xaxes(title_text="Layer", showgrid=False, tickmode="array", tickvals=data.layers[::step])
     figure.update_yaxes(title_text="Sum over the layer" + (" (logits)" if data.suffix == " logits" else " (%)"), **ZERO)
@@ -68,49 +64,25 @@ def head_vs_group(
     """
     rows = compare_groups(heads, groups, metric)[:top]
     data = effects(groups, metric)
+    heads_of_rows = [[row["head"]] for row in rows]
     labels = [f"L{row['layer']} · group {row['kv_group']}" for row in rows]
     figure = go.Figure()
-    spans = [sorted((row["strongest_head"], row["sum_of_heads"], row["group"])) for row in rows]
-    figure.add_scatter(
-        x=[x for span in spans for x in (span[0], span[-1], None)],
-        y=[y for label in labels for y in (label, label, None)],
-        mode="lines",
-        line={"color": RULE, "width": 3},
-        hoverinfo="skip",
-        showlegend=False,
-        name="span",
-    )
+    three = [(row["strongest_head"], row["sum_of_heads"], row["group"]) for row in rows]
+    add_spans(figure, [(min(values), max(values)) for values in three], labels)
     series = (
         ("strongest_head", "strongest head alone", "circle", AGAINST, "white"),
         ("sum_of_heads", "sum of its heads", "diamond", ACCENT, "white"),
         ("group", "whole group, patched together", "circle", TOWARDS, TOWARDS),
     )
     for key, name, symbol, colour, fill in series:
-        error = (
-            {
-                "type": "data",
-                "array": [row["group_error"] for row in rows],
-                "color": TOWARDS,
-                "thickness": 1,
-                "width": 3,
-            }
-            if key == "group"
-            else None
-        )
-        figure.add_scatter(
-            x=[row[key] for row in rows],
-            y=labels,
-            mode="markers",
-            name=name,
-            error_x=error,
-            marker={"symbol": symbol, "size": 10, "color": fill, "line": {"color": colour, "width": 2}},
-            customdata=[[row["head"]] for row in rows],
-            hovertemplate=f"%{{y}}<br>{name}"
-            + (" (head %{customdata[0]})" if key == "strongest_head" else "")
-            + f": %{{x:.2f}}{data.suffix}<extra></extra>",
-        )
-    house(figure, title=title, height=150 + 34 * max(3, len(rows)))
-    figure.update_layout(margin_t=84 if title else 48)
+        which = " (head %{customdata[0]})" if key == "strongest_head" else ""
+        hover = f"%{{y}}<br>{name}{which}: %{{x:.2f}}{data.suffix}<extra></extra>"
+        more: dict[str, Any] = {"marker_line": {"color": colour, "width": 2}, "customdata": heads_of_rows}
+        if key == "group":
+            errors = [row["group_error"] for row in rows]
+            more["error_x"] = {"type": "data", "array": errors, "color": TOWARDS, "thickness": 1, "width": 3}
+        add_dots(figure, [row[key] for row in rows], labels, name, fill, hover, size=10, symbol=symbol, **more)
+    house(figure, title=title, height=150 + 34 * max(3, len(rows)), top=48)
     figure.update_xaxes(title_text=data.axis_title, **ZERO)
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category", tickfont_color=INK)
     return figure
@@ -167,46 +139,30 @@ def agreement(
         title: Title above the figure.
     """
     guess, truth = _same_units(approximate, exact, metric)
-    low = float(np.nanmin([truth.values.min(), guess.values.min()]))
-    high = float(np.nanmax([truth.values.max(), guess.values.max()]))
-    pad = 0.06 * ((high - low) or 1.0)
-    ends = [low - pad, high + pad]
     close = closeness(approximate, exact, metric)
     layers = np.repeat(truth.layers, truth.values.shape[1])
     units = np.tile(np.arange(truth.values.shape[1]), len(truth.layers))
     figure = go.Figure()
-    figure.add_scatter(x=ends, y=ends, mode="lines", name="equal", line=DOTTED, hoverinfo="skip")
+    ends = add_diagonal(figure, "equal", 0.06, truth.values, guess.values)
     word = "head" if truth.unit == "head" else "KV group"
-    figure.add_scatter(
-        x=truth.values.ravel(),
-        y=guess.values.ravel(),
-        mode="markers",
-        name=f"one {word}",
-        marker={
-            "size": 8,
-            "color": layers,
-            "colorscale": "Cividis",
-            "line": {"color": "white", "width": 0.8},
-            "colorbar": colour_bar("layer", tick0=int(truth.layers.min()), dtick=max(1, -(-len(truth.layers) // 8))),
-        },
+    add_dots(
+        figure,
+        truth.values.ravel(),
+        guess.values.ravel(),
+        f"one {word}",
+        layers,
+        f"layer %{{customdata[0]}}, {word} %{{customdata[1]}}<br>exact %{{x:.3f}}{truth.suffix}"
+        f"<br>estimate %{{y:.3f}}{truth.suffix}<extra></extra>",
+        marker_colorscale="Cividis",
+        marker_line={"color": "white", "width": 0.8},
+        marker_colorbar=colour_bar("layer", tick0=int(truth.layers.min()), dtick=max(1, -(-len(truth.layers) // 8))),
         customdata=np.stack([layers, units], axis=1),
         meta={"customdata": ["layer", truth.unit]},
-        hovertemplate=f"layer %{{customdata[0]}}, {word} %{{customdata[1]}}<br>exact %{{x:.3f}}{truth.suffix}"
-        f"<br>estimate %{{y:.3f}}{truth.suffix}<extra></extra>",
     )
-    figure.add_annotation(
-        text=f"r = {float(close['pearson']):.3f}<br>largest error {100 * float(close['worst_error']):.1f}%",
-        x=0.02,
-        y=0.98,
-        xref="x domain",
-        yref="y domain",
-        xanchor="left",
-        yanchor="top",
-        showarrow=False,
-        align="left",
-        font={"size": 12, "color": INK},
-        bgcolor="rgba(255,255,255,0.85)",
-    )
+    text = f"r = {float(close['pearson']):.3f}<br>largest error {100 * float(close['worst_error']):.1f}%"
+    corner = {"x": 0.02, "y": 0.98, "xref": "x domain", "yref": "y domain", "xanchor": "left", "yanchor": "top"}
+    look = {"showarrow": False, "align": "left", "font": {"size": 12, "color": INK}}
+    figure.add_annotation(text=text, **corner, **look, bgcolor="rgba(255,255,255,0.85)")
     house(figure, title=title, height=400)
     figure.update_layout(showlegend=False)
     figure.update_xaxes(title_text="Exact " + truth.axis_title.lower(), range=ends)

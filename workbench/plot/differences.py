@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from workbench.plot.marks import DOTTED, error_bars, named_ticks
+from workbench.plot.marks import DOTTED, add_dots, error_bars, named_ticks
 from workbench.plot.theme import INK, SERIES, house
 
 Interval = tuple[float, float, float]
@@ -37,19 +37,20 @@ def differences(
     for place, group in enumerate(groups):
         known = [(i, row[group]) for i, row in enumerate(rows.values()) if group in row]
         shift = ((len(groups) - 1) / 2 - place) * 0.7 / len(groups)
-        figure.add_scatter(
-            x=[mean for _, (mean, _, _) in known],
-            y=[len(names) - 1 - i + shift for i, _ in known],
-            error_x=error_bars(*zip(*(row for _, row in known), strict=True), 1.4),
-            mode="markers",
-            marker={"size": 7, "color": SERIES[place % len(SERIES)]},
-            name=group,
+        mean, low, high = zip(*(row for _, row in known), strict=True)
+        hover = f"%{{customdata[0]}}, {group}<br>%{{x:.3f}} (%{{customdata[1]:.3f}} to %{{customdata[2]:.3f}})"
+        add_dots(
+            figure,
+            mean,
+            [len(names) - 1 - i + shift for i, _ in known],
+            group,
+            SERIES[place % len(SERIES)],
+            f"{hover}<extra></extra>",
+            size=7,
+            error_x=error_bars(mean, low, high, 1.4),
             customdata=[[names[i], low, high] for i, (_, low, high) in known],
-            hovertemplate=f"%{{customdata[0]}}, {group}<br>%{{x:.3f}} "
-            "(%{customdata[1]:.3f} to %{customdata[2]:.3f})<extra></extra>",
         )
-    house(figure, title=title, height=90 + max(26, 8 * len(groups)) * max(len(names), 4))
-    figure.update_layout(margin_t=96 if title else 56)
+    house(figure, title=title, height=90 + max(26, 8 * len(groups)) * max(len(names), 4), top=56)
     ticks = [f"<b>{name}</b>" if name in marked else name for name in names]
     axis = named_ticks(ticks, list(range(len(names)))[::-1])
     figure.update_yaxes(**axis, range=[-0.6, len(names) - 0.4], tickfont={"size": 12, "color": INK})

@@ -1,12 +1,14 @@
 """Extreme tokens over training: attention, values, sink logit and residual norm by step, panels (a) to (d)."""
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
 from workbench.errors import InputError, suggest
-from workbench.plot.marks import band
+from workbench.plot.marks import add_line, band
 from workbench.plot.theme import ACCENT, AGAINST, SOFT, TOWARDS, house
 from workbench.plot.tokens import token_labels
 
@@ -50,6 +52,7 @@ def training_panels(
     here = result.sel(layer=layer)
     steps = here["step"].values.astype(float)
     until = _linear_until(steps, linear_until)
+    x = _place(steps, until)
     figure = make_subplots(
         rows=2,
         cols=2,
@@ -62,19 +65,21 @@ def training_panels(
     tokens = [str(token) for token in here["token"].values]
     colours = {token: SOFT if token == "other" else _COLOURS[i % len(_COLOURS)] for i, token in enumerate(tokens)}
     for panel, (name, _label) in enumerate(_PANELS):
-        row, col = panel // 2 + 1, panel % 2 + 1
+        place = {"row": panel // 2 + 1, "col": panel % 2 + 1}
         for token in tokens:
             if name == "sink_logit" and token == "other":
                 continue
             mean, error = _over_heads(here[name].sel(token=token))
-            _line(
-                figure, row, col, steps, until, mean, error, token_labels([token])[0], colours[token], legend=panel == 0
-            )
+            label = token_labels([token])[0]
+            if error is not None:
+                drawn = band(x, mean - error, mean + error, colours[token], f"{label} ± 1 s.e.")
+                figure.add_scatter(**drawn, legendgroup=label, **place)
+            _line(figure, x, steps, mean, label, colours[token], showlegend=panel == 0, **place)
         if name == "sink_weight" and len(tokens) > 2:
             mean, _error = _over_heads(here[name].sel(token=tokens[:-1]).sum("token", min_count=1))
-            _line(figure, row, col, steps, until, mean, None, "together", SOFT, legend=True, dash="dot")
-    house(figure, title=title, height=600)
-    figure.update_layout(margin_t=92 if title else 56, margin_b=96, legend_y=-0.16, legend_yanchor="top")
+            _line(figure, x, steps, mean, "together", SOFT, dash="dot", **place)
+    house(figure, title=title, height=600, top=56)
+    figure.update_layout(margin_b=96, legend_y=-0.16, legend_yanchor="top")
     for note in figure.layout.annotations:
         note.update(font_size=13, xanchor="left", x=note.x - 0.435 / 2)
     shown = _ticks(steps, until)
@@ -101,42 +106,16 @@ def _over_heads(values: xr.DataArray) -> tuple[np.ndarray, np.ndarray | None]:
     if "head" not in values.dims:
         return values.transpose("step").values, None
     count = np.maximum(values.notnull().sum("head"), 1)
-    return values.mean("head").values, (
-        values.std("head", ddof=1 if values.sizes["head"] > 1 else 0) / count**0.5
-    ).values
+    spread = values.std("head", ddof=1 if values.sizes["head"] > 1 else 0)
+    return values.mean("head").values, (spread / count**0.5).values
 
 
 def _line(
-    figure: go.Figure,
-    row: int,
-    col: int,
-    steps: np.ndarray,
-    until: float,
-    mean: np.ndarray,
-    error: np.ndarray | None,
-    name: str,
-    colour: str,
-    legend: bool,
-    dash: str = "solid",
+    figure: go.Figure, x: np.ndarray, steps: np.ndarray, mean: np.ndarray, name: str, colour: str, **more: Any
 ) -> None:
-    x = _place(steps, until)
-    if error is not None:
-        drawn = band(x, mean - error, mean + error, colour, f"{name} ± 1 s.e.")
-        figure.add_scatter(**drawn, legendgroup=name, row=row, col=col)
-    figure.add_scatter(
-        x=x,
-        y=mean,
-        mode="lines+markers",
-        name={"first": "first token", "delimiter": "first delimiter", "other": "other tokens"}.get(name, name),
-        legendgroup=name,
-        showlegend=legend,
-        line={"color": colour, "width": 2, "dash": dash},
-        marker_size=5,
-        customdata=steps,
-        hovertemplate=f"step %{{customdata:,}}<br>{name}: %{{y:.3g}}<extra></extra>",
-        row=row,
-        col=col,
-    )
+    shown = {"first": "first token", "delimiter": "first delimiter", "other": "other tokens"}.get(name, name)
+    hover = f"step %{{customdata:,}}<br>{name}: %{{y:.3g}}<extra></extra>"
+    add_line(figure, x, mean, shown, colour, hover, size=5, legendgroup=name, customdata=steps, **more)
 
 
 def _linear_until(steps: np.ndarray, wanted: float | int | None) -> float:

@@ -46,9 +46,7 @@ class Effects:
     @property
     def axis_title(self) -> str:
         """Title of an axis that carries these numbers."""
-        if self.metric == "logit_diff":
-            return "Contribution (logits)"
-        return "Contribution (%)"
+        return f"Contribution ({self.suffix.strip()})"
 
     @property
     def low(self) -> np.ndarray:
@@ -103,18 +101,15 @@ def unit_dim(result: xr.Dataset) -> str:
     """
     if "contribution" not in result:
         raise InputError(
-            "this Dataset has no variable 'contribution' (it has "
-            f"{', '.join(map(str, result.data_vars)) or 'none'}). "
-            "The figure draws patching results: pass what path_patch, activation_patch or attribution_patch "
-            "gave."
+            f"this Dataset has no variable 'contribution' (it has {', '.join(map(str, result.data_vars)) or 'none'}). "
+            "The figure draws patching results: pass what path_patch, activation_patch or attribution_patch gave."
         )
     dims = result["contribution"].dims
     for dim in UNIT_DIMS:
         if dim in dims:
             return dim
     raise InputError(
-        f"contribution has the dims {', '.join(map(str, dims))}, but this figure places units by layer and "
-        "head. "
+        f"contribution has the dims {', '.join(map(str, dims))}, but this figure places units by layer and head. "
         "Patch with unit='head' or unit='kv_group'."
     )
 

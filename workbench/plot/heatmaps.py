@@ -10,7 +10,7 @@ import xarray as xr
 
 from workbench.names import Metric
 from workbench.plot.effects import METRIC_NAMES, Effects, effects
-from workbench.plot.marks import colour_bar
+from workbench.plot.marks import cells, colour_bar
 from workbench.plot.theme import DIVERGING, INK, SEQUENTIAL, house
 
 HOVER_COLUMNS = ("layer", "unit", "kv_group", "first_head", "last_head", "value", "low", "high")
@@ -33,28 +33,21 @@ def heatmap(
     """
     data = effects(result, metric)
     end = colour_limit(data.values) if limit is None else float(limit)
-    figure = go.Figure(
-        go.Heatmap(
-            z=data.values,
-            x=column_edges(data),
-            y=data.layers,
-            customdata=_hover_data(data),
-            hovertemplate=_hover_template(data),
-            zmin=-end,
-            zmax=end,
-            zmid=0,
-            colorscale=DIVERGING,
-            xgap=1,
-            ygap=1,
-            colorbar=colour_bar("%" if data.suffix == "%" else "logits", 11, len=1.0, xpad=6),
-            meta={"customdata": list(HOVER_COLUMNS), "metric": metric, "unit": data.unit},
-            name=f"{data.model}: {METRIC_NAMES.get(metric, metric)}",
-        )
+    figure = cells(
+        data.values,
+        low=-end,
+        high=end,
+        name=f"{data.model}: {METRIC_NAMES.get(metric, metric)}",
+        hover=_hover_template(data),
+        colours=DIVERGING,
+        x=column_edges(data),
+        y=data.layers,
+        customdata=_hover_data(data),
+        zmid=0,
+        colorbar=colour_bar("%" if data.suffix == "%" else "logits", 11, len=1.0, xpad=6),
+        meta={"customdata": list(HOVER_COLUMNS), "metric": metric, "unit": data.unit},
     )
-    house(figure, title=title, height=int(min(900, 130 + 26 * max(6, len(data.layers)))))
-    _head_axes(figure, data.n_heads, data.layers)
-    figure.update_layout(shapes=group_borders(data.n_heads, data.group_size, data.layers))
-    return figure
+    return _head_axes(figure, data.n_heads, data.group_size, data.layers, title)
 
 
 def layer_by_head(
@@ -78,23 +71,11 @@ def layer_by_head(
     """
     n_layers, n_heads = values.shape
     end = colour_limit(values) if end is None else end
-    figure = go.Figure(
-        go.Heatmap(
-            z=values,
-            zmin=-end if centred else 0,
-            zmax=end,
-            colorscale=DIVERGING if centred else SEQUENTIAL,
-            xgap=1,
-            ygap=1,
-            hovertemplate=f"<b>Layer %{{y}}, query head %{{x}}</b><br>{label} %{{z:.3f}}<extra></extra>",
-            colorbar=colour_bar(label, 11, title_side="right", xpad=6),
-            name=label or "value",
-        )
-    )
-    house(figure, title=title, height=int(min(900, 130 + 26 * max(6, n_layers))))
-    _head_axes(figure, n_heads, np.arange(n_layers))
-    figure.update_layout(shapes=group_borders(n_heads, group_size, np.arange(n_layers)))
-    return figure
+    hover = f"<b>Layer %{{y}}, query head %{{x}}</b><br>{label} %{{z:.3f}}<extra></extra>"
+    bar = colour_bar(label, 11, title_side="right", xpad=6)
+    low, colours = (-end, DIVERGING) if centred else (0, SEQUENTIAL)
+    figure = cells(values, low, end, label or "value", hover, colours, colorbar=bar)
+    return _head_axes(figure, n_heads, group_size, np.arange(n_layers), title)
 
 
 def colour_limit(values: np.ndarray) -> float:
@@ -123,21 +104,16 @@ def group_borders(n_heads: int, group_size: int, layers: np.ndarray) -> list[dic
     ]
 
 
-def _head_axes(figure: go.Figure, n_heads: int, layers: np.ndarray) -> None:
-    figure.update_xaxes(
-        title_text="Query head",
-        showgrid=False,
-        tickmode="array",
-        tickvals=_ticks(np.arange(n_heads)),
-        range=[-0.5, n_heads - 0.5],
-    )
-    figure.update_yaxes(
-        title_text="Layer",
-        showgrid=False,
-        tickmode="array",
-        tickvals=_ticks(layers),
-        range=[layers.max() + 0.5, layers.min() - 0.5],
-    )
+def _head_axes(figure: go.Figure, n_heads: int, group_size: int, layers: np.ndarray, title: str | None) -> go.Figure:
+    """The house layout of a map of heads by layers, with the borders of the KV groups."""
+    house(figure, title=title, height=int(min(900, 130 + 26 * max(6, len(layers)))))
+    across, down = [-0.5, n_heads - 0.5], [layers.max() + 0.5, layers.min() - 0.5]
+    for update, name, places, ends in (
+        (figure.update_xaxes, "Query head", np.arange(n_heads), across),
+        (figure.update_yaxes, "Layer", layers, down),
+    ):
+        update(title_text=name, showgrid=False, tickmode="array", tickvals=_ticks(places), range=ends)
+    return figure.update_layout(shapes=group_borders(n_heads, group_size, layers))
 
 
 def _ticks(values: np.ndarray, most: int = 16) -> list[int]:

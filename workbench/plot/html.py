@@ -24,11 +24,7 @@ class Html(str):
 
 @cache
 def environment(package: str) -> Environment:
-    """The templates of one package.
-
-    Args:
-        package: such as "workbench.reporting".
-    """
+    """The templates of one package, such as "workbench.reporting"."""
     made = Environment(
         loader=PackageLoader(package), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -37,23 +33,12 @@ def environment(package: str) -> Environment:
 
 
 def render(package: str, template: str, **values: Any) -> Html:
-    """A filled template.
-
-    Args:
-        package: whose template it is.
-        template: its name without `.html.j2`.
-        **values: what the template asks for.
-    """
+    """A template of a package, named without `.html.j2`, filled with the values that it asks for."""
     return Html(environment(package).get_template(f"{template}.html.j2").render(values))
 
 
 def policy(*scripts: str, sources: str = "") -> str:
-    """A content security policy: nothing is fetched, and no script runs but these.
-
-    Args:
-        *scripts: the texts of the scripts that stand in the page.
-        sources: where else scripts may come from, such as "'self'".
-    """
+    """A content security policy: nothing is fetched, and only these scripts and those from `sources` run."""
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join([*(f"'sha256-{digest}'" for digest in digests), *sources.split()]) or "'none'"
     return (

@@ -12,7 +12,7 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.plot.compose import beside
 from workbench.plot.heatmaps import layer_by_head
-from workbench.plot.marks import DOTTED, colour_bar, error_bars
+from workbench.plot.marks import DOTTED, EDGE, add_dots, add_line, cells, colour_bar, error_bars
 from workbench.plot.theme import ACCENT, AGAINST, INK, SEQUENTIAL, SOFT, TOWARDS, house
 
 COLOURS = {
@@ -65,36 +65,26 @@ def accuracy_curves(
         one = curves.sel(score=name)
         order = np.argsort(one["share"].values, kind="stable")
         x, y = 100 * one["share"].values[order], 100 * one["accuracy"].values[order]
-        base = name.split("_")[0]
         error = None
         if interval and "accuracy_low" in one:
             low, high = (100 * one[f"accuracy_{end}"].values[order] for end in ("low", "high"))
             error = error_bars(y, low, high)
-        figure.add_scatter(
-            x=x,
-            y=y,
-            error_y=error,
-            name=label(name),
-            mode="lines+markers",
-            line={"color": COLOURS.get(base, SOFT), "width": 1.8, "dash": dash(name)},
-            marker={"size": 6},
-            hovertemplate=f"<b>{label(name)}</b><br>%{{x:.1f}}% of heads zeroed<br>accuracy %{{y:.1f}}%<extra></extra>",
-        )
+        hover = f"<b>{label(name)}</b><br>%{{x:.1f}}% of heads zeroed<br>accuracy %{{y:.1f}}%<extra></extra>"
+        add_line(figure, x, y, label(name), hover=hover, **style(name), width=1.8, size=6, error_y=error)
     baseline = 100 * float(curves["baseline"])
     figure.add_hline(baseline, line={"color": SOFT, "width": 1})
     figure.add_hline(baseline - 100 * loss, line=DOTTED)
-    house(figure, title=title, height=420)
-    figure.update_layout(margin_t=112 if title else 78)
+    house(figure, title=title, height=420, top=78)
     figure.update_xaxes(title_text="Heads zeroed (% of all)", rangemode="tozero")
     figure.update_yaxes(title_text="Accuracy (%)")
     return figure
 
 
-def dash(score: str) -> str:
-    """Solid for normalised scores, dashed for raw ones, dotted for random choice."""
-    if score == "Random_by_layer":
-        return "dashdot"
-    return "dot" if score == "Random" else "solid" if "_" in score else "dash"
+def style(score: str) -> dict[str, str]:
+    """A score's colour; solid for normalised scores, dashed for raw ones, dotted for random choice."""
+    dashes = {"Random": "dot", "Random_by_layer": "dashdot"}
+    dash = dashes.get(score, "solid" if "_" in score else "dash")
+    return {"colour": COLOURS.get(score.split("_")[0], SOFT), "dash": dash}
 
 
 def leading(curves: xr.Dataset) -> list[str]:
@@ -119,29 +109,24 @@ def auc_ranks(ranks: xr.DataArray, *, own: Sequence[str] = (), title: str | None
     table = ranks.sel(score=order).transpose("model", "score")
     values = table.values
     rows = [f"<b>{m}</b>" if m in own else str(m) for m in table["model"].values]
-    figure = go.Figure(
-        go.Heatmap(
-            z=values,
-            x=[label(str(s)) for s in order],
-            y=rows,
-            text=[["" if np.isnan(v) else f"{v:g}" for v in row] for row in values],
-            texttemplate="%{text}",
-            textfont={"size": 11},
-            colorscale=[[1 - float(p), c] for p, c in reversed(SEQUENTIAL)],
-            zmin=1,
-            zmax=float(np.nanmax(values)),
-            xgap=1,
-            ygap=1,
-            showscale=False,
-            hovertemplate="<b>%{y}</b><br>%{x}: rank %{z:g}<extra></extra>",
-            name="rank",
-        )
+    figure = cells(
+        values,
+        low=1,
+        high=float(np.nanmax(values)),
+        name="rank",
+        hover="<b>%{y}</b><br>%{x}: rank %{z:g}<extra></extra>",
+        colours=[[1 - float(p), c] for p, c in reversed(SEQUENTIAL)],
+        x=[label(str(s)) for s in order],
+        y=rows,
+        text=[["" if np.isnan(v) else f"{v:g}" for v in row] for row in values],
+        texttemplate="%{text}",
+        textfont={"size": 11},
+        showscale=False,
     )
-    house(figure, title=title, height=int(150 + 24 * len(rows)))
+    house(figure, title=title, height=int(150 + 24 * len(rows)), top=104)
     figure.update_xaxes(showgrid=False, side="top", tickangle=-40)
     figure.update_yaxes(showgrid=False, autorange="reversed")
-    figure.update_layout(margin={"t": 140 if title else 104, "l": 190})
-    return figure
+    return figure.update_layout(margin_l=190)
 
 
 def frequency_map(frequency: xr.DataArray, group_size: int = 1, *, title: str | None = None) -> go.Figure:
@@ -168,11 +153,7 @@ def domain_maps(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
 
 
 def domain_cells(found: xr.Dataset) -> list[go.Figure]:
-    """The maps of `domain_maps`, one figure per kind of text.
-
-    Args:
-        found: from `inactive_heads.by_domain`.
-    """
+    """The maps of `domain_maps`, one figure per kind of text."""
     names = [str(name) for name in found["domain"].values]
     maps = []
     for i, name in enumerate(names):
@@ -182,14 +163,8 @@ def domain_cells(found: xr.Dataset) -> list[go.Figure]:
         if pair in found["pair"].values:
             differs = found["p_corrected"].sel(pair=pair).transpose("layer", "head").values < 0.05
             rows, columns = np.nonzero(differs)
-            one.add_scatter(
-                x=columns,
-                y=rows,
-                mode="markers",
-                name=f"differs from {names[0]} (p < 0.05 over all heads)",
-                marker={"symbol": "x", "size": 8, "color": TOWARDS, "line": {"color": "white", "width": 1}},
-                hoverinfo="skip",
-            )
+            told = f"differs from {names[0]} (p < 0.05 over all heads)"
+            add_dots(one, columns, rows, told, TOWARDS, symbol="x", marker_line=EDGE, hoverinfo="skip")
         maps.append(one)
     return maps
 
@@ -209,27 +184,21 @@ def score_overlap(
         raise InputError(f"measure={measure!r} must be 'iou' or 'precision'.")
     values = found[measure].transpose("score", "other").values
     names = [label(str(s)) for s in found["score"].values]
-    figure = go.Figure(
-        go.Heatmap(
-            z=values,
-            x=names,
-            y=names,
-            text=[[f"{v:.2f}".lstrip("0") if np.isfinite(v) else "" for v in row] for row in values],
-            texttemplate="%{text}" if numbers else None,
-            textfont={"size": 10},
-            colorscale=SEQUENTIAL,
-            zmin=0,
-            zmax=1,
-            xgap=1,
-            ygap=1,
-            showscale=not numbers,
-            colorbar=colour_bar(thickness=12),
-            hovertemplate=f"%{{y}} and %{{x}}<br>{measure} %{{z:.3f}}<extra></extra>",
-            name=measure,
-        )
+    figure = cells(
+        values,
+        low=0,
+        high=1,
+        name=measure,
+        hover=f"%{{y}} and %{{x}}<br>{measure} %{{z:.3f}}<extra></extra>",
+        x=names,
+        y=names,
+        text=[[f"{v:.2f}".lstrip("0") if np.isfinite(v) else "" for v in row] for row in values],
+        texttemplate="%{text}" if numbers else None,
+        textfont={"size": 10},
+        showscale=not numbers,
+        colorbar=colour_bar(thickness=12),
     )
-    house(figure, title=title, height=int(170 + 26 * len(names)))
+    house(figure, title=title, height=int(170 + 26 * len(names)), top=104)
     figure.update_xaxes(showgrid=False, side="top", tickangle=-40, tickmode="array", tickvals=names)
     figure.update_yaxes(showgrid=False, autorange="reversed")
-    figure.update_layout(margin={"t": 140 if title else 104, "l": 90})
-    return figure
+    return figure.update_layout(margin_l=90)

@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.plot.compose import beside
-from workbench.plot.inactive import COLOURS, dash, label
-from workbench.plot.marks import DOTTED, error_bars
-from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SERIES, SOFT, TOWARDS, house
+from workbench.plot.inactive import label, style
+from workbench.plot.marks import DOTTED, EDGE, add_dots, add_line, add_spans, error_bars
+from workbench.plot.theme import ACCENT, AGAINST, INK, SERIES, SOFT, TOWARDS, house
 
 PALETTE = (*SERIES[:5], "#3f8f8a", "#a8557f", "#8a6d3b")
 POINTS = 400
@@ -27,21 +27,13 @@ def training_curves(found: xr.Dataset, *, title: str | None = None) -> go.Figure
 
 
 def training_titles(found: xr.Dataset) -> list[str]:
-    """What the panels of `training_curves` show.
-
-    Args:
-        found: from `inactive_heads.over_training`.
-    """
+    """What the panels of `training_curves` show."""
     often = f"dormant: inactive on > {float(found.attrs['usually']):.0%} of the texts"
     return [often, "changes since the checkpoint before", "distance of the scores from the last"]
 
 
 def training_panels(found: xr.Dataset) -> list[go.Figure]:
-    """The panels of `training_curves`, a figure each.
-
-    Args:
-        found: from `inactive_heads.over_training`.
-    """
+    """The panels of `training_curves`, a figure each."""
     steps = [f"{int(step):,}" for step in found["step"].values]
     lasting = (found["share_dormant"] * found["persistence"]).fillna(0)
     asleep, change, distance = go.Figure(), go.Figure(), go.Figure()
@@ -51,16 +43,9 @@ def training_panels(found: xr.Dataset) -> list[go.Figure]:
         (asleep, "of these dormant at the end", 100 * lasting, ACCENT, "dot"),
         (distance, "distance", found["distance"], AGAINST, "solid"),
     )
-    for figure, name, values, colour, style in lines:
-        figure.add_scatter(
-            x=steps,
-            y=values.values,
-            name=name,
-            mode="lines+markers",
-            line={"color": colour, "dash": style},
-            marker={"size": 5},
-            showlegend=figure is asleep,
-        )
+    for figure, name, values, colour, dash in lines:
+        more = {"width": None, "dash": dash, "size": 5, "showlegend": figure is asleep}
+        add_line(figure, steps, values.values, name, colour, **more)
     change.add_bar(x=steps[1:], y=found["births"].values[1:], name="became dormant", marker_color=TOWARDS)
     change.add_bar(x=steps[1:], y=-found["deaths"].values[1:], name="became active", marker_color=AGAINST)
     distance.add_hline(float(found["floor"]), line=DOTTED)
@@ -91,42 +76,24 @@ def threshold_transfer(found: xr.Dataset, *, palette: Sequence[str] = PALETTE, t
     off = abs(selected - asked).max(["fit", "applied"])
     order = off["score"].values[np.argsort(off.values, kind="stable")].tolist()
     figure = go.Figure()
-    spans = [(float(selected.sel(score=s).min()), float(selected.sel(score=s).max()), None) for s in order]
-    figure.add_scatter(
-        x=[x for span in spans for x in span],
-        y=[y for s in order for y in (label(s), label(s), None)],
-        mode="lines",
-        line={"color": RULE, "width": 3},
-        hoverinfo="skip",
-        showlegend=False,
-        name="span",
-    )
+    rows = [selected.sel(score=s) for s in order]
+    add_spans(figure, [(float(row.min()), float(row.max())) for row in rows], [label(s) for s in order])
     for i, kind in enumerate(kinds):
         others = [name for name in kinds if name != kind]
-        figure.add_scatter(
-            x=[float(selected.sel(score=s, fit=kind, applied=b)) for s in order for b in others],
-            y=[label(s) for s in order for _ in others],
-            customdata=[[b] for _ in order for b in others],
-            meta={"customdata": ["applied"]},
-            name=f"fitted on {kind}",
-            mode="markers",
-            marker={"size": 8, "color": palette[i % len(palette)], "line": {"color": "white", "width": 1}},
-            hovertemplate=f"<b>%{{y}}</b>, fitted on {kind}, applied to %{{customdata[0]}}<br>"
-            "%{x:.1f}%<extra></extra>",
-        )
+        x = [float(row.sel(fit=kind, applied=b)) for row in rows for b in others]
+        y = [label(s) for s in order for _ in others]
+        hover = f"<b>%{{y}}</b>, fitted on {kind}, applied to %{{customdata[0]}}<br>%{{x:.1f}}%<extra></extra>"
+        told = {"customdata": [[b] for _ in order for b in others], "meta": {"customdata": ["applied"]}}
+        add_dots(figure, x, y, f"fitted on {kind}", palette[i % len(palette)], hover, marker_line=EDGE, **told)
     if "held_out" in one:
         halves = 100 * one["held_out"]
-        figure.add_scatter(
-            x=[float(halves.sel(score=s, fit=kind)) for s in order for kind in kinds],
-            y=[label(s) for s in order for _ in kinds],
-            name="fitted on one half of a kind, applied to the other",
-            mode="markers",
-            marker={"size": 6, "symbol": "diamond-open", "color": INK},
-            hovertemplate="<b>%{y}</b>, other half<br>%{x:.1f}%<extra></extra>",
-        )
+        x = [float(halves.sel(score=s, fit=kind)) for s in order for kind in kinds]
+        y, told = [label(s) for s in order for _ in kinds], "fitted on one half of a kind, applied to the other"
+        hover = "<b>%{y}</b>, other half<br>%{x:.1f}%<extra></extra>"
+        add_dots(figure, x, y, told, INK, hover, size=6, symbol="diamond-open")
     figure.add_vline(asked, line=DOTTED)
-    house(figure, title=title, height=int(150 + 24 * len(order)))
-    figure.update_layout(margin={"t": 84 if title else 56, "l": 90})
+    house(figure, title=title, height=int(150 + 24 * len(order)), top=56)
+    figure.update_layout(margin_l=90)
     figure.update_xaxes(title_text=f"Heads selected elsewhere (%) by a threshold for {asked:g}%", rangemode="tozero")
     figure.update_yaxes(showgrid=False, autorange="reversed", tickfont_color=INK)
     return figure
@@ -144,16 +111,12 @@ def accuracy_changes(found: xr.Dataset, *, title: str | None = None) -> go.Figur
     names = [str(name) for name in found["score"].values]
     for i, name in enumerate(names):
         middle, low, high = (100 * found[v].sel(score=name).values for v in ("change", "change_low", "change_high"))
-        figure.add_scatter(
-            x=asked + 0.6 * (i - (len(names) - 1) / 2),
-            y=middle,
-            error_y=error_bars(middle, low, high),
-            name=label(name),
-            mode="lines+markers",
-            line={"color": COLOURS.get(name.split("_")[0], SOFT), "width": 1.5, "dash": dash(name)},
-            marker={"size": 6},
-            hovertemplate=f"<b>{label(name)}</b><br>%{{y:+.1f}} points<extra></extra>",
+        x, hover = (
+            asked + 0.6 * (i - (len(names) - 1) / 2),
+            f"<b>{label(name)}</b><br>%{{y:+.1f}} points<extra></extra>",
         )
+        bars = error_bars(middle, low, high)
+        add_line(figure, x, middle, label(name), hover=hover, **style(name), width=1.5, size=6, error_y=bars)
     figure.add_hline(0, line={"color": SOFT, "width": 1})
     house(figure, title=title, height=420)
     figure.update_xaxes(title_text="Share asked for (%)", showgrid=False)
@@ -175,14 +138,11 @@ def score_distributions(
     shares = np.linspace(0, 1, POINTS)
     ends = [np.quantile(group.values, 0.995) for group in groups.values()]
     for i, (name, group) in enumerate(groups.items()):
-        figure.add_scatter(
-            x=np.quantile(group.values, shares),
-            y=100 * shares,
-            name=str(name),
-            mode="lines",
-            line={"color": PALETTE[i % len(PALETTE)], "width": 2},
-            hovertemplate=f"<b>{name}</b><br>%{{y:.0f}}% of heads below %{{x:.3f}}<extra></extra>",
+        x, hover = (
+            np.quantile(group.values, shares),
+            f"<b>{name}</b><br>%{{y:.0f}}% of heads below %{{x:.3f}}<extra></extra>",
         )
+        add_line(figure, x, 100 * shares, str(name), PALETTE[i % len(PALETTE)], hover)
     if share is not None:
         figure.add_hline(100 * share, line=DOTTED)
     house(figure, title=title, height=440)
@@ -203,23 +163,13 @@ def score_distances(found: xr.Dataset, *, title: str | None = None) -> go.Figure
     near = found["distance"].sel(first=first, second=others).max("second").values
     order = [scores[i] for i in np.argsort(near, kind="stable")]
     figure = go.Figure()
-    figure.add_scatter(
-        x=[float(found["floor"].sel(score=s).max()) for s in order],
-        y=[label(s) for s in order],
-        name="two halves of one model's texts",
-        mode="markers",
-        marker={"size": 8, "symbol": "diamond-open", "color": INK},
-        hovertemplate="<b>%{y}</b>, two halves: at most %{x:.3f}<extra></extra>",
-    )
-    for i, name in enumerate(others):
-        figure.add_scatter(
-            x=found["distance"].sel(first=first, second=name, score=order).values,
-            y=[label(s) for s in order],
-            name=name,
-            mode="markers",
-            marker={"size": 9, "color": PALETTE[(i + 1) % len(PALETTE)], "line": {"color": "white", "width": 1}},
-            hovertemplate=f"<b>%{{y}}</b>, {name}: %{{x:.3f}}<extra></extra>",
-        )
+    x, y = [float(found["floor"].sel(score=s).max()) for s in order], [label(s) for s in order]
+    hover = "<b>%{y}</b>, two halves: at most %{x:.3f}<extra></extra>"
+    add_dots(figure, x, y, "two halves of one model's texts", INK, hover, symbol="diamond-open")
+    for i, name in enumerate(others, start=1):
+        x = found["distance"].sel(first=first, second=name, score=order).values
+        hover = f"<b>%{{y}}</b>, {name}: %{{x:.3f}}<extra></extra>"
+        add_dots(figure, x, y, name, PALETTE[i % len(PALETTE)], hover, size=9, marker_line=EDGE)
     house(figure, title=title, height=440)
     figure.update_xaxes(title_text=f"Distance from {first} (Wasserstein)", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", tickfont_color=INK)

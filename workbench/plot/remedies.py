@@ -4,17 +4,20 @@ Both read a Dataset of `workbench.extreme.compare_remedies`, with or without the
 of several domains are given one by one for the loss, and as their mean for the rest.
 """
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
 from workbench.errors import InputError, suggest
-from workbench.plot.marks import ZERO, error_bars
+from workbench.plot.marks import ZERO, add_dots, error_bars
 from workbench.plot.tables import table
 from workbench.plot.theme import SERIES, house
 
 MISSING = "–"
+LOSS = ("loss_change", "loss_change_low", "loss_change_high")
 COLUMNS = {"sink_rate": "Sink rate", "peak_ratio": "Peak ratio", "drain_ratio": "Drain ratio"}
 
 
@@ -30,7 +33,7 @@ def remedy_table(result: xr.Dataset, *, schemes: list[str] | None = None, title:
     for domain in result["domain"].values:
         of_domain = result.sel(domain=domain)
         columns[f"Loss, {domain}"] = [
-            _with_interval(*row) for row in zip(*(of_domain[name].values for name in _interval_names()), strict=True)
+            _with_interval(*row) for row in zip(*(of_domain[name].values for name in LOSS), strict=True)
         ]
     for name, label in COLUMNS.items():
         columns[label] = [_number(value, 2) for value in result[name].mean("domain").values]
@@ -51,12 +54,7 @@ def remedy_effects(result: xr.Dataset, *, schemes: list[str] | None = None, titl
     names = [str(name) for name in result["remedy"].values]
     shown = _schemes(result, schemes)
     shown = [name for name in shown if "A8" in name] or shown if schemes is None else shown
-    headings = [
-        "Change of loss (nats)",
-        "Sink rate",
-        "Peak ratio",
-        *(["Loss added by rounding (nats)"] if shown else []),
-    ]
+    headings = ["Change of loss (nats)", "Sink rate", "Peak ratio"] + ["Loss added by rounding (nats)"] * bool(shown)
     figure = make_subplots(
         rows=1, cols=len(headings), shared_yaxes=True, subplot_titles=headings, horizontal_spacing=0.035
     )
@@ -66,12 +64,13 @@ def remedy_effects(result: xr.Dataset, *, schemes: list[str] | None = None, titl
         color = SERIES[i % len(SERIES)]
         of_domain = result.sel(domain=domain)
         for column, name in enumerate(("loss_change", "sink_rate", "peak_ratio"), 1):
-            bars = _bars(of_domain, name) if name == "loss_change" else None
-            figure.add_trace(_dots(of_domain[name].values, names, str(domain), color, column == 1, bars), 1, column)
+            bars = _bars(of_domain) if name == "loss_change" else None
+            place = {"row": 1, "col": column, "showlegend": column == 1, "error_x": bars}
+            _dots(figure, of_domain[name].values, names, str(domain), color, **place)
     for i, scheme in enumerate(shown):
         added = result["quantized_loss_change"].sel(scheme=scheme).mean("domain").values
         color = SERIES[(i + result.sizes["domain"]) % len(SERIES)]
-        figure.add_trace(_dots(added, names, scheme, color, True, None, "diamond"), 1, 4)
+        _dots(figure, added, names, scheme, color, row=1, col=4, showlegend=True, symbol="diamond")
     for note in figure.layout.annotations:
         note.update(font={"size": 13}, yshift=6)
     figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=names)
@@ -82,35 +81,14 @@ def remedy_effects(result: xr.Dataset, *, schemes: list[str] | None = None, titl
     return figure
 
 
-def _dots(
-    values: np.ndarray,
-    names: list[str],
-    label: str,
-    color: str,
-    legend: bool,
-    bars: dict[str, object] | None = None,
-    symbol: str = "circle",
-) -> go.Scatter:
-    return go.Scatter(
-        x=values,
-        y=names,
-        mode="markers",
-        name=label,
-        legendgroup=label,
-        showlegend=legend,
-        marker={"color": color, "size": 8, "symbol": symbol},
-        error_x=bars,
-        hovertemplate=f"<b>%{{y}}</b><br>{label}: %{{x:.3f}}<extra></extra>",
-    )
+def _dots(figure: go.Figure, values: np.ndarray, names: list[str], label: str, color: str, **more: Any) -> None:
+    hover = f"<b>%{{y}}</b><br>{label}: %{{x:.3f}}<extra></extra>"
+    add_dots(figure, values, names, label, color, hover, legendgroup=label, **more)
 
 
-def _bars(of_domain: xr.Dataset, name: str) -> dict[str, object]:
-    mean, low, high = (of_domain[n].values for n in (name, f"{name}_low", f"{name}_high"))
+def _bars(of_domain: xr.Dataset) -> dict[str, object]:
+    mean, low, high = (of_domain[name].values for name in LOSS)
     return error_bars(mean, np.minimum(low, mean), np.maximum(high, mean), 1.2)
-
-
-def _interval_names() -> tuple[str, str, str]:
-    return "loss_change", "loss_change_low", "loss_change_high"
 
 
 def _with_interval(value: float, low: float, high: float) -> str:

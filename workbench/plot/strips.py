@@ -5,20 +5,17 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.errors import InputError
-from workbench.plot.marks import named_ticks
+from workbench.plot.marks import add_dots, add_line, named_ticks
 from workbench.plot.theme import AGAINST, INK, SERIES, TOWARDS, house
 
 
-def distribution(
-    runs: xr.Dataset, variable: str, *, by: str = "kind", label: str | None = None, title: str | None = None
-) -> go.Figure:
+def distribution(runs: xr.Dataset, variable: str, *, by: str = "kind", title: str | None = None) -> go.Figure:
     """One dot per training run, in columns by kind of model, with the median as a bar.
 
     Args:
         runs: Dataset with a dimension `run`, the variable, and a coordinate or variable named as `by`.
         variable: What to show on the y axis.
         by: Which coordinate makes the columns. Runs for which a coordinate `shipped` is true get a ring.
-        label: Title of the y axis; None takes the variable's name.
         title: Title above the figure.
 
     Raises:
@@ -39,30 +36,17 @@ def distribution(
         mine = kinds == kind
         spread = np.linspace(-0.12, 0.12, mine.sum()) if mine.sum() > 1 else np.zeros(1)
         colour = SERIES[index % len(SERIES)]
-        figure.add_scatter(
-            x=index + spread,
-            y=values[mine],
-            mode="markers",
-            name=kind,
-            marker={"size": 10, "color": colour, "line": _rings(runs, mine)},
-            customdata=np.asarray(seeds)[mine][:, None],
-            hovertemplate=f"{kind}, seed %{{customdata[0]}}<br>%{{y:.3g}}<extra></extra>",
-            showlegend=False,
-        )
-        middle = float(np.median(values[mine]))
-        figure.add_scatter(
-            x=[index - 0.25, index + 0.25],
-            y=[middle, middle],
-            mode="lines",
-            name=f"{kind} median",
-            line={"color": INK, "width": 2},
-            hovertemplate=f"median {middle:.3g}<extra></extra>",
-            showlegend=False,
-        )
+        hover = f"{kind}, seed %{{customdata[0]}}<br>%{{y:.3g}}<extra></extra>"
+        told = {"customdata": np.asarray(seeds)[mine][:, None], "showlegend": False}
+        rings = _rings(runs, mine)
+        add_dots(figure, index + spread, values[mine], kind, colour, hover, size=10, marker_line=rings, **told)
+        middle, hover = float(np.median(values[mine])), f"median {np.median(values[mine]):.3g}<extra></extra>"
+        ends = [index - 0.25, index + 0.25]
+        add_line(figure, ends, [middle, middle], f"{kind} median", INK, hover, showlegend=False)
     house(figure, title=title, height=340)
     names = list(dict.fromkeys(kinds))
     figure.update_xaxes(**named_ticks(names), tickfont_color=INK, range=[-0.6, len(names) - 0.4])
-    figure.update_yaxes(title_text=label or variable)
+    figure.update_yaxes(title_text=variable)
     return figure
 
 
@@ -92,23 +76,12 @@ def behaviour(result: xr.Dataset, *, title: str | None = None) -> go.Figure:
     rng = np.random.default_rng(0)
     for index, (name, variable, colour) in enumerate(rows):
         values = result[variable].sel(metric="prob").values.astype(float) * 100
-        figure.add_scatter(
-            x=values,
-            y=index + rng.uniform(-0.16, 0.16, len(values)),
-            mode="markers",
-            name=name,
-            marker={"size": 8, "color": colour, "opacity": 0.55, "line": {"color": "white", "width": 0.6}},
-            hovertemplate=f"{name}: %{{x:.1f}}%<extra></extra>",
-        )
-        mean = float(values.mean())
-        figure.add_scatter(
-            x=[mean, mean],
-            y=[index - 0.3, index + 0.3],
-            mode="lines",
-            name=f"{name}, mean",
-            line={"color": INK, "width": 2.5},
-            hovertemplate=f"mean {mean:.1f}%<extra></extra>",
-        )
+        heights, edge = index + rng.uniform(-0.16, 0.16, len(values)), {"color": "white", "width": 0.6}
+        hover = f"{name}: %{{x:.1f}}%<extra></extra>"
+        add_dots(figure, values, heights, name, colour, hover, marker_opacity=0.55, marker_line=edge)
+        mean, ends = float(values.mean()), [index - 0.3, index + 0.3]
+        hover = f"mean {mean:.1f}%<extra></extra>"
+        add_line(figure, [mean, mean], ends, f"{name}, mean", INK, hover, width=2.5)
     house(figure, title=title, height=210)
     figure.update_layout(showlegend=False)
     figure.update_xaxes(title_text="Probability of giving in (%)", range=[-3, 103])

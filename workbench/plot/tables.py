@@ -15,7 +15,7 @@ def table(columns: Mapping[str, Sequence[object]], *, title: str | None = None) 
         title: Title above the table.
     """
     names = list(columns)
-    cells = [[_cell(value) for value in columns[name]] for name in names]
+    cells = [[cell_text(value) for value in columns[name]] for name in names]
     rows = len(cells[0]) if cells else 0
     align = ["left" if any(isinstance(v, str) for v in columns[name]) else "right" for name in names]
     widths = [
@@ -44,9 +44,9 @@ def table(columns: Mapping[str, Sequence[object]], *, title: str | None = None) 
         )
     )
     house(figure, title=title, height=90 + 30 * rows + (40 if title else 0))
-    figure.update_layout(margin={"l": 6, "r": 6, "t": 52 if title else 8, "b": 8})
-    return figure
+    return figure.update_layout(margin={"l": 6, "r": 6, "t": 52 if title else 8, "b": 8})
 
 
-def _cell(value: object) -> str:
+def cell_text(value: object) -> str:
+    """A value as a table shows it: whole numbers with separators."""
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

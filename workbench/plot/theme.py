@@ -37,56 +37,33 @@ SEQUENTIAL = [
 SERIES = (TOWARDS, AGAINST, ACCENT, "#5b7f4b", "#7a5195", SOFT)
 
 
-def house(
-    figure: go.Figure, *, title: str | None = None, height: int | None = None, width: int | None = None
-) -> go.Figure:
+def house(figure: go.Figure, *, title: str | None = None, height: int | None = None, top: int = 18) -> go.Figure:
     """Give a figure the house layout, in place, and return it.
 
     Args:
         figure: The figure to dress.
         title: Bold title above the plot; None leaves the space to the plot.
         height: Height in pixels; None keeps Plotly's.
-        width: Width in pixels; None lets the figure fill its container.
+        top: Pixels above the plot, without those for a title: more where a legend stands there.
     """
+    text = {"family": FONT, "size": 13, "color": INK}
     figure.update_layout(
         template="none",
         paper_bgcolor=PAPER,
         plot_bgcolor=PAPER,
-        font={"family": FONT, "size": 13, "color": INK},
+        font=text,
         colorway=list(SERIES),
-        margin={"l": 58, "r": 18, "t": 52 if title else 18, "b": 52},
-        hoverlabel={
-            "bgcolor": PAPER,
-            "bordercolor": SOFT,
-            "align": "left",
-            "font": {"family": FONT, "size": 13, "color": INK},
-        },
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "y": 1.02,
-            "xanchor": "left",
-            "yanchor": "bottom",
-            "bgcolor": "rgba(0,0,0,0)",
-            "font": {"size": 12},
-        },
+        margin={"l": 58, "r": 18, "t": top + (34 if title else 0), "b": 52},
+        hoverlabel={"bgcolor": PAPER, "bordercolor": SOFT, "align": "left", "font": text},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+        legend_bgcolor="rgba(0,0,0,0)",
+        legend_font_size=12,
         height=height,
-        width=width,
     )
     if title:
-        figure.update_layout(
-            title={
-                "text": f"<b>{title}</b>",
-                "x": 0,
-                "xref": "paper",
-                "xanchor": "left",
-                "yref": "container",
-                "y": 1,
-                "yanchor": "top",
-                "pad": {"t": 16},
-                "font": {"size": 15},
-            }
-        )
+        place = {"x": 0, "xref": "paper", "xanchor": "left", "yref": "container", "y": 1, "yanchor": "top"}
+        figure.update_layout(title=place, title_text=f"<b>{title}</b>", title_pad_t=16, title_font_size=15)
+    small = {"size": 12, "color": SOFT}
     axis = {
         "showline": False,
         "zeroline": False,
@@ -94,10 +71,8 @@ def house(
         "gridcolor": "#eceff3",
         "gridwidth": 1,
         "ticks": "",
-        "tickfont": {"size": 12, "color": SOFT},
-        "title": {"font": {"size": 12, "color": SOFT}, "standoff": 8},
+        "tickfont": small,
+        "title": {"font": small, "standoff": 8},
         "automargin": True,
     }
-    figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
-    return figure
+    return figure.update_xaxes(**axis).update_yaxes(**axis)

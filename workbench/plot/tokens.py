@@ -20,6 +20,10 @@ from workbench.plot.html import Html, render
 from workbench.plot.marks import colour_bar, named_ticks
 from workbench.plot.theme import RULE, SEQUENTIAL, house
 
+Layer = int | None
+Heads = tuple[int, ...] | None
+Plotly = Literal["plotly"]
+CircuitsVis = Literal["circuitsvis"]
 LESS_THAN = "\ue000"
 """Stands for `<` in a token until the token is inside a script, where a literal `</script>` would end it."""
 PALE = 0.15
@@ -28,29 +32,14 @@ PALE = 0.15
 
 @overload
 def attention(
-    result: xr.Dataset,
-    *,
-    layer: int | None = ...,
-    heads: tuple[int, ...] | None = ...,
-    backend: Literal["plotly"] = ...,
-    title: str | None = ...,
+    result: xr.Dataset, *, layer: Layer = ..., heads: Heads = ..., backend: Plotly = ..., title: str | None = ...
 ) -> go.Figure: ...
 @overload
 def attention(
-    result: xr.Dataset,
-    *,
-    layer: int | None = ...,
-    heads: tuple[int, ...] | None = ...,
-    backend: Literal["circuitsvis"],
-    title: str | None = ...,
+    result: xr.Dataset, *, layer: Layer = ..., heads: Heads = ..., backend: CircuitsVis, title: str | None = ...
 ) -> Html: ...
 def attention(
-    result: xr.Dataset,
-    *,
-    layer: int | None = None,
-    heads: tuple[int, ...] | None = None,
-    backend: str = "plotly",
-    title: str | None = None,
+    result: xr.Dataset, *, layer: Layer = None, heads: Heads = None, backend: str = "plotly", title: str | None = None
 ) -> go.Figure | Html:
     """Attention of chosen heads, from every token (down) to every token (across).
 
@@ -107,31 +96,13 @@ def _pick(figure: go.Figure, names: list[str]) -> None:
         {"label": name, "method": "update", "args": [{"visible": [i == j for j in range(len(names))]}]}
         for i, name in enumerate(names)
     ]
-    figure.update_layout(
-        margin_t=58,
-        updatemenus=[
-            {
-                "buttons": buttons,
-                "x": 0,
-                "xanchor": "left",
-                "y": 1.0,
-                "yanchor": "bottom",
-                "pad": {"b": 10},
-                "bgcolor": "white",
-                "bordercolor": RULE,
-                "font": {"size": 13},
-            }
-        ],
-    )
+    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "pad": {"b": 10}}
+    look = {"bgcolor": "white", "bordercolor": RULE, "font": {"size": 13}}
+    figure.update_layout(margin_t=58, updatemenus=[menu | look])
 
 
 def shaded_text(
-    result: xr.Dataset,
-    *,
-    layer: int | None = None,
-    heads: tuple[int, ...] | None = None,
-    query: int = -1,
-    mean: bool = False,
+    result: xr.Dataset, *, layer: Layer = None, heads: Heads = None, query: int = -1, mean: bool = False
 ) -> Html:
     """The text itself, each token shaded by the attention that one position pays to it.
 
@@ -178,7 +149,7 @@ def colour_end(weights: np.ndarray) -> float:
     return float(min(1.0, max(0.05, rest.max() if rest.size else 1.0)))
 
 
-def _select(result: xr.Dataset, layer: int | None, heads: tuple[int, ...] | None) -> xr.Dataset:
+def _select(result: xr.Dataset, layer: Layer, heads: Heads) -> xr.Dataset:
     missing = [name for name in ("pattern", "token") if name not in result]
     if missing:
         raise InputError(

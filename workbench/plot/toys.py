@@ -5,17 +5,19 @@ numbers are hollow diamonds.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.errors import InputError
-from workbench.plot.marks import band, named_ticks
+from workbench.plot.marks import add_dots, add_line, band, cells, named_ticks
 from workbench.plot.theme import AGAINST, INK, SERIES, SOFT, TOWARDS, house
 from workbench.plot.tokens import token_labels
 
-REFERENCE = {"symbol": "diamond-open", "size": 9, "line": {"width": 1.6}}
+REFERENCE: dict[str, Any] = {"symbol": "diamond-open", "size": 9, "marker_line_width": 1.6}
+"""The markers of published numbers."""
 
 
 def steps(
@@ -44,27 +46,13 @@ def steps(
         x, low, mean, high = _band(name, curve)
         if (high > low).any():
             figure.add_scatter(**band(x, low, high, colour, f"{name}: band of seeds", 0.16))
-        figure.add_scatter(
-            x=x,
-            y=mean,
-            name=name,
-            mode="lines",
-            line={"color": colour, "width": 2},
-            hovertemplate=f"{name}<br>step %{{x}}: %{{y:.4g}}<extra></extra>",
-        )
+        add_line(figure, x, mean, name, colour, f"{name}<br>step %{{x}}: %{{y:.4g}}<extra></extra>")
         if reference is not None and name in reference:
             at, values = (np.asarray(part, float) for part in reference[name])
-            figure.add_scatter(
-                x=at[at > 0],
-                y=values[at > 0],
-                name="published",
-                mode="markers",
-                marker=REFERENCE | {"color": colour},
-                showlegend=name == next(iter(reference)),
-                hovertemplate=f"{name}, published<br>step %{{x}}: %{{y:.4g}}<extra></extra>",
-            )
-    house(figure, title=title, height=380)
-    figure.update_layout(margin_t=96 if title else 56)
+            more = REFERENCE | {"showlegend": name == next(iter(reference))}
+            hover = f"{name}, published<br>step %{{x}}: %{{y:.4g}}<extra></extra>"
+            add_dots(figure, at[at > 0], values[at > 0], "published", colour, hover, **more)
+    house(figure, title=title, height=380, top=56)
     drawn = [np.concatenate([np.asarray(t[axis], float) for t in figure.data]) for axis in ("x", "y")]
     figure.update_xaxes(title_text="Training step", type="log", **_decades(drawn[0]))
     figure.update_yaxes(title_text=label, **({"type": "log"} | _decades(drawn[1]) if log_y else {}))
@@ -107,26 +95,14 @@ def bars(
             hovertemplate=f"%{{customdata}}<br>{name}: %{{y:.4g}}<extra></extra>",
         )
         dots = [(x, v) for x, group in zip(where, known, strict=True) for v in series[group] if len(series[group]) > 1]
-        figure.add_scatter(
-            x=[x for x, _ in dots],
-            y=[v for _, v in dots],
-            name="one seed",
-            mode="markers",
-            marker={"size": 6, "color": "white", "line": {"color": INK, "width": 1.2}},
-            showlegend=bool(dots) and not any(trace.name == "one seed" and trace.showlegend for trace in figure.data),
-        )
+        shown = bool(dots) and not any(trace.name == "one seed" and trace.showlegend for trace in figure.data)
+        more = {"marker_line": {"color": INK, "width": 1.2}, "showlegend": shown}
+        add_dots(figure, [x for x, _ in dots], [v for _, v in dots], "one seed", "white", size=6, **more)
         told = {group: v for group, v in (reference or {}).get(name, {}).items() if group in groups}
         if told:
-            figure.add_scatter(
-                x=[groups.index(group) + shift for group in told],
-                y=list(told.values()),
-                name="published",
-                mode="markers",
-                marker=REFERENCE | {"color": INK},
-                showlegend=place == 0,
-            )
-    house(figure, title=title, height=360)
-    figure.update_layout(margin_t=96 if title else 56)
+            x = [groups.index(group) + shift for group in told]
+            add_dots(figure, x, list(told.values()), "published", INK, **REFERENCE, showlegend=place == 0)
+    house(figure, title=title, height=360, top=56)
     figure.update_xaxes(**named_ticks(groups))
     figure.update_yaxes(title_text=label, zeroline=not log_y, zerolinecolor=SOFT, zerolinewidth=1)
     if log_y:
@@ -164,8 +140,7 @@ def sequence_bars(
         )
     )
     if reference:
-        marker = REFERENCE | {"color": INK}
-        figure.add_scatter(x=where, y=list(reference), name="published", mode="markers", marker=marker)
+        add_dots(figure, where, list(reference), "published", INK, **REFERENCE)
     house(figure, height=360)
     figure.update_xaxes(**named_ticks(token_labels(tokens)))
     figure.update_yaxes(title_text=label)
@@ -180,19 +155,8 @@ def attention_map(pattern: np.ndarray, tokens: Sequence[str]) -> go.Figure:
         tokens: Their texts.
     """
     shown = np.where(np.tril(np.ones_like(pattern)) > 0, pattern, np.nan)
-    figure = go.Figure(
-        go.Heatmap(
-            z=shown,
-            zmin=0,
-            zmax=1,
-            colorscale=[[0, "#ffffff"], [1, AGAINST]],
-            showscale=False,
-            xgap=1,
-            ygap=1,
-            name="attention",
-            hovertemplate="from %{y} to %{x}: %{z:.3f}<extra></extra>",
-        )
-    )
+    hover = "from %{y} to %{x}: %{z:.3f}<extra></extra>"
+    figure = cells(shown, 0, 1, "attention", hover, [[0, "#ffffff"], [1, AGAINST]], showscale=False)
     house(figure, height=360)
     ticks = named_ticks(token_labels(tokens))
     figure.update_xaxes(**ticks)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from workbench.plot.marks import error_bars
+from workbench.plot.marks import add_diagonal, add_dots, error_bars
 from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SOFT, TOWARDS, house
 
 STYLE: dict[str, dict[str, Any]] = {
@@ -82,15 +82,9 @@ def budget_lines(
     if reference is not None:
         figure.add_hline(y=reference, layer="below", line={"color": RULE, "width": 1.2, "dash": "dot"})
     house(figure, height=215)
-    places = list(ticks)
-    span = [min(places) - 0.5, max(places) + 0.5]
-    figure.update_xaxes(
-        tickmode="array",
-        tickvals=places,
-        ticktext=list(ticks.values()),
-        range=span,
-        title="heads tuned" if last else None,
-    )
+    span = [min(ticks) - 0.5, max(ticks) + 0.5]
+    axis = {"tickmode": "array", "tickvals": list(ticks), "ticktext": list(ticks.values()), "range": span}
+    figure.update_xaxes(**axis, title="heads tuned" if last else None)
     return figure.update_yaxes(title=y_title)
 
 
@@ -107,29 +101,12 @@ def effects_before_after(
         x_title: of the horizontal axis.
     """
     figure = go.Figure()
-    low = float(min(before.min(), after.min(), 0))
-    high = float(max(before.max(), after.max(), 0))
-    pad = 0.05 * (high - low or 1.0)
-    ends = [low - pad, high + pad]
-    figure.add_scatter(
-        x=ends,
-        y=ends,
-        mode="lines",
-        line={"color": RULE, "width": 1.2, "dash": "dot"},
-        name="unchanged",
-        hoverinfo="skip",
-    )
+    ends = add_diagonal(figure, "unchanged", 0.05, before, after, np.zeros(1))
     names = np.broadcast_to(np.array(labels, dtype=object), before.shape)
+    hover = "%{text}: %{x:.2f} → %{y:.2f}"
     for mask, name, colour, size in ((~tuned, "left alone", SOFT, 5), (tuned, "tuned", TOWARDS, 8)):
-        figure.add_scatter(
-            x=before[mask],
-            y=after[mask],
-            mode="markers",
-            name=name,
-            text=names[mask],
-            marker={"color": colour, "size": size, "opacity": 0.65},
-            hovertemplate="%{text}: %{x:.2f} → %{y:.2f}",
-        )
+        told = {"text": names[mask], "marker_opacity": 0.65}
+        add_dots(figure, before[mask], after[mask], name, colour, hover, size=size, **told)
     house(figure, height=330)
     figure.update_xaxes(title=x_title, range=ends)
     return figure.update_yaxes(title="after tuning", range=ends)
@@ -150,14 +127,8 @@ def losses(rows: Mapping[str, Mapping[str, tuple[float, float, float]]], *, x_ti
         shift = 0.19 * (i - (len(measures) - 1) / 2)
         found = [(place, rows[cause][measure]) for place, cause in enumerate(causes) if measure in rows[cause]]
         value, low, high = zip(*(numbers for _, numbers in found), strict=True)
-        figure.add_scatter(
-            x=value,
-            y=[place - shift for place, _ in found],
-            error_x=error_bars(value, low, high, 1.3),
-            mode="markers",
-            name=measure,
-            marker={"color": colours[i % len(colours)], "size": 8},
-        )
+        heights, bars = [place - shift for place, _ in found], error_bars(value, low, high, 1.3)
+        add_dots(figure, value, heights, measure, colours[i % len(colours)], error_x=bars)
     figure.add_vline(x=0, line={"color": SOFT, "width": 1})
     house(figure, height=90 + 44 * len(causes))
     figure.update_xaxes(title=x_title)

@@ -13,7 +13,7 @@ from workbench.extreme.dormancy import waking_sentences
 from workbench.plot.compose import beside
 from workbench.plot.extreme import pattern
 from workbench.plot.heatmaps import layer_by_head
-from workbench.plot.marks import DOTTED
+from workbench.plot.marks import DOTTED, add_dots
 from workbench.plot.theme import INK, PAPER, RULE, SERIES, house
 
 SCORE_NAMES = {"loss_change": "loss change when zeroed", "sink_weight": "attention on the sink"}
@@ -56,19 +56,16 @@ def waking_scatter(result: xr.Dataset, layer: int, unit: int, *, title: str | No
     figure = go.Figure()
     for i, name in enumerate(result["domain"].values):
         of_domain = one.sel(domain=name)
-        figure.add_scatter(
-            x=of_domain["sink_weight"].values,
-            y=of_domain["loss_change"].values,
-            mode="markers",
-            name=str(name),
-            marker={"color": SERIES[i % len(SERIES)], "size": 6, "opacity": 0.65, "line": {"width": 0}},
-            customdata=np.stack([result["sequence"].values, _excerpts(result, name)], axis=-1),
-            hovertemplate=f"<b>{name}</b>, sequence %{{customdata[0]}}<br>on the sink %{{x:.3f}}<br>"
-            "loss change %{y:.4f}<br>%{customdata[1]}<extra></extra>",
+        x, y = of_domain["sink_weight"].values, of_domain["loss_change"].values
+        told = np.stack([result["sequence"].values, _excerpts(result, name)], axis=-1)
+        hover = (
+            f"<b>{name}</b>, sequence %{{customdata[0]}}<br>on the sink %{{x:.3f}}<br>"
+            "loss change %{y:.4f}<br>%{customdata[1]}<extra></extra>"
         )
+        pale = {"marker_opacity": 0.65, "marker_line_width": 0}
+        add_dots(figure, x, y, str(name), SERIES[i % len(SERIES)], hover, size=6, customdata=told, **pale)
     title = title or f"Layer {layer}, {dim.replace('_', ' ')} {unit}: {waking_sentences(one).item()}"
-    house(figure, title=title, height=420)
-    figure.update_layout(margin_t=84)
+    house(figure, title=title, height=420, top=50)
     negligible, asleep = (float(result.attrs[f"limit_{name}"]) for name in ("negligible", "asleep"))
     for side in (-negligible, negligible):
         figure.add_hline(side, line=DOTTED)
@@ -119,18 +116,10 @@ def waking_heatmap(
     for name, (symbol, marked) in marks.items():
         rows, columns = np.nonzero(marked.transpose("layer", ...).values)
         if len(rows):
-            figure.add_scatter(
-                x=columns * width + (width - 1) / 2,
-                y=rows,
-                mode="markers",
-                name=name,
-                showlegend=True,
-                marker={"symbol": symbol, "size": 9, "color": PAPER, "line": {"width": 1.2, "color": INK}},
-                customdata=sentences[rows, columns],
-                hovertemplate="layer %{y}: %{customdata}<extra></extra>",
-            )
-    figure.update_layout(margin_t=84 if title else 48, legend_y=1.01, plot_bgcolor=RULE)
-    return figure
+            x, hover = columns * width + (width - 1) / 2, "layer %{y}: %{customdata}<extra></extra>"
+            more = {"marker_line": {"width": 1.2, "color": INK}, "customdata": sentences[rows, columns]}
+            add_dots(figure, x, rows, name, PAPER, hover, size=9, symbol=symbol, showlegend=True, **more)
+    return figure.update_layout(margin_t=82 if title else 48, legend_y=1.01, plot_bgcolor=RULE)
 
 
 def unit_dim(result: xr.Dataset) -> str:
