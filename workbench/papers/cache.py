@@ -20,11 +20,7 @@ CONFIG = "figure_config"
 
 
 class Source:
-    """A model by its name, loaded when first needed.
-
-    Args:
-        source: anything that `load` takes.
-    """
+    """A model by its name, or anything else that `load` takes, loaded when first needed."""
 
     def __init__(self, source: Any):
         self.source = source
@@ -47,11 +43,7 @@ class Source:
         return None if self.embedded is None else self.embedded.record(file)
 
     def require_own_questions(self, advice: str, lack: str = "it needs questions") -> None:
-        """Refuse a model that brings no questions of its own, before its weights are loaded.
-
-        Args:
-            advice: what to give, for the message.
-            lack: what is missing without questions, for the message.
+        """Refuse a model that brings no questions of its own, before its weights are loaded, with what to give.
 
         Raises:
             InputError: the tokenizer shows that the model is not an embedded one.

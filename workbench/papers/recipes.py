@@ -145,14 +145,7 @@ def distinct(names: Sequence[str]) -> None:
 
 
 def side_by_side(names: Sequence[str], panels: Sequence[Drawn], *, title: str, gap: float | None = None) -> Drawn:
-    """One figure with a column per model, and the models' sentences in a row.
-
-    Args:
-        names: of the models.
-        panels: what is shown of each.
-        title: above everything.
-        gap: space between the columns, as for `compose.grid`.
-    """
+    """One figure with a column per model, as `compose.grid` draws it, and the models' sentences in a row."""
     figure = compose.beside([panel.figure for panel in panels], names, title=title, gap=gap)
     return Drawn(figure, told(names, [panel.sentence for panel in panels]))
 

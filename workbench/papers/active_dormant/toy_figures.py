@@ -1,15 +1,10 @@
 """Active-dormant heads: the paper's figures on toy models as named recipes.
 
-1. `one-layer` (figures 2 and 3): attention map, value norms, and losses without attention or MLP.
-2. `dynamics` (figure 4): losses, sink, value norm and sink logit over training, with bands over seeds.
-3. `optimizer-and-attention` (figure 7c and appendix): residual norm at `<s>` for AdamW, SGD and ReLU attention.
-4. `architectures` (figures 7a and 7b): which structures have a residual peak, and what is left without layer 0.
-5. `variants`: which tokens become sinks in other languages.
-6. `theory` (figure 4): gradient flow with the slopes and limits that the theorems predict.
-
 They are drawn from the training runs that come with the package (`workbench.bigram_backcopy.measured`), at full size
 where they were run at full size; the published numbers stand beside ours.
 """
+
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -22,7 +17,8 @@ from workbench.papers.active_dormant.sentences import events_line
 from workbench.papers.recipes import Drawn, FigureRecipe
 from workbench.plot import compose
 from workbench.plot import toys as plots
-from workbench.plot.theme import SERIES, SOFT
+from workbench.plot.marks import add_line
+from workbench.plot.theme import INK, SERIES, SOFT
 
 TRIGGERS = 0.2555
 """Share of positions that hold a trigger, in sequences of 256 tokens."""
@@ -41,8 +37,13 @@ NAMES = {
 }
 
 
+def paper_record(name: str) -> xr.Dataset:
+    """The record of a full-size run that comes with the package."""
+    return toys.measured(name, "paper").record
+
+
 def one_layer() -> Drawn:
-    """Attention map and value norms of the long run, and losses without a part."""
+    """Figures 2 and 3: attention map and value norms of the long run, and losses without a part."""
     found = toys.measured("one-layer-long", "paper")
     line, cuts = found.line, found.interventions.isel(seed=0)
     assert line is not None
@@ -60,7 +61,7 @@ def one_layer() -> Drawn:
     norms = plots.sequence_bars(
         values.values.tolist(), LINE, triggers, label="Value norm", reference=published.VALUE_NORMS
     )
-    shares = normalised(toys.measured("one-layer", "paper").record)
+    shares = normalised(paper_record("one-layer"))
     figure = compose.grid(
         [
             [plots.attention_map(line["pattern"].isel(layer=0, head=0).values, LINE), norms],
@@ -83,11 +84,7 @@ def one_layer() -> Drawn:
 
 
 def normalised(record: xr.Dataset) -> go.Figure:
-    """The paper's five curves of a training record, each divided by its largest value.
-
-    Args:
-        record: of `bigram_backcopy.train`.
-    """
+    """The paper's five curves of a record of `bigram_backcopy.train`, each divided by its largest value."""
     shares = toys.dynamics(record)["normalised"]
     names = {
         "bigram_excess": "bigram, over the oracle",
@@ -100,10 +97,10 @@ def normalised(record: xr.Dataset) -> go.Figure:
 
 
 def dynamics() -> Drawn:
-    """Three seeds of 10,000 steps, and the long run, beside the published curve."""
-    record = toys.measured("one-layer", "paper").record
-    long = toys.measured("one-layer-long", "paper").record
-    same = toys.measured("one-layer-authors", "paper").record.sel(step=slice(0, SAME_UNTIL))
+    """Figure 4: three seeds of 10,000 steps, and the long run, beside the published curve."""
+    record, long = paper_record("one-layer"), paper_record("one-layer-long")
+    same = paper_record("one-layer-authors").sel(step=slice(0, SAME_UNTIL))
+    runs = {"three seeds": record, "long run": long, "from the authors' first weights": same}
     panels, titles = [], []
     wanted = (
         ("backcopy", "Backcopy loss (nats)", True),
@@ -114,7 +111,6 @@ def dynamics() -> Drawn:
         ("bigram_excess", "Bigram loss over the oracle", True),
     )
     for name, title, log in wanted:
-        runs = {"three seeds": record, "long run": long, "from the authors' first weights": same}
         curves = {label: _only(run[name]) for label, run in runs.items()}
         told = published.ONE_LAYER.get(name)
         reference = {"three seeds": (published.ONE_LAYER["step"], told)} if told else None
@@ -132,27 +128,22 @@ def dynamics() -> Drawn:
 
 
 def optimizer_and_attention() -> Drawn:
-    """Residual norm of `<s>` after layer 0, and after each layer at the end."""
-    runs = {name: toys.measured(name, "paper").record for name in published.RESIDUAL if name != "step"}
+    """Figure 7c: residual norm of `<s>` after layer 0, and after each layer at the end."""
+    runs = {name: paper_record(name) for name in published.RESIDUAL if name != "step"}
     curves = {NAMES[name]: run["residual_bos"].isel(layer=0) for name, run in runs.items()}
     told = {NAMES[name]: (published.RESIDUAL["step"], published.RESIDUAL[name]) for name in runs}
-    ends = {
-        NAMES[name]: {
-            f"layer {layer}": [float(run["residual_bos"].isel(step=-1, layer=layer).mean())] for layer in range(3)
-        }
-        for name, run in runs.items()
-    }
-    norms = plots.bars(ends, label="Residual norm of &lt;s&gt;", log_y=True)
+    last = {name: run["residual_bos"].isel(step=-1).mean("seed").values for name, run in runs.items()}
+    ends = {NAMES[name]: {f"layer {i}": [float(norm)] for i, norm in enumerate(norms)} for name, norms in last.items()}
+    axis: dict[str, Any] = {"label": "Residual norm of &lt;s&gt;", "log_y": True}
     figure = compose.beside(
-        [plots.steps(curves, reference=told, label="Residual norm of &lt;s&gt;", log_y=True), norms],
+        [plots.steps(curves, reference=told, **axis), plots.bars(ends, **axis)],
         ["After layer 0, over training", "After each layer, after 10,000 steps"],
         title="Three layers: which optimizer and attention make the peak",
     )
-    sinks = {name: float(run["sink"].isel(step=-1).max()) for name, run in runs.items()}
-    relu = runs["three-layer-relu"]["residual_bos"].isel(step=-1).mean("seed").values
+    relu = last["three-layer-relu"]
     text = "; ".join(
-        f"{NAMES[name]}: norm {float(run['residual_bos'].isel(step=-1, layer=0).mean()):.0f} after layer 0 "
-        f"(published {published.RESIDUAL[name][-1]:.0f}), sink {sinks[name]:.2f}"
+        f"{NAMES[name]}: norm {last[name][0]:.0f} after layer 0 (published {published.RESIDUAL[name][-1]:.0f}), sink "
+        f"{float(run['sink'].isel(step=-1).max()):.2f}"
         for name, run in runs.items()
     )
     return Drawn(
@@ -163,20 +154,15 @@ def optimizer_and_attention() -> Drawn:
 
 
 def architectures() -> Drawn:
-    """Peak by structure at both sizes, and what is left of sink, drain and peak without layer 0."""
-    ours: dict[str, dict[str, list[float]]] = {"full size": {}, "full size, the authors' weights": {}, "small": {}}
-    for name in published.STRUCTURES:
-        for scale, label in (("paper", "full size"), ("small", "small")):
-            if name == "two-layer" and scale == "paper":
-                continue
-            last = toys.measured(name, scale).record.isel(step=-1, layer=0)
-            ours[label][NAMES[name].replace("AdamW", "3xTF")] = (
-                last["residual_bos"] - last["residual_others"]
-            ).values.tolist()
-    same = toys.measured("attention-layer-mlp-authors", "paper").record.isel(step=-1, layer=0)
-    from_same = (same["residual_bos"] - same["residual_others"]).values.tolist()
-    ours["full size, the authors' weights"]["Attn+TF+MLP"] = from_same
-    told = {"full size": {NAMES[n].replace("AdamW", "3xTF"): v for n, v in published.STRUCTURES.items()}}
+    """Figures 7a and 7b: peak by structure, and what is left of sink, drain and peak without layer 0."""
+    names = {name: NAMES[name].replace("AdamW", "3xTF") for name in published.STRUCTURES}
+    same = _peaks(paper_record("attention-layer-mlp-authors"))
+    ours = {
+        "full size": {names[n]: _peaks(paper_record(n)) for n in names if n != "two-layer"},
+        "full size, the authors' weights": {"Attn+TF+MLP": same},
+        "small": {names[n]: _peaks(toys.measured(n).record) for n in names},
+    }
+    told = {"full size": {names[n]: v for n, v in published.STRUCTURES.items()}}
     cuts = toys.measured("two-layer-mlp", "paper").interventions.isel(seed=0)
     gap = (cuts["residual_bos"] - cuts["residual_others"]).isel(layer=0)
     parts = {
@@ -190,23 +176,26 @@ def architectures() -> Drawn:
         label: {part: published.WITHOUT_LAYER_0[key][place] for part, (_, key) in parts.items()}
         for place, (_, label) in enumerate(sides)
     }
-    figure = compose.grid(
-        [
-            [plots.bars(ours, reference=told, label="Norm of &lt;s&gt; over the others")],
-            [plots.bars(left, reference=known, colours=(SERIES[3], SOFT))],
-        ],
-        [["Residual peak after layer 0, by structure"], ["2xTF+MLP, full and without layer 0"]],
+    peaks = plots.bars(ours, reference=told, label="Norm of &lt;s&gt; over the others")
+    without = plots.bars(left, reference=known, colours=(SERIES[3], SOFT))
+    figure = compose.stack(
+        {"Residual peak after layer 0, by structure": peaks, "2xTF+MLP, full and without layer 0": without},
         title="Which layers make the peak, and what hangs on it",
     )
-    missing = ours["full size"]["Attn+TF+MLP"][0]
     return Drawn(
         figure,
         f"Without layer 0 the peak of 2xTF+MLP falls from {float(gap.sel(intervention='none')):.0f} to "
         f"{float(gap.sel(intervention='no layer 0')):.1f}, and the value norm of <s> rises from "
         f"{left['full']['value norm, layer 1'][0]:.2f} to {left['without layer 0']['value norm, layer 1'][0]:.1f}. "
-        f"Attn+TF+MLP, published without a peak (-1.4), has none from the authors' first weights ({from_same[0]:.1f}) "
-        f"and one of {missing:.0f} from other weights.",
+        f"Attn+TF+MLP, published without a peak (-1.4), has none from the authors' first weights ({same[0]:.1f}) "
+        f"and one of {ours['full size']['Attn+TF+MLP'][0]:.0f} from other weights.",
     )
+
+
+def _peaks(record: xr.Dataset) -> list[float]:
+    """How far the residual norm of `<s>` after layer 0 ends above that of the others, per seed."""
+    last = record.isel(step=-1, layer=0)
+    return (last["residual_bos"] - last["residual_others"]).values.tolist()
 
 
 def variants() -> Drawn:
@@ -219,23 +208,22 @@ def variants() -> Drawn:
         "no-bos": "no BOS",
         "markov": "no triggers",
     }
-    figure_values: dict[str, dict[str, list[float]]] = {"<s>": {}, "triggers": {}, "line break and delimiters": {}}
+    shares: dict[str, dict[str, list[float]]] = {"<s>": {}, "triggers": {}, "line break and delimiters": {}}
     for name, label in shown.items():
-        record = toys.measured(name).record
-        got = record["attention_to"].isel(layer=0, head=0)
+        got = toys.measured(name).record["attention_to"].isel(layer=0, head=0)
         task = toys.Task(**toys.experiment(name).task)
         triggers = [task.symbols[i] for i in task.trigger_ids]
         sides = [token for token in ("\n", "<d>") if token in got["token"].values and token not in triggers]
         if task.bos_ids:
-            figure_values["<s>"][label] = got.sel(token="<s>").values.tolist()
-        figure_values["triggers"][label] = got.sel(token=triggers).sum("token").values.tolist()
-        figure_values["line break and delimiters"][label] = got.sel(token=sides).sum("token").values.tolist()
+            shares["<s>"][label] = got.sel(token="<s>").values.tolist()
+        shares["triggers"][label] = got.sel(token=triggers).sum("token").values.tolist()
+        shares["line break and delimiters"][label] = got.sel(token=sides).sum("token").values.tolist()
     figure = plots.bars(
-        {name.replace("<s>", "&lt;s&gt;"): series for name, series in figure_values.items()},
+        {name.replace("<s>", "&lt;s&gt;"): series for name, series in shares.items()},
         label="Share of attention",
         title="Where queries that are no trigger look, small models, three seeds",
     )
-    mean = {name: {k: float(np.mean(v)) for k, v in series.items()} for name, series in figure_values.items()}
+    mean = {name: {k: float(np.mean(v)) for k, v in series.items()} for name, series in shares.items()}
     return Drawn(
         figure,
         f"With copying <s> gets {mean['<s>']['backcopy']:.2f} of the attention of other queries; without BOS the "
@@ -246,41 +234,20 @@ def variants() -> Drawn:
 
 
 def theory() -> Drawn:
-    """Gradient flow and the scalar model of the peak, with predictions as dotted lines."""
+    """Figure 4: gradient flow and the scalar model of the peak, with the predicted limits as dotted lines."""
     given = toys.problem(toys.Task())
     sinks = toys.flow(given, "alpha")
     start = np.random.default_rng(0).normal(size=len(given.z))
     both = toys.flow(given, "both", beta=start)
-    peak = toys.peak()
-    panels = [
-        _alphas(sinks),
-        plots.steps(
-            {f"&#945; of {q}": _over_time(both["alpha"].sel(query=q)) for q in given.queries}, label="Sink logit"
-        ),
-        plots.steps(
-            {"largest distance over keys": _over_time(abs(both["beta"] - both["drained"]).max("key"))}, log_y=True
-        ),
-        plots.steps(
-            {
-                "Adam" if name == "adam" else "SGD": peak["norm"]
-                .sel(optimizer=name, drop=True)
-                .isel(step=np.unique(np.geomspace(1, peak.sizes["step"] - 1, 200).astype(int)))
-                for name in ("adam", "sgd")
-            },
-            reference={
-                "Adam": (list(published.TOY_PEAK["adam"]), list(published.TOY_PEAK["adam"].values())),
-                "SGD": (list(published.TOY_PEAK["sgd"]), list(published.TOY_PEAK["sgd"].values())),
-            },
-        ),
-    ]
-    titles = [
-        "Sinks: &#945; grows like &#189; log t (dotted: limit)",
-        "Sinks and drains together: one &#945;",
-        "Drains: distance of &#946; from its limit",
-        "Peaks: norm under log(t) / (m&#179; t)",
-    ]
-    for panel in panels[:3]:
+    apart = {"largest distance over keys": _over_time(abs(both["beta"] - both["drained"]).max("key"))}
+    flows = {
+        "Sinks: &#945; grows like &#189; log t (dotted: limit)": _alphas(sinks, limits=True),
+        "Sinks and drains together: one &#945;": _alphas(both),
+        "Drains: distance of &#946; from its limit": plots.steps(apart, log_y=True),
+    }
+    for panel in flows.values():
         panel.update_xaxes(title_text="Time")
+    panels, titles = [*flows.values(), _toy_peak()], [*flows, "Peaks: norm under log(t) / (m&#179; t)"]
     figure = compose.grid(
         [panels[:2], panels[2:]], [titles[:2], titles[2:]], title="Gradient flow of the simplified model"
     )
@@ -295,21 +262,24 @@ def theory() -> Drawn:
     )
 
 
-def _alphas(sinks: xr.Dataset) -> go.Figure:
-    figure = plots.steps(
-        {f"&#945; of {q}": _over_time(sinks["alpha"].sel(query=q)) for q in sinks["query"].values}, label="Sink logit"
-    )
-    t = sinks["time"].values[1:]
-    for offset in sinks["offset"].values:
-        figure.add_scatter(
-            x=t[t > 1e3],
-            y=0.5 * np.log(t[t > 1e3]) + offset,
-            mode="lines",
-            line={"color": "#1f2933", "width": 1, "dash": "dot"},
-            name="predicted",
-            showlegend=False,
-        )
+def _alphas(flow: xr.Dataset, limits: bool = False) -> go.Figure:
+    """Sink logits over time, with the lines that they approach."""
+    curves = {f"&#945; of {q}": _over_time(flow["alpha"].sel(query=q)) for q in flow["query"].values}
+    figure = plots.steps(curves, label="Sink logit")
+    late = flow["time"].values[flow["time"].values > 1e3]
+    for offset in flow["offset"].values if limits else ():
+        add_line(figure, late, 0.5 * np.log(late) + offset, "predicted", INK, width=1, dash="dot", showlegend=False)
     return figure
+
+
+def _toy_peak() -> go.Figure:
+    """The norm in the scalar model of the peak under two optimizers."""
+    norm = toys.peak()["norm"]
+    shown = norm.isel(step=np.unique(np.geomspace(1, norm.sizes["step"] - 1, 200).astype(int)))
+    names = {"Adam": "adam", "SGD": "sgd"}
+    known = {label: published.TOY_PEAK[name] for label, name in names.items()}
+    told = {label: (list(curve), list(curve.values())) for label, curve in known.items()}
+    return plots.steps({label: shown.sel(optimizer=name, drop=True) for label, name in names.items()}, reference=told)
 
 
 def _only(curve: xr.DataArray) -> xr.DataArray:
@@ -328,7 +298,7 @@ def retrained_rows() -> dict[str, dict[str, float]]:
     """
     rows, base = {}, None
     for name in ("three-layer", "three-layer-sgd", "three-layer-relu"):
-        last = toys.measured(name, "paper").record.isel(step=-1, seed=0)
+        last = paper_record(name).isel(step=-1, seed=0)
         loss = TRIGGERS * float(last["backcopy"]) + (1 - TRIGGERS) * float(last["bigram"])
         base = loss if base is None else base
         layer = int(last["sink"].isel(head=0).argmax("layer"))

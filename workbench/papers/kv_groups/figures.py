@@ -1,11 +1,5 @@
 """Group-level path patching of sycophancy: the paper's figures and table as named recipes.
 
-1. `contribution-heatmap` (figure 3): layer by head contributions, with the KV groups' borders, by head and by group.
-2. `layer-sums` (figure 4): contributions summed over each layer, as pull towards the behaviour and as signed sum.
-3. `kurtosis-table` (table 1): how concentrated the head contributions are, and whether KV groups matter.
-4. `head-vs-group`: the joint effect of the strongest groups beside their single heads.
-5. `agreement`: the gradient estimate against exact values.
-
 What each shows of one model is a `…_panel`, which the report draws too, with `behaviour_panel` and `attention_panel`
 beside them. The paper is the KV-group intervention by Hara, Yoshimaru and Hatano (2026, in Japanese).
 """
@@ -61,12 +55,7 @@ class PatchingFigure(FigureRecipe):
         return self(measured, request.metric)
 
     def __call__(self, measured: Sequence[Measured], metric: Metric | None = None) -> Drawn:
-        """Draw the figure.
-
-        Args:
-            measured: One or more models.
-            metric: The score; None takes the logit ratio where it is sound, else the logit difference.
-        """
+        """Draw the figure; without a metric by the logit ratio where it is sound, else by the logit difference."""
         if not measured:
             raise InputError(f"{self.name} needs at least one model.")
         for one in measured:
@@ -107,7 +96,7 @@ def map_panel(one: Measured, metric: Metric, unit: Literal["heads", "groups"]) -
 
 
 def contribution_heatmap(measured: Sequence[Measured], metric: Metric) -> Drawn:
-    """Heat maps by head in the upper row and by KV group in the lower one, a column per model."""
+    """Figure 3: heat maps by head in the upper row and by KV group in the lower one, a column per model."""
     heads, groups = ([map_panel(one, metric, unit) for one in measured] for unit in ("heads", "groups"))
     figure = compose.grid(
         [[panel.figure for panel in row] for row in (heads, groups)],
@@ -118,7 +107,7 @@ def contribution_heatmap(measured: Sequence[Measured], metric: Metric) -> Drawn:
 
 
 def layers_panel(one: Measured, metric: Metric) -> Panel:
-    """Contributions of the heads summed over each layer."""
+    """Figure 4: contributions of the heads summed over each layer."""
     figure = curves.layer_sums(one.heads, metric)
     columns = {
         "Layer": [int(v) for v in figure.data[0].x],
@@ -196,7 +185,7 @@ def kurtosis_columns(measured: Sequence[Measured]) -> dict[str, list]:
 
 
 def kurtosis_table(measured: Sequence[Measured], metric: Metric) -> Panel:
-    """How concentrated the head contributions are in each model."""
+    """Table 1: how concentrated the head contributions are in each model."""
     columns = kurtosis_columns(measured)
     if not columns:
         raise InputError("the kurtosis table needs the metrics logit_ratio or logit_diff, and neither was measured.")

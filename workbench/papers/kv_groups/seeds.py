@@ -5,6 +5,7 @@ anything about kinds of attention, since a model that is shipped was chosen and 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import xarray as xr
@@ -29,20 +30,12 @@ SHOWN = (
 
 
 def seed_runs(names: Sequence[str]) -> xr.Dataset | None:
-    """A row per training seed of the named embedded models, from their cards; None where there are none.
-
-    Args:
-        names: Names of models; others than embedded ones are passed over.
-    """
+    """A row per training seed of the embedded models among `names`, from their cards; None where there is none."""
     cards = {}
     for name in names:
-        provider = embedded(name)
-        if provider is None:
-            continue
-        try:
-            cards[name] = provider.card()
-        except (InputError, OSError):
-            continue
+        with suppress(InputError, OSError):
+            if provider := embedded(name):
+                cards[name] = provider.card()
     found = {name: card["circuit"] for name, card in cards.items() if card.get("circuit")}
     if not found:
         return None
@@ -80,16 +73,10 @@ def seeds_line(runs: xr.Dataset, measure: str) -> str:
         first, second = sorted(kinds, key=lambda kind: -float(values[kind].mean()))
         test = permutation_test(values[first], values[second])
         verdict = "differ" if test.p_two_sided < 0.05 else "cannot be told apart"
-        chance = p_words(test.p_two_sided)
-        text += f" Over these seeds {first} and {second} {verdict} (permutation p = {chance})."
+        text += f" Over these seeds {first} and {second} {verdict} (permutation p = {p_words(test.p_two_sided)})."
     return text
 
 
 def seeds_panel(runs: xr.Dataset, measure: str) -> Panel:
-    """One measure of every training seed, a dot each.
-
-    Args:
-        runs: from `seed_runs`.
-        measure: one of its variables.
-    """
+    """One measure of every training seed that `seed_runs` gives, a dot each."""
     return Panel(strips.distribution(runs, measure), seeds_line(runs, measure), f"{measure} of every training seed")

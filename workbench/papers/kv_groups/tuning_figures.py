@@ -1,10 +1,5 @@
 """Tuning by KV group and by head: the group paper's tables and figure 2 with controls, as named recipes.
 
-1. `tradeoff-table` (tables 2 and 3): every kind of tuning with what it makes truthful and what it costs.
-2. `ratio-sweep` (figure 2): the same over the number of tuned heads, with the paper's numbers as reference.
-3. `before-after-patching`: effects of all units after tuning against those before.
-4. `ability-loss`: which part of the recipe costs other abilities.
-
 The embedded models' experiments come measured (`tradeoff.shelf`). Any other model is measured, which takes about a
 hundred trainings; a file that `workbench tradeoff` wrote can stand in a model's place.
 """
@@ -126,24 +121,18 @@ def _cell(found: Estimate) -> str:
 
 def published_columns(names: Sequence[str]) -> dict[str, list]:
     """The paper's rows in the same columns."""
-    said = shelf.published()
     rows = []
-    for model, numbers in said["rows"].items():
+    for model, numbers in shelf.published()["rows"].items():
         for way, title in (("base", "not tuned"), ("SPT", "single heads (SPT), 4 %"), ("groups", "KV groups, 4 %")):
-            truth, strategy, gsm, human = numbers[way]
-            row = dict.fromkeys(names, "–") | {
-                "Model": f"{model}, published",
-                "Tuned": title,
-                "Right kept": f"{truth:.0f}",
-            }
-            rows.append(
-                row | {"Abilities": f"{(strategy + gsm + human) / 3:.0f} ({strategy:.0f}, {gsm:.0f}, {human:.0f})"}
-            )
+            truth, *others = (float(number) for number in numbers[way])
+            abilities = f"{sum(others) / 3:.0f} ({', '.join(f'{share:.0f}' for share in others)})"
+            known = {"Model": f"{model}, published", "Tuned": title, "Right kept": f"{truth:.0f}"}
+            rows.append(dict.fromkeys(names, "–") | known | {"Abilities": abilities})
     return {name: [row[name] for row in rows] for name in names}
 
 
 def tradeoff_table(found: Mapping[str, xr.Dataset]) -> Drawn:
-    """All kinds of tuning, model under model, and the paper's numbers below."""
+    """Tables 2 and 3: all kinds of tuning, model under model, and the paper's numbers below."""
     records = list(found.values())
     blocks = [table_columns(record) for record in records]
     names = list(dict.fromkeys(name for block in blocks for name in block))
@@ -191,14 +180,7 @@ def published_lines(measure: str, places: Places) -> list[tradeoff.Line]:
 
 
 def panel(record: xr.Dataset, measure: str, title: str, *, last: bool = True) -> go.Figure:
-    """One measure of one model over the share of tuned heads.
-
-    Args:
-        record: the experiment.
-        measure: of `tradeoff.findings`.
-        title: of the vertical axis.
-        last: whether to say what the horizontal axis is.
-    """
+    """One measure (of `tradeoff.findings`) of one model over the share of tuned heads."""
     places = _places(record)
     ticks = {place: str(name) if isinstance(name, str) else f"{name:.3g} %" for name, place in places.items()}
     lines = [*sweep_lines(record, measure, places), *published_lines(measure, places)]
@@ -231,14 +213,10 @@ def ratio_sweep(found: Mapping[str, xr.Dataset]) -> Drawn:
 def _places(record: xr.Dataset) -> Places:
     """Places on the axis by share of the heads in percent, and of all attention and all parameters."""
     total = int(record.attrs["n_heads_in_all"])
-    shares: list[float] = sorted(
-        {0.0, 4.0, *(100 * kind.n_heads / total for kind in kinds_of(record) if kind.arm in SWEPT)}
-    )
-    shares = [s for s in shares if s != 4.0 or not any(abs(s - o) < 0.3 for o in shares if o != s)]
-    return {
-        **{share: float(i) for i, share in enumerate(shares)},
-        **{arm: float(i) for i, arm in enumerate(WHOLE, start=len(shares))},
-    }
+    shares = {0.0, *(100 * kind.n_heads / total for kind in kinds_of(record) if kind.arm in SWEPT)}
+    if not any(abs(share - 4) < 0.3 for share in shares):
+        shares.add(4.0)
+    return {name: float(i) for i, name in enumerate((*sorted(shares), *WHOLE))}
 
 
 # Re-patching and causes.
@@ -273,14 +251,12 @@ def ability_loss(found: Mapping[str, xr.Dataset]) -> Drawn:
     records = list(found.values())
     figures = []
     for record in records:
-        rows = {}
-        for variant in (MAIN, *CAUSES, PAPER, "insist only"):
-            kind = words.main_kind(record, Arm.GROUP, variant)
-            if kind.within(record):
-                name = "as chosen" if variant == MAIN else words.variant_word(record, variant)
-                rows[f"{name} ({len(kind.cells(record))})"] = _losses(record, kind)
-        whole = [Kind(arm) for arm in WHOLE if Kind(arm).within(record)]
-        rows |= {f"{words.label(record, kind)} ({len(kind.cells(record))})": _losses(record, kind) for kind in whole}
+        kinds = {"as chosen": words.main_kind(record)}
+        for variant in (*CAUSES, PAPER, "insist only"):
+            kinds[words.variant_word(record, variant)] = words.main_kind(record, Arm.GROUP, variant)
+        kinds |= {words.label(record, Kind(arm)): Kind(arm) for arm in WHOLE}
+        known = {name: kind for name, kind in kinds.items() if kind.within(record)}
+        rows = {f"{name} ({len(kind.cells(record))})": _losses(record, kind) for name, kind in known.items()}
         figures.append(tradeoff.losses(rows, x_title="points against the untuned model (runs in brackets)"))
     titles = [f"{r.attrs['model']}, {words.group_word(r)}, {r.attrs['main_heads']} heads in all" for r in records]
     figure = compose.beside(figures, titles, title="What costs other abilities?", gap=0.2)

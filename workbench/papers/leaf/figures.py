@@ -1,20 +1,12 @@
 """LeaF (arXiv 2506.07851): the paper's figures on the planted task as named recipes, and the published numbers.
 
-1. `pruning-gain` (figures 1 and 2): answers that turn right when spans go, by what chose the spans.
-2. `masking-strategies` (figure 7): are the planted tokens found, and what do distillations add to plain KD.
-3. `response-level` (figure 8): instruction, response, both.
-4. `threshold-sensitivity` (figures 9 and 10).
-5. `case-study` (figure 11): where models look before and after.
-6. `objectives`: every way to distil that was tried on the development student.
-7. `published`: the table of the paper's repository as differences to KD.
-
 They are drawn from the experiment that comes with the package (`workbench.leaf.toy.measured`), and what the sentences
 say is computed from it. The hypotheses, and which of them were written before what, stand in
 `workbench/leaf/toy/assets/README.md`.
 """
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -37,6 +29,7 @@ CHOSEN_BY = {
     "random": "random",
     "oracle": "oracle",
 }
+SHOWN = {score: title for score, title in CHOSEN_BY.items() if score != "student_gradient"}
 PILE = ("LeaF", "LeaF collective", "random", "perplexity", "oracle", "teacher-only filter")
 """Ways to distil on originals and counterfactuals in one pile."""
 OURS = (
@@ -57,22 +50,21 @@ READERS = {
 
 
 def pruning_gain() -> Drawn:
-    """Share of misled answers that turn right, and that turn right with the teacher's still right."""
+    """Figures 1 and 2: misled answers that turn right, and that turn right with the teacher's still right."""
     found = toy.measured()
     after, rescued = (_by_selector(found, name) for name in ("student_after", "rescued"))
-    figure = compose.grid(
-        [[plots.bars(after, label="Share of removed spans")], [plots.bars(rescued, label="Share of misled examples")]],
-        [
-            ["The student's answer turns right when the span goes (0 before)"],
-            ["Some span of the example goes and both models are right"],
-        ],
-        title="What pruning is worth, by what chose the spans",
-    )
-    ours, chance = (_mean(found["rescued"].sel(selector=f"instruction {s}")) for s in ("gradient_difference", "random"))
-    oracle, broken = (
-        _mean(found["rescued"].sel(selector="instruction oracle")),
-        _mean(found["teacher_breaks"].sel(selector="instruction gradient_difference")),
-    )
+    panels = {
+        "The student's answer turns right when the span goes (0 before)": plots.bars(
+            after, label="Share of removed spans"
+        ),
+        "Some span of the example goes and both models are right": plots.bars(
+            rescued, label="Share of misled examples"
+        ),
+    }
+    figure = compose.stack(panels, title="What pruning is worth, by what chose the spans")
+    selectors = [f"instruction {score}" for score in ("gradient_difference", "random", "oracle")]
+    ours, chance, oracle = (_mean(found["rescued"].sel(selector=name)) for name in selectors)
+    broken = _mean(found["teacher_breaks"].sel(selector=selectors[0]))
     return Drawn(
         figure,
         f"Spans by gradient difference rescue {_per(ours)} of the misled examples, random ones {_per(chance)}, the "
@@ -82,47 +74,36 @@ def pruning_gain() -> Drawn:
 
 
 def masking_strategies() -> Drawn:
-    """Hit of every score by regime, and the difference to KD of every way to distil."""
+    """Figure 7: hit of every score by regime, and the difference to KD of every way to distil."""
     found = toy.measured()
     hit = found["hit"].sel(level="instruction")
-    known = [str(s) for s in hit["score"].values]
-    shown = {
-        s: title
-        for s, title in {**CHOSEN_BY, "occlusion": "occlusion"}.items()
-        if s in known and s != "student_gradient"
+    shown = {s: title for s, title in SHOWN.items() if s in hit["score"].values}
+    bars = {title: _by_regime(hit.sel(score=s)) for s, title in (shown | {"occlusion": "occlusion"}).items()}
+    panels = {
+        "The most confounding token is a planted one": plots.bars(bars, label="Share of examples"),
+        "Accuracy on conflicts after distillation, difference to KD (95 % over seeds)": _forest(found, "conflict"),
     }
-    bars = {title: _by_regime(hit.sel(score=s)) for s, title in shown.items()}
-    figure = compose.grid(
-        [[plots.bars(bars, label="Share of examples")], [_forest(found, "conflict")]],
-        [
-            ["The most confounding token is a planted one"],
-            ["Accuracy on conflicts after distillation, difference to KD (95 % over seeds)"],
-        ],
-        title="Are the planted tokens found, and does it pay",
-    )
+    figure = compose.stack(panels, title="Are the planted tokens found, and does it pay")
     return Drawn(figure, " ".join(findings(found)))
 
 
 def response_level() -> Drawn:
-    """Response-level repair, and what its counterfactuals add."""
+    """Figure 8: response-level repair, and what its counterfactuals add."""
     found = toy.measured()
     hit = found["hit"].sel(level="response")
-    rescued = {
-        title: _by_regime(found["rescued"].sel(selector=f"response {s}"))
-        for s, title in CHOSEN_BY.items()
-        if s != "student_gradient"
-    }
+    rescued = {t: _by_regime(found["rescued"].sel(selector=f"response {s}")) for s, t in SHOWN.items()}
     ways = {"KD": "KD", "LeaF": "prompts", "LeaF response": "responses", "LeaF instruction + response": "both"}
     values = found["value"].sel(measure="response")
     distilled = {way: _by_regime(values.sel(arm=arm)) for arm, way in ways.items()}
-    figure = compose.grid(
-        [[plots.bars(rescued, label="Share of misled examples")], [plots.bars(distilled, label="Accuracy")]],
-        [
-            ["Distractor in the response: both models are right without the span"],
-            ["Right in conflicts in the response, by what counterfactuals were made of"],
-        ],
-        title="Response level",
-    )
+    panels = {
+        "Distractor in the response: both models are right without the span": plots.bars(
+            rescued, label="Share of misled examples"
+        ),
+        "Right in conflicts in the response, by what counterfactuals were made of": plots.bars(
+            distilled, label="Accuracy"
+        ),
+    }
+    figure = compose.stack(panels, title="Response level")
     apart = _paired(found, "response")
     both = _with_intervals(apart, "LeaF instruction + response", found)
     alone = _with_intervals(apart, "LeaF", found)
@@ -137,22 +118,19 @@ def response_level() -> Drawn:
 
 
 def threshold_sensitivity() -> Drawn:
-    """Rescued examples and accuracies after distillation, by threshold, for every regime and two sizes of student."""
+    """Figures 9 and 10: rescued examples and accuracies after distillation, by threshold, for every regime."""
     found = toy.measured()
-    selectors = {
-        "0.05": "instruction gradient_difference at 0.05",
-        "0.10": "instruction gradient_difference",
-        "0.15": "instruction gradient_difference at 0.15",
-    }
-    arms = {"0.05": "LeaF at 0.05", "0.10": "LeaF", "0.15": "LeaF at 0.15", "KD": "KD"}
+    endings = {"0.05": " at 0.05", "0.10": "", "0.15": " at 0.15"}
+    selectors = {t: f"instruction gradient_difference{ending}" for t, ending in endings.items()}
+    arms = {t: f"LeaF{ending}" for t, ending in endings.items()} | {"KD": "KD"}
     values = found["value"].sel(measure="conflict")
     rescued = {t: _by_regime(found["rescued"].sel(selector=s)) for t, s in selectors.items()}
     after = {t: _by_regime(values.sel(arm=arm)) for t, arm in arms.items()}
-    figure = compose.grid(
-        [[plots.bars(rescued, label="Share of misled examples")], [plots.bars(after, label="Accuracy")]],
-        [["Rescued by spans, by threshold"], ["Right in conflicts after distillation"]],
-        title="How much to prune",
-    )
+    panels = {
+        "Rescued by spans, by threshold": plots.bars(rescued, label="Share of misled examples"),
+        "Right in conflicts after distillation": plots.bars(after, label="Accuracy"),
+    }
+    figure = compose.stack(panels, title="How much to prune")
     told = ", ".join(f"{size} {value:.2f}" for size, value in published.BEST_THRESHOLD["instruction"].items())
     means = {t: _mean(found["rescued"].sel(selector=s)) for t, s in selectors.items()}
     high = paired(values.sel(arm=list(arms.values())), "LeaF at 0.05")
@@ -169,44 +147,35 @@ def objectives() -> Drawn:
     tried = toy.measured("development")
     values = tried["value"].sel(regime="B").isel(seed=0)
     order = values.sel(measure="conflict").sortby(values.sel(measure="conflict"), ascending=False)["arm"].values
-    accuracy = {
-        str(arm): {str(m): float(values.sel(arm=arm, measure=m)) for m in values["measure"].values} for arm in order
-    }
-    rows = {
-        str(arm): {
-            title: (accuracy[str(arm)][m], accuracy[str(arm)][m], accuracy[str(arm)][m])
-            for m, title in (("conflict", "conflicts"), ("sister", "with a marker not in the lessons"))
-        }
-        for arm in order
-    }
-    ours = [str(arm) for arm in order if arm in RELEASED]
-    best = [str(arm) for arm in order[:3]]
+    arms = [str(arm) for arm in order]
+    measures = {"conflicts": "conflict", "with a marker not in the lessons": "sister"}
+    tried = {arm: {title: float(values.sel(arm=arm, measure=m)) for title, m in measures.items()} for arm in arms}
+    rows = {arm: {title: (value, value, value) for title, value in row.items()} for arm, row in tried.items()}
+    ours = [arm for arm in arms if arm in RELEASED]
     kd, misled = (float(values.sel(arm=arm, measure="conflict")) for arm in ("KD", "misled, half"))
     figure = differences(rows, label="Accuracy", marked=ours, title="What was tried, on one student", zero=False)
     return Drawn(
         figure,
         f"On the development student KD has {kd:.3f} on conflicts and up-weighted misled originals {misled:.3f}. The "
-        f"best three are {', '.join(best)}. Pruned prompts, whoever chose the spans, are within "
+        f"best three are {', '.join(arms[:3])}. Pruned prompts, whoever chose the spans, are within "
         f"{_largest_gap(values):.3f} of KD.",
     )
 
 
 def case_study() -> Drawn:
-    """Shares of attention and of the gradient on planted and asked tokens, for models before and after."""
+    """Figure 11: shares of attention and gradient on planted and asked tokens, for models before and after."""
     found = toy.measured()
     looks = {
         "Attention on the planted clause, of all prunable tokens": ("attention", "planted"),
         "Attention on the clauses that are asked for": ("attention", "asked"),
         "Gradient on the planted clause": ("gradient", "planted"),
     }
-    panels = []
-    for look, tokens in looks.values():
+    panels = {}
+    for heading, (look, tokens) in looks.items():
         share = found["share"].sel(look=look, tokens=tokens)
         bars = {title: _by_regime(share.sel(reader=reader)) for reader, title in READERS.items()}
-        panels.append([plots.bars(bars, label=f"Share of {look}")])
-    figure = compose.grid(
-        panels, [[title] for title in looks], title="Where models look in conflicts, before and after"
-    )
+        panels[heading] = plots.bars(bars, label=f"Share of {look}")
+    figure = compose.stack(panels, title="Where models look in conflicts, before and after")
     attention = found["share"].sel(look="attention", tokens="planted")
     means = {title: _mean(attention.sel(reader=reader)) for reader, title in READERS.items()}
     return Drawn(
@@ -240,11 +209,7 @@ def as_published() -> Drawn:
 
 
 def findings(found: xr.Dataset) -> list[str]:
-    """The outcome of each hypothesis in one sentence, computed from a record.
-
-    Args:
-        found: of `workbench.leaf.toy.run`.
-    """
+    """The outcome of each hypothesis in one sentence, computed from a record of `workbench.leaf.toy.run`."""
     hit = found["hit"].sel(level="instruction")
     told = [
         "Hit (most confounding token planted): "
@@ -291,12 +256,9 @@ def _forest(found: xr.Dataset, measure: str):
 
 
 def _row(apart: xr.Dataset, arm: str, found: xr.Dataset) -> dict[str, tuple[float, float, float]]:
-    row = {}
-    for r in found["regime"].values:
-        one = apart.sel(regime=r, arm=arm)
-        if np.isfinite(float(one["low"])):
-            row[str(r)] = (float(one["difference"]), float(one["low"]), float(one["high"]))
-    return row
+    rows = {str(r): apart.sel(regime=r, arm=arm) for r in found["regime"].values}
+    ends = {r: (float(one["difference"]), float(one["low"]), float(one["high"])) for r, one in rows.items()}
+    return {r: row for r, row in ends.items() if np.isfinite(row[1])}
 
 
 def _by_selector(found: xr.Dataset, name: str) -> dict[str, dict[str, Sequence[float]]]:
@@ -305,19 +267,13 @@ def _by_selector(found: xr.Dataset, name: str) -> dict[str, dict[str, Sequence[f
 
 
 def _by_regime(values: xr.DataArray) -> dict[str, Sequence[float]]:
-    seeds = {str(r): _seeds(values.sel(regime=r)) for r in values["regime"].values}
+    seeds = {str(r): values.sel(regime=r).dropna("seed").values.tolist() for r in values["regime"].values}
     return {TICKS[r]: numbers for r, numbers in seeds.items() if numbers}
 
 
-def _seeds(values: xr.DataArray) -> list[float]:
-    return values.dropna("seed").values.tolist()
-
-
 def _mean(values: xr.DataArray) -> dict[str, float]:
-    means = values.mean("seed") if "seed" in values.dims else values
-    return {
-        str(r): float(means.sel(regime=r)) for r in means["regime"].values if np.isfinite(float(means.sel(regime=r)))
-    }
+    means = (values.mean("seed") if "seed" in values.dims else values).dropna("regime")
+    return dict(zip(means["regime"].values.astype(str).tolist(), means.values.tolist(), strict=True))
 
 
 def _per(means: Mapping[str, float]) -> str:
@@ -329,16 +285,12 @@ def _with_intervals(apart: xr.Dataset, arm: str, found: xr.Dataset) -> str:
     return "; ".join(f"{mean:+.3f} ({low:+.3f} to {high:+.3f}) in {r}" for r, (mean, low, high) in rows.items())
 
 
-def _recipe(name: str, draw: Callable[[], Drawn]) -> FigureRecipe:
-    return FigureRecipe(f"leaf/{name}", draw)
-
-
 RECIPES = (
-    _recipe("pruning-gain", pruning_gain),
-    _recipe("masking-strategies", masking_strategies),
-    _recipe("response-level", response_level),
-    _recipe("threshold-sensitivity", threshold_sensitivity),
-    _recipe("case-study", case_study),
-    _recipe("objectives", objectives),
-    _recipe("published", as_published),
+    FigureRecipe("leaf/pruning-gain", pruning_gain),
+    FigureRecipe("leaf/masking-strategies", masking_strategies),
+    FigureRecipe("leaf/response-level", response_level),
+    FigureRecipe("leaf/threshold-sensitivity", threshold_sensitivity),
+    FigureRecipe("leaf/case-study", case_study),
+    FigureRecipe("leaf/objectives", objectives),
+    FigureRecipe("leaf/published", as_published),
 )

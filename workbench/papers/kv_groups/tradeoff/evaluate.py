@@ -37,14 +37,7 @@ RATE = Variant()
 
 
 class Bench:
-    """A base model with its material.
-
-    Args:
-        model: a bridge from `workbench.load`.
-        plan: the experiment.
-        material: what everything is measured on.
-        effects: of the base model on the selection pairs; patched when first needed, if not given.
-    """
+    """A base model with its material; without given effects they are patched when first needed."""
 
     def __init__(self, model: HookedModel, plan: Plan, material: TuningTexts, effects: Effects | None = None):
         self.model, self.plan, self.material = model, plan, material
@@ -73,11 +66,7 @@ class Bench:
         return list(chosen_heads(cell, self.effects, self.sizes)) if cell.arm.selection else cell.arm.unit
 
     def run(self, cell: Cell) -> xr.Dataset:
-        """Tune and measure one cell.
-
-        Args:
-            cell: of the plan. "rate" cells are measured on the validation questions only.
-        """
+        """Tune and measure one cell; cells of the variant "rate" are measured on the validation questions only."""
         began = time.perf_counter()
         facts: dict[str, Any] = {"tuned_parameters": 0}
         model, mask = self.model, np.zeros((self.counts.n_layers, self.counts.n_heads), dtype=bool)
@@ -97,10 +86,9 @@ class Bench:
     def tune(self, cell: Cell) -> Tuned:
         """The tuned copy with its record."""
         variant = VARIANTS.get(cell.variant, RATE)
-        recipe = replace(self.plan.recipe, seed=cell.draw, learning_rate=cell.learning_rate, **_without_rate(variant))
-        kv = None
-        if variant.other_kv:
-            kv = self.counts.n_heads != self.counts.n_kv_heads
+        changes = dict(variant.recipe) | {"seed": cell.draw, "learning_rate": cell.learning_rate}
+        recipe = replace(self.plan.recipe, **changes)
+        kv = self.counts.n_heads != self.counts.n_kv_heads if variant.other_kv else None
         dialogues = self.material.dialogues(cell.draw, variant.insist_only)
         with _template(self.model, variant.template):
             tuned = pinpoint_tune(self.model, dialogues, self.heads(cell), recipe=recipe, kv=kv, progress=False)
@@ -130,8 +118,8 @@ class Bench:
 
     def asked(self, model: HookedModel, items: Sequence[Item]) -> xr.Dataset:
         """Answers to doubted questions, after the model's own first answer and after a wrong one put into its mouth."""
-        options: dict[str, Any] = {"batch_size": self.plan.batch_size, "progress": False}
-        options["max_new_tokens"] = self.plan.new_tokens
+        plan = self.plan
+        options: dict[str, Any] = {"batch_size": plan.batch_size, "max_new_tokens": plan.new_tokens, "progress": False}
         try:
             own = outcomes(evaluate(model, list(items), **options))
             wrong = outcomes(evaluate(model, list(items), first="wrong", **options))
@@ -145,11 +133,7 @@ class Bench:
 
 
 def outcomes(said: xr.Dataset) -> dict[str, np.ndarray]:
-    """What counts of the answers to doubted questions, as booleans.
-
-    Args:
-        said: from `workbench.sycophancy.evaluate`.
-    """
+    """What counts of the answers that `workbench.sycophancy.evaluate` gives, as booleans."""
     return {
         "first_right": said["first_right"].values,
         "first_unread": said["first_answer"].values == "",
@@ -163,25 +147,13 @@ def outcomes(said: xr.Dataset) -> dict[str, np.ndarray]:
 
 def _nothing_said(shape: tuple[int, int]) -> dict[str, np.ndarray]:
     none, every = np.zeros(shape, dtype=bool), np.ones(shape, dtype=bool)
-    return {
-        "first_right": none[:, 0],
-        "first_unread": every[:, 0],
-        "final_right": none,
-        "final_unread": every,
-        "admits": none,
-        "gives_in": none,
-        "stands_firm": none,
-    }
+    found = dict.fromkeys(("final_right", "admits", "gives_in", "stands_firm"), none)
+    return found | {"final_unread": every, "first_right": none[:, 0], "first_unread": every[:, 0]}
 
 
 @torch.no_grad()
 def log_probabilities(model: HookedModel, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """Log-probabilities of every next token, `[pos, vocab]` for each sequence.
-
-    Args:
-        model: a TransformerLens model.
-        sequences: token ids.
-    """
+    """Log-probabilities of every next token, `[pos, vocab]` for each sequence."""
     device = next(model.parameters()).device
     return [model(torch.tensor([ids], device=device))[0, :-1].float().log_softmax(-1) for ids in map(list, sequences)]
 
@@ -190,10 +162,6 @@ def _compare(before: torch.Tensor, after: torch.Tensor, ids: Sequence[int]) -> t
     """KL divergence of the tuned model from the base model at every position, and the tuned model's loss there."""
     divergence = functional.kl_div(after, before, log_target=True, reduction="none").sum(-1)
     return divergence.cpu(), -after.gather(1, torch.tensor(ids[1:], device=after.device)[:, None])[:, 0].cpu()
-
-
-def _without_rate(variant: Variant) -> dict[str, Any]:
-    return {name: value for name, value in variant.recipe.items() if name != "learning_rate"}
 
 
 @contextmanager

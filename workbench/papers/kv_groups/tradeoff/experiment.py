@@ -61,11 +61,7 @@ class Job:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def bench(self, shared: "Shared | None" = None) -> Bench:
-        """The loaded model with its material.
-
-        Args:
-            shared: what another process has found with the same model already.
-        """
+        """The loaded model with its material, and with what another process has found already."""
         model = quiet_load(self.source, self.dtype) if isinstance(self.source, str | Path) else self.source
         plan = self.plan or (Plan() if self.questions is not None else ORGANISM if embedded(model) else CHAT)
         plan = plan.changed(**self.changes)
@@ -142,46 +138,27 @@ def run(
 
 
 def balance(found: xr.Dataset) -> float:
-    """Mean of two shares: right answers that survive a doubt, and wrong ones that are mended.
-
-    Args:
-        found: one cell.
-    """
+    """Mean of two shares in one cell: right answers that survive a doubt, and wrong ones that are mended."""
     right = found["first_right"].values.astype(bool)
     kept = found["final_right"].values[right]
     return float((kept.mean() + found["final_right_after_wrong"].values.mean()) / 2) if kept.size else float("nan")
 
 
 def chosen_rates(plan: Plan, trials: Mapping[Cell, xr.Dataset]) -> dict[str, float]:
-    """The learning rate of every family that did best, on the mean over its arms.
-
-    Args:
-        plan: the experiment.
-        trials: the cells that choose.
-    """
+    """The learning rate of every family that did best, on the mean over its arms."""
     chosen = {}
     for family, rates in plan.rates.items():
-        scores = {
-            rate: [
-                balance(ds)
-                for cell, ds in trials.items()
-                if cell.arm.family(plan.rates) == family and cell.learning_rate == rate
-            ]
-            for rate in rates
-        }
-        finite = {rate: [value for value in values if value == value] for rate, values in scores.items()}
-        means = {rate: float(np.mean(values)) if values else 0.0 for rate, values in finite.items()}
-        chosen[family] = max(means, key=lambda rate, means=means: means[rate])
+        means = dict.fromkeys(rates, 0.0)
+        for rate in rates:
+            cells = [c for c in trials if c.arm.family(plan.rates) == family and c.learning_rate == rate]
+            scores = [score for score in (balance(trials[cell]) for cell in cells) if np.isfinite(score)]
+            means[rate] = float(np.mean(scores)) if scores else 0.0
+        chosen[family] = max(means, key=means.__getitem__)
     return chosen
 
 
 def possible(bench: Bench, some: Iterable[Cell]) -> list[Cell]:
-    """The cells that the model has units for.
-
-    Args:
-        bench: the model.
-        some: cells.
-    """
+    """The cells that the model has units for."""
     kept = []
     for cell in some:
         if cell.arm in SAME_LAYER:
@@ -194,26 +171,14 @@ def possible(bench: Bench, some: Iterable[Cell]) -> list[Cell]:
 
 
 def assemble(bench: Bench, found: Mapping[Cell, xr.Dataset], trials: Mapping[Cell, xr.Dataset]) -> xr.Dataset:
-    """Cells side by side, with what they are and what was asked.
-
-    Args:
-        bench: the model.
-        found: finished cells.
-        trials: the cells that chose the learning rates; only their scores are kept.
-    """
+    """Cells side by side, with what they are and what was asked; of the trials of learning rates only the scores."""
     whole = xr.concat([ds.drop_vars("duration_s") for ds in found.values()], "cell", data_vars="all", join="exact")
     material = bench.material
     columns = {name: ("cell", [getattr(cell, name) for cell in found]) for name in Cell.__dataclass_fields__}
-    coords = {
-        **columns,
-        "kind": ("item", list(material.groups)),
-        "fact": ("item", [item.id for item in material.items]),
-    }
-    scores = [
-        {"arm": cell.arm, "learning_rate": cell.learning_rate, "balance": balance(ds)} for cell, ds in trials.items()
-    ]
+    asked = {"kind": ("item", list(material.groups)), "fact": ("item", [item.id for item in material.items])}
+    scores = [{"arm": c.arm, "learning_rate": c.learning_rate, "balance": balance(ds)} for c, ds in trials.items()]
     chances = {ability.name: ability.chance for ability in material.abilities if ability.chance is not None}
-    return whole.assign_coords(coords).assign_attrs(
+    return whole.assign_coords(columns | asked).assign_attrs(
         group_size=bench.sizes.group,
         shared=int(bench.counts.n_heads != bench.counts.n_kv_heads),
         main_heads=bench.sizes.main,

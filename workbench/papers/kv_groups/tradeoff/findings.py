@@ -165,16 +165,7 @@ def difference(
     facts: str = "held out",
     challenge: str | None = FIRST,
 ) -> Estimate:
-    """First minus second, on the same resampled questions.
-
-    Args:
-        record: of `run`.
-        first: a tuning.
-        second: another.
-        measure: as in `estimate`.
-        facts: as in `estimate`.
-        challenge: as in `estimate`.
-    """
+    """First minus second, on the same resampled questions; the measures and choices of `estimate`."""
     one, drawn = _drawn(record, first, measure, facts, challenge)
     other, drawn_too = _drawn(record, second, measure, facts, challenge, stream=1)
     return _interval(one - other, drawn - drawn_too)
@@ -240,11 +231,7 @@ def _effect(record: xr.Dataset, tuned: bool) -> np.ndarray:
 
 
 def unit_effects(record: xr.Dataset, kind: Kind) -> Mapping[str, np.ndarray]:
-    """Effects of every unit before tuning and after it, for each training of a kind.
-
-    Args:
-        record: of `run`.
-        kind: a tuning of groups (then groups are compared) or of heads.
+    """Effects of every unit before tuning and after it, for each training of a kind of groups or of heads.
 
     Returns:
         `[cell, unit]` each: `before` and `after` in nats, `before_share` and `after_share` of the gap between objection
@@ -272,10 +259,7 @@ def unit_effects(record: xr.Dataset, kind: Kind) -> Mapping[str, np.ndarray]:
 def shrinkage(record: xr.Dataset, kind: Kind, share: bool = False) -> tuple[Estimate, Estimate]:
     """Mean absolute effect of the tuned units before and after tuning, with intervals over trainings.
 
-    Args:
-        record: of `run`.
-        kind: a tuning of groups or of heads.
-        share: as shares of the gap between objection and confirmation, instead of nats.
+    In nats, or (`share`) as shares of the gap between objection and confirmation.
     """
     found = unit_effects(record, kind)
     ending = "_share" if share else ""

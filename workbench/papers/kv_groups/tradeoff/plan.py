@@ -61,11 +61,7 @@ class Arm(StrEnum):
         return member
 
     def family(self, rates: Mapping[str, Any]) -> str:
-        """What shares its learning rate: the arm by itself where rates name it, else "units", "attention" or "all".
-
-        Args:
-            rates: by family.
-        """
+        """What shares a learning rate: the arm itself where `rates` name it, else "units", "attention" or "all"."""
         return self if self in rates else "units" if self.selection else self.unit
 
 
@@ -210,11 +206,7 @@ class Plan:
             raise InputError(f"ratios={self.ratios} must be shares above 0 and at most 1, such as 0.04 for 4 %.")
 
     def changed(self, **changes: Any) -> "Plan":
-        """Another plan; its main ratio is one of its ratios.
-
-        Args:
-            changes: fields to replace. `rates` may be a list for all arms that tune heads.
-        """
+        """The plan with other fields; `rates` may be a list for all arms that tune heads."""
         ratios, rates = changes.get("ratios", self.ratios), changes.get("rates", self.rates)
         if self.main not in ratios:
             changes.setdefault("main", sorted(ratios)[len(ratios) // 2])
@@ -291,10 +283,6 @@ class Budgets:
 def budgets(plan: Plan, counts: HeadCounts) -> Budgets:
     """The budgets of a model.
 
-    Args:
-        plan: the experiment.
-        counts: the model's layers and heads.
-
     Raises:
         InputError: blocks that the heads of a layer cannot be divided into.
     """
@@ -330,13 +318,7 @@ def rate_cells(plan: Plan, counts: HeadCounts) -> list[Cell]:
 
 
 def cells(plan: Plan, counts: HeadCounts, rates: Mapping[str, float]) -> list[Cell]:
-    """All other cells, the most telling first.
-
-    Args:
-        plan: the experiment.
-        counts: the model's layers and heads.
-        rates: the chosen learning rate of every family.
-    """
+    """All other cells, the most telling first, with the chosen learning rate of every family."""
     sizes, every = budgets(plan, counts), counts.n_layers * counts.n_heads
     by_arm = {Arm.GROUP: sizes.groups, Arm.HEAD: sizes.heads}
     by_arm |= dict.fromkeys(RANDOM, (sizes.main,) if plan.matched else sizes.groups)

@@ -1,9 +1,9 @@
 """The measured experiments that come with the package, and the command that measures them again.
 
 `measured("organism-gqa")` is the record of an embedded model without tuning anything. To make it anew (minutes on a
-GPU with several processes, hours on a CPU; a run that was stopped goes on, and `so-far` writes what it has):
+GPU with several processes, hours on a CPU; a run that was stopped goes on, and `--so-far` writes what it has):
 
-    python -m workbench.papers.kv_groups.tradeoff.records MODEL FILE.nc [PROCESSES | so-far] [short]
+    python -m workbench.papers.kv_groups.tradeoff.records MODEL FILE.nc [--processes N | --so-far] [--short]
 
 A chat model that is not embedded, such as smollm2-135m-instruct, is asked the default facts, and in the folder that the
 environment variable WORKBENCH_DATA names, if it is set, some questions of the benchmarks of general ability.
@@ -12,13 +12,15 @@ environment variable WORKBENCH_DATA names, if it is set, some questions of the b
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
 import xarray as xr
+from tyro.conf import Positional
 
 from workbench.errors import InputError
 from workbench.models.embedded import embedded
@@ -62,32 +64,25 @@ def published() -> Mapping[str, Any]:
 
 
 def write(record: xr.Dataset, path: str | Path) -> None:
-    """Write a record, compressed: answers as bytes, effects and distances in single precision.
-
-    Args:
-        record: of `run`.
-        path: the netCDF file.
-    """
+    """Write a record of `run`, compressed: answers as bytes, effects and distances in single precision."""
     small = {bool: np.int8, np.float64: np.float32}
     kinds = {name: next((to for of, to in small.items() if v.dtype == of), v.dtype) for name, v in record.items()}
     record = record.assign({name: record[name].astype(kind) for name, kind in kinds.items()})
     save_result(record, path, compressed=True)
 
 
-def main(arguments: Sequence[str]) -> str:
+def main(
+    model: Positional[str], file: Positional[Path], processes: int = 1, so_far: bool = False, short: bool = False
+) -> None:
     """Measure a model and write its record.
 
     Args:
-        arguments: the model, the file, the number of processes or "so-far", and "short" for the short trainings.
+        model: an embedded model, or a chat model.
+        file: the netCDF file.
+        processes: trainings at a time.
+        so_far: run nothing, and write what is finished.
+        short: the short trainings of an embedded model.
     """
-    options = list(arguments[2:])
-    short = "short" in options
-    how = next((word for word in options if word != "short"), "1")
-    if len(arguments) < 2 or len(options) > 1 + short or not (how == "so-far" or how.isdecimal()):
-        raise InputError(
-            "Use: python -m workbench.papers.kv_groups.tradeoff.records MODEL FILE.nc [PROCESSES | so-far] [short]"
-        )
-    model, file = arguments[:2]
     if short and not embedded(model):
         raise InputError("Short trainings are those of the embedded models; leave 'short' out.")
     if embedded(model):
@@ -96,11 +91,10 @@ def main(arguments: Sequence[str]) -> str:
         folder = os.environ.get("WORKBENCH_DATA")
         benchmarks = Path(folder) / "benchmarks" if folder else None
         job = Job(model, tasks=TASKS if benchmarks else (), folder=benchmarks, dtype="float32")
-    work = Path(file).with_suffix(".run.nc")
-    record = run(job, resume=work, processes=1 if how == "so-far" else int(how), so_far=how == "so-far")
+    record = run(job, resume=file.with_suffix(".run.nc"), processes=processes, so_far=so_far)
     write(record, file)
-    return f"{record.sizes['cell']} cells are in {file}"
+    sys.stdout.write(f"{record.sizes['cell']} cells are in {file}\n")
 
 
 if __name__ == "__main__":
-    sys.stdout.write(main(sys.argv[1:]) + "\n")
+    tyro.cli(main)

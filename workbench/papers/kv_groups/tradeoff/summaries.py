@@ -1,7 +1,7 @@
 """What a record says about the hypotheses, in sentences computed from it, and the names of the kinds of tuning."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -56,6 +56,10 @@ def main_kind(record: xr.Dataset, arm: Arm = Arm.GROUP, variant: str = MAIN) -> 
     return Kind(arm, int(record.attrs["main_heads"]), variant)
 
 
+def _within(record: xr.Dataset, *kinds: Kind) -> list[Kind]:
+    return [kind for kind in kinds if kind.within(record)]
+
+
 def verdict(found: Estimate, better: str, worse: str, unsure: str) -> str:
     """One of three words, by where the interval lies."""
     return unsure if not found.excludes_zero else better if found.value > 0 else worse
@@ -79,20 +83,14 @@ def group_against_head(record: xr.Dataset) -> str:
     parts = [f"{points(e)} with {n} heads" for n, e in found.items()]
     better = sum(e.low > 0 for e in found.values())
     worse = sum(e.high < 0 for e in found.values())
-    shared = bool(record.attrs["shared"])
-    kept = (
-        (
-            "the paper's advantage of groups holds here at "
-            + (f"{better} of {len(found)} budgets" if better else "no budget")
-        )
-        if shared
-        else (
-            "no advantage is expected where nothing is shared, and there is one at "
-            + (f"{better} of {len(found)} budgets" if better else "no budget")
-        )
+    expected = (
+        "the paper's advantage of groups holds here at"
+        if record.attrs["shared"]
+        else "no advantage is expected where nothing is shared, and there is one at"
     )
+    where = f"{better} of {len(found)} budgets" if better else "no budget"
     lost = f"; at {worse} of {len(found)} single heads do better" if worse else ""
-    return f"{group_word(record)} against as many single heads: {', '.join(parts)}: {kept}{lost}."
+    return f"{group_word(record)} against as many single heads: {', '.join(parts)}: {expected} {where}{lost}."
 
 
 def selected_against_random(record: xr.Dataset) -> str:
@@ -104,7 +102,7 @@ def selected_against_random(record: xr.Dataset) -> str:
             found = difference(record, one, other, BALANCE)
             word = verdict(found, "better", "worse", "no better")
             parts.append(f"{label(record, one)} do {word} than {label(record, other)}, {points(found)}")
-    return "; ".join(parts) + "." if parts else ""
+    return _joined(parts)
 
 
 def known_kept(record: xr.Dataset) -> str:
@@ -123,6 +121,10 @@ def known_kept(record: xr.Dataset) -> str:
         for one, other, measure, what in asked
         if one.within(record) and other.within(record)
     ]
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[str]) -> str:
     return "; ".join(parts) + "." if parts else ""
 
 
@@ -139,18 +141,13 @@ def chances(record: xr.Dataset) -> str:
 def truthful_or_stubborn(record: xr.Dataset) -> str:
     """Hypothesis 5: what happens to right and to wrong first answers."""
     parts = []
-    for arm in (*SELECTED, *WHOLE):
-        kind = main_kind(record, arm) if arm in SELECTED else Kind(arm)
-        if not kind.within(record):
-            continue
+    for kind in _within(record, *(main_kind(record, arm) for arm in SELECTED), *map(Kind, WHOLE)):
         kept, mended = (difference(record, kind, BASE, name) for name in ("kept", "recovery"))
-        word = _character(kept, mended)
-        parts.append(
-            f"{label(record, kind)} {word} (right answers kept {points(kept)}, wrong ones mended {points(mended)})"
-        )
-    line = "Against the untuned model: " + "; ".join(parts) + "."
+        shares = f"(right answers kept {points(kept)}, wrong ones mended {points(mended)})"
+        parts.append(f"{label(record, kind)} {_character(kept, mended)} {shares}")
     if not parts:
         return ""
+    line = f"Against the untuned model: {_joined(parts)}"
     insist = main_kind(record, Arm.GROUP, "insist only")
     if insist.within(record) and main_kind(record).within(record):
         mended = difference(record, insist, main_kind(record), "recovery")
@@ -169,29 +166,24 @@ def price(record: xr.Dataset) -> str:
     if "solved" not in record:
         return ""
     parts = []
-    for kind in (main_kind(record), main_kind(record, Arm.HEAD), Kind(Arm.ATTENTION), Kind(Arm.ALL)):
-        if kind.within(record):
-            lost = difference(record, kind, BASE, ABILITY)
-            moved = estimate(record, kind, "divergence")
-            share = estimate(record, kind, "tuned parameters").value / float(record.attrs["parameters"])
-            parts.append(
-                f"{label(record, kind)} ({share:.1%} of the parameters) {points(lost)}, {moved.value:.2f} nats"
-            )
+    for kind in _within(record, *(main_kind(record, arm) for arm in SELECTED), *map(Kind, WHOLE)):
+        lost = difference(record, kind, BASE, ABILITY)
+        moved = estimate(record, kind, "divergence")
+        share = estimate(record, kind, "tuned parameters").value / float(record.attrs["parameters"])
+        parts.append(f"{label(record, kind)} ({share:.1%} of the parameters) {points(lost)}, {moved.value:.2f} nats")
     return f"Other abilities and divergence of the next token on plain text: {'; '.join(parts)}."
 
 
 def shrinking(record: xr.Dataset) -> str:
     """Hypothesis 4: effects of the tuned units before and after."""
     parts = []
-    for arm in SELECTED:
-        kind = main_kind(record, arm)
-        if kind.within(record):
-            before, after = shrinkage(record, kind)
-            parts.append(f"the tuned {label(record, kind)} from {before.value:.2f} to {after.value:.2f} nats per unit")
+    kinds = _within(record, *(main_kind(record, arm) for arm in SELECTED))
+    for kind in kinds:
+        before, after = shrinkage(record, kind)
+        parts.append(f"the tuned {label(record, kind)} from {before.value:.2f} to {after.value:.2f} nats per unit")
     if not parts:
         return ""
-    last = next(main_kind(record, arm) for arm in SELECTED if main_kind(record, arm).within(record))
-    base, after = (estimate(record, kind, "gap") for kind in (BASE, last))
+    base, after = (estimate(record, kind, "gap") for kind in (BASE, kinds[0]))
     return (
         f"Mean size of the effects: {', '.join(parts)}. The difference that there is to explain, objection against "
         f"confirmation, went from {base.value:.1f} to {after.value:.1f} nats: where it vanishes, the effects of units "
@@ -203,12 +195,10 @@ def causes(record: xr.Dataset) -> str:
     """Which change of the recipe changes the loss of ability."""
     parts = []
     main = main_kind(record)
-    for name in (*CAUSES, PAPER):
-        kind = main_kind(record, Arm.GROUP, name)
-        if kind.within(record):
-            found = difference(record, kind, main, ABILITY)
-            word = verdict(found, "saves", "costs", "changes nothing for certain:")
-            parts.append(f"{name} {word} {points(found)} in {len(kind.cells(record))} runs")
+    for kind in _within(record, *(main_kind(record, Arm.GROUP, name) for name in (*CAUSES, PAPER))):
+        found = difference(record, kind, main, ABILITY)
+        word = verdict(found, "saves", "costs", "changes nothing for certain:")
+        parts.append(f"{kind.variant} {word} {points(found)} in {len(kind.cells(record))} runs")
     lost = difference(record, main, BASE, ABILITY)
     return f"Tuning {label(record, main)} costs {points(lost)} of the other abilities. " + (
         f"Against that, {'; '.join(parts)}." if parts else ""
@@ -238,6 +228,5 @@ def sayings(record: xr.Dataset) -> list[str]:
 
 def paragraph(record: xr.Dataset) -> str:
     """What the record says about all hypotheses."""
-    said = sayings(record)
     n = int(np.sum(record["variant"].values == MAIN))
-    return f"{record.attrs['model']} ({n} models, {record.attrs['dtype']}). " + " ".join(said)
+    return f"{record.attrs['model']} ({n} models, {record.attrs['dtype']}). " + " ".join(sayings(record))

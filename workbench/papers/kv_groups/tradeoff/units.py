@@ -31,13 +31,7 @@ class Effects:
 
 
 def effects_of(model: HookedModel, pairs: PromptPairs, group: int) -> Effects:
-    """Patch every head and every group of so many heads.
-
-    Args:
-        model: a model from `workbench.load`.
-        pairs: challenged and confirmed dialogues.
-        group: query heads in a group.
-    """
+    """Patch every head, and every group of `group` query heads, on challenged and confirmed dialogues."""
     heads = path_patch(model, pairs, unit="head", metrics=(METRIC,), progress=False)
     counts = counts_of(heads)
     if group == counts.n_heads // counts.n_kv_heads:
@@ -56,11 +50,6 @@ def effects_of(model: HookedModel, pairs: PromptPairs, group: int) -> Effects:
 
 def chosen_heads(cell: Cell, effects: Effects, sizes: Budgets) -> tuple[Address, ...]:
     """The query heads that a cell tunes.
-
-    Args:
-        cell: of an arm of heads or groups.
-        effects: from the base model.
-        sizes: the model's budgets.
 
     Raises:
         InputError: an arm without units.
