@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from workbench.cli.options import Output, say
+from workbench.cli.options import Output, say, writable
 
 
 def backcopy(
@@ -33,9 +33,8 @@ def backcopy(
     from workbench.papers.active_dormant.sentences import events_line
     from workbench.papers.active_dormant.toy_figures import normalised
     from workbench.plot.export import save_figure
-    from workbench.runs.files import check_writable
 
-    check_writable(output.out.parent)
+    writable(output.out)
     chosen = () if names == ("all",) else names
     changes = {"progress": output.progress} | ({"seeds": seeds} if seeds else {})
     found = records.collect(output.out, scale, chosen, **changes)

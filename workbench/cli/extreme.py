@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from workbench.cli.options import Model, Output, Resumable, Texts, finish
+import workbench as wb
+from workbench.cli.options import Model, Output, Resumable, Texts, finish, writable
 
 
 def tokens(model: Model, texts: Texts = Texts(), output: Output = Output(Path("extreme-tokens.nc"))) -> None:
@@ -10,7 +11,6 @@ def tokens(model: Model, texts: Texts = Texts(), output: Output = Output(Path("e
 
     Example: workbench extreme tokens organism-gqa --texts prose=novels.txt code=sources.jsonl
     """
-    import workbench as wb
     from workbench.papers.active_dormant.sentences import tokens_table
 
     loaded, domains, length = _read(model, texts, output)
@@ -24,12 +24,10 @@ def peak(model: Model, texts: Texts = Texts(), output: Output = Output(Path("ext
 
     Example: workbench extreme peak organism-gqa
     """
-    from workbench.extreme import peak_sources, peak_verdict
-
     loaded, domains, length = _read(model, texts, output)
     every = [text for some in domains.values() for text in some]
-    found = peak_sources(loaded, every, max_tokens=length, progress=output.progress)
-    finish(found, output.out, peak_verdict(found))
+    found = wb.extreme.peak_sources(loaded, every, max_tokens=length, progress=output.progress)
+    finish(found, output.out, wb.extreme.peak_verdict(found))
 
 
 def domains(model: Model, texts: Texts = Texts(), output: Resumable = Resumable(Path("extreme-domains.nc"))) -> None:
@@ -37,7 +35,6 @@ def domains(model: Model, texts: Texts = Texts(), output: Resumable = Resumable(
 
     Example: workbench extreme domains organism-gqa --texts prose=novels.txt code=sources.jsonl
     """
-    import workbench as wb
     from workbench.papers.active_dormant.sentences import domains_table
 
     loaded, texts_by_domain, length = _read(model, texts, output)
@@ -50,12 +47,11 @@ def remedies(model: Model, texts: Texts = Texts(), output: Resumable = Resumable
 
     Example: workbench extreme remedies organism-gqa
     """
-    from workbench.extreme import compare_remedies
     from workbench.papers.active_dormant.sentences import remedies_table
 
     loaded, domains, length = _read(model, texts, output)
     given = domains if texts.texts else None
-    found = compare_remedies(loaded, given, length=length, resume=output.journal, progress=output.progress)
+    found = wb.extreme.compare_remedies(loaded, given, length=length, resume=output.journal, progress=output.progress)
     finish(found, output.out, remedies_table(found))
 
 
@@ -64,9 +60,8 @@ def _read(model: str, texts: Texts, output: Output) -> tuple:
     from workbench.papers.active_dormant.figures import DOMAIN_TOKENS, SAMPLE_TOKENS
     from workbench.papers.cache import quiet_load
     from workbench.prompts.samples import SAMPLES, read_texts
-    from workbench.runs.files import check_writable
 
-    check_writable(output.out.parent)
+    writable(output.out)
     domains = read_texts(texts.texts) or {domain: list(some) for domain, some in SAMPLES.items()}
     length = texts.length or (DOMAIN_TOKENS if texts.texts else SAMPLE_TOKENS)
     return quiet_load(model), domains, length

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from workbench.cli.options import NEEDS_QUESTIONS, Model, Prompts, Resumable, finish
+import workbench as wb
+from workbench.cli.options import NEEDS_QUESTIONS, Model, Prompts, Resumable, finish, writable
 from workbench.names import HeadScoreName
 
 
@@ -19,13 +20,11 @@ def dormant(
     Args:
         scores: Such as AHON_LN; by default all fifteen of the paper, and random choice.
     """
-    import workbench as wb
     from workbench.papers.cache import Source
     from workbench.papers.inactive_heads.measures import questions_of
     from workbench.papers.inactive_heads.sentences import free_heads_table
-    from workbench.runs.files import check_writable
 
-    check_writable(output.out.parent)
+    writable(output.out)
     source = Source(model)
     if prompts.questions is None:
         source.require_own_questions(NEEDS_QUESTIONS)

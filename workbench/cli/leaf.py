@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from workbench.cli.options import Data, File, Folder, Output, Progress, Resumable, Seed, Source, finish, say
+import workbench as wb
+from workbench.cli.options import Data, File, Folder, Output, Progress, Resumable, Seed, Source, finish, say, writable
 from workbench.names import Alignment, PruneBy, Reading, ReplyMatch, TokenScoreName
 
 Student = Annotated[Source, arg(help="Name of an embedded model, local folder of safetensors, or Hub id.")]
@@ -79,32 +80,31 @@ def find(
 
     Example: workbench leaf find --student my-1b --teacher my-8b --data gsm8k/train.jsonl --threshold 0.05 0.10 0.15
     """
-    from workbench import leaf
     from workbench.papers import cache
     from workbench.plot.confounders import confounders, summary
     from workbench.reporting import page
-    from workbench.runs.files import check_writable, write_text
+    from workbench.runs.files import write_text
 
     out, asked = output.out, questions
-    check_writable(out.parent)
+    writable(out)
     first = cache.Source(student)
     if asked.data is None:
         first.require_own_questions("give --data FILE.", "it was not taught these word problems")
     models = first.model, cache.quiet_load(teacher)
     if asked.data is None:
-        examples = leaf.word_problems(models[0], asked.n or 100, pruning.seed)
+        examples = wb.leaf.word_problems(models[0], asked.n or 100, pruning.seed)
     else:
-        examples = leaf.read_examples(
+        examples = wb.leaf.read_examples(
             models[0], asked.data, n=asked.n, split=asked.split, suffix=asked.suffix, cut_last=asked.cut_last
         )
     if asked.level == "response":
-        examples = leaf.split_responses(models[0], examples, asked.segments)
+        examples = wb.leaf.split_responses(models[0], examples, asked.segments)
     options = dataclasses.asdict(pruning)
-    found = leaf.confounders(*models, examples, **options, resume=output.journal, progress=output.progress)
+    found = wb.leaf.confounders(*models, examples, **options, resume=output.journal, progress=output.progress)
     shown = page.document("single", "Confounding tokens", plots=False, content=confounders(found))
     html = write_text(out.with_suffix(".html"), shown)
-    made = leaf.counterfactuals(examples, found, retokenize=models[0] if pruning.retokenize else None)
-    pairs = leaf.write_examples([p.example for p in made], out.with_suffix(".counterfactuals.jsonl"))
+    made = wb.leaf.counterfactuals(examples, found, retokenize=models[0] if pruning.retokenize else None)
+    pairs = wb.leaf.write_examples([p.example for p in made], out.with_suffix(".counterfactuals.jsonl"))
     finish(found, out, summary(found), f"  {html}", f"  {pairs}")
 
 
@@ -158,25 +158,22 @@ def distill(
         out: Folder for the checkpoint; the run's state lies beside it, and a stopped run goes on.
         counterfactuals: JSON lines that `workbench leaf find` wrote. Without them this is plain distillation.
     """
-    import workbench as wb
-    from workbench import leaf
     from workbench.papers.cache import quiet_load
-    from workbench.runs.files import check_writable
     from workbench.runs.results import save_result
     from workbench.tuning.checkpoint import refuse_taken
 
     def beside(ending: str) -> Path:
         return out.with_name(out.name + ending)
 
-    check_writable(out.parent)
+    writable(out)
     refuse_taken(out)
     models = quiet_load(student), quiet_load(teacher)
-    examples = leaf.read_examples(models[0], data, n=n, split=split)
-    others = leaf.read_examples(models[0], counterfactuals) if counterfactuals else []
+    examples = wb.leaf.read_examples(models[0], data, n=n, split=split)
+    others = wb.leaf.read_examples(models[0], counterfactuals) if counterfactuals else []
     options = dataclasses.asdict(distilling)
     options["mix"] = "concat" if distilling.mix is None else distilling.mix
     options["cache"] = distilling.cache or beside(".teacher")
-    made = leaf.distill(*models, examples, others, **options, resume=beside(".state"), progress=progress)
+    made = wb.leaf.distill(*models, examples, others, **options, resume=beside(".state"), progress=progress)
     record = save_result(made.record, beside(".nc"))
     loss = made.record["loss"].values
     say(
@@ -208,11 +205,9 @@ def toy(
         small: Fewer updates, examples, tests and arms.
         processes: Trainings at a time.
     """
-    from workbench import leaf
     from workbench.papers.leaf.figures import findings
-    from workbench.runs.files import check_writable
 
-    check_writable(output.out.parent)
-    size = leaf.toy.SMALL if small else leaf.toy.Size()
-    found = leaf.toy.run(output.out, regimes, seeds, size=size, processes=processes, progress=output.progress)
+    writable(output.out)
+    size = wb.leaf.toy.SMALL if small else wb.leaf.toy.Size()
+    found = wb.leaf.toy.run(output.out, regimes, seeds, size=size, processes=processes, progress=output.progress)
     say(*findings(found), f"The result is {output.out}")

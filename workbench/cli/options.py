@@ -134,6 +134,13 @@ def tell(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
+def writable(out: Path) -> None:
+    """Refuse a place where nothing can be written, before anything is computed."""
+    from workbench.runs.files import check_writable
+
+    check_writable(out.parent)
+
+
 def finish(result: Any, out: Path, *text: str) -> None:
     """Write the result of a command, and report what it shows and where it is."""
     from workbench.runs.results import save_result

@@ -1,6 +1,6 @@
 """`workbench organism train`: train an embedded model again from its recipe."""
 
-from workbench.cli.options import File, Folder, Seed, say, tell
+from workbench.cli.options import File, Folder, Seed, say, tell, writable
 
 
 def train(
@@ -28,9 +28,8 @@ def train(
     """
     from workbench.organisms.recipe import FULL_RECIPE, SMALL_RECIPE
     from workbench.organisms.train import spaced_steps, train_organism
-    from workbench.runs.files import check_writable
 
-    check_writable(out.parent)
+    writable(out)
     last = steps or (SMALL_RECIPE if small else FULL_RECIPE).steps
     kept = spaced_steps(last, keep) if keep else ()
     folder = train_organism(

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from workbench.cli.options import Dialogues, Model, Resumable, finish
+import workbench as wb
+from workbench.cli.options import Dialogues, Model, Resumable, finish, writable
 from workbench.names import Unit
 
 
@@ -19,13 +20,13 @@ def patch(
     Args:
         unit: What is patched at a time.
     """
-    import workbench as wb
     from workbench.papers.cache import Source
-    from workbench.prompts import read_questions
-    from workbench.runs.files import check_writable
 
-    check_writable(output.out.parent)
-    source, questions = Source(model), None if prompts.questions is None else read_questions(prompts.questions)
+    writable(output.out)
+    source, questions = (
+        Source(model),
+        None if prompts.questions is None else wb.prompts.read_questions(prompts.questions),
+    )
     pairs = wb.sycophancy.pairs(
         source.model,
         n=prompts.n,

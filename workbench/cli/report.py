@@ -5,6 +5,7 @@ from typing import Annotated, cast
 
 from tyro.conf import Positional, arg
 
+import workbench as wb
 from workbench.cli.options import File, Folder, Model, Progress, Prompts, Source, TextFiles, say, tell
 from workbench.names import FigureFormat, FigureName, Metric
 
@@ -30,8 +31,6 @@ def report(
         confounders: A result of `workbench leaf find`, shown in a section.
         estimates: Estimate the effects from gradients too, and compare them with the exact ones.
     """
-    import workbench as wb
-
     page = wb.report(
         models,
         out,
@@ -90,9 +89,7 @@ def list_figures() -> None:
 
     Example: workbench figure list
     """
-    from workbench.papers.catalogue import FIGURES
-
-    say(*(f"{name:40} {title}" for name, title in FIGURES.items()))
+    say(*(f"{name:40} {title}" for name, title in wb.papers.FIGURES.items()))
 
 
 def check(model: Model) -> None:
@@ -100,7 +97,6 @@ def check(model: Model) -> None:
 
     Example: workbench check organism-gqa
     """
-    import workbench as wb
     from workbench.models.checks import table
     from workbench.papers.cache import quiet_load
 

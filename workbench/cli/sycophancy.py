@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from workbench.cli.options import Benchmarks, Model, Output, Resumable, RunCode, Seed, finish
+import workbench as wb
+from workbench.cli.options import Benchmarks, Model, Output, Resumable, RunCode, Seed, finish, writable
 from workbench.names import FirstAnswer
 
 
@@ -33,12 +34,10 @@ def sycophancy(
         reason: Let the model reason before it is asked for its first answer.
         max_new_tokens: Tokens of each reply.
     """
-    import workbench as wb
     from workbench.papers.cache import Source
     from workbench.papers.kv_groups.sentences import protocol_table
-    from workbench.runs.files import check_writable
 
-    check_writable(output.out.parent)
+    writable(output.out)
     source, asked = Source(model), None
     if task is None:
         source.require_own_questions("give --task NAME and --data DIR, or --task FILE.")
@@ -84,15 +83,13 @@ def evaluate(
         limit: Questions per task, at most.
         chat: Put the questions into the model's chat template.
     """
-    from workbench import evaluation
     from workbench.papers.cache import Source
-    from workbench.runs.files import check_writable
 
-    check_writable(output.out.parent)
+    writable(output.out)
     source = Source(model)
     if "organism" in tasks:
         source.require_own_questions("give --tasks, such as mmlu, and --data DIR.")
-    found = evaluation.evaluate(
+    found = wb.evaluation.evaluate(
         source.model,
         tasks,
         folder=data,
@@ -102,4 +99,4 @@ def evaluate(
         run_code=run_code,
         progress=output.progress,
     )
-    finish(found, output.out, evaluation.summary.table(found))
+    finish(found, output.out, wb.evaluation.summary.table(found))

@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import workbench as wb
 from workbench.cli.options import (
     NEEDS_QUESTIONS,
     Benchmarks,
@@ -16,6 +17,7 @@ from workbench.cli.options import (
     QuestionFile,
     RunCode,
     say,
+    writable,
 )
 from workbench.names import HeadUnit, WholeModel
 from workbench.protocol import HookedModel
@@ -81,16 +83,13 @@ def tune(
         out: Folder for the checkpoint; its training state lies beside it, and a stopped run goes on.
         measure: Questions of the two-turn protocol, asked before and after, for the model card.
     """
-    import workbench as wb
     from workbench.papers.cache import Source
-    from workbench.prompts import read_choices
-    from workbench.runs.files import check_writable
     from workbench.runs.processes import first_process
     from workbench.tuning.checkpoint import refuse_taken
 
-    check_writable(out.parent)
+    writable(out)
     refuse_taken(out)
-    source, asked = Source(model), None if prompts.questions is None else read_choices(prompts.questions)
+    source, asked = Source(model), None if prompts.questions is None else wb.prompts.read_choices(prompts.questions)
     if asked is None:
         source.require_own_questions(NEEDS_QUESTIONS)
     loaded = source.model
@@ -120,23 +119,18 @@ def tune(
 
 def _select(model: HookedModel, pairs: Any, selection: Selection, seed: int, progress: bool) -> Any:
     """The units to tune: those that path patching finds, as many random others, or the name of a larger part."""
-    import workbench as wb
-    from workbench.patching import random_units
-
     unit = selection.unit
     if unit not in ("head", "kv_group"):
         return unit
     effects = wb.path_patch(model, pairs, unit=unit, progress=progress)
     chosen = wb.select_units(effects, selection.ratio, unit, metric="logit_diff")
-    return random_units(chosen, 1, seed=seed)[0] if selection.control else chosen
+    return wb.patching.random_units(chosen, 1, seed=seed)[0] if selection.control else chosen
 
 
 def _before_and_after(
     model: HookedModel, tuned: HookedModel, questions: Any, n: int, progress: bool
 ) -> dict[str, dict[str, float]]:
     """The measures of the two-turn protocol for a model card; none where nothing is to be asked."""
-    import workbench as wb
-
     if not n:
         return {}
     asked = None if questions is None else questions[:n]
@@ -180,15 +174,13 @@ def tradeoff(
         processes: At a time, each with a copy of the model.
     """
     from workbench.papers.kv_groups.tradeoff import Job, run, summaries
-    from workbench.prompts import read_questions
-    from workbench.runs.files import check_writable
 
-    check_writable(output.out.parent)
+    writable(output.out)
     wished: dict[str, Any] = {"ratios": ratios, "arms": arms, "rates": rates, "seeds": seeds, "draws": draws}
     job = Job(
         model,
         None,
-        None if questions is None else read_questions(questions),
+        None if questions is None else wb.prompts.read_questions(questions),
         tasks,
         data,
         run_code,
