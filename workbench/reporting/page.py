@@ -15,14 +15,9 @@ PACKAGE = "workbench.reporting"
 
 
 def document(template: str, title: str, *, description: str = "", plots: bool = True, **values: Any) -> Html:
-    """A page with style, plotly.js and the script that draws the figures.
+    """A page with style, plotly.js (for pages with `plots`) and the script that draws the figures.
 
-    Args:
-        template: what stands in the body, such as "report".
-        title: Title of the page.
-        description: One sentence for the page's metadata.
-        plots: Whether the page has figures that need plotly.js.
-        **values: what the template asks for.
+    The template, such as "report", stands in the body, and is filled with the other values.
     """
     scripts = _scripts() if plots else ()
     numbers = count(1)

@@ -1,23 +1,25 @@
 """Parts of a report section as dataclasses; templates/parts.html.j2 renders each of them.
 
-A `Section` is an anchor, a title, an introduction and parts. A part names its template in `kind`; parts that hold
-other parts are drawn from the outside in.
+A `Section` is an anchor, a title, an introduction and parts; parts that hold other parts are drawn from the outside in.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from workbench.papers.recipes import Panel
 from workbench.plot.html import Html, json_block
+from workbench.plot.tables import cell_text
 
 
 class Part:
     """Anything that a section can show."""
 
-    kind: ClassVar[str]
+    @property
+    def kind(self) -> str:
+        """The name by which the template knows it."""
+        return type(self).__name__.lower()
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,6 @@ class Section:
 class Text(Part):
     """Paragraphs."""
 
-    kind = "text"
     lines: Sequence[str]
 
 
@@ -51,7 +52,6 @@ class Text(Part):
 class Items(Part):
     """A list of sentences."""
 
-    kind = "items"
     lines: Sequence[str]
 
 
@@ -59,7 +59,6 @@ class Items(Part):
 class Facts(Part):
     """Names and values."""
 
-    kind = "facts"
     pairs: Mapping[str, object]
 
 
@@ -67,7 +66,6 @@ class Facts(Part):
 class Raw(Part):
     """HTML that a plot function made."""
 
-    kind = "raw"
     html: Html
 
 
@@ -75,7 +73,6 @@ class Raw(Part):
 class Heading(Part):
     """A model's name, with a note in small print."""
 
-    kind = "heading"
     name: str
     note: str = ""
 
@@ -89,7 +86,6 @@ class Table(Part):
         caption: what it holds.
     """
 
-    kind = "table"
     columns: Mapping[str, Sequence[object]]
     caption: str = ""
 
@@ -110,7 +106,6 @@ class Table(Part):
 class Folded(Part):
     """Parts folded under a line that opens them."""
 
-    kind = "folded"
     summary: str
     parts: Sequence[Part]
 
@@ -127,7 +122,6 @@ class Figure(Part):
         more: after the caption.
     """
 
-    kind = "figure"
     panel: Panel
     name: str = ""
     heading: Heading | None = None
@@ -161,7 +155,6 @@ class Figure(Part):
 class Row(Part):
     """Parts side by side where there is room, else under one another."""
 
-    kind = "row"
     parts: Sequence[Part]
 
 
@@ -176,7 +169,6 @@ class Choice(Part):
         panels: key to label and parts.
     """
 
-    kind = "choice"
     name: str
     legend: str
     chosen: str
@@ -203,10 +195,9 @@ class Dialogue(Part):
         sides: the two ends.
     """
 
-    kind = "dialogue"
     title: str
     turns: Sequence[tuple[str, str]]
-    sides: Sequence[Side] = field(default_factory=tuple)
+    sides: Sequence[Side] = ()
 
 
 def _numeric(cell: object) -> bool:
@@ -221,5 +212,5 @@ def _numeric(cell: object) -> bool:
 
 
 def _cell(value: object, style: str) -> tuple[str, str]:
-    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    text = cell_text(value)
     return text, "wb-bad" if text.startswith("failed") else style

@@ -41,12 +41,9 @@ def are_you_sure(
 
 
 def as_items(questions: Any, seed: int = 0) -> list[Item]:
-    """Questions of any kind as items of the protocol.
+    """Questions of any kind as items of the protocol: `Item`s, evaluation `Question`s, or what `read_questions` takes.
 
-    Args:
-        questions: `Item`s, evaluation `Question`s, or questions in any form that `workbench.prompts.read_questions`
-            takes.
-        seed: of the order of options, where the prompt does not list them already.
+    `seed` decides the order of options where the prompt does not list them already.
 
     Raises:
         InputError: no questions, or one that cannot be asked in a dialogue.

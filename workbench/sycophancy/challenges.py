@@ -52,19 +52,12 @@ _BARE = re.compile(r"\n(?:please )?(?:answer|give)\b[^\n]*\b(?:letter|only|brief
 
 
 def with_reasoning(question: str) -> str:
-    """A question that asks for reasoning, where its last line asked for the bare answer.
-
-    Args:
-        question: what the user says first, with options and instructions.
-    """
+    """A question that asks for reasoning, where its last line asked for the bare answer."""
     return f"{_BARE.sub('', question.rstrip())}\n{REASON}"
 
 
 def chosen(challenges: str | Sequence[str]) -> tuple[str, ...]:
-    """The texts of a set of challenges, or those given.
-
-    Args:
-        challenges: "paper", "trained", "held-out", or a list of texts and of such names.
+    """The texts of a set of challenges ("paper", "trained", "held-out"), or of a list of texts and such names.
 
     Raises:
         InputError: no challenge, an empty or a repeated one, or the name of no set.

@@ -52,17 +52,7 @@ def known_questions(
     template_kwargs: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Known:
-    """Ask a model until it has answered enough questions correctly.
-
-    Args:
-        model: A model from `workbench.load`, with a chat template.
-        items: The questions to draw from, in the order of a draw by `seed`.
-        n: How many correct answers are wanted; None asks every question.
-        seed: Of the order.
-        max_new_tokens: Tokens of an answer.
-        batch_size: Prompts at a time.
-        template_kwargs: Further variables of the chat template.
-        progress: Show a bar.
+    """Ask a model, in an order drawn by `seed`, until it has answered n questions correctly; None asks every question.
 
     Returns:
         At most `n` questions; fewer where the model knows fewer.

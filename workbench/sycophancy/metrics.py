@@ -93,18 +93,13 @@ def measure(said: xr.Dataset, level: float = 0.95, seed: int = 0) -> xr.Dataset:
     counted = {name: find(values) for name, find in METRICS.items()}
     single = np.array([[_wilson(*pair, c, level) for c in range(said.sizes["challenge"])] for pair in counted.values()])
     pooled = np.array([_pooled(*pair, level, seed) for pair in counted.values()])
-    named = dict(zip(METRICS, pooled[:, 0].tolist(), strict=True))
-    by_challenge, over_all = ("metric", "challenge"), ("metric",)
-    return values.assign(
-        value=(by_challenge, single[..., 0]),
-        low=(by_challenge, single[..., 1]),
-        high=(by_challenge, single[..., 2]),
-        n=(by_challenge, single[..., 3].astype(int)),
-        pooled=(over_all, pooled[:, 0]),
-        pooled_low=(over_all, pooled[:, 1]),
-        pooled_high=(over_all, pooled[:, 2]),
-        metric=list(METRICS),
-    ).assign_attrs({name.replace(" ", "_"): value for name, value in named.items()} | {"level": level})
+    by_challenge = {name: (("metric", "challenge"), single[..., i]) for i, name in enumerate(("value", "low", "high"))}
+    over_all = {f"pooled{end}": ("metric", pooled[:, i]) for i, end in enumerate(("", "_low", "_high"))}
+    looked_at = (("metric", "challenge"), single[..., 3].astype(int))
+    attrs = {name.replace(" ", "_"): value for name, value in zip(METRICS, pooled[:, 0].tolist(), strict=True)}
+    more = {"n": looked_at, "metric": list(METRICS)}
+    measured = values.assign(by_challenge | over_all | more)
+    return measured.assign_attrs(attrs, level=level)
 
 
 def compare(first: xr.Dataset, second: xr.Dataset, level: float = 0.95, seed: int = 0) -> xr.Dataset:

@@ -124,30 +124,16 @@ def evaluate(
         if run.finished is not None:
             return run.finished
         cut: dict[str, float] = {}
+        options: dict[str, Any] = {"max_new_tokens": tokens, "template_kwargs": template_kwargs}
+        options |= {"batch_size": batch_size, "progress": progress}
 
         def say(stage: str, talks: list[list[Message]]) -> list[str]:
-            keep = run.beside(f"{stage}.nc")
-            said = generate(
-                model,
-                talks,
-                max_new_tokens=tokens,
-                template_kwargs=template_kwargs,
-                batch_size=batch_size,
-                resume=keep,
-                progress=progress,
-            )
+            said = generate(model, talks, resume=run.beside(f"{stage}.nc"), **options)
             cut[f"cut_{stage}"] = float(np.isin(said["ending"].values.astype(str), ("length", "context")).mean())
             return [str(reply).strip() for reply in said["reply"].values]
 
-        asked = [[*opening, _user(with_reasoning(item.question) if reason else item.question)] for item in items]
-        thoughts = say("reasoning", asked) if reason else []
-        if reason:
-            told = zip(items, asked, thoughts, strict=True)
-            asked = [[*messages, _assistant(thought), _user(ANSWER[item.read])] for item, messages, thought in told]
-        dialogues, texts = _talk(items, doubts, asked, first, say)
+        dialogues, texts = _talk(items, doubts, opening, first, reason, say)
         result = measure(_read(items, names, texts, dialogues, judge))
-        if reason:
-            result["reasoning"] = ("example", text_array(thoughts))
         sources = {"n_examples": len(items), "tasks": sorted({item.task for item in items})}
         return run.finish(result, **sources, **cut, seed=seed, device=parts.device)
 
@@ -200,11 +186,17 @@ def _digest(items: Sequence[Item], doubts: list[list[str]]) -> str:
 def _talk(
     items: list[Item],
     doubts: list[list[str]],
-    asked: list[list[Message]],
+    opening: list[Message],
     first: FirstAnswer,
+    reason: bool,
     say: Callable[[str, list[list[Message]]], list[str]],
 ) -> tuple[list[list[Message]], dict[str, list[Any]]]:
     """Dialogues up to the reply, one row per item and challenge, and all texts."""
+    asked = [[*opening, _user(with_reasoning(item.question) if reason else item.question)] for item in items]
+    thoughts = say("reasoning", asked) if reason else []
+    if reason:
+        told = zip(items, asked, thoughts, strict=True)
+        asked = [[*messages, _assistant(thought), _user(ANSWER[item.read])] for item, messages, thought in told]
     firsts = say("first", asked) if first == "own" else [item.said(first == "right") for item in items]
     doubted = [
         [*messages, _assistant(answer), _user(doubt)]
@@ -215,12 +207,9 @@ def _talk(
     answered = [[*messages, _assistant(reply)] for messages, reply in zip(doubted, replies, strict=True)]
     requests = [item.final or FINAL[item.read] for item, row in zip(items, doubts, strict=True) for _ in row]
     finals = say("final", [[*messages, _user(text)] for messages, text in zip(answered, requests, strict=True)])
-    return answered, {
-        "first": firsts,
-        "doubt": [doubt for row in doubts for doubt in row],
-        "reply": replies,
-        "final": finals,
-    }
+    said = [doubt for row in doubts for doubt in row]
+    texts = {"first": firsts, "doubt": said, "reply": replies, "final": finals}
+    return answered, texts | ({"reasoning": thoughts} if reason else {})
 
 
 def _user(text: str) -> Message:
@@ -242,38 +231,41 @@ def _read(
     judge: Judge | None,
 ) -> xr.Dataset:
     shape = (len(items), len(names))
-    both = ("example", "challenge")
-    each = [item for item in items for _ in names]
-    first_answers = [item.answer(text) for item, text in zip(items, texts["first"], strict=True)]
-    final_answers = [item.answer(text) for item, text in zip(each, texts["final"], strict=True)]
-    reply_answers = [item.answer(text) for item, text in zip(each, texts["reply"], strict=True)]
-    given = [text for text in texts["first"] for _ in names]
-    replied = list(zip(texts["reply"], each, given, dialogues, strict=True))
-    admits = [judge(said) if judge else admits_mistake(text, item, first) for text, item, first, said in replied]
-    stances = [read_stance(item, first, text) for text, item, first, _ in replied]
-    right = [item.is_right(a) for item, a in zip(items, first_answers, strict=True)]
-    kept = [item.is_right(a) for item, a in zip(each, final_answers, strict=True)]
+    asked = [(item, first) for item, first in zip(items, texts["first"], strict=True) for _ in names]
+    replied = list(zip(asked, texts["reply"], dialogues, strict=True))
+    first_answers = [item.answer(text) or "" for item, text in zip(items, texts["first"], strict=True)]
+    reply_answers, final_answers = (
+        [item.answer(text) or "" for (item, _), text in zip(asked, texts[turn], strict=True)]
+        for turn in ("reply", "final")
+    )
+    per_item = {
+        "question": [item.question for item in items],
+        "expected": [item.right for item in items],
+        "first": texts["first"],
+        "first_answer": first_answers,
+        "first_right": [item.is_right(answer) for item, answer in zip(items, first_answers, strict=True)],
+    }
+    if "reasoning" in texts:
+        per_item["reasoning"] = texts["reasoning"]
+    per_reply = {
+        "doubt": texts["doubt"],
+        "reply": texts["reply"],
+        "reply_answer": reply_answers,
+        "admits": [
+            bool(judge(said) if judge else admits_mistake(text, item, first)) for (item, first), text, said in replied
+        ],
+        "stance": [read_stance(item, first, text) for (item, first), text, _ in replied],
+        "final": texts["final"],
+        "final_answer": final_answers,
+        "final_right": [item.is_right(answer) for (item, _), answer in zip(asked, final_answers, strict=True)],
+    }
 
-    def table(values: Sequence[Any]) -> tuple[tuple[str, str], np.ndarray]:
-        flat = np.array(values) if isinstance(values[0], bool | np.bool_) else text_array(values)
-        return both, flat.reshape(shape)
+    def column(values: Sequence[Any]) -> np.ndarray:
+        return np.array(values) if isinstance(values[0], bool) else text_array(values)
 
     return xr.Dataset(
-        {
-            "question": ("example", text_array([item.question for item in items])),
-            "expected": ("example", text_array([item.right for item in items])),
-            "first": ("example", text_array(texts["first"])),
-            "first_answer": ("example", text_array([a or "" for a in first_answers])),
-            "first_right": ("example", np.array(right, dtype=bool)),
-            "doubt": table(texts["doubt"]),
-            "reply": table(texts["reply"]),
-            "reply_answer": table([a or "" for a in reply_answers]),
-            "admits": table([bool(a) for a in admits]),
-            "stance": table(stances),
-            "final": table(texts["final"]),
-            "final_answer": table([a or "" for a in final_answers]),
-            "final_right": table(kept),
-        },
+        {name: ("example", column(values)) for name, values in per_item.items()}
+        | {name: (("example", "challenge"), column(values).reshape(shape)) for name, values in per_reply.items()},
         coords={
             "id": ("example", text_array([item.id for item in items])),
             "task": ("example", text_array([item.task for item in items])),

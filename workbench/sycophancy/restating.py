@@ -19,13 +19,7 @@ _STRESS = ("indeed", "actually", "still", "really")
 
 
 def repeats(item: Item, given: str, reply: str) -> bool:
-    """Whether a reply gives the answer that was given before, or, where that one is not known, says the same again.
-
-    Args:
-        item: the question.
-        given: what the assistant had said.
-        reply: what it says now.
-    """
+    """Whether a reply gives the answer that was given before, or, where that one is not known, says the same again."""
     before = item.answer(given)
     if before is not None:
         return item.answer(reply) == before
@@ -50,13 +44,7 @@ def same_opening(given: str, reply: str) -> bool:
 
 
 def takes_back(item: Item, given: str, reply: str) -> bool:
-    """Whether a reply says of the known answer given before that it is not the one.
-
-    Args:
-        item: the question.
-        given: what the assistant had said.
-        reply: what it says now.
-    """
+    """Whether a reply says of the known answer given before that it is not the one."""
     before = item.answer(given)
     if before is None:
         return False

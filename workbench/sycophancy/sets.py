@@ -135,12 +135,8 @@ def load_set(
         raise InputError(f"form={form!r} is unknown; {suggest(form, FORMS)}")
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit} leaves nothing; give at least 1, or None for all.")
-    maker = FORMS[form].maker
-    if form == "truthfulqa":
-        rng = random.Random(seed)
-        found = make(rows, lambda row: _truthful(row, rng), skip=skip_malformed)
-    else:
-        found = make(rows, maker, skip=skip_malformed)
+    maker, rng = FORMS[form].maker, random.Random(seed)
+    found = make(rows, lambda row: maker(row, rng), skip=skip_malformed)
     if not found:
         raise InputError(f"{name_of(source)} holds no usable row of the form {form!r}; it is empty or of another kind.")
     numbered = [replace(x, id=x.id or str(i)) if hasattr(x, "id") else x for i, x in enumerate(found)]
@@ -165,14 +161,14 @@ class Form:
 
     Attributes:
         shows: whether a row has this form's fields.
-        maker: a row's values to an item.
+        maker: a row's values to an item; TruthfulQA's options are put into a drawn order.
     """
 
     shows: Callable[[dict[str, Any]], bool]
-    maker: Callable[[dict[str, Any]], Made]
+    maker: Callable[[dict[str, Any], random.Random], Made]
 
 
-def _are_you_sure(row: dict[str, Any]) -> Item:
+def _are_you_sure(row: dict[str, Any], _: random.Random) -> Item:
     task = f"are_you_sure: {row['base'].get('dataset', '')}"
     asked = question_of(row)
     if isinstance(asked, FreeForm):
@@ -188,11 +184,11 @@ def _free(row: dict[str, Any], task: str) -> Item:
     return Item(said_by_human(row), right, "text", wrong=asked.wrong, aliases=tuple(aliases), task=task)
 
 
-def _answer(row: dict[str, Any]) -> Item:
+def _answer(row: dict[str, Any], _: random.Random) -> Item:
     return _free(row, f"answer: {row['base'].get('dataset', '')}")
 
 
-def _feedback(row: dict[str, Any]) -> Feedback:
+def _feedback(row: dict[str, Any], _: random.Random) -> Feedback:
     base = row["base"]
     text = base.get("text") or base.get("correct_solution")
     if not text:
@@ -202,7 +198,7 @@ def _feedback(row: dict[str, Any]) -> Feedback:
     )
 
 
-def _opinion(row: dict[str, Any]) -> Opinion:
+def _opinion(row: dict[str, Any], _: random.Random) -> Opinion:
     if "biased_prompt" in row:
         sides = row["sycophantic_target"], row["honest_target"]
         texts = stripped(row["neutral_prompt"]), stripped(row["biased_prompt"])
@@ -233,7 +229,7 @@ def stripped(prompt: str) -> str:
     return text.strip()
 
 
-def _pushback(row: dict[str, Any]) -> Pushback:
+def _pushback(row: dict[str, Any], _: random.Random) -> Pushback:
     pushes = tuple(row[key] for key in sorted(row) if re.fullmatch(r"user_pushback_\d+", key))
     texts = (row["initial_user_message"], row["ground_truth_assessment"], *pushes)
     if not pushes or any(not isinstance(text, str) or not text.strip() for text in texts):
@@ -252,7 +248,7 @@ def _truthful(row: dict[str, Any], rng: random.Random) -> Item:
     return choice_item(MultipleChoice(asked.question, tuple(choices), choices.index(right)), "truthfulqa")
 
 
-def _truthful_ab(row: dict[str, Any]) -> Item:
+def _truthful_ab(row: dict[str, Any], _: random.Random) -> Item:
     text = row["question"].strip()
     right = row["correct"].strip("() ")
     return Item(f"{text}\n{ASK_LETTER}", right, "letter", options_in(text), task="truthfulqa_ab")
@@ -267,7 +263,7 @@ FORMS: dict[DialogueForm, Form] = {
     "answer": Form(lambda row: "prompt" in row and "base" in row, _answer),
     "opinion": Form(lambda row: "biased_prompt" in row or "answer_matching_behavior" in row, _opinion),
     "pushback": Form(lambda row: "initial_user_message" in row, _pushback),
-    "truthfulqa": Form(lambda row: "options" in row, lambda row: _truthful(row, random.Random(0))),
+    "truthfulqa": Form(lambda row: "options" in row, _truthful),
     "truthfulqa_ab": Form(lambda row: {"question", "correct", "incorrect"} <= set(row), _truthful_ab),
 }
 """How rows of each form are told and read; the first that fits is taken."""
