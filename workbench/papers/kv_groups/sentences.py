@@ -368,10 +368,6 @@ def _cause_in_short(data: Effects, top: Strongest) -> str:
     )
 
 
-def _stderr(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-
-
 def _percent(value: float) -> str:
     return number(100 * float(value), "%")
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy import stats
 
 from workbench.errors import InputError, suggest
 from workbench.papers.kv_groups.tradeoff.plan import MAIN, Arm
@@ -134,7 +135,7 @@ NUMBERS: dict[str, Callable[[xr.Dataset], np.ndarray]] = {
     "text loss": lambda record: record["text_loss"].values,
     "tuned parameters": lambda record: record["tuned_parameters"].values,
     "gap": lambda record: record["gap"].values,
-    "kurtosis": lambda record: _kurtosis(record),
+    "kurtosis": lambda record: stats.kurtosis(record["head_effect"].values.astype(float), axis=(1, 2), fisher=False),
     "effect of tuned": lambda record: _effect(record, True),
     "effect of others": lambda record: _effect(record, False),
 }
@@ -211,13 +212,6 @@ def _share(counted: Counted, trainings: np.ndarray) -> tuple[float, np.ndarray]:
 def _weights(n: int, seed: int) -> np.ndarray:
     """How often each of n is drawn, per resample, as shares."""
     return resamples(n, RESAMPLES, seed)
-
-
-def _kurtosis(record: xr.Dataset) -> np.ndarray:
-    """Pearson kurtosis of the head effects of every cell."""
-    flat = record["head_effect"].values.reshape(record.sizes["cell"], -1).astype(float)
-    away = flat - flat.mean(1, keepdims=True)
-    return (away**4).mean(1) / (away**2).mean(1) ** 2
 
 
 def _effect(record: xr.Dataset, tuned: bool) -> np.ndarray:
