@@ -16,11 +16,9 @@ from tests.interrupts import pieces, room_for
 from tests.tiny import bridge, sequences, tiny
 from tests.words import word_tokenizer
 from workbench.errors import InputError, WorkbenchWarning
-from workbench.models.anatomy import anatomy
 from workbench.models.load import load
 from workbench.patching.activation import activation_patch
 from workbench.patching.path import path_patch
-from workbench.patching.units import group_heads
 from workbench.prompts.pairs import PromptPairs
 from workbench.runs.batching import Batches
 from workbench.runs.files import check_writable
@@ -194,13 +192,6 @@ CASES = [
         "unit='kv_groups' is no kind of unit; did you mean 'kv_group'? Known: head, kv_group, layer. For "
         "other sets of heads give units=.",
         lambda here: patched(bridge("llama"), pairs(), unit="kv_group"),
-    ),
-    Case(
-        "a KV head beyond the last",
-        lambda here: group_heads(0, 3, anatomy(bridge("llama"))),
-        "kv_head=3: the model has 2 KV heads (4 query heads, 2 per group), numbered 0 to 1. Query head 3 "
-        "reads KV head 1.",
-        lambda here: group_heads(0, 1, anatomy(bridge("llama"))),
     ),
     Case(
         "a query head of keys",

@@ -82,13 +82,8 @@ def by_hand(base, patched, layer, head):
 @pytest.mark.parametrize("flat", [False, True])
 def test_contributions_match_the_formulas(flat):
     base, source, patched = logits()
-    result = assemble(
-        base,
-        source,
-        patched.reshape(2, 6, -1) if flat else patched,
-        attrs={"model": "m"},
-        estimator="mean_of_ratios",
-    )
+    found = assemble(base, source, patched.reshape(2, 6, -1) if flat else patched)
+    result = estimated(found.assign_attrs(model="m"), "mean_of_ratios")
     assert result["patched"].dims == ("metric", "layer", "head", "example")
     assert result["metric"].values.tolist() == list(METRICS)
     assert result.attrs["model"] == "m" and result.attrs["estimator"] == "mean_of_ratios"
@@ -112,7 +107,7 @@ def test_the_ratio_of_means_is_the_default_with_the_error_of_the_delta_method():
         error = np.std(p - b * (1 + ratio), ddof=1) / np.sqrt(5) / b.mean()
         assert float(result["contribution"].sel(metric=metric)[1, 2]) == pytest.approx(ratio, rel=1e-12)
         assert float(result["stderr"].sel(metric=metric)[1, 2]) == pytest.approx(error, rel=1e-12)
-    same = estimated(assemble(base, source, patched, estimator="mean_of_ratios"), "ratio_of_means")
+    same = estimated(estimated(result, "mean_of_ratios"), "ratio_of_means")
     xr.testing.assert_allclose(same, result, rtol=1e-12)
     np.testing.assert_allclose(
         result["contribution"].sel(metric="logit_diff"),
@@ -122,7 +117,7 @@ def test_the_ratio_of_means_is_the_default_with_the_error_of_the_delta_method():
 
 def test_an_unknown_estimator_is_refused():
     with pytest.raises(InputError, match=r"estimator='ratio_of_mean' is unknown; did you mean 'ratio_of_means'"):
-        assemble(*logits(), estimator="ratio_of_mean")
+        estimated(assemble(*logits()), "ratio_of_mean")
 
 
 def near_zero_bases(rng, n):

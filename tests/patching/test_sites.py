@@ -59,12 +59,10 @@ def test_unknown_positions():
 
 @given(st.integers(1, 4), st.integers(1, 5), st.sampled_from(["all", "last", "each"]))
 def test_every_cell_has_one_place(n_layers, width, positions):
-    where = site("z", "kv_group", COUNTS)
-    cells = grid(where, n_layers, positions, width)
-    layer, unit, position = cells.place(where, cells.cells())
-    places = list(zip(layer, unit, position if position is not None else [None] * len(layer), strict=True))
+    cells = grid(site("z", "kv_group", COUNTS), n_layers, positions, width)
+    places = list(zip(*cells.place(cells.cells()), strict=True))
     assert len(places) == len(set(places)) == np.prod(cells.shape)
-    labels = range(-width, 0) if positions == "each" else [None]
+    labels = range(-width, 0) if positions == "each" else [-1]
     assert places == [(lay, u, p) for lay in range(n_layers) for u in range(2) for p in labels]
 
 

@@ -33,9 +33,8 @@ def measured(effect, noise=0.1, n_examples=20, counts=COUNTS, seed=0, metrics=ME
     patched = np.broadcast_to(base[:, None, None], (2, *effect.shape, n_examples)).copy()
     patched[0] += effect[..., None] + noise * rng.normal(size=patched[0].shape)
     coords = {"layer": np.arange(effect.shape[0]), "head": np.arange(effect.shape[1])}
-    return contribution(
-        base, source, patched, dims=("layer", "head"), coords=coords, metrics=metrics, attrs=counts._asdict()
-    )
+    found = contribution(base, source, patched, dims=("layer", "head"), coords=coords, metrics=metrics)
+    return found.assign_attrs(counts._asdict())
 
 
 def random_effect(seed=0, shape=(4, 8)):

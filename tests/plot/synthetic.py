@@ -27,14 +27,16 @@ def patched(change, *, unit="head", n_kv_heads=2, n_heads=8, n_examples=12, mode
     wobble = rng.normal(1, 0.1, (*change.shape, n_examples))
     down = change[..., None] * wobble
     after = np.stack([l_a + down / 2, l_b - down / 2])
-    return contribution(
+    result = contribution(
         np.stack([l_a, l_b]),
         np.stack([l_b, l_a]),
         after,
         dims=("layer", unit),
         coords={"layer": np.arange(change.shape[0]), unit: np.arange(change.shape[1])},
         metrics=METRICS,
-        attrs={
+    )
+    return result.assign_attrs(
+        {
             "model": model,
             "n_layers": change.shape[0],
             "n_heads": n_heads,
@@ -45,7 +47,7 @@ def patched(change, *, unit="head", n_kv_heads=2, n_heads=8, n_examples=12, mode
             "method": "path",
             "n_examples": n_examples,
             **attrs,
-        },
+        }
     )
 
 

@@ -44,7 +44,7 @@ def test_random_controls_have_the_same_size_and_share_nothing_with_the_choice():
         ([(7, 0)], "layer=7: the model has 3 layers"),
         ([(0, 1), (0, 1)], "holds .0, 1. more than once"),
         ("atention", "did you mean 'attention'"),
-        ([3], "must be a Selection"),
+        ([3], r"units= must be a list of .layer, head. pairs.*, a Selection, \"attention\" or \"all\"\."),
         (selection(4, 8, 2), "selected in a model of 4 layers of 8 query heads on 2 KV heads"),
     ],
 )

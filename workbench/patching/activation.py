@@ -13,12 +13,12 @@ react to the patch.
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from einops import repeat
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -27,9 +27,8 @@ from workbench.models.anatomy import Anatomy
 from workbench.models.capture import device_of
 from workbench.models.exact import require_exact
 from workbench.names import Hook, HookUnit, Metric, Positions
-from workbench.patching.answers import answer_logits, answer_metrics, coverage, reads, refuse_nan, with_coverage
+from workbench.patching.answers import answer_metrics, cell_scores, patching_result, reads
 from workbench.patching.record import Record
-from workbench.patching.scores import contribution
 from workbench.patching.sites import Grid, Site, grid, site
 from workbench.patching.suffix import Suffix, suffix
 from workbench.prompts.pairs import PromptPairs, shared_prefix
@@ -83,17 +82,14 @@ def activation_patch(
     batches = Batches(device_of(model), batch_size, largest=256)
 
     def work(pair: PromptPairs) -> xr.Dataset:
-        return patch_cells(model, parts, pair, where, cells, cells.cells(), positions, batches)
+        return patch_cells(model, parts, pair, cells, cells.cells(), batches)
 
     with Record(model, parts, pairs, metrics, resume, method="activation_patch", **facts) as run:
         if run.finished is not None:
             return run.finished
         bar = tqdm(pairs, desc=f"activation patching, {hook}", unit="example", disable=not progress, leave=False)
         pieces = [run.piece(f"example-{i}", partial(work, pair)) for i, pair in enumerate(bar)]
-        logits = xr.concat(pieces, "example")
-        base, source, patched, covered = (logits[name].values for name in ("base", "source", "patched", "coverage"))
-        found = contribution(base, source, patched, dims=cells.dims, coords=cells.coords, metrics=metrics)
-        return run.finish(with_coverage(found, covered))
+        return run.finish(patching_result(xr.concat(pieces, "example"), cells.dims, cells.coords, metrics))
 
 
 def _width(pairs: PromptPairs) -> int:
@@ -111,84 +107,58 @@ def patch_cells(
     model: HookedModel,
     parts: Anatomy,
     pair: PromptPairs,
-    where: Site,
     cells: Grid,
     chosen: Sequence[int],
-    positions: Positions,
     batches: Batches,
 ) -> xr.Dataset:
     """Answer logits of one example, of base and source `(answer, example)` and with each chosen cell patched."""
     read = reads(pair)
     streams = []
     for number, (base, source) in enumerate(zip(read.base, read.source, strict=True)):
-        if where.hook == "pattern" and len(base) != len(source):
+        if cells.where.hook == "pattern" and len(base) != len(source):
             raise InputError(
                 f"hook='pattern' needs prompts of equal length, and a pair has {len(base)} and {len(source)} "
                 "tokens: a row of attention has one weight per token. Patch z instead, or use pairs of equal length."
             )
-        seen = suffix(model, parts, base, source, where, 1 + max(read.back))
-        at = [seen.length - 1 - back for back, s in zip(read.back, read.sequence, strict=True) if s == number]
-        rows = [
-            seen.resid[-1][at][None],
-            _patched(seen, where, cells, chosen, positions, batches, at),
-            seen.source_end[at][None],
-        ]
-        streams.append(torch.cat(rows))
-    stream = torch.cat(streams, dim=1)
-    logits = answer_logits(parts, stream, read)
-    refuse_nan(logits, parts)
-    return xr.Dataset(
-        {
-            "base": (("answer", "example"), logits[:, 0]),
-            "source": (("answer", "example"), logits[:, -1]),
-            "patched": (("answer", "cell", "example"), logits[:, 1:-1]),
-            "coverage": (("side", "example"), coverage(parts, stream[[0, -1]], read)),
-        }
-    )
+        seen = suffix(model, parts, base, source, cells.where, 1 + max(read.back))
+        at = read.ends(number, seen.length)
+        patched = _patched(seen, cells, chosen, batches, at)
+        streams.append(torch.cat([seen.resid[-1][at][None], patched, seen.source_end[at][None]]))
+    return cell_scores(parts, torch.cat(streams, dim=1), read)
 
 
 def _patched(
-    seen: Suffix, where: Site, cells: Grid, chosen: Sequence[int], positions: Positions, batches: Batches, at: list[int]
-) -> Tensor:
-    """The final stream at the read positions for each chosen cell, `[cell, read, d_model]`."""
-    layer_of, unit_of, position_of = cells.place(where, chosen)
+    seen: Suffix, cells: Grid, chosen: Sequence[int], batches: Batches, at: list[int]
+) -> Float[Tensor, "cell read d_model"]:
+    """The final stream at the read positions for each chosen cell."""
+    layer_of, unit_of, position_of = cells.place(chosen)
+    written = np.repeat(seen.partner.cpu().numpy()[None], len(chosen), axis=0)
+    if cells.positions != "all":
+        written &= np.arange(-seen.length, 0) == position_of[:, None]
     final = repeat(seen.resid[-1][at], "row d_model -> cell row d_model", cell=len(chosen)).clone()
-    written = _written(seen, positions, position_of, len(chosen))
     useful = np.flatnonzero(written.any(1))
     for layer in np.unique(layer_of[useful]):
-        of_layer = useful[layer_of[useful] == layer]
-        for batch, stream in batches.over(of_layer.tolist(), _forward(seen, where, int(layer), unit_of, written, at)):
-            final[torch.tensor(batch, device=final.device)] = stream
+
+        def work(batch: list[int], layer: int = int(layer)) -> Tensor:
+            mask = torch.from_numpy(cells.where.mask(unit_of[batch], written[batch]))
+            return _run_patched(seen, cells.where, layer, mask.to(seen.resid.device))[:, at]
+
+        for batch, stream in batches.over(useful[layer_of[useful] == layer].tolist(), work):
+            final[batch] = stream
     return final
 
 
-def _written(seen: Suffix, positions: Positions, labels: np.ndarray | None, n_cells: int) -> np.ndarray:
-    """Which positions of the suffix each cell writes, `[cell, pos]`."""
-    partner = seen.partner.cpu().numpy()
-    if positions == "all":
-        return np.repeat(partner[None], n_cells, axis=0)
-    counted = np.arange(seen.length) - seen.length
-    wanted = np.full(n_cells, -1) if labels is None else labels
-    return (counted[None] == wanted[:, None]) & partner
+def _run_patched(seen: Suffix, where: Site, layer: int, mask: Tensor) -> Float[Tensor, "cell pos d_model"]:
+    """The final stream of cells of one layer, each with source's activation where its mask says."""
+    start = layer + 1 if where.hook == "resid_post" else layer
+    resid = repeat(seen.resid[start], "pos d_model -> cell pos d_model", cell=len(mask))
 
+    def write(activation: Tensor) -> Tensor:
+        return torch.where(mask, seen.source[layer], activation)
 
-def _forward(seen: Suffix, where: Site, layer: int, unit_of: np.ndarray, written: np.ndarray, at: list[int]) -> Any:
-    """The work of one batch of cells of a layer."""
-
-    def work(batch: list[int]) -> Tensor:
-        mask = torch.from_numpy(where.mask(unit_of[batch], written[batch]))
-        mask = mask.to(seen.resid.device)
-        start = layer + 1 if where.hook == "resid_post" else layer
-        resid = repeat(seen.resid[start], "pos d_model -> cell pos d_model", cell=len(batch))
-        if where.hook.startswith("resid"):
-            return seen.final_stream(start, torch.where(mask, seen.source[layer], resid), {})[:, at]
-
-        def write(activation: Tensor) -> Tensor:
-            return torch.where(mask, seen.source[layer], activation)
-
-        return seen.final_stream(layer, resid, {where.name(layer): write})[:, at]
-
-    return work
+    if where.hook.startswith("resid"):
+        return seen.final_stream(start, write(resid), {})
+    return seen.final_stream(layer, resid, {where.name(layer): write})
 
 
 @torch.no_grad()
@@ -202,7 +172,6 @@ def require_writable(model: HookedModel, parts: Anatomy, where: Site) -> None:
         return
     tokens = [3 % parts.d_vocab, 5 % parts.d_vocab, 4 % parts.d_vocab]
     seen = suffix(model, parts, tokens, tokens[::-1], where)
-
     positions = 2 if where.hook == "pattern" else 1
 
     def disturb(activation: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ beginnings are computed once. Where every sequence is a single token, raw logits
 prompt instead: differences of logits and of log-probabilities are the same number, and no other logit is needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.names import Metric
-from workbench.patching.scores import METRICS, check_metrics
+from workbench.patching.scores import METRICS, check_metrics, contribution
 from workbench.prompts.pairs import PromptPairs
 
 ROWS_PER_CALL = 8192
@@ -32,7 +33,7 @@ WHOLE_ROWS_PER_CALL = 1024
 
 def answer_metrics(pairs: PromptPairs, metrics: Sequence[Metric] | None) -> tuple[Metric, ...]:
     """The metrics to compute: those asked for, or all that the answers allow."""
-    if all(len(answer) == 1 and len(answer[0]) == 1 for sides in pairs.answer_sets for answer in sides):
+    if pairs.single_tokens:
         return check_metrics(METRICS if metrics is None else metrics)
     if metrics is not None and "logit_ratio" in metrics:
         raise InputError(
@@ -88,6 +89,10 @@ class Reads:
             edge_token=self.edge_token[kept],
             passes=[[renamed[edge] for edge in edges if edge in renamed] for edges in self.passes],
         )
+
+    def ends(self, number: int, length: int) -> list[int]:
+        """The read positions in the sequence of that number, of which the last `length` positions were run."""
+        return [length - 1 - back for back, s in zip(self.back, self.sequence, strict=True) if s == number]
 
     def targets(self) -> tuple[Int[np.ndarray, "row target"], Int[np.ndarray, " edge"]]:
         """The tokens that are read at each row, the last repeated to fill it up, and the place of each edge there."""
@@ -210,8 +215,40 @@ def coverage(parts: Anatomy, stream: Float[Tensor, "run row d_model"], read: Rea
     return np.exp(logprobs.join(_edge_values(parts, stream, logprobs) @ read.sums())).sum(0)
 
 
-def with_coverage(result: xr.Dataset, covered: Float[np.ndarray, "run example"]) -> xr.Dataset:
-    """A patching result with the coverage of its base and source runs."""
+def cell_scores(parts: Anatomy, stream: Float[Tensor, "cell row d_model"], read: Reads) -> xr.Dataset:
+    """Answer scores and coverage of the base run, which is the first cell, the source run, the last, and the rest.
+
+    Raises:
+        InputError: scores that are not finite.
+    """
+    logits = answer_logits(parts, stream, read)
+    refuse_nan(logits, parts)
+    return scored_cells(logits[:, 0], logits[:, -1], logits[:, 1:-1], coverage(parts, stream[[0, -1]], read))
+
+
+def scored_cells(
+    base: Float[np.ndarray, "answer example"],
+    source: Float[np.ndarray, "answer example"],
+    patched: Float[np.ndarray, "answer cell example"],
+    covered: Float[np.ndarray, "run example"],
+) -> xr.Dataset:
+    """Answer scores of some examples, as they are kept until all are measured."""
+    return xr.Dataset(
+        {
+            "base": (("answer", "example"), base),
+            "source": (("answer", "example"), source),
+            "patched": (("answer", "cell", "example"), patched),
+            "coverage": (("side", "example"), covered),
+        }
+    )
+
+
+def patching_result(
+    found: xr.Dataset, dims: Sequence[str], coords: Mapping[str, Any], metrics: Sequence[Metric]
+) -> xr.Dataset:
+    """Metrics, contributions and coverage from the answer scores of all examples."""
+    base, source, patched, covered = (found[name].values for name in ("base", "source", "patched", "coverage"))
+    result = contribution(base, source, patched, dims=dims, coords=coords, metrics=metrics)
     return result.assign(coverage=("example", covered[0]), coverage_source=("example", covered[1]))
 
 

@@ -33,12 +33,13 @@ from workbench.patching.answers import (
     answer_metrics,
     coverage,
     differentiable_sequences,
+    patching_result,
     reads,
     refuse_nan,
-    with_coverage,
+    scored_cells,
 )
 from workbench.patching.record import Record
-from workbench.patching.scores import contribution, metrics_of
+from workbench.patching.scores import metrics_of
 from workbench.patching.sites import Grid, Site, grid, site
 from workbench.patching.statistics import compare_estimates
 from workbench.patching.suffix import Suffix, suffix
@@ -90,15 +91,14 @@ def attribution_patch(
     facts = {"hook": hook, "unit": where.unit, "positions": "all", "steps": steps}
     run = Record(model, parts, pairs, metrics, None, method="attribution_patch", **facts)
     bar = tqdm(pairs, total=len(pairs), desc=f"attribution, {hook}", unit="example", disable=not progress, leave=False)
-    logits = [_estimate(model, parts, pair, where, steps) for pair in bar]
-    base, source, patched, covered = (np.concatenate(values, axis=-1) for values in zip(*logits, strict=True))
-    result = contribution(base, source, patched, dims=cells.dims, coords=cells.coords, metrics=metrics)
-    result = _verified(model, parts, pairs, where, cells, result, verify, seed) if verify else result
-    return run.finish(with_coverage(result, covered), verified=verify)
+    pieces = [_estimate(model, parts, pair, where, steps) for pair in bar]
+    result = patching_result(xr.concat(pieces, "example"), cells.dims, cells.coords, metrics)
+    result = _verified(model, parts, pairs, cells, result, verify, seed) if verify else result
+    return run.finish(result, verified=verify)
 
 
-def _estimate(model: HookedModel, parts: Anatomy, pair: PromptPairs, where: Site, steps: int) -> tuple[np.ndarray, ...]:
-    """Answer scores of base and source `[answer, 1]`, estimated ones of each cell `[answer, cell, 1]`, and coverage.
+def _estimate(model: HookedModel, parts: Anatomy, pair: PromptPairs, where: Site, steps: int) -> xr.Dataset:
+    """Answer scores of one example, of base and source and estimated ones of each cell, and coverage.
 
     What is estimated to first order is the change of each answer sequence's logit or log-probability; the answers'
     scores are made of those.
@@ -106,29 +106,22 @@ def _estimate(model: HookedModel, parts: Anatomy, pair: PromptPairs, where: Site
     read = reads(pair)
     n_read = 1 + max(read.back)
     seen = [suffix(model, parts, b, s, where, n_read) for b, s in zip(read.base, read.source, strict=True)]
-    ends = [_ends(s, read, n) for n, s in enumerate(seen)]
+    ends = [read.ends(number, s.length) for number, s in enumerate(seen)]
+    each = list(zip(seen, ends, strict=True))
     streams = torch.stack(
-        [
-            torch.cat([s.resid[-1][at] for s, at in zip(seen, ends, strict=True)]),
-            torch.cat([s.source_end[at] for s, at in zip(seen, ends, strict=True)]),
-        ]
+        [torch.cat([s.resid[-1][at] for s, at in each]), torch.cat([s.source_end[at] for s, at in each])]
     )
     with torch.no_grad():
         of_base, of_source = (differentiable_sequences(parts, s, read).double().cpu().numpy() for s in streams)
         covered = coverage(parts, streams, read)
     change = torch.zeros(len(of_base), parts.n_layers, where.n_units, dtype=torch.float64)
-    for number, (s, at) in enumerate(zip(seen, ends, strict=True)):
+    for number, (s, at) in enumerate(each):
         rows = [i for i, sequence in enumerate(read.sequence) if sequence == number]
         change += _change(parts, s, where, read.rows(rows), at, steps)
     moved = of_base + rearrange(change.numpy(), "sequence layer unit -> (layer unit) sequence")
     patched = read.join(moved)
     refuse_nan(patched, parts)
-    return read.join(of_base), read.join(of_source), patched, covered
-
-
-def _ends(seen: Suffix, read: Reads, number: int) -> list[int]:
-    """The read positions of one sequence, within its suffix."""
-    return [seen.length - 1 - back for back, s in zip(read.back, read.sequence, strict=True) if s == number]
+    return scored_cells(read.join(of_base), read.join(of_source), patched, covered)
 
 
 def _change(
@@ -136,14 +129,12 @@ def _change(
 ) -> Float[Tensor, "sequence layer unit"]:
     """Estimated change of each answer sequence's score for each unit, through one of the runs."""
     change = torch.zeros(len(read.passes), parts.n_layers, where.n_units, dtype=torch.float64)
-    if steps == 1:
-        for layer, gradients in _gradients(parts, seen, where, read, at, range(parts.n_layers), [0.0]).items():
+    layers = range(parts.n_layers)
+    together = [layers] if steps == 1 else [[layer] for layer in layers]
+    points = [0.0] if steps == 1 else [(k + 0.5) / steps for k in range(steps)]
+    for some in together:
+        for layer, gradients in _gradients(parts, seen, where, read, at, some, points).items():
             change[:, layer] = _units(where, gradients, seen, layer)
-        return change
-    points = [(k + 0.5) / steps for k in range(steps)]
-    for layer in range(parts.n_layers):
-        gradients = _gradients(parts, seen, where, read, at, [layer], points)[layer]
-        change[:, layer] = _units(where, gradients, seen, layer)
     return change
 
 
@@ -190,37 +181,26 @@ def _verified(
     model: HookedModel,
     parts: Anatomy,
     pairs: PromptPairs,
-    where: Site,
     cells: Grid,
     result: xr.Dataset,
     verify: int,
     seed: int,
 ) -> xr.Dataset:
     """Add the exact values of some units, and how well the estimates agree with them."""
-    ranking = result["contribution"].sel(
-        metric="logit_diff" if "logit_diff" in result["metric"] else result["metric"][0]
-    )
-    order = np.argsort(-np.abs(ranking.values.ravel()), kind="stable")
+    metrics = metrics_of(result)
+    estimates = result["contribution"].stack(cell=cells.dims, create_index=False)
+    ranking = estimates.sel(metric="logit_diff" if "logit_diff" in metrics else metrics[0])
+    order = np.argsort(-np.abs(ranking.values), kind="stable")
     top = order[: (verify + 1) // 2]
     rest = np.random.default_rng(seed).permutation(order[len(top) :])[: verify // 2]
     chosen = sorted(int(c) for c in [*top, *rest])
     batches = Batches(device_of(model), "auto", largest=256)
-    pieces = [patch_cells(model, parts, pair, where, cells, chosen, "all", batches) for pair in pairs]
-    logits = xr.concat(pieces, "example")
-    found = contribution(
-        logits["base"].values,
-        logits["source"].values,
-        logits["patched"].values,
-        dims=("cell",),
-        coords={"cell": chosen},
-        metrics=metrics_of(result),
-    )
-    exact = xr.full_like(result["contribution"], np.nan)
-    flat = exact.values.reshape(len(exact["metric"]), -1)
-    flat[:, chosen] = found["contribution"].values
-    estimates = found["contribution"].copy(data=result["contribution"].values.reshape(flat.shape)[:, chosen])
-    scores = compare_estimates(estimates, found["contribution"], ratio=0.25)
+    pieces = [patch_cells(model, parts, pair, cells, chosen, batches) for pair in pairs]
+    found = patching_result(xr.concat(pieces, "example"), ["cell"], {"cell": chosen}, metrics)["contribution"]
+    exact = np.full(estimates.shape, np.nan)
+    exact[:, chosen] = found.values
+    scores = compare_estimates(found.copy(data=estimates.values[:, chosen]), found, ratio=0.25)
     renamed = {name: f"agreement_{name}" for name in scores.data_vars}
-    return result.assign(exact=exact.copy(data=flat.reshape(exact.shape))).merge(
+    return result.assign(exact=result["contribution"].copy(data=exact.reshape(result["contribution"].shape))).merge(
         scores.rename(renamed).drop_attrs(), compat="override", join="left"
     )

@@ -37,9 +37,17 @@ from workbench.models.capture import at, capture, device_of
 from workbench.models.exact import require_exact
 from workbench.models.forward import copies, prefix_cache, supports_prefix
 from workbench.names import Metric, Unit
-from workbench.patching.answers import Reads, answer_logits, answer_metrics, coverage, reads, refuse_nan, with_coverage
+from workbench.patching.answers import (
+    Reads,
+    answer_logits,
+    answer_metrics,
+    cell_scores,
+    coverage,
+    patching_result,
+    reads,
+    refuse_nan,
+)
 from workbench.patching.record import Record
-from workbench.patching.scores import contribution
 from workbench.patching.units import Senders, senders
 from workbench.prompts.pairs import PromptPairs, shared_prefix
 from workbench.protocol import HookedModel
@@ -110,9 +118,7 @@ def path_patch(
                 bar.update(len(batch))
         pieces = list(run.pieces.values())
         logits = pieces[0] if len(pieces) == 1 else xr.concat(pieces, "example").sortby("example")
-        base, source, patched, covered = (logits[name].values for name in ("base", "source", "patched", "coverage"))
-        result = contribution(base, source, patched, dims=sent.dims, coords=sent.coords, metrics=metrics)
-        result = with_coverage(result, covered)
+        result = patching_result(logits, sent.dims, sent.coords, metrics)
         result = result.merge(_full(logits, sent)) if full_logits else result
         return run.finish(result, unit=unit if units is None else "custom", hook="z")
 
@@ -292,16 +298,7 @@ def _patch_batch(
     base, source = see(model, parts, read)
     cells = replay(parts, base.first, base.z, source.z, sent.mask)
     stream = torch.cat([cells, source.last.to(cells.dtype)[None]])
-    logits = answer_logits(parts, stream, read)
-    refuse_nan(logits, parts)
-    dataset = xr.Dataset(
-        {
-            "base": (("answer", "example"), logits[:, 0]),
-            "source": (("answer", "example"), logits[:, -1]),
-            "patched": (("answer", "cell", "example"), logits[:, 1:-1]),
-            "coverage": (("side", "example"), coverage(parts, stream[[0, -1]], read)),
-        }
-    )
+    dataset = cell_scores(parts, stream, read)
     if full_logits:
         whole = torch.stack([parts.unembed(row.to(base.first.dtype)) for row in stream]).float().cpu().numpy()
         dataset["full"] = (("run", "example", "vocab"), whole)

@@ -28,14 +28,12 @@ RELATIVE = ("logit_ratio", "prob")
 DEFAULT_METRIC: Metric = "logit_diff"
 """The score by which units are ranked, selected and drawn unless another is asked for."""
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
+TOLERANCE = 0.1
+"""The smallest denominator of a relative score that is trusted, as a share of the logits' size."""
 
 
 def check_metrics(names: Sequence[Metric]) -> tuple[Metric, ...]:
-    """The metrics' names as a tuple, once each is known.
-
-    Args:
-        names: metrics asked for.
-    """
+    """The metrics' names as a tuple, once each is known."""
     if isinstance(names, str) or not names:
         raise InputError(f"metrics={names!r} must be a list of names. {suggest(names, METRICS)}")
     for name in names:
@@ -47,13 +45,7 @@ def check_metrics(names: Sequence[Metric]) -> tuple[Metric, ...]:
 def scores(
     l_a: Float[np.ndarray, "*cell"], l_b: Float[np.ndarray, "*cell"], names: Sequence[Metric] = METRICS
 ) -> Float[np.ndarray, "metric *cell"]:
-    """Each metric of a pair of answer logits.
-
-    Args:
-        l_a: logits of the behaviour's token.
-        l_b: logits of the other token.
-        names: metrics wanted, in the order of the first axis.
-    """
+    """Each metric of the logits of the behaviour's token (a) and of the other token (b)."""
     names = check_metrics(names)
     l_a, l_b = np.asarray(l_a, dtype=float), np.asarray(l_b, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -78,9 +70,6 @@ def contribution(
     dims: Sequence[str],
     coords: Mapping[str, Any],
     metrics: Sequence[Metric] = METRICS,
-    tolerance: float = 0.1,
-    estimator: Estimator = "ratio_of_means",
-    attrs: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Scores of the base, source and patched runs, and each unit's contribution with its standard error.
 
@@ -91,28 +80,22 @@ def contribution(
         dims: names of the units' axes.
         coords: their labels.
         metrics: scores wanted.
-        tolerance: see `unstable`.
-        estimator: see `estimated`.
-        attrs: provenance to keep.
     """
     metrics = check_metrics(metrics)
     base, source, patched = (np.asarray(values, dtype=float) for values in (base, source, patched))
     n_examples = base.shape[-1]
     patched = patched.reshape(2, *(len(coords[dim]) for dim in dims), n_examples)
     _check_logits(base, patched)
-    scored = {"base": scores(*base, metrics), "source": scores(*source, metrics), "patched": scores(*patched, metrics)}
-    units = ("metric", *dims)
     dataset = xr.Dataset(
         {
-            "base": (("metric", "example"), scored["base"]),
-            "source": (("metric", "example"), scored["source"]),
-            "patched": ((*units, "example"), scored["patched"]),
+            "base": (("metric", "example"), scores(*base, metrics)),
+            "source": (("metric", "example"), scores(*source, metrics)),
+            "patched": (("metric", *dims, "example"), scores(*patched, metrics)),
         },
         coords={"metric": list(metrics), **coords, "example": np.arange(n_examples)},
-        attrs=dict(attrs or {}),
+        attrs=unstable(base, metrics),
     )
-    dataset.attrs |= unstable(base, metrics, tolerance)
-    return estimated(dataset, estimator)
+    return estimated(dataset)
 
 
 def estimated(dataset: xr.Dataset, estimator: Estimator = "ratio_of_means") -> xr.Dataset:
@@ -134,17 +117,13 @@ def estimated(dataset: xr.Dataset, estimator: Estimator = "ratio_of_means") -> x
     """
     if estimator not in ESTIMATORS:
         raise InputError(f"estimator={estimator!r} is unknown; {suggest(estimator, ESTIMATORS)}")
-    base, patched = dataset["base"].transpose("metric", "example"), dataset["patched"]
-    dims = [dim for dim in patched.dims if dim not in ("metric", "example")]
-    patched = patched.transpose("metric", *dims, "example")
-    relative = _relative(dataset)
+    base, patched, relative = _aligned(dataset)
     n = patched.sizes["example"]
-    aligned = base.values.reshape(len(relative), *[1] * len(dims), n)
-    found = _estimates(aligned, patched.values, np.full((n, 1), 1 / n), relative, estimator)[..., 0]
-    template = patched.isel(example=0, drop=True)
+    found = _estimates(base, patched.values, np.full((n, 1), 1 / n), relative, estimator)[..., 0]
     spread = np.full(found.shape, np.nan)
     if n > 1:
-        spread = _influence(aligned, patched.values, found, relative, estimator).std(-1, ddof=1) / np.sqrt(n)
+        spread = _influence(base, patched.values, found, relative, estimator).std(-1, ddof=1) / np.sqrt(n)
+    template = patched.isel(example=0, drop=True)
     return dataset.assign(contribution=template.copy(data=found), stderr=template.copy(data=spread)).assign_attrs(
         estimator=estimator
     )
@@ -162,22 +141,21 @@ def resampled(
     Returns:
         The axes of `patched` without examples, then resamples.
     """
-    patched = dataset["patched"].transpose(..., "example")
-    lead = patched.ndim - 2
+    base, patched, relative = _aligned(dataset)
+    estimator = str(dataset.attrs.get("estimator", "mean_of_ratios"))
+    values = _estimates(base, patched.values, weights, relative, estimator)
+    return np.moveaxis(values, 0, dataset["patched"].transpose(..., "example").dims.index("metric"))
+
+
+def _aligned(dataset: xr.Dataset) -> tuple[np.ndarray, xr.DataArray, np.ndarray]:
+    """Base scores that broadcast against the patched ones `[metric, *unit, example]`, and which scores are relative."""
+    patched = dataset["patched"].transpose("metric", ..., "example")
     base = dataset["base"].transpose("metric", "example").values
-    ordered = patched.transpose("metric", ..., "example")
-    values = _estimates(
-        base.reshape(len(base), *[1] * lead, base.shape[-1]),
-        ordered.values,
-        weights,
-        _relative(dataset),
-        str(dataset.attrs.get("estimator", "mean_of_ratios")),
+    return (
+        base.reshape(len(base), *[1] * (patched.ndim - 2), -1),
+        patched,
+        np.isin(dataset["metric"].values.astype(str), RELATIVE),
     )
-    return np.moveaxis(values, 0, list(patched.dims).index("metric"))
-
-
-def _relative(dataset: xr.Dataset) -> np.ndarray:
-    return np.isin(dataset["base"]["metric"].values.astype(str), RELATIVE)
 
 
 def _estimates(
@@ -215,26 +193,23 @@ def _influence(
     return np.where(np.isfinite(moved), moved, np.nan)
 
 
-def unstable(
-    base: Float[np.ndarray, "answer example"], metrics: Sequence[Metric] = METRICS, tolerance: float = 0.1
-) -> dict[str, Any]:
+def unstable(base: Float[np.ndarray, "answer example"], metrics: Sequence[Metric] = METRICS) -> dict[str, Any]:
     """Counts of examples whose relative scores should not be trusted; warns where there are any.
 
     With s = l_a + l_b the relative change of the ratio is, to first order, dl_a / l_a - ds / s: the change
     of the logits magnified by 1 / |l_a| and 1 / |s|. An example counts as unstable where either is below
-    `tolerance` times |l_a| + |l_b|; the default, 0.1, stands for a tenfold magnification. The ratio's
+    `TOLERANCE` times |l_a| + |l_b|; 0.1 stands for a tenfold magnification. The ratio's
     derivatives are l_b / s**2 and -l_a / s**2, so it rises with the behaviour only where both logits are
-    positive; elsewhere the example counts as reversed. A prob below `tolerance` counts as unstable because
-    its relative change can exceed 1 / tolerance.
+    positive; elsewhere the example counts as reversed. A prob below `TOLERANCE` counts as unstable because
+    its relative change can exceed 1 / TOLERANCE.
 
     Args:
         base: logits (l_a, l_b) of the unpatched runs.
         metrics: scores that are used; others are not counted.
-        tolerance: smallest denominator that is trusted, as a share of the logits' size.
     """
     l_a, l_b = np.asarray(base, dtype=float)
     size = np.abs(l_a) + np.abs(l_b)
-    small = (np.abs(l_a + l_b) < tolerance * size) | (np.abs(l_a) < tolerance * size) | (size == 0)
+    small = (np.abs(l_a + l_b) < TOLERANCE * size) | (np.abs(l_a) < TOLERANCE * size) | (size == 0)
     counted = {
         "ratio_unstable_examples": (small, "logit_ratio", "logit_ratio or its denominator is near 0"),
         "ratio_reversed_examples": (
@@ -242,7 +217,7 @@ def unstable(
             "logit_ratio",
             "a logit is negative, which can turn the direction of logit_ratio,",
         ),
-        "prob_unstable_examples": (expit(l_a - l_b) < tolerance, "prob", f"the base prob is below {tolerance}"),
+        "prob_unstable_examples": (expit(l_a - l_b) < TOLERANCE, "prob", f"the base prob is below {TOLERANCE}"),
     }
     counts = {name: int(which.sum()) for name, (which, metric, _) in counted.items() if metric in metrics}
     found = [f"{counted[name][2]} in {n}" for name, n in counts.items() if n]
@@ -253,7 +228,7 @@ def unstable(
             WorkbenchWarning,
             stacklevel=3,
         )
-    return counts | {"unstable_tolerance": tolerance}
+    return counts | {"unstable_tolerance": TOLERANCE}
 
 
 def _check_logits(base: np.ndarray, patched: np.ndarray) -> None:

@@ -75,40 +75,36 @@ def site(hook: Hook, unit: HookUnit | None, counts: Counts) -> Site:
     """
     if hook not in HOOKS:
         raise InputError(f"hook={hook!r} is unknown; {suggest(hook, HOOKS)}")
-    allowed = _units_of(hook)
-    unit = allowed[0] if unit is None else unit
-    if unit not in allowed:
-        why = {
-            **dict.fromkeys(
-                KV_HOOKS, f"has one row per KV head ({counts.n_kv_heads}), not per query head ({counts.n_heads})"
-            ),
-            **dict.fromkeys(STREAM_HOOKS, "is one vector per layer and position; heads are already summed in it"),
-        }.get(hook, "belongs to query heads")
-        raise InputError(f"unit={unit!r} does not fit hook={hook!r}, which {why}; {suggest(unit, allowed)}")
-    if unit == "layer":
-        rows = {**dict.fromkeys(KV_HOOKS, counts.n_kv_heads), **dict.fromkeys(QUERY_HOOKS, counts.n_heads)}.get(hook)
-        return Site(hook, unit, None if rows is None else np.ones((1, rows), dtype=bool))
+    rows, units, why = _rows_and_units(hook, counts.n_heads, counts.n_kv_heads)
+    unit = next(iter(units)) if unit is None else unit
+    if unit not in units:
+        raise InputError(f"unit={unit!r} does not fit hook={hook!r}, which {why}; {suggest(unit, units)}")
+    return Site(hook, unit, None if rows is None else heads_by_unit(units[unit], rows))
+
+
+def _rows_and_units(hook: Hook, n_heads: int, n_kv: int) -> tuple[int | None, dict[HookUnit, int], str]:
+    """Rows of a hook's head axis (None without one), numbers of units by kind, and why there are no others."""
+    if hook in QUERY_HOOKS:
+        return n_heads, {"kv_group": n_kv, "head": n_heads, "layer": 1}, "belongs to query heads"
     if hook in KV_HOOKS:
-        return Site(hook, unit, np.eye(counts.n_kv_heads, dtype=bool))
-    n_units = counts.n_heads if unit == "head" else counts.n_kv_heads
-    return Site(hook, unit, heads_by_unit(n_units, counts.n_heads))
-
-
-def _units_of(hook: Hook) -> tuple[HookUnit, ...]:
-    if hook in STREAM_HOOKS:
-        return ("layer",)
-    return ("kv_group", "head", "layer") if hook in QUERY_HOOKS else ("kv_group", "kv_head", "layer")
+        why = f"has one row per KV head ({n_kv}), not per query head ({n_heads})"
+        return n_kv, {"kv_group": n_kv, "kv_head": n_kv, "layer": 1}, why
+    return None, {"layer": 1}, "is one vector per layer and position; heads are already summed in it"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The labelled cells of a sweep; cell indices run through the axes in row-major order.
+    """The labelled cells of a sweep over a site; cell indices run through the axes in row-major order.
 
     Attributes:
+        where: the site.
+        positions: "all" patches every position of a cell at once, "last" the last one, "each" one per cell.
         dims: layer, then the unit and the position where there are any.
         coords: their labels; positions count back from the end, -1 being the last.
     """
 
+    where: Site
+    positions: Positions
     dims: tuple[str, ...]
     coords: dict[str, Any]
 
@@ -121,35 +117,20 @@ class Grid:
         """All cell indices."""
         return list(range(int(np.prod(self.shape))))
 
-    def place(self, where: Site, cells: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Layer, unit and position label (None: not a grid of positions) of each cell."""
-        index = dict(zip(self.dims, np.unravel_index(np.asarray(cells, dtype=int), self.shape), strict=True))
-        unit = (
-            index.get(where.unit, np.zeros(len(cells), dtype=int))
-            if where.unit != "layer"
-            else np.zeros(len(cells), int)
-        )
-        labels = np.asarray(self.coords["position"])[index["position"]] if "position" in index else None
-        return index["layer"], unit, labels
+    def place(self, cells: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Layer, unit and position label (-1 where there is no axis of positions) of each cell."""
+        layer, *rest = np.unravel_index(np.asarray(cells, dtype=int), self.shape)
+        unit = rest.pop(0) if self.where.unit != "layer" else np.zeros_like(layer)
+        return layer, unit, self.coords["position"][rest[0]] if rest else np.full_like(layer, -1)
 
 
 def grid(where: Site, n_layers: int, positions: Positions, width: int) -> Grid:
-    """The cells of a sweep over a site.
-
-    Args:
-        where: the site.
-        n_layers: layers of the model.
-        positions: "all" patches every position of a cell at once, "last" the last one, "each" one position
-            per cell.
-        width: for "each", how many positions count, from the end.
-    """
+    """The cells of a sweep over a site; with "each", `width` positions count, from the end."""
     if positions not in get_args(Positions):
         raise InputError(f"positions={positions!r} is unknown; {suggest(positions, get_args(Positions))}")
-    dims, coords = ["layer"], {"layer": np.arange(n_layers)}
+    coords = {"layer": np.arange(n_layers)}
     if where.unit != "layer":
-        dims.append(where.unit)
         coords[where.unit] = np.arange(where.n_units)
     if positions == "each":
-        dims.append("position")
         coords["position"] = np.arange(-width, 0)
-    return Grid(tuple(dims), coords)
+    return Grid(where, positions, tuple(coords), coords)

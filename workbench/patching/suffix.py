@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.models.anatomy import Anatomy
-from workbench.models.capture import device_of
-from workbench.models.forward import HookFn, copies, hooked, prefix_cache, run, run_from, supports_prefix
+from workbench.models.capture import capture, device_of
+from workbench.models.forward import HookFn, copies, hooked, prefix_cache, run_from, supports_prefix
 from workbench.patching.sites import Site
 from workbench.prompts.pairs import shared_prefix
 from workbench.protocol import HookedModel
@@ -79,9 +79,9 @@ def suffix(
         where: the site.
         n_read: how many positions at the end are read, and so must be run even where base and source agree.
     """
-    shared = _shared(base, source, n_read)
+    shared = min(shared_prefix(base, source), len(base) - n_read, len(source) - n_read)
     reused = shared if supports_prefix(model) else 0
-    past = prefix_cache(model, _row(model, base[:reused])) if reused else None
+    past = prefix_cache(model, torch.tensor([base[:reused]], device=device_of(model))) if reused else None
     streams = [f"blocks.{layer}.hook_resid_pre" for layer in range(parts.n_layers)]
     end = f"blocks.{parts.n_layers - 1}.hook_resid_post"
     sites = [where.name(layer) for layer in range(parts.n_layers)]
@@ -102,27 +102,9 @@ def suffix(
     )
 
 
-def _shared(base: list[int], source: list[int], n_read: int) -> int:
-    """Length of the common prefix, leaving the positions that are read of each to run."""
-    return min(shared_prefix(base, source), len(base) - n_read, len(source) - n_read)
-
-
-def _row(model: HookedModel, tokens: list[int]) -> Tensor:
-    return torch.tensor([tokens], device=device_of(model))
-
-
 def _record(model: HookedModel, tokens: list[int], past: Any, names: list[str]) -> dict[str, Tensor]:
-    seen: dict[str, Tensor] = {}
-
-    def keep(name: str) -> HookFn:
-        def hook(activation: Tensor) -> None:
-            seen[name] = activation.detach().clone()
-
-        return hook
-
-    with torch.no_grad(), hooked(model, {name: keep(name) for name in dict.fromkeys(names)}):
-        run(model, _row(model, tokens), None if past is None else copies(past, 1))
-    return seen
+    with torch.no_grad():
+        return capture(model, [tokens], dict.fromkeys(names, Tensor.detach), None if past is None else copies(past, 1))
 
 
 def _align(source: Tensor, base: Tensor, axis: int, common: int) -> Tensor:

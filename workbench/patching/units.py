@@ -9,7 +9,7 @@ on indices: no model is needed, and a wrong index is refused before one runs.
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import xarray as xr
@@ -17,31 +17,11 @@ from einops import einsum, rearrange
 from jaxtyping import Bool
 
 from workbench.errors import InputError, suggest
-from workbench.models.anatomy import heads_by_unit
+from workbench.models.anatomy import Anatomy, heads_by_unit
 from workbench.names import Unit
 
 Address = tuple[int, int]
 UNITS = get_args(Unit)
-
-
-@runtime_checkable
-class Counts(Protocol):
-    """Anything that knows how many layers, query heads and KV heads a model has."""
-
-    @property
-    def n_layers(self) -> int:
-        """Layers of the model."""
-        ...
-
-    @property
-    def n_heads(self) -> int:
-        """Query heads per layer."""
-        ...
-
-    @property
-    def n_kv_heads(self) -> int:
-        """KV heads per layer."""
-        ...
 
 
 class HeadCounts(NamedTuple):
@@ -50,6 +30,9 @@ class HeadCounts(NamedTuple):
     n_layers: int
     n_heads: int
     n_kv_heads: int
+
+
+Counts = Anatomy | HeadCounts
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,65 +59,17 @@ class Senders:
 
 
 def heads_of(group: int, group_size: int) -> range:
-    """Query heads of a KV group.
-
-    Args:
-        group: the KV head's index.
-        group_size: query heads per KV head.
-    """
+    """Query heads of a KV group."""
     return range(group * group_size, (group + 1) * group_size)
 
 
-def group_heads(layer: int, kv_head: int, counts: Counts) -> tuple[Address, ...]:
-    """(layer, head) of the query heads that read one KV head.
-
-    Args:
-        layer: the layer.
-        kv_head: the KV head's index within it.
-        counts: the model's numbers of layers and heads.
-    """
-    check_layer(layer, counts)
-    check_kv_head(kv_head, counts)
-    return tuple((layer, head) for head in heads_of(kv_head, counts.n_heads // counts.n_kv_heads))
-
-
 def per_layer(unit: Unit, counts: Counts) -> int:
-    """Units of a kind in each layer.
-
-    Args:
-        unit: "head", "kv_group" or "layer".
-        counts: the model's numbers of layers and heads.
-    """
+    """Units of a kind in each layer."""
     if unit not in UNITS:
         raise InputError(
             f"unit={unit!r} is no kind of unit; {suggest(unit, UNITS)} For other sets of heads give units=."
         )
     return {"head": counts.n_heads, "kv_group": counts.n_kv_heads, "layer": 1}[unit]
-
-
-def check_layer(layer: int, counts: Counts) -> None:
-    """Raise unless the model has this layer."""
-    if not 0 <= layer < counts.n_layers:
-        raise InputError(f"layer={layer}: the model has {counts.n_layers} layers, numbered 0 to {counts.n_layers - 1}.")
-
-
-def check_head(head: int, counts: Counts) -> None:
-    """Raise unless each layer of the model has this query head."""
-    if not 0 <= head < counts.n_heads:
-        raise InputError(
-            f"head={head}: the model has {counts.n_heads} query heads per layer, numbered 0 to {counts.n_heads - 1}."
-        )
-
-
-def check_kv_head(kv_head: int, counts: Counts) -> None:
-    """Raise unless each layer of the model has this KV head."""
-    if not 0 <= kv_head < counts.n_kv_heads:
-        size = counts.n_heads // counts.n_kv_heads
-        cause = f" Query head {kv_head} reads KV head {kv_head // size}." if 0 <= kv_head < counts.n_heads else ""
-        raise InputError(
-            f"kv_head={kv_head}: the model has {counts.n_kv_heads} KV heads ({counts.n_heads} query heads, "
-            f"{size} per group), numbered 0 to {counts.n_kv_heads - 1}.{cause}"
-        )
 
 
 def senders(unit: Unit, units: Mapping[str, Any] | Sequence[Any] | None, counts: Counts) -> Senders:
@@ -161,11 +96,7 @@ def senders(unit: Unit, units: Mapping[str, Any] | Sequence[Any] | None, counts:
 
 
 def counts_of(result: xr.Dataset | xr.DataArray) -> HeadCounts:
-    """Numbers of layers and heads from a result's attributes.
-
-    Args:
-        result: what a patching function returned.
-    """
+    """Numbers of layers and heads from a result's attributes."""
     missing = [name for name in HeadCounts._fields if name not in result.attrs]
     if missing:
         raise InputError(
@@ -179,7 +110,7 @@ def _custom_senders(units: Mapping[str, Any] | Sequence[Any], counts: Counts) ->
     named = dict(units) if isinstance(units, Mapping) else dict(enumerate(units))
     if not named:
         raise InputError("units= is empty; give at least one set of (layer, head) pairs.")
-    sets = [_checked_set(name, heads, counts) for name, heads in named.items()]
+    sets = [checked_heads(heads, counts, f"units[{name!r}]") for name, heads in named.items()]
     mask = np.zeros((len(sets), counts.n_layers, counts.n_heads), dtype=bool)
     for row, heads in zip(mask, sets, strict=True):
         row[tuple(np.transpose(heads))] = True
@@ -187,24 +118,34 @@ def _custom_senders(units: Mapping[str, Any] | Sequence[Any], counts: Counts) ->
     return Senders(("unit",), {"unit": np.arange(len(sets)), "label": ("unit", np.array(labels))}, mask)
 
 
-def _checked_set(name: object, heads: Any, counts: Counts) -> list[Address]:
-    where = f"units[{name!r}]"
+def checked_heads(heads: Any, counts: Counts, where: str, otherwise: str = "") -> list[Address]:
+    """A set of heads as (layer, head) pairs, each of them once and in the model.
+
+    Args:
+        heads: the pairs.
+        counts: the model's numbers of layers and heads.
+        where: what an error calls them, such as "units[0]".
+        otherwise: what could be given instead of pairs, for the error.
+    """
     try:
         pairs = [(operator.index(layer), operator.index(head)) for layer, head in heads]
     except (TypeError, ValueError) as cause:
         raise InputError(
-            f"{where} must be a list of (layer, head) pairs of integers, such as [(3, 0), (3, 1)]."
+            f"{where} must be a list of (layer, head) pairs of integers, such as [(3, 0), (3, 1)]{otherwise}."
         ) from cause
     if not pairs:
-        raise InputError(f"{where} is an empty set; a unit needs at least one (layer, head).")
-    for number, pair in enumerate(pairs):
-        try:
-            check_layer(pair[0], counts)
-            check_head(pair[1], counts)
-        except InputError as cause:
-            raise InputError(f"{where} holds {pair}: {cause}") from None
-        if pair in pairs[:number]:
-            raise InputError(f"{where} holds {pair} more than once; list every (layer, head) once.")
+        raise InputError(f"{where} is empty; give at least one (layer, head).")
+    for number, (layer, head) in enumerate(pairs):
+        for name, index, n, what in (
+            ("layer", layer, counts.n_layers, "layers"),
+            ("head", head, counts.n_heads, "query heads per layer"),
+        ):
+            if not 0 <= index < n:
+                raise InputError(
+                    f"{where} holds {(layer, head)}: {name}={index}: the model has {n} {what}, numbered 0 to {n - 1}."
+                )
+        if (layer, head) in pairs[:number]:
+            raise InputError(f"{where} holds {(layer, head)} more than once; list every (layer, head) once.")
     return pairs
 
 

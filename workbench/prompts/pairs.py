@@ -209,7 +209,7 @@ class PromptPairs:
             named = {
                 "base": self.base[i],
                 "source": self.source[i],
-                "answers": [t for a in self.answer_sets[i] for sequence in a for t in sequence],
+                "answers": self._answer_tokens(i),
             }
             for name, ids in named.items():
                 wrong = [t for t in ids if not 0 <= t < vocab]

@@ -5,8 +5,6 @@ controls of tuning too) or as (layer, head) pairs. Chen et al. 2024 tune Q, K, V
 its own keys and values, and Q and O alone where heads share them; `kv` says otherwise.
 """
 
-import operator
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -14,7 +12,7 @@ from workbench.errors import InputError, suggest
 from workbench.models.anatomy import Anatomy
 from workbench.names import WholeModel
 from workbench.patching.selection import Selection
-from workbench.patching.units import Address, HeadCounts, check_head, check_layer
+from workbench.patching.units import Address, HeadCounts, checked_heads
 
 WHOLE = get_args(WholeModel)
 
@@ -66,27 +64,10 @@ def units_of(parts: Anatomy, units: Any, kv: bool | None = None) -> Units:
                 f"The units were selected in a model of {_spell(units.counts)}, and {parts.name} has {_spell(own)}. "
                 "Select them again with results of this model."
             )
-        return Units(units.by, _checked(units.heads, parts), kv)
-    return Units("head", _checked(units, parts), kv)
+    kind, heads = (units.by, units.heads) if isinstance(units, Selection) else ("head", units)
+    pairs = checked_heads(heads, parts, "units=", ', a Selection, "attention" or "all"')
+    return Units(kind, tuple(sorted(pairs)), kv)
 
 
 def _spell(counts: HeadCounts) -> str:
     return f"{counts.n_layers} layers of {counts.n_heads} query heads on {counts.n_kv_heads} KV heads"
-
-
-def _checked(heads: Iterable[Any], parts: Anatomy) -> tuple[Address, ...]:
-    try:
-        pairs = [(operator.index(layer), operator.index(head)) for layer, head in heads]
-    except (TypeError, ValueError) as cause:
-        raise InputError(
-            'units= must be a Selection, a list of (layer, head) pairs such as [(3, 0), (3, 1)], "attention" or "all".'
-        ) from cause
-    if not pairs:
-        raise InputError("units= is empty, so nothing would be tuned; give at least one (layer, head).")
-    for layer, head in pairs:
-        check_layer(layer, parts)
-        check_head(head, parts)
-    if len(set(pairs)) < len(pairs):
-        twice = next(pair for pair in pairs if pairs.count(pair) > 1)
-        raise InputError(f"units= holds {twice} more than once; list every (layer, head) once.")
-    return tuple(sorted(pairs))
