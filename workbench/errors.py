@@ -15,13 +15,13 @@ class WorkbenchWarning(UserWarning):
     """The result stands, but something about it deserves a second look."""
 
 
-def suggest(word: object, known: Iterable[str]) -> str:
-    """The tail of a message about an unknown word: the nearest known one, then all of them.
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
-    Args:
-        word: what the caller wrote.
-        known: the words that would have been understood.
-    """
+
+def suggest(word: object, known: Iterable[str]) -> str:
+    """The tail of a message about an unknown word: the nearest known one, then all of them."""
     known = [str(k) for k in known]
     near = difflib.get_close_matches(str(word), known, n=1)
     return (f"did you mean '{near[0]}'? " if near else "") + f"Known: {', '.join(known)}."

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from workbench.errors import InputError
 from workbench.evaluation.generation import generate
-from workbench.evaluation.local import interval
+from workbench.evaluation.local import accuracy
 from workbench.evaluation.questions import Question
 from workbench.evaluation.sandbox import check_sandbox, run_program
 from workbench.evaluation.tasks import task
@@ -79,25 +79,17 @@ def score_programs(
         resume=resume,
         progress=progress,
     )
+    bar = tqdm(questions, desc="Running programs", disable=not progress)
     outcomes = [
         run_program(program(question, str(reply)), seconds=seconds, memory_mb=memory_mb)
-        for question, reply in zip(
-            tqdm(questions, desc="Running programs", disable=not progress), said["reply"].values, strict=True
-        )
+        for question, reply in zip(bar, said["reply"].values, strict=True)
     ]
     correct = np.array([outcome.passed for outcome in outcomes])
-    accuracy, low, high = interval(correct)
     return said.assign(
         correct=("example", correct),
         reason=("example", text_array([outcome.reason for outcome in outcomes])),
         id=("example", text_array([q.id for q in questions])),
-    ).assign_attrs(
-        accuracy=accuracy,
-        accuracy_low=low,
-        accuracy_high=high,
-        tasks=sorted({q.task for q in questions}),
-        metric="pass@1",
-    )
+    ).assign_attrs(accuracy(correct), tasks=sorted({q.task for q in questions}), metric="pass@1")
 
 
 def program(question: Question, reply: str) -> str:

@@ -11,6 +11,7 @@ import inspect
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
-from workbench.evaluation.local import context_length
+from workbench.evaluation.local import context_length, groups_by_length
 from workbench.evaluation.questions import Question, encode_prompt
 from workbench.models.anatomy import Anatomy, anatomy, kind_of
 from workbench.models.attention import has_hooks
 from workbench.models.capture import at, capture, device_of
 from workbench.models.identity import fingerprint
-from workbench.models.original import left_padded_logits
+from workbench.models.original import left_padded, left_padded_logits, masked_positions
 from workbench.prompts.templates import encode, render, tokenizer_of
 from workbench.prompts.texts import digest, unpadded, whole_ids
 from workbench.protocol import HookedModel
@@ -196,13 +197,10 @@ def _ids(model: HookedModel, prompt: Any, name: str, template_kwargs: Mapping[st
 
 def _groups(model: HookedModel, sequences: Sequence[Sequence[int]], left: list[int], hooks: bool) -> list[list[int]]:
     """The prompts that are left, the longest first, in groups that may share a batch."""
-    left = sorted(left, key=lambda i: -len(sequences[i]))
-    if not hooks and (kind_of(model) == "hooked" or pads_left(model)):
-        return [left] if left else []
-    lengths: dict[int, list[int]] = {}
-    for i in left:
-        lengths.setdefault(len(sequences[i]), []).append(i)
-    return list(lengths.values())
+    groups = groups_by_length(sequences, left)
+    if groups and not hooks and (kind_of(model) == "hooked" or pads_left(model)):
+        return [list(chain(*groups))]
+    return groups
 
 
 _pads_left: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
@@ -266,36 +264,30 @@ def _cached(model: HookedModel, prompts: list[list[int]]) -> Callable[[list[int]
     """Next tokens of the live rows, from the last tokens and the keys and values before them."""
     hf, device = model.original_model, device_of(model)
     accepted = inspect.signature(hf.forward).parameters
-    length = max(map(len, prompts))
-    padding = [length - len(p) for p in prompts]
-    state = {
-        "input": torch.tensor([[p[0]] * n + p for p, n in zip(prompts, padding, strict=True)], device=device),
-        "mask": torch.tensor([[0] * n + [1] * len(p) for p, n in zip(prompts, padding, strict=True)], device=device),
-    }
+    tokens, mask = left_padded(prompts, device)
+    padded = not bool(mask.all())
     rows = list(range(len(prompts)))
     past: Any = None
 
     def step(live: list[int]) -> list[int]:
-        nonlocal rows, past
+        nonlocal tokens, mask, rows, past
         if live != rows:
             kept = torch.tensor([rows.index(row) for row in live], device=device)
-            state["input"], state["mask"] = state["input"][kept], state["mask"][kept]
+            tokens, mask, rows = tokens[kept], mask[kept], live
             past.batch_select_indices(kept)
-            rows = live
         keywords: dict[str, Any] = {"use_cache": True, "past_key_values": past}
-        if any(padding):
-            keywords["attention_mask"] = state["mask"]
+        if padded:
+            keywords["attention_mask"] = mask
             if "position_ids" in accepted:
-                positions = (state["mask"].cumsum(-1) - 1).clamp(min=0)
-                keywords["position_ids"] = positions[:, -state["input"].shape[1] :]
+                keywords["position_ids"] = masked_positions(mask)[:, -tokens.shape[1] :]
         if "logits_to_keep" in accepted:
             keywords["logits_to_keep"] = 1
-        out = hf(input_ids=state["input"], **keywords)
+        out = hf(input_ids=tokens, **keywords)
         past = out.past_key_values
-        tokens = _likeliest(out.logits[:, -1])
-        state["input"] = torch.tensor(tokens, device=device)[:, None]
-        state["mask"] = torch.cat([state["mask"], torch.ones_like(state["input"])], -1)
-        return tokens
+        found = _likeliest(out.logits[:, -1])
+        tokens = torch.tensor(found, device=device)[:, None]
+        mask = torch.cat([mask, torch.ones_like(tokens)], -1)
+        return found
 
     return step
 

@@ -10,8 +10,8 @@ rows of one length share a batch, so that no padding is seen either.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from itertools import chain, groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,8 +51,7 @@ _POSITIONS = 128
 Row = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(NamedTuple):
     """A log-likelihood to read from a row.
 
     Attributes:
@@ -104,11 +103,12 @@ def score_choices(
     _refuse_long(model, rows, reads, questions)
     width = max(len(question.choices) for question in questions)
     found = np.full((len(questions), width), np.nan)
-    groups = _groups(model, rows, reads, has_hooks(model))
-    of_row = _by_row(reads, len(rows))
+    of_row: list[list[Read]] = [[] for _ in rows]
+    for read in reads:
+        of_row[read.row].append(read)
     batches = Batches(device_of(model), batch_size)
     bar = tqdm(total=len(rows), desc="Scoring choices", disable=not progress)
-    for members, shared in groups:
+    for members, shared in _groups(model, rows, reads):
         past = _beginning(model, rows[members[0]][:shared]) if shared else None
         for batch, values in batches.over(
             members, lambda some, past=past, shared=shared: _measure(model, parts, rows, of_row, some, past, shared)
@@ -132,6 +132,11 @@ def interval(correct: Sequence[bool] | np.ndarray, level: float = 0.95) -> tuple
         raise InputError("No answers to count: give at least one.")
     ends = stats.binomtest(int(values.sum()), len(values)).proportion_ci(confidence_level=level, method="wilson")
     return float(values.mean()), float(ends.low), float(ends.high)
+
+
+def accuracy(correct: np.ndarray) -> dict[str, float]:
+    """`accuracy` with its 95 % interval `accuracy_low` and `accuracy_high`, as attributes of a result."""
+    return dict(zip(("accuracy", "accuracy_low", "accuracy_high"), interval(correct), strict=True))
 
 
 def context_length(model: HookedModel) -> int | None:
@@ -182,30 +187,20 @@ def _rows(encoded: Sequence[Encoded]) -> tuple[list[Row], list[Read]]:
     return list(index), reads
 
 
-def _by_row(reads: Iterable[Read], n: int) -> list[list[Read]]:
-    of_row: list[list[Read]] = [[] for _ in range(n)]
-    for read in reads:
-        of_row[read.row].append(read)
-    return of_row
-
-
-def _groups(
-    model: HookedModel, rows: Sequence[Row], reads: Sequence[Read], intervened: bool
-) -> list[tuple[list[int], int]]:
-    """Which rows may share a batch, and how many tokens at their beginning are run once."""
-    if intervened:
-        return _same_lengths(rows)
+def _groups(model: HookedModel, rows: Sequence[Row], reads: Sequence[Read]) -> list[tuple[list[int], int]]:
+    """Which rows may share a batch, the longest first, and how many tokens at their beginning are run once."""
+    by_length = groups_by_length(rows, range(len(rows)))
+    if has_hooks(model):
+        return [(members, 0) for members in by_length]
     if supports_prefix(model):
         return _alike(rows, reads)
-    return [(sorted(range(len(rows)), key=lambda i: -len(rows[i])), 0)]
+    return [(list(chain(*by_length)), 0)]
 
 
-def _same_lengths(rows: Sequence[Row]) -> list[tuple[list[int], int]]:
-    """Rows by length, the longest first; nothing is shared."""
-    lengths: dict[int, list[int]] = {}
-    for i in sorted(range(len(rows)), key=lambda i: -len(rows[i])):
-        lengths.setdefault(len(rows[i]), []).append(i)
-    return [(members, 0) for members in lengths.values()]
+def groups_by_length(rows: Sequence[Sequence[int]], members: Iterable[int]) -> list[list[int]]:
+    """The members whose rows are equally long, the longest first."""
+    ordered = sorted(members, key=lambda i: -len(rows[i]))
+    return [list(group) for _, group in groupby(ordered, key=lambda i: len(rows[i]))]
 
 
 def _alike(rows: Sequence[Row], reads: Sequence[Read]) -> list[tuple[list[int], int]]:
@@ -249,10 +244,7 @@ def _measure(
     spots = sorted({(n, p) for n, read in reads for p in range(read.start, read.start + len(read.tokens))})
     place = {spot: k for k, spot in enumerate(spots)}
     device = device_of(model)
-    where = (
-        torch.tensor([n for n, _ in spots], device=device),
-        torch.tensor([p - shared for _, p in spots], device=device),
-    )
+    where = torch.tensor([(n, p - shared) for n, p in spots], device=device).unbind(1)
     end = f"blocks.{parts.n_layers - 1}.hook_resid_post"
     sequences = [rows[i][shared:] for i in some]
     resid = capture(model, sequences, {end: at(*where)}, None if past is None else copies(past, len(some)))[end]
@@ -306,7 +298,6 @@ def _dataset(
     right = scores[np.arange(len(scores)), answer]
     others = scores.copy()
     others[np.arange(len(scores)), answer] = -np.inf
-    accuracy, low, high = interval(chosen == answer)
     chance = float(np.mean([1 / len(q.choices) for q in questions]))
     return xr.Dataset(
         {
@@ -318,7 +309,7 @@ def _dataset(
             "margin": ("example", right - others.max(1)),
         },
         coords={"id": ("example", [q.id for q in questions]), "task": ("example", [q.task for q in questions])},
-        attrs={"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high, "chance": chance, **facts},
+        attrs={**accuracy(chosen == answer), "chance": chance, **facts},
     )
 
 

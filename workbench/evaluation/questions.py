@@ -6,11 +6,13 @@ the prompt's end belongs to the continuation, and the continuation's tokens are 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from workbench.errors import InputError
 from workbench.prompts.questions import LETTERS, MultipleChoice
 from workbench.prompts.templates import accepts_system, encode, render, tokenizer_of
+from workbench.prompts.texts import refuse_unknown_ids
 from workbench.protocol import HookedModel
 
 Text = str | tuple[int, ...]
@@ -66,8 +68,7 @@ class Encoded:
     """A question as tokens.
 
     Attributes:
-        contexts: the prompt, once per choice: a continuation that merges with the prompt's last token leaves the rest
-            as it is, so contexts are equal.
+        context: the prompt, the same for every choice, also where one merges with the prompt's last token.
         continuations: the tokens of each choice.
     """
 
@@ -87,13 +88,8 @@ def lettered(questions: Sequence[MultipleChoice]) -> list[Question]:
         questions: from `workbench.prompts.read_choices`.
     """
     return [
-        Question(
-            lettered_prompt(asked),
-            tuple(f" {c}" for c in LETTERS[: len(asked.choices)]),
-            asked.answer,
-            asked.id or str(i),
-        )
-        for i, asked in enumerate(questions)
+        Question(lettered_prompt(q), tuple(f" {c}" for c in LETTERS[: len(q.choices)]), q.answer, q.id or str(i))
+        for i, q in enumerate(questions)
     ]
 
 
@@ -104,13 +100,8 @@ def worded(questions: Sequence[MultipleChoice]) -> list[Question]:
         questions: from `workbench.prompts.read_choices`.
     """
     return [
-        Question(
-            f"Question: {asked.question}\nAnswer:",
-            tuple(f" {choice}" for choice in asked.choices),
-            asked.answer,
-            asked.id or str(i),
-        )
-        for i, asked in enumerate(questions)
+        Question(f"Question: {q.question}\nAnswer:", tuple(f" {c}" for c in q.choices), q.answer, q.id or str(i))
+        for i, q in enumerate(questions)
     ]
 
 
@@ -141,14 +132,7 @@ def encode_question(model: HookedModel, question: Question) -> Encoded:
                 f"Question {question.id!r}: the choice {choice!r} adds no token to its prompt, because the tokenizer "
                 "merges it with the prompt's end. Begin choices with a space, or give token ids."
             )
-    vocab = int(model.cfg.d_vocab)
-    used = (*found.context, *(t for tokens in found.continuations for t in tokens))
-    wrong = next((t for t in used if not 0 <= t < vocab), None)
-    if wrong is not None:
-        raise InputError(
-            f"Question {question.id!r} holds token id {wrong}, but the model knows the ids 0 to {vocab - 1}. The usual "
-            "cause is a tokenizer of another model."
-        )
+    refuse_unknown_ids(chain(found.context, *found.continuations), int(model.cfg.d_vocab), f"Question {question.id!r}")
     return found
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 from workbench.errors import InputError, suggest
 from workbench.evaluation.answers import MATCHERS
 from workbench.evaluation.generation import generate
-from workbench.evaluation.local import interval
+from workbench.evaluation.local import accuracy
 from workbench.evaluation.questions import Question
 from workbench.evaluation.tasks import TASKS
 from workbench.names import ReplyMatch
@@ -71,27 +71,25 @@ def score_replies(
 def judge_replies(
     said: xr.Dataset, questions: Sequence[Question], match: ReplyMatch | Callable[[str], str | None]
 ) -> xr.Dataset:
-    """Replies with what was read out of them, whether it is right, and the accuracy.
+    """Replies from `generate` with what was read out of them, whether it is right, and the accuracy.
 
     Args:
-        said: from `generate`.
+        said: the replies.
         questions: what was asked, in the same order.
         match: as in `score_replies`.
     """
     read = _matcher(match)
     given = [read(str(reply)) for reply in said["reply"].values]
     wanted = [_wanted(read, q.target) for q in questions]
+    matched = np.array([g is not None for g in given])
     correct = np.array([g is not None and g == w for g, w in zip(given, wanted, strict=True)])
-    accuracy, low, high = interval(correct)
-    no_match = float(np.mean([g is None for g in given]))
-    facts = {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high, "no_match": no_match}
     return said.assign(
         given=("example", text_array([g or "" for g in given])),
         target=("example", text_array(wanted)),
-        matched=("example", [g is not None for g in given]),
+        matched=("example", matched),
         correct=("example", correct),
         id=("example", text_array([q.id for q in questions])),
-    ).assign_attrs({**facts, "tasks": sorted({q.task for q in questions})})
+    ).assign_attrs(accuracy(correct), no_match=float((~matched).mean()), tasks=sorted({q.task for q in questions}))
 
 
 def _matcher(match: str | Callable[[str], str | None]) -> Callable[[str], str | None]:

@@ -13,7 +13,8 @@ model, so that an intervention's effect is seen.
 import contextlib
 import weakref
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -117,16 +118,7 @@ def has_hooks(model: HookedModel) -> bool:
 
 
 def require_no_hooks(model: HookedModel, consequence: str, name: str = "this model") -> None:
-    """Refuse a model with an intervention on it.
-
-    Args:
-        model: a TransformerLens model.
-        consequence: what the intervention would be, such as "copied".
-        name: what the model is called in the message.
-
-    Raises:
-        InputError: a hook point carries a hook.
-    """
+    """Refuse a model with an intervention on it, which would `consequence`, such as "not be copied"."""
     if has_hooks(model):
         raise InputError(f"An intervention is active on {name} and would {consequence}. Leave its `with` block first.")
 
@@ -146,7 +138,7 @@ def _proved(model: HookedModel) -> bool:
     last = Observers(
         resid_post=lambda layer, resid: ends.append(resid.double()) if layer == parts.n_layers - 1 else None
     )
-    counted = Observers(values=lambda layer, _values: layers.append(layer), resid_post=last.resid_post)
+    counted = replace(last, values=lambda layer, _values: layers.append(layer))
     try:
         with unwrapped(model) as own, _reading_stream(model, last):
             own.base_model(input_ids=tokens, use_cache=False)
@@ -200,17 +192,10 @@ def attend_in_chunks(
     chunk: int | Literal["auto"],
     given: dict[str, Any],
 ) -> Float[Tensor, "batch pos head d_value"]:
-    """Causal attention, a few queries at a time; query head h reads KV head `h // group_size`.
+    """Causal attention of rotated queries and keys, `chunk` queries at a time.
 
-    Args:
-        query: rotated queries.
-        key: rotated keys.
-        value: values.
-        layer: the layer, for the observer.
-        observer: gets each `Chunk`.
-        chunk: queries at a time.
-        given: what the model hands to its attention function: `scaling`, `softcap`, `sliding_window` and
-            `s_aux`, the logit of a learned sink per head.
+    Query head h reads KV head `h // group_size`. `given` is what the model hands to its attention function: `scaling`,
+    `softcap`, `sliding_window` and `s_aux`, the logit of a learned sink per head.
     """
     batch, heads, length, width = query.shape
     kv_heads = key.shape[1]
@@ -231,7 +216,9 @@ def attend_in_chunks(
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) * scaling
         if given.get("softcap"):
             logits = given["softcap"] * torch.tanh(logits / given["softcap"])
-        visible = _visible(start, stop, given.get("sliding_window"), query.device)
+        visible = torch.ones(stop - start, stop, dtype=torch.bool, device=query.device).tril_(start)
+        if window := given.get("sliding_window"):
+            visible.triu_(start - window + 1)
         logits = logits.masked_fill_(~visible, -torch.inf)
         pattern = _softmax(logits, given.get("s_aux"))
         if observer:
@@ -245,11 +232,6 @@ def attend_in_chunks(
 def chunk_size(rows: int, length: int, device: torch.device) -> int:
     """Queries at a time so that a chunk's pattern stays within the budget of numbers of its device."""
     return max(1, min(length, _BUDGET.get(device.type, _BUDGET["cpu"]) // (rows * length)))
-
-
-def _visible(start: int, stop: int, window: int | None, device: torch.device) -> Bool[Tensor, "query key"]:
-    visible = torch.ones(stop - start, stop, dtype=torch.bool, device=device).tril_(start)
-    return visible.triu_(start - window + 1) if window else visible
 
 
 def _softmax(logits: Tensor, sinks: Tensor | None) -> Tensor:
@@ -282,11 +264,7 @@ def _entering(tell: Callable[[Tensor], None]) -> Callable[..., None]:
 
 
 def _leaving(layer: int, tell: Callable[[int, Tensor], None]) -> Callable[..., None]:
-    return lambda _module, _args, out: tell(layer, _stream(out))
-
-
-def _stream(out: Any) -> Tensor:
-    return out[0] if isinstance(out, tuple) else out
+    return lambda _module, _args, out: tell(layer, out[0] if isinstance(out, tuple) else out)
 
 
 # Through TransformerLens's hooks, with the pattern of a layer materialised.
@@ -307,13 +285,9 @@ def _observe_hooks(model: HookedModel, tokens: Tensor, wanted: Observers) -> Non
             ("hook_resid_post", wanted.resid_post),
         ):
             if tell:
-                hooks[at + name] = _telling(layer, tell)
+                hooks[at + name] = partial(tell, layer)
     with hooked(model, hooks):
         run(model, tokens)
-
-
-def _telling(layer: int, tell: Callable[[int, Tensor], None]) -> Callable[[Tensor], None]:
-    return lambda activation: tell(layer, activation)
 
 
 def _pattern_hooks(kind: str, layer: int, observer: Callable[[Chunk], None]) -> dict[str, Callable[[Tensor], None]]:

@@ -21,7 +21,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.errors import InputError
+from workbench.errors import InputError, first_line
 from workbench.models.load import load
 from workbench.prompts.texts import unpadded
 from workbench.runs.run import Run
@@ -99,7 +99,7 @@ def _branches(repo: str) -> list[str]:
         return [branch.name for branch in list_repo_refs(repo).branches]
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         raise InputError(
-            f"The revisions of {repo} cannot be listed: {str(error).strip().splitlines()[0]} Check the name and the "
+            f"The revisions of {repo} cannot be listed: {first_line(error)} Check the name and the "
             "connection, or pass revisions=…, which needs none."
         ) from error
 
@@ -194,11 +194,11 @@ def _described(source: Any) -> str:
 
 
 def _identity(texts: Any) -> str:
-    if isinstance(texts, Mapping):
-        plain: Any = unpadded(texts)
-    else:
-        plain = (
-            texts.tolist() if isinstance(texts, Tensor) else texts["text"] if hasattr(texts, "column_names") else texts
-        )
-    plain = plain if isinstance(plain, str) else [t if isinstance(t, str | int) else [int(x) for x in t] for t in plain]
+    plain: Any = texts["text"] if hasattr(texts, "column_names") else texts
+    if isinstance(plain, Mapping):
+        plain = unpadded(plain)
+    elif isinstance(plain, Tensor):
+        plain = plain.tolist()
+    if not isinstance(plain, str):
+        plain = [t if isinstance(t, str | int) else [int(x) for x in t] for t in plain]
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.errors import InputError
+from workbench.errors import InputError, first_line
 from workbench.models.anatomy import Anatomy, anatomy
-from workbench.models.forward import hooked, run
+from workbench.models.capture import capture, device_of
 from workbench.protocol import HookedModel
 
 TOLERANCE = {"float64": 1e-5, "float32": 1e-3}
@@ -45,21 +45,14 @@ class Agreement:
 
 
 @torch.no_grad()
-def agreement(model: HookedModel, n_tokens: int = 8) -> Agreement:
-    """Compare the recomputed parts with the model on the first few token ids."""
+def agreement(model: HookedModel) -> Agreement:
+    """Compare the recomputed parts with the model on a few tokens."""
     parts = anatomy(model)
-    device = next(model.parameters()).device
-    tokens = (torch.arange(n_tokens, device=device) * 7 + 3)[None] % parts.d_vocab
-    seen: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        return lambda activation: seen.__setitem__(name, activation.clone())
-
+    tokens = [(7 * i + 3) % parts.d_vocab for i in range(8)]
     layers = range(parts.n_layers)
     words = ("attn.hook_z", "hook_attn_out", "hook_resid_pre", "hook_resid_post")
     names = [f"blocks.{layer}.{word}" for layer in layers for word in words]
-    with hooked(model, {name: keep(name) for name in names}):
-        run(model, tokens)
+    seen = capture(model, [tokens], dict.fromkeys(names, lambda activation: activation))
     attention = stream = 0.0
     for layer in layers:
         z, out, before, after = (seen[f"blocks.{layer}.{word}"] for word in words)
@@ -67,7 +60,7 @@ def agreement(model: HookedModel, n_tokens: int = 8) -> Agreement:
         attention = max(attention, relative_error(added, out))
         stream = max(stream, relative_error(block_output(parts, layer, before, added), after))
     logits = parts.unembed(seen[f"blocks.{parts.n_layers - 1}.hook_resid_post"])
-    return Agreement(attention, stream, relative_error(logits, model(tokens)))
+    return Agreement(attention, stream, relative_error(logits, model(torch.tensor([tokens], device=device_of(model)))))
 
 
 def block_output(
@@ -98,7 +91,7 @@ def require_exact(model: HookedModel) -> Anatomy:
     except (RuntimeError, TypeError, AttributeError, InputError) as error:
         raise InputError(
             f"{parts.architecture} cannot be patched exactly: its parts cannot be recomputed one by one "
-            f"({str(error).splitlines()[0]}). Use a model whose blocks are attention and an MLP."
+            f"({first_line(error)}). Use a model whose blocks are attention and an MLP."
         ) from error
     if found.worst > TOLERANCE.get(parts.dtype, 0.1):
         raise InputError(

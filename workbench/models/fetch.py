@@ -16,15 +16,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, first_line, suggest
 
 CARD = "workbench.json"
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "LICENSE*")
@@ -107,7 +106,9 @@ def fetch(name: str) -> Path:
 
 
 def _fill(folder: Path, name: str, model: RealModel) -> None:
-    with _scratch(folder) as scratch:
+    # On the cache's own disk, so that the finished model can be renamed into place.
+    with tempfile.TemporaryDirectory("", f".{folder.name}.", folder.parent, ignore_cleanup_errors=True) as path:
+        scratch = Path(path)
         made, refused = scratch / "model", []
         for source, take in SOURCES:
             why_not = take(model, made, scratch)
@@ -124,16 +125,6 @@ def _fill(folder: Path, name: str, model: RealModel) -> None:
         )
 
 
-@contextmanager
-def _scratch(folder: Path) -> Generator[Path]:
-    """A temporary folder on the cache's own disk, so that the finished model can be renamed into place."""
-    path = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _from_hub(model: RealModel, made: Path, scratch: Path) -> str | None:
     """Download the weights in full precision; None when done, else why not."""
     from huggingface_hub import constants, model_info, snapshot_download
@@ -144,7 +135,7 @@ def _from_hub(model: RealModel, made: Path, scratch: Path) -> str | None:
         model_info(model.hub, timeout=HUB_TIMEOUT)
         snapshot_download(model.hub, local_dir=made, allow_patterns=list(HUB_FILES))
     except Exception as error:  # the network libraries raise many kinds, not all of them OSErrors
-        return _first_line(error)
+        return first_line(error).rstrip(".")
     shutil.rmtree(made / ".cache", ignore_errors=True)
     return None
 
@@ -189,15 +180,7 @@ SOURCES: tuple[tuple[str, Callable[[RealModel, Path, Path], str | None]], ...] =
 
 
 def widen_gguf(file: Path, folder: Path) -> None:
-    """Write a GGUF file's model and tokenizer as an ordinary Hugging Face folder of float32 safetensors.
-
-    Args:
-        file: A single-file GGUF whose architecture transformers reads.
-        folder: Where to write.
-
-    Raises:
-        InputError: see `read_gguf`.
-    """
+    """Write a GGUF file's model and tokenizer as an ordinary Hugging Face folder of float32 safetensors."""
     hf, tokenizer = read_gguf(file)
     hf.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -220,7 +203,7 @@ def read_gguf(file: Path) -> tuple[Any, Any]:
         hf = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, NotImplementedError) as error:
         raise InputError(
-            f"The GGUF file {file} cannot be read: {_first_line(error)}. It is damaged, split into parts, or of an "
+            f"The GGUF file {file} cannot be read ({first_line(error)}). It is damaged, split into parts, or of an "
             "architecture that transformers does not read from GGUF; give a folder of safetensors instead."
         ) from error
     loaded: Any = hf
@@ -228,7 +211,3 @@ def read_gguf(file: Path) -> tuple[Any, Any]:
     if hasattr(hf.config, "quantization_config"):
         del hf.config.quantization_config
     return hf, tokenizer
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

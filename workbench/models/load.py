@@ -13,7 +13,7 @@ from typing import Any, TypeGuard, get_args
 import torch
 from safetensors import SafetensorError
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, first_line, suggest
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.embedded import NAMES, embedded
 from workbench.models.fetch import REAL_MODELS, fetch, read_gguf
@@ -63,8 +63,8 @@ def load(
     if _is_transformer_lens(source):
         return _given(source, tokenizer, device, dtype, backend)
     if isinstance(source, torch.nn.Module):
-        hf, found, name = (source, None, str(getattr(source.config, "_name_or_path", "") or type(source).__name__))
-        hf = hf.to(device=device, dtype=_dtype(dtype))
+        hf, found = source.to(device=device, dtype=_dtype(dtype)), None
+        name = str(getattr(source.config, "_name_or_path", "") or type(source).__name__)
     else:
         hf, found, name = _from_files(str(source), device, dtype)
     tokenizer = _tokenizer(tokenizer) if tokenizer is not None else found
@@ -125,7 +125,8 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     is_local = local.is_dir()
     if is_local:
         _check_folder(local)
-    where, revision = (str(local), "main") if is_local else _revision(source)
+    repo, _, revision = source.partition("@")
+    where, revision = (str(local), "main") if is_local else (repo, revision or "main")
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where,
@@ -147,7 +148,10 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
             f"'{missing[0]}'; Hugging Face would initialise them at random. A file is missing, or config.json "
             "belongs to another model."
         )
-    return (hf.to(device), _own_tokenizer(where, is_local, revision), local.name if is_local else source)
+    tokenizer = None
+    if not is_local or any((local / name).exists() for name in TOKENIZER_FILES):
+        tokenizer = _tokenizer(where, local=is_local, revision=revision)
+    return hf.to(device), tokenizer, local.name if is_local else source
 
 
 def _local_folder(source: str) -> Path:
@@ -156,12 +160,6 @@ def _local_folder(source: str) -> Path:
     if shipped is not None:
         return shipped.folder()
     return fetch(source) if source in REAL_MODELS else Path(source).expanduser()
-
-
-def _revision(source: str) -> tuple[str, str]:
-    """A Hub id and the revision after its "@"."""
-    repo, _, revision = source.partition("@")
-    return repo, revision or "main"
 
 
 def _check_folder(folder: Path) -> None:
@@ -187,7 +185,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _cannot_load(source: str, is_local: bool, error: Exception) -> InputError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = first_line(error)
     if is_local:
         try:
             model_type = json.loads((Path(source).expanduser() / "config.json").read_text()).get("model_type")
@@ -204,12 +202,6 @@ def _cannot_load(source: str, is_local: bool, error: Exception) -> InputError:
     )
 
 
-def _own_tokenizer(where: str, is_local: bool, revision: str) -> Any:
-    if is_local and not any((Path(where) / name).exists() for name in TOKENIZER_FILES):
-        return None
-    return _tokenizer(where, local=is_local, revision=revision)
-
-
 def _tokenizer(source: Any, local: bool = False, revision: str = "main") -> Any:
     from transformers import AutoTokenizer
 
@@ -221,7 +213,7 @@ def _tokenizer(source: Any, local: bool = False, revision: str = "main") -> Any:
         )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"No tokenizer in {source}: {str(error).strip().splitlines()[0]} Pass tokenizer= a tokenizer or its folder."
+            f"No tokenizer in {source}: {first_line(error)} Pass tokenizer= a tokenizer or its folder."
         ) from error
 
 
@@ -259,7 +251,7 @@ def _bridge(hf: Any) -> HookedModel:
         model = build_bridge_from_module(hf, architecture, hf_config=hf.config, tokenizer=None)
     except (ValueError, KeyError, NotImplementedError, AttributeError, TypeError, RuntimeError) as error:
         raise InputError(
-            f"TransformerLens cannot wrap a {architecture}: {str(error).strip().splitlines()[0]} Supported "
+            f"TransformerLens cannot wrap a {architecture}: {first_line(error)} Supported "
             "are decoder-only language models that it has an adapter for (Llama, Qwen, Mistral, Gemma, "
             "OLMo, Granite, Phi, GPT-2, GPT-NeoX and others)."
         ) from error

@@ -20,11 +20,7 @@ from workbench.protocol import HookedModel
 
 @contextmanager
 def unwrapped(model: HookedModel) -> Generator[Any, None, None]:
-    """The Hugging Face model of a bridge with its own modules in place; they are wrapped again on leaving.
-
-    Args:
-        model: a TransformerBridge.
-    """
+    """The Hugging Face model of a bridge with its own modules in place; they are wrapped again on leaving."""
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
     visited: set[int] = set()
 
@@ -57,11 +53,7 @@ def fuses_attention(hf: Any) -> bool:
 
 @contextmanager
 def fused_attention(hf: Any) -> Generator[None]:
-    """Attention without materialised patterns within a block, where the model computes the same with it.
-
-    Args:
-        hf: a Hugging Face model; one whose attention is not eager stays as it is.
-    """
+    """Attention without materialised patterns within a block, where an eager model computes the same with it."""
     if hf.config._attn_implementation != "eager" or not fuses_attention(hf):
         yield
         return
@@ -89,33 +81,35 @@ def inner_module(module: nn.Module) -> nn.Module:
 
 
 def original_logits(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"] | None:
-    """Logits of the Hugging Face model itself; None where there is none, as for a HookedTransformer.
-
-    Args:
-        model: a TransformerLens model.
-        tokens: token ids without padding.
-    """
+    """Logits of the Hugging Face model itself; None where there is none, as for a HookedTransformer."""
     if kind_of(model) == "hooked":
         return None
     with unwrapped(model) as hf:
         return hf(input_ids=tokens, use_cache=False).logits
 
 
-def left_padded_logits(model: HookedModel, sequences: list[list[int]]) -> Float[Tensor, "batch d_vocab"]:
-    """Logits at the last token of sequences padded on the left under a mask, as text generation does it.
-
-    Args:
-        model: a TransformerLens model.
-        sequences: token ids, of any lengths.
-    """
-    device = next(model.parameters()).device
-    length = max(len(s) for s in sequences)
+def left_padded(
+    sequences: list[list[int]], device: torch.device
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    """Sequences padded on the left with each row's own first token, and the mask of real tokens."""
+    length = max(map(len, sequences))
     tokens = torch.tensor([[s[0]] * (length - len(s)) + s for s in sequences], device=device)
     mask = torch.tensor([[0] * (length - len(s)) + [1] * len(s) for s in sequences], device=device)
+    return tokens, mask
+
+
+def masked_positions(mask: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+    """Positions that count from each row's first real token."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def left_padded_logits(model: HookedModel, sequences: list[list[int]]) -> Float[Tensor, "batch d_vocab"]:
+    """Logits at the last token of sequences padded on the left under a mask, as text generation does it."""
+    tokens, mask = left_padded(sequences, next(model.parameters()).device)
     if kind_of(model) == "hooked":
         return model(tokens, attention_mask=mask)[:, -1]
     hf = model.original_model
     keywords = {"attention_mask": mask, "use_cache": False}
     if "position_ids" in inspect.signature(hf.forward).parameters:
-        keywords["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        keywords["position_ids"] = masked_positions(mask)
     return hf(input_ids=tokens, **keywords).logits[:, -1]

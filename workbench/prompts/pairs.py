@@ -10,14 +10,15 @@ import hashlib
 import json
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from numbers import Integral
-from typing import Any, overload
+from typing import Any, Self, overload
 
 from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.prompts.templates import Message, encode, render, tokenizer_of
-from workbench.prompts.texts import has_mask, refuse_padding, unpadded, whole_ids
+from workbench.prompts.texts import has_mask, refuse_padding, refuse_unknown_ids, unpadded, whole_ids
 from workbench.protocol import HookedModel
 
 TokenSequence = tuple[int, ...]
@@ -93,18 +94,13 @@ class PromptPairs:
             bos: put BOS first (True), leave it out (False), or as the tokenizer does by itself (None).
         """
         tokenizer = tokenizer_of(model)
-        _refuse_single_text(base=base, source=source)
-        made = cls(
-            [encode(tokenizer, text, bos=bos) for text in base],
-            [encode(tokenizer, text, bos=bos) for text in source],
-            _encode_answers(tokenizer, answers),
-            vocab=int(model.cfg.d_vocab),
-            meta=[{"base": b, "source": s} for b, s in zip(base, source, strict=False)]
-            if len(base) == len(source)
-            else None,
-        )
-        made.unpadded = True
-        return made
+        for name, texts in (("base", base), ("source", source)):
+            if isinstance(texts, str):
+                raise InputError(f"{name} is one text; give a list of texts, such as [{texts[:30]!r}].")
+        rows = [[encode(tokenizer, text, bos=bos) for text in texts] for texts in (base, source)]
+        equal = len(base) == len(source)
+        meta = [{"base": b, "source": s} for b, s in zip(base, source, strict=True)] if equal else None
+        return cls._of_texts(model, rows, answers, meta)
 
     @classmethod
     def from_dialogues(
@@ -131,19 +127,16 @@ class PromptPairs:
         """
         tokenizer = tokenizer_of(model)
         begun = list(tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else []
-        rendered = [
-            [
-                [
-                    *encode(tokenizer, render(tokenizer, messages, template_kwargs=template_kwargs), rendered=True),
-                    *begun,
-                ]
-                for messages in dialogues
-            ]
-            for dialogues in (base, source)
-        ]
-        made = cls(
-            rendered[0], rendered[1], _encode_answers(tokenizer, answers), vocab=int(model.cfg.d_vocab), meta=meta
-        )
+
+        def ids(messages: Sequence[Message]) -> list[int]:
+            text = render(tokenizer, messages, template_kwargs=template_kwargs)
+            return encode(tokenizer, text, rendered=True) + begun
+
+        return cls._of_texts(model, [list(map(ids, dialogues)) for dialogues in (base, source)], answers, meta)
+
+    @classmethod
+    def _of_texts(cls, model: HookedModel, rows: list[list[list[int]]], answers: Sequence[Any], meta: Any) -> Self:
+        made = cls(*rows, _encode_answers(tokenizer_of(model), answers), vocab=int(model.cfg.d_vocab), meta=meta)
         made.unpadded = True
         return made
 
@@ -192,9 +185,6 @@ class PromptPairs:
         """Whether every answer is one token."""
         return all(len(answer) == 1 and isinstance(answer[0], int) for pair in self.answers for answer in pair)
 
-    def _answer_tokens(self, example: int) -> list[int]:
-        return [token for answer in self.answer_sets[example] for sequence in answer for token in sequence]
-
     def check_model(self, model: HookedModel) -> None:
         """Refuse ids that a model does not have, and prompts that begin or end in its pad token."""
         self.check_vocab(int(model.cfg.d_vocab))
@@ -205,20 +195,10 @@ class PromptPairs:
 
     def check_vocab(self, vocab: int) -> None:
         """Refuse ids that a model of `vocab` tokens does not have."""
-        for i in range(len(self)):
-            named = {
-                "base": self.base[i],
-                "source": self.source[i],
-                "answers": self._answer_tokens(i),
-            }
-            for name, ids in named.items():
-                wrong = [t for t in ids if not 0 <= t < vocab]
-                if wrong:
-                    raise InputError(
-                        f"Example {i}: {name} holds token id {wrong[0]}, but the model knows the ids 0 to "
-                        f"{vocab - 1}. The usual cause is a tokenizer of another model; tokenize with the "
-                        "one of this model."
-                    )
+        for i, (base, source, answers) in enumerate(zip(self.base, self.source, self.answer_sets, strict=True)):
+            tokens = chain.from_iterable(chain.from_iterable(answers))
+            for name, ids in (("base", base), ("source", source), ("answers", tokens)):
+                refuse_unknown_ids(ids, vocab, f"Example {i}: {name}")
 
 
 def shared_prefix(base: Sequence[int], source: Sequence[int]) -> int:
@@ -286,12 +266,6 @@ def _encode_answers(tokenizer: Any, answers: Sequence[Any]) -> Sequence[Any]:
     if _is_one_pair(answers):
         return _OnePair(ids(x) for x in answers)
     return [tuple(ids(x) for x in pair) for pair in answers]
-
-
-def _refuse_single_text(**texts: Sequence[str]) -> None:
-    for name, value in texts.items():
-        if isinstance(value, str):
-            raise InputError(f"{name} is one text; give a list of texts, such as [{value[:30]!r}].")
 
 
 def _check(base: list[list[int]], source: list[list[int]], answers: list[Any], meta: list[Any]) -> None:

@@ -29,8 +29,6 @@ LETTERS = "ABCDEFGHIJ"
 ASK_LETTER = "Answer with the letter of the right option only."
 ASK_BRIEFLY = "Give your best answer, as briefly as you can."
 ASK_NUMBER = "Give the answer as a number."
-FORM = 'a JSON file (or list) of objects with "question", "choices" and "answer" (an index).'
-"""What questions with choices look like, in a few words."""
 KNOWN = (
     'Known forms: {"question", "choices": [...], "answer": index, letter or text}; {"question", "choices": {"text", '
     '"label"}, "answerKey"}; {"question", "mc1_targets"}; {"input", "target_scores"}; SycophancyEval\'s {"prompt", '

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from workbench.errors import InputError
+from workbench.errors import InputError, first_line
 
 Made = TypeVar("Made")
 SUFFIXES = (".jsonl", ".json", ".csv", ".gz")
@@ -182,9 +182,8 @@ def _from_hub(name: str) -> Any:
     try:
         loaded = datasets.load_dataset(found["name"], data_files=found["file"], revision=found["revision"], split=split)
     except (OSError, ValueError, RuntimeError) as problem:
-        reason = str(problem).strip().split("\n")[0]
         raise InputError(
-            f"There is no file {name!r} here, and the Hub gives no such set: {reason[:200]} Check the name and the "
-            "connection, or fetch the file and give its path."
+            f"There is no file {name!r} here, and the Hub gives no such set: {first_line(problem)[:200]} Check the "
+            "name and the connection, or fetch the file and give its path."
         ) from problem
     return next(iter(loaded.values())) if isinstance(loaded, Mapping) and len(loaded) == 1 else loaded

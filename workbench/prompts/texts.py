@@ -62,12 +62,7 @@ def token_sequences(
     for i, ids in enumerate(sequences):
         if not ids:
             raise InputError(f"Text {i} has no tokens. Leave empty texts out.")
-        wrong = next((t for t in ids if not 0 <= t < vocab), None)
-        if wrong is not None:
-            raise InputError(
-                f"Text {i} holds token id {wrong}, but the model knows the ids 0 to {vocab - 1}. The usual cause is "
-                "a tokenizer of another model; tokenize with the one of this model."
-            )
+        refuse_unknown_ids(ids, vocab, f"Text {i}")
     return [ids[:max_tokens] for ids in sequences]
 
 
@@ -133,6 +128,16 @@ def whole_ids(row: Any, name: str) -> list[int]:
         raise InputError(
             f"{name} is {type(row).__name__} {str(row)[:40]!r}; give a string or a list of token ids, whole numbers."
         ) from error
+
+
+def refuse_unknown_ids(ids: Iterable[int], vocab: int, name: str) -> None:
+    """Raise for an id that a model of `vocab` tokens does not have; `name` is what the error calls the ids."""
+    wrong = next((t for t in ids if not 0 <= t < vocab), None)
+    if wrong is not None:
+        raise InputError(
+            f"{name} holds token id {wrong}, but the model knows the ids 0 to {vocab - 1}. The usual cause is a "
+            "tokenizer of another model; tokenize with the one of this model."
+        )
 
 
 def has_mask(tokens: Any, mask: Any = None) -> bool:

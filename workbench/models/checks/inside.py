@@ -1,6 +1,7 @@
 """Checks inside the model: weights, recomputed blocks, attention patterns, the KV map, and writes at hooks."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from einops import einsum, repeat
@@ -44,23 +45,9 @@ def hugging_face_logits(context: CheckContext) -> Outcome:
     )
 
 
-def recomputed_attention(context: CheckContext) -> Outcome:
-    """What attention adds to the stream, recomputed from z."""
-    return _recomputed(context, "attention", "What attention adds to the stream, recomputed from z")
-
-
-def recomputed_stream(context: CheckContext) -> Outcome:
-    """Whole blocks, recomputed from z and their input."""
-    return _recomputed(context, "stream", "Whole blocks, recomputed from z and the stream before them")
-
-
-def recomputed_logits(context: CheckContext) -> Outcome:
-    """Logits, recomputed from the final stream."""
-    return _recomputed(context, "logits", "Logits, recomputed from the stream after the last block")
-
-
-def _recomputed(context: CheckContext, what: str, words: str) -> Outcome:
-    return Outcome(
+def recomputed(what: Literal["attention", "stream", "logits"], words: str) -> Callable[[CheckContext], Outcome]:
+    """The check of one number of `exact.Agreement`."""
+    return lambda context: Outcome(
         getattr(context.agreement, what),
         context.tolerance,
         f"{words}, relative error.",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from workbench.errors import InputError
+from workbench.errors import InputError, first_line
 from workbench.models.anatomy import kind_of
 from workbench.models.capture import device_of
 from workbench.models.checks import inside, outside
@@ -25,9 +25,9 @@ LENGTHS = (9, 6, 4)
 CHECKS: dict[str, Callable[[CheckContext], Outcome]] = {
     "finite_weights": inside.finite_weights,
     "hugging_face_logits": inside.hugging_face_logits,
-    "recomputed_attention": inside.recomputed_attention,
-    "recomputed_stream": inside.recomputed_stream,
-    "recomputed_logits": inside.recomputed_logits,
+    "recomputed_attention": inside.recomputed("attention", "What attention adds to the stream, recomputed from z"),
+    "recomputed_stream": inside.recomputed("stream", "Whole blocks, recomputed from z and the stream before them"),
+    "recomputed_logits": inside.recomputed("logits", "Logits, recomputed from the stream after the last block"),
     "residual_identity": inside.residual_identity,
     "attention_rows": inside.attention_rows,
     "kv_map_read": inside.kv_map_read,
@@ -74,15 +74,15 @@ def check(model: HookedModel, texts: Sequence[Any] | None = None, *, reference: 
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # what they warn of, a row tells
         rows = [_row(context, function) for function in CHECKS.values()]
-    columns = dict(zip(("status", "value", "limit", "explanation"), zip(*rows, strict=True), strict=True))
+    status, value, limit, explanation = zip(*rows, strict=True)
     dataset = xr.Dataset(
         {
-            "status": ("check", np.array(columns["status"])),
-            "value": ("check", np.array(columns["value"], dtype=float)),
-            "limit": ("check", np.array(columns["limit"], dtype=float)),
-            "passed": ("check", np.array([status != "failed" for status in columns["status"]])),
+            "status": ("check", np.array(status)),
+            "value": ("check", np.array(value, dtype=float)),
+            "limit": ("check", np.array(limit, dtype=float)),
+            "passed": ("check", np.array(status) != "failed"),
             "decides": ("check", np.array([name in DECISIVE for name in CHECKS])),
-            "explanation": ("check", np.array(columns["explanation"])),
+            "explanation": ("check", np.array(explanation)),
         },
         coords={"check": list(CHECKS)},
     )
@@ -142,8 +142,7 @@ def _row(
     except NotApplicable as reason:
         return "not applicable", nan, nan, str(reason)
     except Exception as error:  # whatever breaks here is what the caller wants to know
-        first = (str(error).strip().splitlines() or [""])[0]
-        return "failed", nan, nan, f"Could not be measured, {type(error).__name__}: {first}"
+        return "failed", nan, nan, f"Could not be measured, {type(error).__name__}: {first_line(error)}"
     if found.value <= found.limit:
         return "passed", found.value, found.limit, found.measured
     return "failed", found.value, found.limit, f"{found.measured} {found.cause}"
