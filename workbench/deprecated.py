@@ -36,12 +36,7 @@ RENAMED: dict[str, dict[str, str]] = {
 
 
 def with_old_names(package: str, find: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A package's `__getattr__` that also finds what was renamed.
-
-    Args:
-        package: the package's name.
-        find: its `__getattr__` for the names of today.
-    """
+    """A package's `__getattr__` that also finds what was renamed; `find` is the one for the names of today."""
 
     def lookup(name: str) -> Any:
         new = RENAMED[package].get(name)

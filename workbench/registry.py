@@ -7,12 +7,7 @@ from workbench.errors import InputError, suggest
 
 
 def named(wanted: Any, known: Mapping[str, Any], kind: type) -> list[Any]:
-    """The requested objects, each once, in the order given.
-
-    Args:
-        wanted: a name, one of `kind`, or several of both; what is of `kind` has a `name`.
-        known: what can be asked for by name.
-        kind: the class of scores.
+    """The requested objects of `kind`, each once and in the order given: one or several of them, or their names.
 
     Raises:
         InputError: an unknown name, none at all, or one twice.

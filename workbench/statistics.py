@@ -81,14 +81,7 @@ def percentiles(values: np.ndarray, level: float) -> np.ndarray:
 
 
 def mean_interval(values: np.ndarray, n: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
-    """Percentile interval of the mean over resampled examples, for every quantity of `[..., sample]`.
-
-    Args:
-        values: the measurements.
-        n: resamples.
-        seed: of the resampling.
-        level: of the interval.
-    """
+    """Percentile interval of the mean over `n` resamples of the examples, for every quantity of `[..., sample]`."""
     flat = _at_least(values, 1, "An interval").reshape(-1, values.shape[-1])
     weights = resamples(flat.shape[-1], n, seed).T
     step = max(1, _CHUNK // n)
@@ -100,13 +93,8 @@ def mean_interval(values: np.ndarray, n: int = 1000, seed: int = 0, level: float
 def split_half_floor(values: np.ndarray, n_splits: int = 200, seed: int = 0, level: float = 0.95) -> np.ndarray:
     """How far apart the means of two random halves of one sample lie, for every quantity of `[..., sample]`.
 
-    Both halves come from one population, so a difference below this is what noise makes of nothing.
-
-    Args:
-        values: the measurements.
-        n_splits: random halvings.
-        seed: of the halvings.
-        level: share of the halvings whose difference is at most the floor.
+    Both halves come from one population, so a difference below this is what noise makes of nothing: `level` of the
+    `n_splits` halvings have one of at most the floor.
     """
     n = _at_least(values, 2, "Two halves").shape[-1]
     flat, half = values.reshape(-1, n), n // 2
@@ -162,11 +150,7 @@ def mean_differences(first: np.ndarray, second: np.ndarray, n: int = 5000, seed:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction of all p-values of an array together.
-
-    Args:
-        p_values: uncorrected, of any shape.
-    """
+    """Holm's step-down correction of all p-values of an array together."""
     flat = np.asarray(p_values, dtype=float).ravel()
     order = np.argsort(flat, kind="stable")
     stepped = np.maximum.accumulate(flat[order] * np.arange(len(flat), 0, -1))

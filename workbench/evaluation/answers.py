@@ -29,12 +29,7 @@ _OPENING = re.compile(r"(?i)^\W*(yes|no)\b(?!\s+(?:doubt|one|matter|longer|idea|
 
 
 def letter(reply: str, n_choices: int = 4) -> str | None:
-    """The choice that a reply names, as a capital letter.
-
-    Args:
-        reply: what the model said.
-        n_choices: how many choices there were; letters beyond them are none.
-    """
+    """The choice that a reply names, as a capital letter; letters beyond the `n_choices` are none."""
     reply, known = _unboxed(reply), LETTERS[:n_choices]
     alone = re.fullmatch(rf"\W*([{known}{known.lower()}])\W*", reply)
     if alone:

@@ -109,13 +109,7 @@ def _in_chat(model: HookedModel, question: Question, template_kwargs: Mapping[st
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Chance that one of `k` draws from `n` programs, `correct` of them right, is right.
-
-    Args:
-        n: programs written for one problem.
-        correct: how many of them passed.
-        k: how many are drawn.
-    """
+    """Chance that one of `k` draws from `n` programs for one problem, `correct` of them right, is right."""
     if not 0 <= correct <= n or not 1 <= k <= n:
         raise InputError(f"pass@{k} of {correct} right programs among {n}: give 0 <= correct <= n and 1 <= k <= n.")
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)

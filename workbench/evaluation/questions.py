@@ -82,11 +82,7 @@ def lettered_prompt(asked: MultipleChoice) -> str:
 
 
 def lettered(questions: Sequence[MultipleChoice]) -> list[Question]:
-    """Questions that are answered by the letter of a choice.
-
-    Args:
-        questions: from `workbench.prompts.read_choices`.
-    """
+    """Questions from `workbench.prompts.read_choices` that are answered by the letter of a choice."""
     return [
         Question(lettered_prompt(q), tuple(f" {c}" for c in LETTERS[: len(q.choices)]), q.answer, q.id or str(i))
         for i, q in enumerate(questions)
@@ -94,11 +90,7 @@ def lettered(questions: Sequence[MultipleChoice]) -> list[Question]:
 
 
 def worded(questions: Sequence[MultipleChoice]) -> list[Question]:
-    """Questions that are answered by the text of a choice, which the prompt does not list.
-
-    Args:
-        questions: from `workbench.prompts.read_choices`.
-    """
+    """Questions from `workbench.prompts.read_choices`, answered by the text of a choice, which no prompt lists."""
     return [
         Question(f"Question: {q.question}\nAnswer:", tuple(f" {c}" for c in q.choices), q.answer, q.id or str(i))
         for i, q in enumerate(questions)
@@ -114,10 +106,6 @@ def encode_prompt(model: HookedModel, prompt: Text) -> list[int]:
 
 def encode_question(model: HookedModel, question: Question) -> Encoded:
     """Prompt and choices as tokens, split where the prompt alone would end.
-
-    Args:
-        model: a TransformerLens model; its tokenizer reads texts.
-        question: a question with choices.
 
     Raises:
         InputError: a choice that adds no token to the prompt, or an id that the model does not know.

@@ -75,11 +75,7 @@ def evaluate(
 
 
 def table(result: xr.Dataset) -> str:
-    """The accuracy on each task with its interval and number of questions, as text.
-
-    Args:
-        result: of `evaluate`.
-    """
+    """The result of `evaluate` as text: the accuracy on each task with its interval and number of questions."""
     rows = []
     for task in result["task"].values:
         row = result.sel(task=task)

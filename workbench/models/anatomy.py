@@ -109,12 +109,7 @@ def kind_of(model: Any) -> Backend:
 
 
 def heads_by_unit(n_units: int, n_heads: int) -> Bool[np.ndarray, "unit head"]:
-    """Which query heads of a layer each unit owns: head h belongs to unit `h // (n_heads // n_units)`.
-
-    Args:
-        n_units: units per layer: the number of KV heads, of query heads, or 1 for the whole layer.
-        n_heads: query heads per layer.
-    """
+    """Which query heads of a layer each of `n_units` units owns: head h belongs to unit `h // (n_heads // n_units)`."""
     return repeat(
         np.eye(n_units, dtype=bool), "unit kv_head -> unit (kv_head group_head)", group_head=n_heads // n_units
     )

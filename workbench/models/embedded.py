@@ -36,12 +36,8 @@ def embedded(source: HookedModel | str) -> EmbeddedModel | None:
 def embedded_or_raise(source: HookedModel | str, instead: str) -> EmbeddedModel:
     """`embedded`, for what embedded models alone can do.
 
-    Args:
-        source: as in `embedded`.
-        instead: the error's end: what that means, and what to do with another model.
-
     Raises:
-        InputError: another model, or one without a tokenizer.
+        InputError: another model, which ends in `instead`: what that means, and what to do; or one without a tokenizer.
     """
     found = embedded(source)
     if found is not None:

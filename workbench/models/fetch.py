@@ -187,10 +187,7 @@ def widen_gguf(file: Path, folder: Path) -> None:
 
 
 def read_gguf(file: Path) -> tuple[Any, Any]:
-    """The Hugging Face model in float32 and the tokenizer of a GGUF file.
-
-    Args:
-        file: A single-file GGUF; its values are dequantised.
+    """The Hugging Face model in float32 and the tokenizer of a single-file GGUF, whose values are dequantised.
 
     Raises:
         InputError: transformers cannot read the file.

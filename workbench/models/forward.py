@@ -97,12 +97,9 @@ _last: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def run(model: HookedModel, tokens: Int[Tensor, "batch pos"], past: Any = None) -> None:
-    """Run all blocks on tokens; hooks read the activations. No logits are computed.
+    """Run all blocks on right-padded tokens; hooks read the activations. No logits are computed.
 
-    Args:
-        model: a TransformerLens model.
-        tokens: token ids, right-padded.
-        past: keys and values of a shared prefix, from `prefix_cache`; consumed (the run appends to it).
+    `past` holds the keys and values of a shared prefix, from `prefix_cache`; it is consumed (the run appends to it).
     """
     if kind_of(model) == "hooked":
         model(tokens, stop_at_layer=model.cfg.n_layers, attention_mask=torch.ones_like(tokens))
@@ -122,11 +119,7 @@ def _is_olmo(model: HookedModel) -> bool:
 def run_from(model: HookedModel, layer: int, resid: Float[Tensor, "batch pos d_model"], past: Any = None) -> None:
     """Run blocks `layer` and above on a given residual stream; the blocks below cost nothing.
 
-    Args:
-        model: a TransformerLens model.
-        layer: the first block to run.
-        resid: its input, from an earlier `run` of this model.
-        past: keys and values of the positions before `resid`, from `prefix_cache`; consumed.
+    `past` holds the keys and values of the positions before `resid`, from `prefix_cache`; it is consumed.
     """
     if kind_of(model) == "hooked":
         ones = torch.ones(resid.shape[:2], dtype=torch.long, device=resid.device)

@@ -14,10 +14,7 @@ FAMILIES = ("llama", "qwen2", "mistral", "gpt2", "gpt_neox")
 
 
 def to_hooked(hf: Any) -> HookedModel:
-    """Convert a Hugging Face model.
-
-    Args:
-        hf: the model; its weights are copied.
+    """Convert a Hugging Face model, whose weights are copied.
 
     Raises:
         InputError: TransformerLens 4 or later is installed, or the family is not one of the five.

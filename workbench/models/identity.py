@@ -15,9 +15,6 @@ def fingerprint(model: HookedModel | torch.nn.Module) -> str:
     """A short digest of all parameters: names, shapes, some of their values and the sum of all their bits.
 
     The sum is one of integers, so it is exact, the same on every device, and changes with any one value.
-
-    Args:
-        model: any torch module.
     """
     digest = hashlib.sha256()
     samples: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}

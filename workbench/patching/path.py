@@ -127,10 +127,6 @@ def path_patch(
 def answer_scores(model: HookedModel, pairs: PromptPairs) -> xr.Dataset:
     """Scores of both answers without any patch.
 
-    Args:
-        model: a model from `workbench.load`.
-        pairs: base and source prompts with their answers.
-
     Returns:
         `score(side, answer, example)`: raw logits where every answer is of single tokens, else log-probabilities; and
         `coverage(side, example)`, the probability of both answers together. Sides are "base" and "source".
@@ -248,12 +244,7 @@ def replay(
 ) -> Float[Tensor, "cell row d_model"]:
     """The stream behind the last layer for base itself (index 0) and for each sender (1 + its index).
 
-    Args:
-        parts: the model's parts.
-        first: the stream that enters layer 0.
-        base: frozen z.
-        source: z that a sender's heads take.
-        mask: heads of each sender.
+    `first` is the stream that enters layer 0, `base` the frozen z and `source` the z that each sender's heads take.
     """
     joins = mask.any(2).argmax(1)
     order = np.argsort(joins, kind="stable")

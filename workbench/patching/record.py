@@ -15,16 +15,7 @@ from workbench.runs.run import Run
 class Record(Run):
     """A run over prompts.
 
-    Args:
-        model: the model that is patched.
-        parts: its anatomy.
-        pairs: the prompts.
-        metrics: the scores wanted.
-        resume: the netCDF file of the result; its pieces lie beside it until the run ends. None keeps nothing on disk.
-        identity: what else the numbers depend on, such as the method, the units and the hook.
-
-    Raises:
-        InputError: the file belongs to a run with another model, other prompts or another identity.
+    It depends on the model, the prompts and the metrics, and on `identity`: the method, the units, the hook and so on.
     """
 
     def __init__(

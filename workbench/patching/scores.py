@@ -77,8 +77,8 @@ def contribution(
         base: logits (l_a, l_b) of the runs that are patched.
         source: logits of the runs that the patches come from.
         patched: logits of the patched runs, with the units' axes in `dims` or flattened into one.
-        dims: names of the units' axes.
-        coords: their labels.
+        dims: names of the units' axes, with their labels in `coords`.
+        coords: those labels.
         metrics: scores wanted.
     """
     metrics = check_metrics(metrics)
@@ -132,14 +132,9 @@ def estimated(dataset: xr.Dataset, estimator: Estimator = "ratio_of_means") -> x
 def resampled(
     dataset: xr.Dataset, weights: Float[np.ndarray, "example draw"]
 ) -> Float[np.ndarray, "metric *unit draw"]:
-    """Contributions under other weights of the examples, numerator and denominator weighted together.
+    """Contributions under other weights of the examples, each column with sum 1, by the result's own estimator.
 
-    Args:
-        dataset: a patching result; its own estimator is used.
-        weights: of the examples in each resample, each column with sum 1.
-
-    Returns:
-        The axes of `patched` without examples, then resamples.
+    Numerator and denominator are weighted together. The axes are those of `patched` without examples, then draws.
     """
     base, patched, relative = _aligned(dataset)
     estimator = str(dataset.attrs.get("estimator", "mean_of_ratios"))
@@ -202,10 +197,6 @@ def unstable(base: Float[np.ndarray, "answer example"], metrics: Sequence[Metric
     derivatives are l_b / s**2 and -l_a / s**2, so it rises with the behaviour only where both logits are
     positive; elsewhere the example counts as reversed. A prob below `TOLERANCE` counts as unstable because
     its relative change can exceed 1 / TOLERANCE.
-
-    Args:
-        base: logits (l_a, l_b) of the unpatched runs.
-        metrics: scores that are used; others are not counted.
     """
     l_a, l_b = np.asarray(base, dtype=float)
     size = np.abs(l_a) + np.abs(l_b)

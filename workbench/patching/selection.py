@@ -62,12 +62,7 @@ class Selection:
 
 
 def budget(ratio: float, n_units: int) -> int:
-    """Number of units that a ratio stands for: the nearest integer, and at least one.
-
-    Args:
-        ratio: share of the units, above 0 and at most 1.
-        n_units: units to choose from.
-    """
+    """Number of units that a ratio, above 0 and at most 1, stands for: the nearest integer, and at least one."""
     if not 0 < ratio <= 1:
         raise InputError(f"ratio={ratio} must be a share above 0 and at most 1, such as 0.04 for 4 %.")
     k = round(ratio * n_units)
@@ -108,25 +103,13 @@ def select_units(
 
 
 def random_units(selection: Selection, n_draws: int = 5, seed: int = 0) -> list[Selection]:
-    """As many units of the same kind, drawn from those that were not selected.
-
-    Args:
-        selection: the choice to compare with.
-        n_draws: how many controls.
-        seed: of the draws.
-    """
+    """`n_draws` controls of as many units of the same kind, drawn from those that were not selected."""
     pool = _others(selection.by, selection.units, selection.counts)
     return _controls(selection, selection.by, n_draws, seed, lambda rng: _draw(rng, pool, len(selection.units)))
 
 
 def same_layer_units(selection: Selection, n_draws: int = 5, seed: int = 0) -> list[Selection]:
-    """As many units of the same kind in each layer, drawn from those that were not selected.
-
-    Args:
-        selection: the choice to compare with.
-        n_draws: how many controls.
-        seed: of the draws.
-    """
+    """`n_draws` controls of as many units of the same kind in each layer, drawn from those that were not selected."""
     taken = Counter(layer for layer, _ in selection.units)
     pool = _others(selection.by, selection.units, selection.counts)
 
@@ -141,24 +124,13 @@ def same_layer_units(selection: Selection, n_draws: int = 5, seed: int = 0) -> l
 
 
 def random_heads(selection: Selection, n_draws: int = 5, seed: int = 0) -> list[Selection]:
-    """As many single query heads as the selection holds, drawn from the others.
-
-    Args:
-        selection: the choice to compare with.
-        n_draws: how many controls.
-        seed: of the draws.
-    """
+    """`n_draws` controls of as many single query heads as the selection holds, drawn from the others."""
     pool = _others("head", selection.heads, selection.counts)
     return _controls(selection, "head", n_draws, seed, lambda rng: _draw(rng, pool, len(selection.heads)))
 
 
 def complete_to_groups(heads: Selection, n_groups: int | None = None) -> Selection:
-    """The KV groups of the selected heads, in order of their first head.
-
-    Args:
-        heads: a selection of single heads, best first.
-        n_groups: stop once this many groups are complete; all of them when None.
-    """
+    """The KV groups of the selected heads, in order of their first head; only the first `n_groups` if it is given."""
     size = heads.counts.n_heads // heads.counts.n_kv_heads
     groups = list(dict.fromkeys((layer, head // size) for layer, head in heads.heads))
     return _selection("kv_group", groups[:n_groups], heads.counts, metric=heads.metric)

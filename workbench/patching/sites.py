@@ -62,13 +62,7 @@ class Site:
 
 
 def site(hook: Hook, unit: HookUnit | None, counts: Counts) -> Site:
-    """The site of a hook.
-
-    Args:
-        hook: one of q, k, v, z, pattern, attn_out, mlp_out, resid_pre, resid_post.
-        unit: "head", "kv_group", "kv_head" or "layer"; by default KV groups for what attention heads own,
-            else layers.
-        counts: the model's numbers of layers and heads.
+    """The site of a hook; by default its units are KV groups for what attention heads own, else layers.
 
     Raises:
         InputError: an unknown hook, or a unit that this hook does not have.

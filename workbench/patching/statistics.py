@@ -71,11 +71,7 @@ def top_mass(contribution: xr.Dataset | xr.DataArray, ratio: float = 0.04) -> xr
 
 
 def layer_sums(contribution: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """Each layer's sum of contributions: of the negative ones with their sign turned, and of all.
-
-    Args:
-        contribution: what a patching function returned, per head, KV group or layer.
-    """
+    """Each layer's sum of contributions: of the negative ones with their sign turned, and of all."""
     values = _contributions(contribution)
     if "layer" not in values.dims:
         raise InputError(f"Sums per layer need a layer axis; these contributions are over {values.dims}.")

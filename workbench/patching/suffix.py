@@ -71,13 +71,7 @@ def suffix(
 ) -> Suffix:
     """Run a pair once and keep what patching a site needs.
 
-    Args:
-        model: a TransformerLens model.
-        parts: its anatomy.
-        base: the tokens that are patched.
-        source: the tokens that activations come from.
-        where: the site.
-        n_read: how many positions at the end are read, and so must be run even where base and source agree.
+    The last `n_read` positions are read, and so must be run even where base and source agree.
     """
     shared = min(shared_prefix(base, source), len(base) - n_read, len(source) - n_read)
     reused = shared if supports_prefix(model) else 0

@@ -73,13 +73,7 @@ def per_layer(unit: Unit, counts: Counts) -> int:
 
 
 def senders(unit: Unit, units: Mapping[str, Any] | Sequence[Any] | None, counts: Counts) -> Senders:
-    """The sets of heads to patch.
-
-    Args:
-        unit: "head", "kv_group" or "layer"; not looked at when `units` is given.
-        units: sets of (layer, head) pairs, by name or in a list, each patched as one.
-        counts: the model's numbers of layers and heads.
-    """
+    """The sets of heads to patch: all units of a kind, or `units`: sets of (layer, head) pairs in a list or by name."""
     if units is not None:
         return _custom_senders(units, counts)
     n_units, n_layers, n_heads = per_layer(unit, counts), counts.n_layers, counts.n_heads
@@ -121,11 +115,7 @@ def _custom_senders(units: Mapping[str, Any] | Sequence[Any], counts: Counts) ->
 def checked_heads(heads: Any, counts: Counts, where: str, otherwise: str = "") -> list[Address]:
     """A set of heads as (layer, head) pairs, each of them once and in the model.
 
-    Args:
-        heads: the pairs.
-        counts: the model's numbers of layers and heads.
-        where: what an error calls them, such as "units[0]".
-        otherwise: what could be given instead of pairs, for the error.
+    `where` is what an error calls the set, such as "units[0]", and `otherwise` what could be given instead.
     """
     try:
         pairs = [(operator.index(layer), operator.index(head)) for layer, head in heads]

@@ -20,10 +20,7 @@ SHARES: dict[FactSplit, float] = {"train": 0.35, "selection": 0.15, "test": 0.5}
 
 
 def default_facts(split: FactSplit = "test") -> list[FreeForm]:
-    """The facts of a split as questions that are answered in words.
-
-    Args:
-        split: "train", "selection" or "test".
+    """The facts of a split ("train", "selection" or "test") as questions that are answered in words.
 
     Raises:
         InputError: an unknown split.
@@ -34,11 +31,7 @@ def default_facts(split: FactSplit = "test") -> list[FreeForm]:
 
 
 def with_choices(fact: FreeForm) -> MultipleChoice:
-    """The same fact with its known wrong answers as choices, in an order that its text decides.
-
-    Args:
-        fact: a question with wrong answers.
-    """
+    """The same fact with its known wrong answers as choices, in an order that its text decides."""
     asked = MultipleChoice(fact.question, (fact.answers[0], *fact.wrong), 0, fact.id)
     return asked.shuffled(random.Random(fact.question))
 

@@ -75,10 +75,7 @@ class MultipleChoice:
         return LETTERS[self.answer]
 
     def listed(self, mark: str = "({}) ") -> str:
-        """The question with its choices after it, a line and a letter for each.
-
-        Args:
-            mark: how a line begins, with {} for the letter.
+        """The question with its choices after it, a line for each that begins with `mark`, {} being the letter.
 
         Raises:
             InputError: more choices than letters.
@@ -167,10 +164,6 @@ def read_questions(source: Any, *, skip_malformed: bool = False) -> list[Multipl
 def read_choices(source: Any, *, skip_malformed: bool = False) -> list[MultipleChoice]:
     """Questions with choices, as `read_questions` reads them.
 
-    Args:
-        source: as for `read_questions`.
-        skip_malformed: leave rows out that cannot be used.
-
     Raises:
         InputError: as `read_questions`; a question without choices.
     """
@@ -184,13 +177,7 @@ def read_choices(source: Any, *, skip_malformed: bool = False) -> list[MultipleC
 
 
 def first(found: Sequence[Item], n: int, what: str = "questions") -> list[Item]:
-    """The first n, with a warning where there are fewer.
-
-    Args:
-        found: what there is.
-        n: how many are wanted.
-        what: what they are, for the warning.
-    """
+    """The first n, with a warning where there are fewer, which calls them `what`."""
     if len(found) < n:
         warnings.warn(f"{n} {what} were asked for, and there are {len(found)}.", WorkbenchWarning, stacklevel=3)
     return list(found[:n])
@@ -198,9 +185,6 @@ def first(found: Sequence[Item], n: int, what: str = "questions") -> list[Item]:
 
 def question_of(row: Mapping[str, Any]) -> MultipleChoice | FreeForm:
     """The question in one row, its choices in the row's own order.
-
-    Args:
-        row: of a form that the module names.
 
     Raises:
         Malformed: it is of no known form, or its answer cannot be read.

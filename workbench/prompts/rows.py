@@ -58,10 +58,7 @@ def make(rows: Iterable[Row], maker: Callable[[dict[str, Any]], Made], *, skip: 
     Args:
         rows: from `read_rows`.
         maker: raises `Malformed`, KeyError, TypeError, ValueError or IndexError on a row that it cannot use.
-        skip: leave such rows out.
-
-    Raises:
-        InputError: a row that cannot be used, by its place.
+        skip: leave such rows out; else the first is an InputError that names its place.
     """
     made = []
     for row in rows:

@@ -119,12 +119,7 @@ def render(
 
 
 def accepts_system(tokenizer: Any, text: str = "Be brief.") -> bool:
-    """Whether the chat template shows a system message; some templates raise at one, and some drop it.
-
-    Args:
-        tokenizer: with or without a chat template; without one nothing stands against it.
-        text: of the message.
-    """
+    """Whether the chat template, if any, shows a system message; some templates raise at one, and some drop it."""
     if not has_template(tokenizer):
         return True
     try:

@@ -116,12 +116,7 @@ def unpadded(tokens: Any, mask: Any = None, name: str = "Text") -> list[Any]:
 
 
 def whole_ids(row: Any, name: str) -> list[int]:
-    """Token ids as a list; numbers with a fraction are refused.
-
-    Args:
-        row: token ids.
-        name: what an error calls them, such as "Text 3".
-    """
+    """Token ids as a list; numbers with a fraction are refused, as `name`, such as "Text 3"."""
     try:
         return [operator.index(t) for t in (row.tolist() if isinstance(row, Tensor | np.ndarray) else row)]
     except TypeError as error:

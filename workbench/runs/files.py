@@ -21,9 +21,7 @@ from workbench.errors import InputError
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file or folder beside `path`, then rename it, and return the path.
 
-    Args:
-        path: the file or folder; missing parents are created. A file or an empty folder of that name is replaced.
-        write: is given the temporary path.
+    Missing parents are created; a file or an empty folder of that name is replaced.
 
     Raises:
         InputError: the place cannot be written.
@@ -46,12 +44,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write a text in UTF-8, whole or not at all, and return its path.
-
-    Args:
-        path: the file, whose missing folders are created. An existing file is replaced.
-        text: what to write.
-    """
+    """Write a text in UTF-8, whole or not at all, and return its path; missing folders are created."""
     return write_atomic(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
@@ -73,11 +66,7 @@ def check_writable(folder: str | Path) -> Path:
 
 @contextlib.contextmanager
 def locked(lock: Path, path: Path) -> Generator[None]:
-    """Hold a lock file, which names its holder, and remove it afterwards.
-
-    Args:
-        lock: the lock file.
-        path: the run's file, for the message.
+    """Hold a lock file, which names its holder, and remove it afterwards; `path` is the run's file, for the message.
 
     Raises:
         InputError: another run holds the lock.

@@ -51,12 +51,7 @@ class Processes:
         self._hf = hf
 
     def share(self, cuts: Sequence[Cut], idle: Cut) -> list[Cut]:
-        """This process's forward passes, as many as every other's.
-
-        Args:
-            cuts: what each pass of all processes reads.
-            idle: what an empty pass reads; it adds nothing to the loss.
-        """
+        """This process's forward passes, as many as every other's: filled up with `idle`, which adds no loss."""
         passes = -(-len(cuts) // self.count)
         own = list(cuts[self.accelerator.process_index :: self.count])
         return own + [idle] * (passes - len(own))
@@ -119,12 +114,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def gathered(tensors: Mapping[str, Any], keep: bool = True) -> dict[str, Tensor]:
-    """Tensors in full on the CPU where some are sharded, one after the other.
-
-    Args:
-        tensors: by name.
-        keep: whether this process wants them; it must ask in any case.
-    """
+    """Tensors in full, on the CPU where they are sharded; all processes must ask, those without `keep` get none."""
     found = {}
     for name, tensor in tensors.items():
         full = whole(torch.as_tensor(tensor).detach())

@@ -60,22 +60,14 @@ def save_result(dataset: xr.Dataset, path: str | Path, *, compressed: bool = Fal
 
 
 def readable(dataset: xr.Dataset) -> xr.Dataset:
-    """A copy without the characters that no file holds: NUL and lone surrogates become U+FFFD in values and attributes.
-
-    Args:
-        dataset: a result; what it holds beside texts is shared with the copy.
-    """
+    """A copy without the characters that no file holds: NUL and lone surrogates become U+FFFD in texts."""
     attrs = {key: plain(value) if isinstance(value, str | list) else value for key, value in dataset.attrs.items()}
     texts = {name: v for name, v in dataset.variables.items() if v.dtype.kind in "OU" and _unreadable(v.values)}
     return dataset.assign({name: v.copy(data=_cleaned(v.values)) for name, v in texts.items()}).assign_attrs(attrs)
 
 
 def text_array(values: Any) -> np.ndarray:
-    """Texts as an array of a Dataset, without the characters that no file holds (see `readable`).
-
-    Args:
-        values: texts, in one list or in lists of equal length.
-    """
+    """Texts, in one list or in lists of equal length, as an array without the characters that no file holds."""
     found = np.array(values, dtype=object)
     for index, value in np.ndenumerate(found):
         found[index] = plain(str(value))
@@ -83,11 +75,7 @@ def text_array(values: Any) -> np.ndarray:
 
 
 def open_result(path: str | Path) -> xr.Dataset:
-    """Read a Dataset written by `save_result` fully into memory; the file is closed again.
-
-    Args:
-        path: the netCDF file.
-    """
+    """Read a Dataset written by `save_result` fully into memory; the file is closed again."""
     path = Path(path).expanduser()
     if not path.is_file():
         what = "a folder, not a file" if path.is_dir() else "no such file"

@@ -69,21 +69,11 @@ class Run:
         return self.parts and self.parts / "runs" / name
 
     def piece(self, key: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
-        """A piece: the finished one, or what `compute` gives, which is kept.
-
-        Args:
-            key: its name, unique within the run.
-            compute: makes it.
-        """
+        """The finished piece of that key, or what `compute` gives, which is kept."""
         return self.pieces[key] if key in self.pieces else self.add(key, compute())
 
     def add(self, key: str, dataset: xr.Dataset) -> xr.Dataset:
-        """Keep a finished piece, and return it.
-
-        Args:
-            key: its name, unique within the run.
-            dataset: the piece.
-        """
+        """Keep a finished piece under a key that is unique within the run, and return it."""
         if self.parts is not None:
             save_result(dataset, self.parts / f"{quote(key, safe='')}.nc")
         self.pieces[key] = dataset
@@ -99,12 +89,7 @@ class Run:
         return provenance(**self.config | {"duration_s": round(time.perf_counter() - self.began, 3)} | more)
 
     def finish(self, dataset: xr.Dataset, /, **more: Any) -> xr.Dataset:
-        """Describe the result, write it in place of the pieces if the run is kept, and return it as written.
-
-        Args:
-            dataset: the assembled result.
-            more: attributes beside the configuration.
-        """
+        """Describe the result by the configuration and `more`, write it in place of the pieces, and return it."""
         result = readable(dataset.assign_attrs(self.facts(**more)))
         if not (self.path and self.parts):
             return result
@@ -160,14 +145,7 @@ def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_other(stored: Mapping[str, Any], config: Mapping[str, Any], where: Path, what: str = "run") -> None:
-    """Raise where the configuration of a file differs from that of the run that wants to go on from it.
-
-    Args:
-        stored: the file's.
-        config: the run's.
-        where: the file.
-        what: the kind of run, for the message.
-    """
+    """Raise where the stored configuration of a file differs from that of the run that wants to go on from it."""
     there, now = _flat(stored), _flat(canonical(config))
     differing = [
         f"{key}: {there.get(key, 'absent')} there, {now.get(key, 'absent')} now"

@@ -12,13 +12,7 @@ SETTINGS = ("steps", "batch", "learning_rate", "end_rate", "power", "weight_deca
 
 
 def readme(parts: Anatomy, record: xr.Dataset | None, results: Mapping[str, Any] | None) -> str:
-    """The card as Markdown.
-
-    Args:
-        parts: the model's anatomy.
-        record: of its tuning, if it was tuned here.
-        results: measured numbers by name, or by name and then by model.
-    """
+    """The card as Markdown, with `results`: measured numbers by name, or by name and then by model."""
     lines = ["---", "library_name: transformers", "tags: [interpretability, pinpoint-tuning]"]
     base = str(record.attrs["model"]) if record is not None else parts.name
     if base.count("/") == 1:

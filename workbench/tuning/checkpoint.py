@@ -76,9 +76,6 @@ def _write(model: HookedModel, parts: Anatomy, folder: Path, record: xr.Dataset 
 def own_weights(hf: Any) -> dict[str, torch.Tensor]:
     """The weights that the architecture has, without the zero biases that a bridge gives to an output matrix.
 
-    Args:
-        hf: the plain Hugging Face model.
-
     Raises:
         InputError: a weight that plain transformers would not load and that is not zero.
     """
@@ -98,12 +95,7 @@ def own_weights(hf: Any) -> dict[str, torch.Tensor]:
 def refresh_fused(model: HookedModel, parts: Anatomy) -> int:
     """Bring matrices that hold queries, keys and values together up to date with the bridge's copies of their parts.
 
-    Args:
-        model: a bridge.
-        parts: its anatomy.
-
-    Returns:
-        How many tensors were stale.
+    Returns how many tensors were stale.
     """
     if not any(hasattr(block, "attn") and "qkv" in dict(block.attn.named_children()) for block in model.blocks):
         return 0
@@ -167,11 +159,7 @@ def _save_tokenizer(model: HookedModel, folder: Path) -> None:
 
 
 def refuse_taken(target: str | Path) -> None:
-    """Raise where a checkpoint would overwrite something.
-
-    Args:
-        target: its folder.
-    """
+    """Raise where a checkpoint would overwrite something."""
     target = Path(target).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists and is not an empty folder. Name a new one, or delete it.")

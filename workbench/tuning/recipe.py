@@ -78,11 +78,7 @@ class TuningRecipe:
         return {name: value for name, value in asdict(self).items() if name != "micro_batch"}
 
     def order(self, n: int) -> Int[Tensor, "step batch"]:
-        """Dialogues of every update: shuffled passes over all of them.
-
-        Args:
-            n: how many there are.
-        """
+        """Dialogues of every update: shuffled passes over all `n` of them."""
         generator = torch.Generator().manual_seed(self.seed)
         passes = -(-self.steps * self.batch // n)
         order = torch.cat([torch.randperm(n, generator=generator) for _ in range(passes)])

@@ -58,12 +58,7 @@ class Projection:
 
 
 def slices_of(hf: nn.Module, parts: Anatomy, units: Units) -> Slices:
-    """The slices of a model's parameters that belong to units.
-
-    Args:
-        hf: the Hugging Face model, not wrapped.
-        parts: its anatomy.
-        units: which heads.
+    """The slices of a model's parameters that belong to units; the Hugging Face model must not be wrapped.
 
     Raises:
         InputError: an architecture whose projections are stored in a way that is not known here.
@@ -86,12 +81,7 @@ def slices_of(hf: nn.Module, parts: Anatomy, units: Units) -> Slices:
 
 
 def attention_modules(hf: nn.Module, parts: Anatomy) -> list[tuple[str, dict[str, Projection]]]:
-    """Path and projections of every layer's attention, in the order of the layers.
-
-    Args:
-        hf: the Hugging Face model, not wrapped.
-        parts: its anatomy.
-    """
+    """Path and projections of every layer's attention, in the order of the layers."""
     kind = str(getattr(hf.config, "model_type", ""))
     found = [
         (path, layout)

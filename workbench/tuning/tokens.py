@@ -29,12 +29,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Row:
-    """One dialogue.
-
-    Attributes:
-        tokens: its ids.
-        start: the first token that the loss is on.
-    """
+    """The token ids of one dialogue, and the first token that the loss is on."""
 
     tokens: tuple[int, ...]
     start: int
@@ -92,12 +87,7 @@ def digest(rows: Sequence[Row]) -> str:
 
 
 def padded(rows: Sequence[Row], device: Any) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
-    """Tokens of some rows, padded on the right, and the label of every position: the next token, or `IGNORED`.
-
-    Args:
-        rows: the dialogues.
-        device: where to put them.
-    """
+    """Tokens of some rows, padded on the right, and the label of every position: the next token, or `IGNORED`."""
     length = max(len(row.tokens) for row in rows)
     tokens = torch.tensor([[*row.tokens, *[row.tokens[-1]] * (length - len(row.tokens))] for row in rows])
     labels = torch.full_like(tokens, IGNORED)

@@ -58,10 +58,6 @@ class TuningTask:
 def train(task: TuningTask, *, progress: bool = True) -> Curves:
     """Train the slices in place.
 
-    Args:
-        task: what to work on.
-        progress: show a bar.
-
     Returns:
         Per update `loss` (of its batch, before it), `learning_rate` and `gradient_norm`; and `validation` over 0 to
         `steps` updates made, NaN where it was not measured.
@@ -117,12 +113,7 @@ def mean_loss(hf: Any, rows: Sequence[Row], micro_batch: int, run: Processes | N
 
 
 def summed_loss(hf: Any, rows: Sequence[Row]) -> Tensor:
-    """Summed next-token loss over the labelled tokens of some dialogues.
-
-    Args:
-        hf: a Hugging Face model, or what it is wrapped in where several processes train it.
-        rows: the dialogues, run in one pass.
-    """
+    """Summed next-token loss over the labelled tokens of some dialogues, run in one pass."""
     own = extract_model_from_parallel(hf)
     tokens, labels = padded(rows, own.device)
     keep = tokens.shape[1] - min(row.start for row in rows) + 1
@@ -179,14 +170,7 @@ def _leak(tunable: Tunable, recipe: TuningRecipe, rates: Iterable[float]) -> Non
 
 @torch.no_grad()
 def repeat(tunable: Tunable, recipe: TuningRecipe, values: Mapping[str, Tensor], steps: int) -> None:
-    """Bring fresh slices to where some updates have brought others.
-
-    Args:
-        tunable: the fresh ones.
-        recipe: of the updates.
-        values: what the updates made of the parameters, in full.
-        steps: how many updates there were.
-    """
+    """Bring fresh slices to where `steps` updates of a recipe have brought others, whose full `values` are given."""
     for name, parameter in tunable.parameters.items():
         parameter.copy_(shard_like(values[name], parameter))
     _leak(tunable, recipe, map(recipe.rate, range(steps)))

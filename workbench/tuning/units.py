@@ -45,8 +45,7 @@ def units_of(parts: Anatomy, units: Any, kv: bool | None = None) -> Units:
     Args:
         parts: the model's anatomy.
         units: a `Selection`, (layer, head) pairs, "attention" or "all".
-        kv: tune the key and value rows of the heads' KV heads too; by default where no two heads share them. With
-            single heads of a shared KV head the siblings that were not chosen change with it.
+        kv: as in `pinpoint_tune`; with single heads of a shared KV head the siblings that were not chosen change too.
 
     Raises:
         InputError: units of another model, heads that it does not have, a head named twice, none at all.

@@ -100,11 +100,7 @@ def check(model: HookedModel, texts: Sequence[Any] | None = None, *, reference: 
 
 
 def table(dataset: xr.Dataset) -> str:
-    """The checks as lines of text, the verdict last.
-
-    Args:
-        dataset: what `check` returned.
-    """
+    """The checks that `check` returned as lines of text, the verdict last."""
     width = max(len(str(name)) for name in dataset["check"].values)
     lines = []
     for name in dataset["check"].values:
