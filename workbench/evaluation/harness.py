@@ -73,38 +73,28 @@ def run_harness(
         dtype=parts.dtype,
         device=parts.device,
     )
-    return _dataset(_run(model, tasks, n_shots, limit, seed, batch_size, chat, include), run.facts())
+    options: dict[str, Any] = {"n_shots": n_shots, "limit": limit, "seed": seed, "chat": chat}
+    return _dataset(_run(model, tasks, batch_size=batch_size, include=include, **options), run.facts())
 
 
 def harness_answers(
     model: HookedModel,
     tasks: str | Sequence[str],
     metric: str = "acc",
-    *,
-    n_shots: int | None = None,
-    limit: int | None = None,
-    seed: int = HARNESS_SEED,
-    batch_size: int | None = None,
-    chat: bool = False,
-    include: str | Path | None = None,
+    **options: Any,
 ) -> np.ndarray:
     """Whether each question of the harness's tasks was answered correctly, in the harness's order.
 
     Args:
-        model: as for `run_harness`, like all that is not named here.
+        model: a TransformerBridge with a tokenizer.
         tasks: names of tasks that have the metric, or of groups of such tasks.
         metric: as `run_harness` calls it, such as "acc" or "exact_match (strict-match)"; 0 or 1 for each question.
-        n_shots: worked examples.
-        limit: the first so many questions of each (sub)task.
-        seed: of the draw of examples.
-        batch_size: requests at a time.
-        chat: put prompts into the chat template.
-        include: a folder of your own task files.
+        **options: n_shots, limit, seed, batch_size, chat and include, as for `run_harness`.
 
     Raises:
         InputError: a metric that the tasks don't have, or that is not 0 or 1 for each question; else as `run_harness`.
     """
-    found = _run(model, tasks, n_shots, limit, seed, batch_size, chat, include, samples=True)
+    found = _run(model, tasks, samples=True, **options)
     rows = [row for some in found["samples"].values() for row in sorted(some, key=lambda row: row["doc_id"])]
     labels = [_label(f"{name},{row.get('filter', 'none')}") for row in rows for name in row.get("metrics", ())]
     values = [row[name] for row in rows for name in row["metrics"] if _label(f"{name},{row['filter']}") == metric]
@@ -119,12 +109,13 @@ def harness_answers(
 def _run(
     model: HookedModel,
     tasks: str | Sequence[str],
-    n_shots: int | None,
-    limit: int | None,
-    seed: int,
-    batch_size: int | None,
-    chat: bool,
-    include: str | Path | None,
+    *,
+    n_shots: int | None = None,
+    limit: int | None = None,
+    seed: int = HARNESS_SEED,
+    batch_size: int | None = None,
+    chat: bool = False,
+    include: str | Path | None = None,
     samples: bool = False,
 ) -> dict[str, Any]:
     """What the harness returns, with every question's result if `samples`."""
@@ -132,7 +123,11 @@ def _run(
     _refuse(names)
     wrapped = harness_model(model, batch_size)
     manager = _manager("" if include is None else str(include))
-    _refuse_unknown(names, manager)
+    unknown = next((name for name in names if not manager.match_tasks([name])), None)
+    if unknown is not None:
+        near = suggest(unknown, manager.all_tasks).split("Known:")[0]  # there are thousands
+        hint = (near or "look it up with `lm_eval ls tasks`. ").strip()
+        raise InputError(f"lm-evaluation-harness knows no task {unknown!r}; {hint}")
     found = import_module("lm_eval.evaluator").simple_evaluate(
         wrapped,
         tasks=names,
@@ -208,18 +203,6 @@ def _refuse(names: Sequence[str]) -> None:
             f"The harness runs the programs of {unsafe!r} unconfined. Use score_programs with "
             "load_task('humaneval', …) instead, which confines them."
         )
-
-
-def _refuse_unknown(names: Sequence[str], manager: Any) -> None:
-    unknown = next((name for name in names if not manager.match_tasks([name])), None)
-    if unknown is not None:
-        raise InputError(f"lm-evaluation-harness knows no task {unknown!r}; {_near(unknown, manager.all_tasks)}")
-
-
-def _near(name: str, known: Sequence[str]) -> str:
-    """The nearest names: there are thousands."""
-    hint = suggest(name, known).split("Known:")[0]
-    return (hint or "look it up with `lm_eval ls tasks`. ").strip()
 
 
 def _dataset(found: dict[str, Any], facts: dict[str, Any]) -> xr.Dataset:

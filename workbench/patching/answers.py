@@ -124,62 +124,42 @@ class Reads:
 
 
 def reads(pairs: PromptPairs) -> Reads:
-    """Where the answers of these pairs are read."""
-    tree = _Tree()
+    """Where the answers of these pairs are read.
+
+    Each example has a run for each longest beginning of an answer, a row for each beginning, and an edge for each token
+    after one.
+    """
+    base: list[list[int]] = []
+    source: list[list[int]] = []
+    rows: list[tuple[int, int, int]] = []
+    edges: list[tuple[int, int]] = []
+    passes: list[list[int]] = []
+    belongs: list[tuple[int, int]] = []
     for example, answers in enumerate(pairs.answer_sets):
-        tree.add(example, pairs.base[example], pairs.source[example], answers)
-    return tree.reads()
-
-
-class _Tree:
-    """The answers of all examples as trees of beginnings, collected into rows and edges."""
-
-    def __init__(self) -> None:
-        self.base: list[list[int]] = []
-        self.source: list[list[int]] = []
-        self.row: list[tuple[int, int, int]] = []
-        self.edge: list[tuple[int, int]] = []
-        self.passes: list[list[int]] = []
-        self.belongs: list[tuple[int, int]] = []
-
-    def add(self, example: int, base: list[int], source: list[int], answers: Sequence[Sequence[Sequence[int]]]) -> None:
-        """One example: a run for each longest beginning, a row for each beginning, an edge for each token after one."""
-        listed = [(which, tuple(s)) for which, side in enumerate(answers) for s in side]
+        listed = [(which, sequence) for which, side in enumerate(answers) for sequence in side]
         inner = {s[:k] for _, s in listed for k in range(len(s))}
         longest = sorted(s for s in inner if not any(t[: len(s)] == s and len(t) > len(s) for t in inner))
         row_of: dict[tuple[int, ...], int] = {}
         for leaf in longest:
-            self.base.append(base + list(leaf))
-            self.source.append(source + list(leaf))
+            base.append(pairs.base[example] + list(leaf))
+            source.append(pairs.source[example] + list(leaf))
             for k in range(len(leaf) + 1):
                 if leaf[:k] not in row_of:
-                    row_of[leaf[:k]] = len(self.row)
-                    self.row.append((len(self.base) - 1, len(leaf) - k, example))
+                    row_of[leaf[:k]] = len(rows)
+                    rows.append((len(base) - 1, len(leaf) - k, example))
         edge_of: dict[tuple[int, ...], int] = {}
         for which, sequence in listed:
-            for k in range(len(sequence)):
-                if sequence[: k + 1] not in edge_of:
-                    edge_of[sequence[: k + 1]] = len(self.edge)
-                    self.edge.append((row_of[sequence[:k]], sequence[k]))
-            self.passes.append([edge_of[sequence[: k + 1]] for k in range(len(sequence))])
-            self.belongs.append((example, which))
-
-    def reads(self) -> Reads:
-        """The rows and edges of everything that was added."""
-        sequence, back, example = (list(column) for column in zip(*self.row, strict=True))
-        edge_row, edge_token = (np.array(column) for column in zip(*self.edge, strict=True))
-        return Reads(
-            self.base,
-            self.source,
-            sequence,
-            back,
-            np.array(example),
-            all(len(edges) == 1 for edges in self.passes),
-            edge_row,
-            edge_token,
-            self.passes,
-            self.belongs,
-        )
+            beginnings = [sequence[: k + 1] for k in range(len(sequence))]
+            for beginning in beginnings:
+                if beginning not in edge_of:
+                    edge_of[beginning] = len(edges)
+                    edges.append((row_of[beginning[:-1]], beginning[-1]))
+            passes.append([edge_of[beginning] for beginning in beginnings])
+            belongs.append((example, which))
+    in_sequence, back, of_example = (list(column) for column in zip(*rows, strict=True))
+    edge_row, edge_token = (np.array(column) for column in zip(*edges, strict=True))
+    raw = all(len(through) == 1 for through in passes)
+    return Reads(base, source, in_sequence, back, np.array(of_example), raw, edge_row, edge_token, passes, belongs)
 
 
 def answer_logits(

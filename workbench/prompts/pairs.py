@@ -12,7 +12,7 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from numbers import Integral
-from typing import Any, Self, overload
+from typing import Any, overload
 
 from torch import Tensor
 
@@ -135,7 +135,9 @@ class PromptPairs:
         return cls._of_texts(model, [list(map(ids, dialogues)) for dialogues in (base, source)], answers, meta)
 
     @classmethod
-    def _of_texts(cls, model: HookedModel, rows: list[list[list[int]]], answers: Sequence[Any], meta: Any) -> Self:
+    def _of_texts(
+        cls, model: HookedModel, rows: list[list[list[int]]], answers: Sequence[Any], meta: Any
+    ) -> "PromptPairs":
         made = cls(*rows, _encode_answers(tokenizer_of(model), answers), vocab=int(model.cfg.d_vocab), meta=meta)
         made.unpadded = True
         return made

@@ -25,7 +25,7 @@ from workbench.runs.files import write_atomic
 from workbench.runs.processes import first_process, wait
 from workbench.runs.results import save_result
 from workbench.tuning.card import readme
-from workbench.tuning.slices import Projection, attention_modules
+from workbench.tuning.slices import Projection, attention_modules, rows_of_outputs
 
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}
 PROBE = 16
@@ -97,12 +97,14 @@ def refresh_fused(model: HookedModel, parts: Anatomy) -> int:
 
     Returns how many tensors were stale.
     """
-    if not any(hasattr(block, "attn") and "qkv" in dict(block.attn.named_children()) for block in model.blocks):
-        return 0
     copies = [
-        {letter: getattr(block.attn, letter).original_component for letter in "qkv"} if "qkv" in _names(block) else {}
-        for block in model.blocks
+        {letter: getattr(attention, letter).original_component for letter in "qkv"}
+        if "qkv" in dict(attention.named_children())
+        else {}
+        for attention in (block.attn for block in model.blocks)
     ]
+    if not any(copies):
+        return 0
     stale = 0
     with unwrapped(model) as hf:
         for (path, layout), own in zip(attention_modules(hf, parts), copies, strict=True):
@@ -114,17 +116,11 @@ def refresh_fused(model: HookedModel, parts: Anatomy) -> int:
     return stale
 
 
-def _names(block: Any) -> set[str]:
-    return {name for name, _ in block.attn.named_children()}
-
-
 def _refresh(fused: Any, part: Any, projection: Projection, heads: int, parts: Anatomy) -> int:
     starts = [projection.start(head) for head in range(heads)]
     index = torch.tensor([start + i for start in starts for i in range(parts.d_head)], device=fused.weight.device)
-    matrix = fused.weight.T if type(fused).__name__ == "Conv1D" else fused.weight
-    own = part.weight.T if type(part).__name__ == "Conv1D" else part.weight
     stale = 0
-    for whole, piece in ((matrix, own), (fused.bias, part.bias)):
+    for whole, piece in ((rows_of_outputs(fused), rows_of_outputs(part)), (fused.bias, part.bias)):
         if whole is not None and piece is not None and not torch.equal(whole[index], piece):
             whole[index] = piece
             stale += 1

@@ -114,7 +114,8 @@ def _attach(module: nn.Module, part: Slice) -> Attached:
 
 def _add_outputs(module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
     x = args[0]
-    added = nn.functional.linear(x, _matrix(module, x), _cast(getattr(module, BIAS, None), x))
+    bias = getattr(module, BIAS, None)
+    added = nn.functional.linear(x, _matrix(module, x), None if bias is None else bias.to(x.dtype))
     return output.index_add(-1, module.slice_index, added.to(output.dtype))
 
 
@@ -126,10 +127,6 @@ def _add_inputs(module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor
 def _matrix(module: Any, x: Tensor) -> Tensor:
     delta = module.slice_weight.to(x.dtype)
     return delta.T if type(module).__name__ == "Conv1D" else delta
-
-
-def _cast(bias: Tensor | None, x: Tensor) -> Tensor | None:
-    return None if bias is None else bias.to(x.dtype)
 
 
 def _pairs(module: Any, axis: int) -> Iterator[tuple[Tensor, Tensor, int]]:

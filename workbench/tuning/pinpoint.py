@@ -29,7 +29,7 @@ from workbench.runs.run import Run
 from workbench.runs.state import StateFile
 from workbench.tuning.deltas import Tunable
 from workbench.tuning.recipe import TuningRecipe
-from workbench.tuning.slices import slices_of
+from workbench.tuning.slices import rows_of_outputs, slices_of
 from workbench.tuning.tokens import digest, rows_of
 from workbench.tuning.training import TuningTask, repeat, train
 from workbench.tuning.units import Units, units_of
@@ -149,14 +149,13 @@ def parameter_count(model: HookedModel, units: Any, kv: bool | None = None) -> i
     """
     parts = anatomy(model)
     _refuse(model, parts, 1)
-    chosen: Units = units_of(parts, units, kv)
     with unwrapped(model) as hf:
-        slices = slices_of(hf, parts, chosen)
+        slices = slices_of(hf, parts, units_of(parts, units, kv))
         shapes = {name: p.numel() for name, p in hf.named_parameters()}
         total = sum(shapes[name] for name in slices.whole)
         for part in slices.parts:
             module: Any = hf.get_submodule(part.module)
-            outputs, inputs = module.weight.shape if type(module).__name__ != "Conv1D" else module.weight.T.shape
+            outputs, inputs = rows_of_outputs(module).shape
             biases = int(part.side == "out" and module.bias is not None)
             total += len(part.index) * ((inputs if part.side == "out" else outputs) + biases)
     return total

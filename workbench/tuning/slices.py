@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
@@ -99,6 +99,11 @@ def attention_modules(hf: nn.Module, parts: Anatomy) -> list[tuple[str, dict[str
     return found
 
 
+def rows_of_outputs(module: Any) -> Tensor:
+    """The weight of a linear module with a row for each output; GPT-2's Conv1D stores it transposed."""
+    return module.weight.T if type(module).__name__ == "Conv1D" else module.weight
+
+
 def _check_sizes(hf: nn.Module, path: str, layout: dict[str, Projection], parts: Anatomy) -> None:
     """Raise where a projection is not exactly its heads, as where a gate is stored in it."""
     heads = {"q": parts.n_heads, "k": parts.n_kv_heads, "v": parts.n_kv_heads, "o": parts.n_heads}
@@ -109,8 +114,7 @@ def _check_sizes(hf: nn.Module, path: str, layout: dict[str, Projection], parts:
         module: Any = hf.get_submodule(f"{path}.{child}")
         weight = getattr(module, "weight", None)
         shape = () if weight is None else tuple(weight.shape)
-        rows_first = (side == "out") != (type(module).__name__ == "Conv1D")
-        if len(shape) != 2 or shape[0 if rows_first else 1] != size:
+        if len(shape) != 2 or rows_of_outputs(module).shape[0 if side == "out" else 1] != size:
             raise InputError(
                 f"{path}.{child} is a {type(module).__name__} with a weight of shape {shape}, and its heads would need "
                 f"{size} {'outputs' if side == 'out' else 'inputs'}: it holds something besides heads, or is "

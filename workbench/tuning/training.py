@@ -72,7 +72,7 @@ def train(task: TuningTask, *, progress: bool = True) -> Curves:
     _leak(task.tunable, recipe, map(recipe.rate, range(begin)))
     order = recipe.order(len(task.rows)).tolist()
     if begin == 0:
-        curves["validation"][0] = mean_loss(task.hf, task.validation, recipe.micro_batch, run)
+        curves["validation"][0] = _mean_loss(run, task.validation, recipe.micro_batch)
     shown = progress and run.first
     for step in tqdm(range(begin, recipe.steps), desc="pinpoint tuning", disable=not shown, leave=False):
         loss = _accumulate(run, [task.rows[i] for i in order[step]], recipe.micro_batch)
@@ -85,7 +85,7 @@ def train(task: TuningTask, *, progress: bool = True) -> Curves:
             curves[name][step] = value
         done = step + 1
         if done % task.every == 0 or done == recipe.steps:
-            curves["validation"][done] = mean_loss(task.hf, task.validation, recipe.micro_batch, run)
+            curves["validation"][done] = _mean_loss(run, task.validation, recipe.micro_batch)
             if task.file:
                 task.file.keep(run, done, task.tunable.parameters, curves)
     run.release()
@@ -93,23 +93,12 @@ def train(task: TuningTask, *, progress: bool = True) -> Curves:
 
 
 @torch.no_grad()
-def mean_loss(hf: Any, rows: Sequence[Row], micro_batch: int, run: Processes | None = None) -> float:
-    """Mean loss over the labelled tokens of some dialogues; NaN for none.
-
-    Args:
-        hf: a Hugging Face model.
-        rows: the dialogues.
-        micro_batch: dialogues per forward pass.
-        run: the processes that share the passes, and the model as they hold it.
-    """
+def _mean_loss(run: Processes, rows: Sequence[Row], micro_batch: int) -> float:
+    """Mean loss over the labelled tokens of some dialogues; NaN for none."""
     if not rows:
         return math.nan
-    cuts = _cuts(rows, micro_batch)
-    if run is None:
-        total = sum(float(summed_loss(hf, cut)) for cut in cuts)
-    else:
-        total = run.summed(sum(float(summed_loss(run.model, cut)) for cut in run.share(cuts, _idle(rows))))
-    return total / sum(row.labels for row in rows)
+    own = run.share(_cuts(rows, micro_batch), _idle(rows))
+    return run.summed(sum(float(summed_loss(run.model, cut)) for cut in own)) / sum(row.labels for row in rows)
 
 
 def summed_loss(hf: Any, rows: Sequence[Row]) -> Tensor:
