@@ -24,7 +24,7 @@ def test_what_stands_before_need_not_be_run_again():
     from workbench.models.forward import copies, prefix_cache
 
     model, (row,) = bridge("mistral"), sequences((14,))
-    past = prefix_cache(model, torch.tensor([row[:9]]))
+    past = prefix_cache(model, [row[:9]])
     for _ in range(2):
         continued = capture(model, [row[9:]], {NAME: lambda t: t}, copies(past, 1))[NAME]
         whole = capture(model, [row], {NAME: lambda t: t[:, 9:]})[NAME]

@@ -65,7 +65,7 @@ def test_a_shared_prefix_changes_nothing(family):
     tokens = torch.tensor(sequences((9, 9), prefix=5))
     whole = seen(model, [END, "blocks.1.hook_resid_pre"], lambda: run(model, tokens))
     with torch.no_grad():
-        past = prefix_cache(model, tokens[:1, :5])
+        past = prefix_cache(model, tokens[:1, :5].tolist())
     after = seen(model, [END], lambda: run(model, tokens[:, 5:], copies(past, 2)))[END]
     torch.testing.assert_close(after, whole[END][:, 5:], rtol=0, atol=2e-7)
     resid = whole["blocks.1.hook_resid_pre"][:, 5:]

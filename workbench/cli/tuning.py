@@ -84,7 +84,7 @@ def tune(
         measure: Questions of the two-turn protocol, asked before and after, for the model card.
     """
     from workbench.papers.cache import Source
-    from workbench.runs.processes import first_process
+    from workbench.runs.processes import process_state
     from workbench.tuning.checkpoint import refuse_taken
 
     writable(out)
@@ -113,7 +113,7 @@ def tune(
     folder = wb.save_pretrained(
         tuned.model, out, results=_before_and_after(loaded, tuned.model, held, measure, progress)
     )
-    if first_process():
+    if process_state().is_main_process:
         say(f"Tuned {tuned.record.attrs['units']}. The checkpoint is {folder}")
 
 

@@ -148,9 +148,7 @@ def _run(
 def harness_model(model: HookedModel, batch_size: int | None = None) -> Any:
     """The model as the harness's `HFLM`, for `lm_eval.simple_evaluate` with settings of your own.
 
-    Args:
-        model: a TransformerBridge with a tokenizer.
-        batch_size: requests at a time; by default 8, and 1 while hooks are on the model.
+    By default it takes 8 requests at a time, and 1 while hooks are on the model.
     """
     if kind_of(model) == "hooked":
         raise InputError(

@@ -52,15 +52,7 @@ Row = tuple[int, ...]
 
 
 class Read(NamedTuple):
-    """A log-likelihood to read from a row.
-
-    Attributes:
-        row: which row.
-        start: the position that predicts the continuation's first token.
-        tokens: the continuation.
-        question: index of the question.
-        choice: index of the choice.
-    """
+    """A log-likelihood to read from a row: of `tokens`, the first of which is predicted at `start`."""
 
     row: int
     start: int
@@ -109,7 +101,7 @@ def score_choices(
     batches = Batches(device_of(model), batch_size)
     bar = tqdm(total=len(rows), desc="Scoring choices", disable=not progress)
     for members, shared in _groups(model, rows, reads):
-        past = _beginning(model, rows[members[0]][:shared]) if shared else None
+        past = prefix_cache(model, [rows[members[0]][:shared]])
         for batch, values in batches.over(
             members, lambda some, past=past, shared=shared: _measure(model, parts, rows, of_row, some, past, shared)
         ):
@@ -223,10 +215,6 @@ def _alike(rows: Sequence[Row], reads: Sequence[Read]) -> list[tuple[list[int], 
     return [(rest, 0), *groups] if rest else groups
 
 
-def _beginning(model: HookedModel, tokens: Row) -> Any:
-    return prefix_cache(model, torch.tensor([tokens], device=device_of(model)))
-
-
 # Step 3: log-likelihoods.
 
 
@@ -247,7 +235,7 @@ def _measure(
     where = torch.tensor([(n, p - shared) for n, p in spots], device=device).unbind(1)
     end = f"blocks.{parts.n_layers - 1}.hook_resid_post"
     sequences = [rows[i][shared:] for i in some]
-    resid = capture(model, sequences, {end: at(*where)}, None if past is None else copies(past, len(some)))[end]
+    resid = capture(model, sequences, {end: at(*where)}, copies(past, len(some)))[end]
     wanted = [(place[n, read.start + k], token) for n, read in reads for k, token in enumerate(read.tokens)]
     values = _log_probabilities(parts, resid, torch.tensor(wanted, device=resid.device)).tolist()
     sums, taken = [], 0

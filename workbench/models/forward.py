@@ -8,7 +8,7 @@ masked row of a float64 softmax is NaN).
 
 import copy
 import weakref
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -135,15 +135,21 @@ def supports_prefix(model: HookedModel) -> bool:
     return kind_of(model) == "bridge"
 
 
-def prefix_cache(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> Any:
-    """Keys and values of a prefix, for `past=` of later runs; hand each run its own `copies(cache, rows)`."""
+def prefix_cache(model: HookedModel, prefixes: Sequence[Sequence[int]]) -> Any:
+    """Keys and values of equally long prefixes, for `past=` of later runs, each with its own `copies(cache, rows)`.
+
+    None where the prefixes are empty.
+    """
+    if not prefixes[0]:
+        return None
+    tokens = torch.tensor(prefixes, device=next(model.parameters()).device)
     return model.original_model.base_model(input_ids=tokens, use_cache=True).past_key_values
 
 
 def copies(cache: Any, times: int) -> Any:
     """A fresh copy of a prefix's keys and values, each sequence repeated for that many that share it."""
     fresh = copy.deepcopy(cache)
-    if times > 1:
+    if times > 1 and fresh is not None:
         fresh.batch_repeat_interleave(times)
     return fresh
 
@@ -161,11 +167,8 @@ def _noting_tuples(model: HookedModel) -> Generator[None]:
     def note(_module: Any, _args: Any, out: Any) -> None:
         _tuple_blocks[model] = isinstance(out, tuple)
 
-    handle = model.blocks[0].register_forward_hook(note)
-    try:
+    with model.blocks[0].register_forward_hook(note):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -195,8 +198,5 @@ def _entering(model: HookedModel, layer: int, resid: Tensor) -> Generator[None]:
             return (resid, *args[1:]), keywords
         return args, {**keywords, "hidden_states": resid}
 
-    handle = model.blocks[layer].register_forward_pre_hook(swap, with_kwargs=True)
-    try:
+    with model.blocks[layer].register_forward_pre_hook(swap, with_kwargs=True):
         yield
-    finally:
-        handle.remove()

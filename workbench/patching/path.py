@@ -188,16 +188,11 @@ def see(model: HookedModel, parts: Anatomy, read: Reads) -> tuple[Seen, Seen]:
 
 def _see_all(model: HookedModel, read: Reads, names: Sequence[str]) -> dict[str, Float[Tensor, "run row ..."]]:
     """Activations at the read positions, all runs of base and source in one batch."""
-    device = device_of(model)
     shared = _shared(read) if supports_prefix(model) else 0
-    past = None
-    if shared:
-        past = copies(prefix_cache(model, torch.tensor([s[:shared] for s in read.base], device=device)), 2)
+    past = copies(prefix_cache(model, [s[:shared] for s in read.base]), 2)
     both = [s[shared:] for pair in zip(read.base, read.source, strict=True) for s in pair]
-    sequence = [2 * s + which for which in (0, 1) for s in read.sequence]
-    positions = [len(both[s]) - 1 - b for s, b in zip(sequence, read.back * 2, strict=True)]
-    take = at(torch.tensor(sequence, device=device), torch.tensor(positions, device=device))
-    rows = capture(model, both, dict.fromkeys(names, take), past)
+    in_both = [2 * s + which for which in (0, 1) for s in read.sequence]
+    rows = _at_reads(model, names, both, in_both, read.back * 2, past)
     return {name: rearrange(kept, "(run row) ... -> run row ...", run=2) for name, kept in rows.items()}
 
 
@@ -205,21 +200,26 @@ def _see_continued(
     model: HookedModel, read: Reads, example: int, names: Sequence[str]
 ) -> dict[str, Float[Tensor, "run row ..."]]:
     """The same for one example whose prompts are run once each and continued by every beginning of a reply."""
-    device = device_of(model)
     chosen = np.flatnonzero(read.example == example)
     runs = sorted({read.sequence[row] for row in chosen})
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    in_runs, back = [runs.index(read.sequence[row]) for row in chosen], [read.back[row] for row in chosen]
+    found = []
     for sequences in (read.base, read.source):
         own = [sequences[run] for run in runs]
-        kept = min(len(sequences[read.sequence[row]]) - 1 - read.back[row] for row in chosen)
-        past = copies(prefix_cache(model, torch.tensor([own[0][:kept]], device=device)), len(own)) if kept else None
-        rest = [tokens[kept:] for tokens in own]
-        at_run = [runs.index(read.sequence[row]) for row in chosen]
-        positions = [len(rest[run]) - 1 - read.back[row] for run, row in zip(at_run, chosen, strict=True)]
-        take = at(torch.tensor(at_run, device=device), torch.tensor(positions, device=device))
-        for name, kept_rows in capture(model, rest, dict.fromkeys(names, take), past).items():
-            found[name].append(kept_rows)
-    return {name: torch.stack(rows) for name, rows in found.items()}
+        kept = min(len(own[run]) - 1 - b for run, b in zip(in_runs, back, strict=True))
+        past = copies(prefix_cache(model, [own[0][:kept]]), len(own))
+        found.append(_at_reads(model, names, [tokens[kept:] for tokens in own], in_runs, back, past))
+    return {name: torch.stack([rows[name] for rows in found]) for name in names}
+
+
+def _at_reads(
+    model: HookedModel, names: Sequence[str], runs: list[list[int]], in_run: list[int], back: list[int], past: Any
+) -> dict[str, Float[Tensor, "row ..."]]:
+    """Activations at rows that lie `back` positions before the end of their runs."""
+    device = device_of(model)
+    positions = [len(runs[run]) - 1 - b for run, b in zip(in_run, back, strict=True)]
+    take = at(torch.tensor(in_run, device=device), torch.tensor(positions, device=device))
+    return capture(model, runs, dict.fromkeys(names, take), past)
 
 
 def _shared(read: Reads) -> int:

@@ -161,13 +161,11 @@ def _estimates(
     with np.errstate(divide="ignore", invalid="ignore"):
         for metric, is_relative in enumerate(relative):
             change = patched[metric] - base[metric]
-            if not is_relative:
-                found[metric] = change @ weights
-            elif estimator == "mean_of_ratios":
-                ratio = change / base[metric]
-                found[metric] = np.where(np.isfinite(ratio), ratio, np.nan) @ weights
-            else:
+            if is_relative and estimator == "ratio_of_means":
                 found[metric] = (change @ weights) / (base[metric] @ weights)
+            else:
+                each = change / base[metric] if is_relative else change
+                found[metric] = np.where(np.isfinite(each), each, np.nan) @ weights
     return np.where(np.isfinite(found), found, np.nan)
 
 
@@ -178,13 +176,12 @@ def _influence(
     moved = np.empty(patched.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
         for metric, is_relative in enumerate(relative):
-            if not is_relative:
-                moved[metric] = patched[metric] - base[metric]
-            elif estimator == "mean_of_ratios":
-                moved[metric] = (patched[metric] - base[metric]) / base[metric]
-            else:
+            if is_relative and estimator == "ratio_of_means":
                 residual = patched[metric] - base[metric] * (1 + found[metric][..., None])
                 moved[metric] = residual / base[metric].mean(-1, keepdims=True)
+            else:
+                change = patched[metric] - base[metric]
+                moved[metric] = change / base[metric] if is_relative else change
     return np.where(np.isfinite(moved), moved, np.nan)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.models.anatomy import Anatomy
-from workbench.models.capture import capture, device_of
+from workbench.models.capture import capture
 from workbench.models.forward import HookFn, copies, hooked, prefix_cache, run_from, supports_prefix
 from workbench.patching.sites import Site
 from workbench.prompts.pairs import shared_prefix
@@ -60,9 +60,8 @@ class Suffix:
             return resid
         ends: list[Tensor] = []
         name = f"blocks.{self.n_layers - 1}.hook_resid_post"
-        past = None if self.past is None else copies(self.past, len(resid))
         with hooked(self.model, hooks), hooked(self.model, {name: lambda t: ends.append(t)}):
-            run_from(self.model, layer, resid, past)
+            run_from(self.model, layer, resid, copies(self.past, len(resid)))
         return ends[0]
 
 
@@ -75,7 +74,7 @@ def suffix(
     """
     shared = min(shared_prefix(base, source), len(base) - n_read, len(source) - n_read)
     reused = shared if supports_prefix(model) else 0
-    past = prefix_cache(model, torch.tensor([base[:reused]], device=device_of(model))) if reused else None
+    past = prefix_cache(model, [base[:reused]])
     streams = [f"blocks.{layer}.hook_resid_pre" for layer in range(parts.n_layers)]
     end = f"blocks.{parts.n_layers - 1}.hook_resid_post"
     sites = [where.name(layer) for layer in range(parts.n_layers)]
@@ -98,7 +97,7 @@ def suffix(
 
 def _record(model: HookedModel, tokens: list[int], past: Any, names: list[str]) -> dict[str, Tensor]:
     with torch.no_grad():
-        return capture(model, [tokens], dict.fromkeys(names, Tensor.detach), None if past is None else copies(past, 1))
+        return capture(model, [tokens], dict.fromkeys(names, Tensor.detach), copies(past, 1))
 
 
 def _align(source: Tensor, base: Tensor, axis: int, common: int) -> Tensor:

@@ -84,22 +84,8 @@ class Processes:
         self._hf.__dict__.pop("_is_accelerate_prepared", None)
 
 
-def process_count() -> int:
-    """How many processes work together."""
-    return int(_state().num_processes)
-
-
-def first_process() -> bool:
-    """Whether this is the only process or the first of several."""
-    return bool(_state().is_main_process)
-
-
-def wait() -> None:
-    """Go on when all processes are here."""
-    _state().wait_for_everyone()
-
-
-def _state() -> PartialState:
+def process_state() -> PartialState:
+    """The processes that work together, as accelerate knows them, and this one's place among them."""
     return PartialState(cpu=_on_cpu())
 
 

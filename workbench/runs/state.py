@@ -19,7 +19,7 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.runs.files import check_writable, locked, write_atomic
-from workbench.runs.processes import Processes, first_process, gathered, shard_like
+from workbench.runs.processes import Processes, gathered, process_state, shard_like
 from workbench.runs.run import canonical, refuse_other
 
 Curves = dict[str, np.ndarray]
@@ -55,7 +55,7 @@ class StateFile:
         self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> "StateFile":
-        if first_process():
+        if process_state().is_main_process:
             check_writable(self.path.parent)
             self._lock.enter_context(locked(self.path.with_name(f"{self.path.name}.lock"), self.path))
         return self

@@ -22,7 +22,7 @@ from workbench.models.attention import require_no_hooks
 from workbench.models.original import original_logits, unwrapped
 from workbench.protocol import HookedModel
 from workbench.runs.files import write_atomic
-from workbench.runs.processes import first_process, wait
+from workbench.runs.processes import process_state
 from workbench.runs.results import save_result
 from workbench.tuning.card import readme
 from workbench.tuning.slices import Projection, attention_modules, rows_of_outputs
@@ -56,11 +56,11 @@ def save_pretrained(
     _refuse(model, parts)
     record = getattr(model, "workbench_tuning", None) if record is None else record
     refresh_fused(model, parts)
-    if first_process():
+    if process_state().is_main_process:
         refuse_taken(target)
         _refuse_other_logits(model, parts)
         write_atomic(target, lambda fresh: _write(model, parts, fresh, record, results))
-    wait()
+    process_state().wait_for_everyone()
     return target
 
 

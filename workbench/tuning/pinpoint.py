@@ -24,7 +24,7 @@ from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import fuses_attention, unwrapped
 from workbench.protocol import HookedModel
-from workbench.runs.processes import gathered, process_count
+from workbench.runs.processes import gathered, process_state
 from workbench.runs.run import Run
 from workbench.runs.state import StateFile
 from workbench.tuning.deltas import Tunable
@@ -99,7 +99,11 @@ def pinpoint_tune(
         values = gathered(tunable.parameters)
         own, tunable = _tunable_copy(model, parts, chosen)
         repeat(tunable, recipe, values, recipe.steps)
-    counts = {"tuned_parameters": tunable.count, "processes": process_count(), "lost_in_rounding": tunable.merge()}
+    counts = {
+        "tuned_parameters": tunable.count,
+        "processes": process_state().num_processes,
+        "lost_in_rounding": tunable.merge(),
+    }
     attrs = run.facts(
         **counts, parameters=sum(p.numel() for p in own.parameters()), device=parts.device, dtype=parts.dtype
     )
@@ -140,13 +144,7 @@ def _tunable_copy(model: HookedModel, parts: Anatomy, chosen: Units) -> tuple[An
 
 
 def parameter_count(model: HookedModel, units: Any, kv: bool | None = None) -> int:
-    """How many numbers a tuning of these units would train.
-
-    Args:
-        model: a bridge from `workbench.load`.
-        units: as in `pinpoint_tune`.
-        kv: as in `pinpoint_tune`.
-    """
+    """How many numbers a tuning of these units would train; `units` and `kv` are those of `pinpoint_tune`."""
     parts = anatomy(model)
     _refuse(model, parts, 1)
     with unwrapped(model) as hf:

@@ -27,13 +27,7 @@ OUT_NAMES = ("o_proj", "out_proj", "dense")
 
 @dataclass(frozen=True)
 class Slice:
-    """Some outputs or inputs of one linear module.
-
-    Attributes:
-        module: its path in the Hugging Face model.
-        side: "out" (rows of the matrix and their biases) or "in" (columns).
-        index: which, ascending.
-    """
+    """Some outputs ("out": rows of the matrix and their biases) or inputs ("in": columns) of one linear module."""
 
     module: str
     side: str

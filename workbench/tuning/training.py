@@ -34,17 +34,7 @@ CURVES = ("loss", "validation", "learning_rate", "gradient_norm")
 
 @dataclass(frozen=True)
 class TuningTask:
-    """Model, data and settings of one run.
-
-    Attributes:
-        hf: the Hugging Face model with its slices attached.
-        tunable: those slices.
-        recipe: the settings.
-        rows: training dialogues.
-        validation: dialogues that are only looked at.
-        every: updates between two looks at them, and between two states on disk.
-        file: where the state is kept, if anywhere.
-    """
+    """Model with its slices, dialogues and settings of one run; `validation` is looked at every so many updates."""
 
     hf: Any
     tunable: Tunable
