@@ -109,13 +109,8 @@ def mean_differences(first: np.ndarray, second: np.ndarray, n: int = 5000, seed:
     """Permutation test of the difference of two means, for every quantity of `[..., sample]` at once.
 
     The statistic is studentized, so that quantities of any scale can be compared for the correction, and so that
-    unequal spreads of the two samples don't pass for unequal means.
-
-    Args:
-        first: measurements of one sample.
-        second: the same quantities of the other; the numbers of examples may differ.
-        n: random divisions; all of them are compared when there are no more.
-        seed: of the random divisions.
+    unequal spreads of the two samples don't pass for unequal means. `n` random divisions are compared, or all of them
+    where there are no more.
 
     Raises:
         InputError: less than 2 examples on a side, values that are not finite, or other quantities.
@@ -166,14 +161,10 @@ def permutation_test(
     n: int = 10_000,
     seed: int = 0,
 ) -> PermutationTest:
-    """Whether one kind of model has larger values than another, over their training seeds.
+    """Whether one kind of model has larger values than another, over their training seeds, one number for each.
 
-    Args:
-        a: one number per seed of the kind expected to be larger.
-        b: one number per seed of the other kind.
-        statistic: "mean difference" or "median difference".
-        n: random divisions; all of them are compared when there are no more.
-        seed: of the random divisions.
+    `statistic` is "mean difference" or "median difference". `n` random divisions are compared, or all if there are no
+    more.
     """
     centres = {"mean difference": np.mean, "median difference": np.median}
     if statistic not in centres:

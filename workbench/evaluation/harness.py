@@ -89,7 +89,7 @@ def harness_answers(
         model: a TransformerBridge with a tokenizer.
         tasks: names of tasks that have the metric, or of groups of such tasks.
         metric: as `run_harness` calls it, such as "acc" or "exact_match (strict-match)"; 0 or 1 for each question.
-        **options: n_shots, limit, seed, batch_size, chat and include, as for `run_harness`.
+        **options: those of `run_harness`.
 
     Raises:
         InputError: a metric that the tasks don't have, or that is not 0 or 1 for each question; else as `run_harness`.

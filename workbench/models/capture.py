@@ -20,11 +20,11 @@ Reducer = Callable[[Tensor], Tensor]
 def capture(
     model: HookedModel, sequences: Sequence[Sequence[int]], wanted: Mapping[str, Reducer], past: Any = None
 ) -> dict[str, Tensor]:
-    """Run token sequences once and return the reduction of each named activation.
+    """Run token sequences of any lengths once and return the reduction of each named activation.
 
     Args:
         model: a TransformerLens model.
-        sequences: token ids, of any lengths.
+        sequences: token ids.
         wanted: TransformerLens hook names to functions of the right-padded activation `[batch, pos, ...]`.
         past: keys and values of what stands before the sequences, from `models.forward.prefix_cache`; consumed.
 

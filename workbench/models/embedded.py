@@ -19,11 +19,7 @@ def embedded(source: Literal["organism-gqa", "organism-mha", "organism-mqa"]) ->
 @overload
 def embedded(source: HookedModel | str) -> EmbeddedModel | None: ...
 def embedded(source: HookedModel | str) -> EmbeddedModel | None:
-    """The embedded model of a name or a model, None where there is none.
-
-    Args:
-        source: a name, or a TransformerLens model; a copy is recognised by its tokenizer's chat template.
-    """
+    """The embedded model of a name or a model, None where there is none; copies are known by their chat template."""
     if isinstance(source, str):
         return EmbeddedModel(source) if source in NAMES else None
     template = getattr(getattr(source, "tokenizer", None), "chat_template", None)

@@ -27,12 +27,7 @@ HookFn = Callable[[Tensor], Tensor | None]
 
 @contextmanager
 def hooked(model: HookedModel, hooks: Mapping[str, HookFn], times: int = 1) -> Generator[None]:
-    """Attach functions to hook points, and prove on leaving that each fired `times` times.
-
-    Args:
-        model: a TransformerLens model.
-        hooks: TransformerLens hook names to functions of the activation alone.
-        times: how often each hook must have fired when the block ends without an exception.
+    """Attach functions of the activation to hook points, and prove on leaving that each fired `times` times.
 
     Raises:
         InputError: a name that the model does not have, before anything runs; or a hook that did not fire as

@@ -10,6 +10,9 @@ Kurtosis depends on how many units there are: one outlier among N equal values g
 N - 2 + 1 / (N - 1), the largest possible, and k equal outliers give about N / k.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from einops import rearrange
@@ -38,8 +41,8 @@ def kurtosis(
     values = _contributions(contribution)
     flat = _flat(values)
     n = flat.shape[-1]
-    fisher = {"fisher": _fisher(flat)}
-    result = xr.Dataset(attrs={"n_units": n, "largest_possible_pearson": n - 2 + 1 / (n - 1) if n > 1 else 1.0})
+    numbers = {"fisher": _fisher(flat)}
+    attrs = {"n_units": n, "largest_possible_pearson": n - 2 + 1 / (n - 1) if n > 1 else 1.0}
     if n_boot and isinstance(contribution, xr.Dataset):
         weights = resamples(contribution.sizes["example"], n_boot, seed).T
         step = max(1, _CHUNK // values.size)
@@ -47,13 +50,10 @@ def kurtosis(
             _fisher(_merged(values, resampled(contribution, weights[:, i : i + step])), axis=-2)
             for i in range(0, n_boot, step)
         ]
-        bounds = percentiles(np.concatenate(parts, axis=-1), level)
-        fisher |= {"fisher_low": bounds[0], "fisher_high": bounds[1]}
-        result.attrs |= {"n_boot": n_boot, "level": level, "seed": seed}
-    for name, numbers in fisher.items():
-        result[name] = _per_metric(values, numbers)
-        result[name.replace("fisher", "pearson")] = result[name] + 3
-    return result
+        numbers["fisher_low"], numbers["fisher_high"] = percentiles(np.concatenate(parts, axis=-1), level)
+        attrs |= {"n_boot": n_boot, "level": level, "seed": seed}
+    numbers |= {name.replace("fisher", "pearson"): value + 3 for name, value in numbers.items()}
+    return _dataset(values, numbers, **attrs)
 
 
 def top_mass(contribution: xr.Dataset | xr.DataArray, ratio: float = 0.04) -> xr.DataArray:
@@ -91,17 +91,11 @@ def bootstrap(dataset: xr.Dataset, n: int = 1000, seed: int = 0, level: float = 
         seed: of the resampling.
         level: of the interval.
     """
-    values = dataset["contribution"]
     weights = resamples(dataset.sizes["example"], n, seed).T
-    low, high = percentiles(resampled(dataset, weights), level)
-    template = dataset["patched"].isel(example=0, drop=True)
-    return xr.Dataset(
-        {
-            "low": template.copy(data=low).transpose(*values.dims),
-            "high": template.copy(data=high).transpose(*values.dims),
-        },
-        attrs={"n_boot": n, "level": level, "seed": seed},
-    )
+    ends = zip(("low", "high"), percentiles(resampled(dataset, weights), level), strict=True)
+    template, dims = dataset["patched"].isel(example=0, drop=True), dataset["contribution"].dims
+    bounds = {name: template.copy(data=end).transpose(*dims) for name, end in ends}
+    return xr.Dataset(bounds, attrs={"n_boot": n, "level": level, "seed": seed})
 
 
 def split_half(dataset: xr.Dataset, n_splits: int = 100, seed: int = 0) -> xr.Dataset:
@@ -126,10 +120,7 @@ def split_half(dataset: xr.Dataset, n_splits: int = 100, seed: int = 0) -> xr.Da
         found.append(_spearman(both[..., 0], both[..., 1]))
     low, high = np.percentile(found, [2.5, 97.5], axis=0)
     numbers = {"spearman": np.mean(found, axis=0), "spearman_low": low, "spearman_high": high}
-    return xr.Dataset(
-        {name: _per_metric(values, value) for name, value in numbers.items()},
-        attrs={"n_splits": n_splits, "examples_per_half": half, "seed": seed},
-    )
+    return _dataset(values, numbers, n_splits=n_splits, examples_per_half=half, seed=seed)
 
 
 def within_group_variance(dataset: xr.Dataset, n_permutations: int = 2000, seed: int = 0) -> xr.Dataset:
@@ -167,10 +158,7 @@ def within_group_variance(dataset: xr.Dataset, n_permutations: int = 2000, seed:
     }
     note, undefined = _degenerate(counts)
     numbers |= {name: np.full_like(observed, np.nan) for name in numbers if name in undefined}
-    return xr.Dataset(
-        {name: _per_metric(values, value) for name, value in numbers.items()},
-        attrs={"n_permutations": n_permutations, "seed": seed, "note": note},
-    )
+    return _dataset(values, numbers, n_permutations=n_permutations, seed=seed, note=note)
 
 
 def compare_estimates(
@@ -200,7 +188,7 @@ def compare_estimates(
         "worst_error": worst,
         "top_overlap": common / top,
     }
-    return xr.Dataset({name: _per_metric(truth, value) for name, value in numbers.items()}, attrs={"n_top": top})
+    return _dataset(truth, numbers, n_top=top)
 
 
 def _contributions(contribution: xr.Dataset | xr.DataArray) -> xr.DataArray:
@@ -227,6 +215,10 @@ def _merged(values: xr.DataArray, draws: np.ndarray) -> np.ndarray:
 def _per_metric(values: xr.DataArray, numbers: Numbers) -> xr.DataArray:
     """Numbers, one per metric, with the metric's labels."""
     return values.isel(dict.fromkeys(_unit_dims(values), 0), drop=True).copy(data=numbers)
+
+
+def _dataset(values: xr.DataArray, numbers: Mapping[str, Numbers], **attrs: Any) -> xr.Dataset:
+    return xr.Dataset({name: _per_metric(values, number) for name, number in numbers.items()}, attrs=attrs)
 
 
 def _centred(values: np.ndarray, axis: int | tuple[int, ...] = -1) -> np.ndarray:

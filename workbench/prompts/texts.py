@@ -141,16 +141,10 @@ def has_mask(tokens: Any, mask: Any = None) -> bool:
 
 
 def refuse_padding(rows: Sequence[Sequence[int]], tokenizer: Any, *, batch: bool, name: str = "Text") -> None:
-    """Refuse rows of token ids that begin or end in pad tokens.
+    """Refuse rows of token ids, given without a mask, that begin or end in the tokenizer's pad token, if there is one.
 
     Where the pad token is BOS, EOS or the unknown token as well, one of them is taken for that, unless the rows are a
-    batch and not all of them have it.
-
-    Args:
-        rows: token ids, given without a mask.
-        tokenizer: names the pad token; None, or one without a pad token, refuses nothing.
-        batch: the rows were made equally long.
-        name: what the error calls a row.
+    `batch` (they were made equally long) and not all of them have it.
     """
     pad = getattr(tokenizer, "pad_token_id", None)
     if pad is None or not rows:

@@ -27,13 +27,9 @@ Cut = TypeVar("Cut")
 class Processes:
     """A model and its optimizer, ready for a training that one or several processes share.
 
-    Args:
-        hf: the Hugging Face model; FSDP shards it in place.
-        optimizer: over its trainable parameters.
-
     Attributes:
-        model: what to call instead of `hf`.
-        optimizer: what to step instead of `optimizer`.
+        model: what to call instead of the Hugging Face model, which FSDP shards in place.
+        optimizer: what to step instead of the given one.
         count: how many processes there are.
         first: whether this is the one that writes and shows.
     """

@@ -38,10 +38,7 @@ class State:
 class StateFile:
     """The file of one run, which no other run may write within its `with` block.
 
-    Args:
-        path: such as "tuning.safetensors".
-        config: everything that the run depends on.
-        what: the kind of run, for messages.
+    `config` is everything that the run depends on, `what` the kind of run, for messages.
 
     Raises:
         InputError: the file belongs to another run, is no such file, or another run is writing it.

@@ -39,12 +39,7 @@ class Attached:
 
 
 class Tunable:
-    """A Hugging Face model whose chosen slices alone are trainable, until `merge`.
-
-    Args:
-        hf: the model, not wrapped; it is changed in place.
-        slices: what to train.
-    """
+    """A Hugging Face model, not wrapped, of which the chosen slices alone are trainable, in place and until `merge`."""
 
     def __init__(self, hf: nn.Module, slices: Slices):
         hf.requires_grad_(False)

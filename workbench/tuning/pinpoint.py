@@ -99,13 +99,13 @@ def pinpoint_tune(
         values = gathered(tunable.parameters)
         own, tunable = _tunable_copy(model, parts, chosen)
         repeat(tunable, recipe, values, recipe.steps)
-    counts = {
-        "tuned_parameters": tunable.count,
-        "processes": process_state().num_processes,
-        "lost_in_rounding": tunable.merge(),
-    }
     attrs = run.facts(
-        **counts, parameters=sum(p.numel() for p in own.parameters()), device=parts.device, dtype=parts.dtype
+        tuned_parameters=tunable.count,
+        processes=process_state().num_processes,
+        lost_in_rounding=tunable.merge(),
+        parameters=sum(p.numel() for p in own.parameters()),
+        device=parts.device,
+        dtype=parts.dtype,
     )
     own = own.to(next(model.parameters()).device, getattr(torch, parts.dtype))
     tuned = load(own, tokenizer=model.tokenizer)

@@ -19,6 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from workbench.errors import InputError, WorkbenchWarning
+from workbench.models.forward import pad
 from workbench.names import LossOn
 from workbench.prompts.pairs import shared_prefix
 from workbench.prompts.templates import Message, encode, render, tokenizer_of
@@ -88,8 +89,7 @@ def digest(rows: Sequence[Row]) -> str:
 
 def padded(rows: Sequence[Row], device: Any) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
     """Tokens of some rows, padded on the right, and the label of every position: the next token, or `IGNORED`."""
-    length = max(len(row.tokens) for row in rows)
-    tokens = torch.tensor([[*row.tokens, *[row.tokens[-1]] * (length - len(row.tokens))] for row in rows])
+    tokens, _ = pad([list(row.tokens) for row in rows], "cpu")
     labels = torch.full_like(tokens, IGNORED)
     for i, row in enumerate(rows):
         labels[i, row.start - 1 : len(row.tokens) - 1] = tokens[i, row.start : len(row.tokens)]

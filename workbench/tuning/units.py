@@ -19,12 +19,9 @@ WHOLE = get_args(WholeModel)
 
 @dataclass(frozen=True)
 class Units:
-    """What is tuned.
+    """What is tuned: a kind of unit, "attention" or "all", and (layer, head) of every query head in it, sorted.
 
-    Attributes:
-        kind: "head", "kv_group", "layer", "attention" or "all".
-        heads: (layer, head) of every chosen query head, sorted; all of them for "attention" and "all".
-        kv: whether the key and value rows that the heads read are tuned too.
+    With `kv` the key and value rows that the heads read are tuned too.
     """
 
     kind: str

@@ -53,29 +53,24 @@ def left_padding(context: CheckContext) -> Outcome:
 
 def bos(context: CheckContext) -> Outcome:
     """The tokenizer puts BOS first once or not at all."""
-    tokenizer = _tokenizer(context)
-    begin = tokenizer.bos_token_id
-    count = 0 if begin is None else tokenizer("The cat sat.")["input_ids"].count(begin)
-    return Outcome(
-        count,
-        1,
-        f"BOS tokens in an encoded text ({tokenizer.bos_token!r}).",
-        "Two of them move the attention sink; repair the tokenizer's settings.",
-    )
+    why = "Two of them move the attention sink; repair the tokenizer's settings."
+    return _count(_tokenizer(context), "bos", 1, why)
 
 
 def eos(context: CheckContext) -> Outcome:
     """The tokenizer does not end every text with EOS."""
-    tokenizer = _tokenizer(context)
-    end = tokenizer.eos_token_id
-    count = 0 if end is None else tokenizer("The cat sat.")["input_ids"].count(end)
-    return Outcome(
-        count,
-        0,
-        f"EOS tokens in an encoded text ({tokenizer.eos_token!r}).",
+    why = (
         "A prompt that ends in EOS is over: texts given here lose it, token ids of your own keep it. Repair the "
-        "tokenizer's settings.",
+        "tokenizer's settings."
     )
+    return _count(_tokenizer(context), "eos", 0, why)
+
+
+def _count(tokenizer: Any, kind: str, limit: int, why: str) -> Outcome:
+    """How many tokens of a special kind an encoded text has."""
+    special, word = getattr(tokenizer, f"{kind}_token_id"), getattr(tokenizer, f"{kind}_token")
+    count = 0 if special is None else tokenizer("The cat sat.")["input_ids"].count(special)
+    return Outcome(count, limit, f"{kind.upper()} tokens in an encoded text ({word!r}).", why)
 
 
 def chat_bos(context: CheckContext) -> Outcome:
