@@ -84,8 +84,7 @@ def mean_interval(values: np.ndarray, n: int = 1000, seed: int = 0, level: float
     """Percentile interval of the mean over `n` resamples of the examples, for every quantity of `[..., sample]`."""
     flat = _at_least(values, 1, "An interval").reshape(-1, values.shape[-1])
     weights = resamples(flat.shape[-1], n, seed).T
-    step = max(1, _CHUNK // n)
-    parts = [percentiles(flat[i : i + step] @ weights, level) for i in range(0, len(flat), step)]
+    parts = [percentiles(some @ weights, level) for some in _in_chunks(flat, n)]
     low, high = np.concatenate(parts, axis=-1).reshape(2, *values.shape[:-1])
     return Interval(low, high)
 
@@ -100,8 +99,7 @@ def split_half_floor(values: np.ndarray, n_splits: int = 200, seed: int = 0, lev
     flat, half = values.reshape(-1, n), n // 2
     signs = np.r_[np.full(half, 1 / half), np.full(half, -1 / half), np.zeros(n - 2 * half)]
     order = np.random.default_rng(seed).permuted(np.tile(signs, (n_splits, 1)), axis=1).T
-    step = max(1, _CHUNK // n_splits)
-    parts = [np.quantile(np.abs(flat[i : i + step] @ order), level, axis=-1) for i in range(0, len(flat), step)]
+    parts = [np.quantile(np.abs(some @ order), level, axis=-1) for some in _in_chunks(flat, n_splits)]
     return np.concatenate(parts).reshape(values.shape[:-1])
 
 
@@ -203,6 +201,12 @@ def _at_least(values: np.ndarray, n: int, what: str) -> np.ndarray:
         found = f"{values.shape[-1]} examples" if values.shape[-1] < n else "values that are NaN or infinite"
         raise InputError(f"{what} needs at least {n} finite values per quantity; given {found}.")
     return values
+
+
+def _in_chunks(flat: np.ndarray, draws: int) -> Iterator[np.ndarray]:
+    """Rows of which so many draws are held at once."""
+    step = max(1, _CHUNK // draws)
+    return (flat[i : i + step] for i in range(0, len(flat), step))
 
 
 def _divisions(size: int, n_first: int, n: int, seed: int, step: int) -> Iterator[np.ndarray]:

@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError, suggest
+from workbench.evaluation.tasks import HARNESS_SEED
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
@@ -23,7 +24,6 @@ from workbench.protocol import HookedModel
 from workbench.runs.results import package_version
 from workbench.runs.run import Run
 
-HARNESS_SEED = 1234
 UNSAFE = ("humaneval", "mbpp")
 
 

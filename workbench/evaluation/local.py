@@ -113,12 +113,7 @@ def score_choices(
 
 
 def interval(correct: Sequence[bool] | np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
-    """Accuracy with both ends of its Wilson interval.
-
-    Args:
-        correct: whether each answer was right.
-        level: of the interval.
-    """
+    """Accuracy, the share of answers that were right, with both ends of its Wilson interval."""
     values = np.asarray(correct, dtype=bool)
     if not len(values):
         raise InputError("No answers to count: give at least one.")

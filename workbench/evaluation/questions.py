@@ -141,25 +141,23 @@ def in_chat(
     """The same questions put to a chat model: the prompt is one user message, the choice the assistant's reply.
 
     The description becomes the system message, as in lm-evaluation-harness's `apply_chat_template`, or stays in front
-    of the question where the template takes none. Choices lose the space in front of them.
-
-    Args:
-        model: a TransformerLens model whose tokenizer has a chat template.
-        questions: questions with text prompts.
-        template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
+    of the question where the template takes none. Choices lose the space in front of them. `template_kwargs` are
+    further variables of the chat template, see `workbench.prompts.render`.
     """
-    tokenizer = tokenizer_of(model)
-    return [_in_chat(tokenizer, question, template_kwargs) for question in questions]
-
-
-def _in_chat(tokenizer: Any, question: Question, template_kwargs: Mapping[str, Any] | None) -> Question:
-    if not isinstance(question.prompt, str):
-        raise InputError(f"Question {question.id!r} is given as token ids; only text can be put into a chat template.")
-    messages = [{"role": "user", "content": question.prompt}]
-    if question.description and accepts_system(tokenizer, question.description):
-        asked = question.prompt.removeprefix(question.description)
-        messages = [{"role": "system", "content": question.description}, {"role": "user", "content": asked}]
-    choices = tuple(str(choice).removeprefix(" ") for choice in question.choices)
-    return replace(
-        question, prompt=render(tokenizer, messages, template_kwargs=template_kwargs), choices=choices, description=""
-    )
+    tokenizer, found = tokenizer_of(model), []
+    for question in questions:
+        asked, system = question.prompt, question.description
+        if not isinstance(asked, str):
+            raise InputError(
+                f"Question {question.id!r} is given as token ids; only text can be put into a chat template."
+            )
+        messages = [{"role": "user", "content": asked}]
+        if system and accepts_system(tokenizer, system):
+            messages = [
+                {"role": "system", "content": system},
+                {"role": "user", "content": asked.removeprefix(system)},
+            ]
+        prompt = render(tokenizer, messages, template_kwargs=template_kwargs)
+        choices = tuple(str(choice).removeprefix(" ") for choice in question.choices)
+        found.append(replace(question, prompt=prompt, choices=choices, description=""))
+    return found

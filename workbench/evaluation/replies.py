@@ -73,10 +73,7 @@ def judge_replies(
 ) -> xr.Dataset:
     """Replies from `generate` with what was read out of them, whether it is right, and the accuracy.
 
-    Args:
-        said: the replies.
-        questions: what was asked, in the same order.
-        match: as in `score_replies`.
+    `questions` are what was asked, in the same order, and `match` is as in `score_replies`.
     """
     read = _matcher(match)
     given = [read(str(reply)) for reply in said["reply"].values]

@@ -133,26 +133,22 @@ def answer_scores(model: HookedModel, pairs: PromptPairs) -> xr.Dataset:
     """
     parts = require_exact(model)
     pairs.check_model(model)
-    pieces = []
-    for batch, piece in Batches(device_of(model), "auto").over(
-        list(range(len(pairs))), lambda some: _scores(model, parts, pairs[some])
-    ):
-        pieces.append(piece.assign_coords(example=batch))
+
+    def work(batch: list[int]) -> xr.Dataset:
+        read = reads(pairs[batch])
+        stream = torch.stack([seen.last for seen in see(model, parts, read)])
+        logits = answer_logits(parts, stream, read)
+        refuse_nan(logits, parts)
+        return xr.Dataset(
+            {
+                "score": (("side", "answer", "example"), rearrange(logits, "answer run example -> run answer example")),
+                "coverage": (("side", "example"), coverage(parts, stream, read)),
+            },
+            coords={"side": ["base", "source"], "answer": ["a", "b"], "example": batch},
+        )
+
+    pieces = [piece for _, piece in Batches(device_of(model)).over(range(len(pairs)), work)]
     return xr.concat(pieces, "example").sortby("example")
-
-
-def _scores(model: HookedModel, parts: Anatomy, pairs: PromptPairs) -> xr.Dataset:
-    read = reads(pairs)
-    stream = torch.stack([seen.last for seen in see(model, parts, read)])
-    logits = answer_logits(parts, stream, read)
-    refuse_nan(logits, parts)
-    return xr.Dataset(
-        {
-            "score": (("side", "answer", "example"), rearrange(logits, "answer run example -> run answer example")),
-            "coverage": (("side", "example"), coverage(parts, stream, read)),
-        },
-        coords={"side": ["base", "source"], "answer": ["a", "b"]},
-    )
 
 
 # Step 1: what the two runs leave behind.

@@ -1,10 +1,6 @@
-"""Selection of the units with the most negative contribution, and matched controls.
+"""Selection of the K = round(ratio * number of units) units with the most negative contribution, and matched controls.
 
-1. `select_units` takes the K = round(ratio * number of units) units with the most negative contribution, and
-   beside them as many query heads chosen one by one: the comparison with the same budget.
-2. `random_units`, `same_layer_units` and `random_heads` draw controls of the same size from everything that
-   was not selected, so that a control never holds what it controls for.
-3. `complete_to_groups` widens single heads to the whole KV groups they belong to.
+Controls of the same size are drawn from everything that was not selected, so that none holds what it controls for.
 """
 
 import warnings

@@ -1,11 +1,5 @@
 """Statistics of a grid of contributions: concentration, intervals, and agreement of two estimates.
 
-1. How concentrated: `kurtosis` of all units (Fisher and Pearson) and `top_mass`, the share of the
-   pro-behaviour mass in the few strongest units; where: `layer_sums`.
-2. How certain: `bootstrap` intervals over examples, and `split_half`, the rank correlation of two halves.
-3. Whether KV groups matter: `within_group_variance` against heads that are shuffled inside their layer.
-4. How two ways of measuring agree: `compare_estimates`.
-
 Kurtosis depends on how many units there are: one outlier among N equal values gives a Pearson kurtosis of
 N - 2 + 1 / (N - 1), the largest possible, and k equal outliers give about N / k.
 """
@@ -30,13 +24,9 @@ _CHUNK = 2**24  # numbers held at once while resampling, 128 MiB
 def kurtosis(
     contribution: xr.Dataset | xr.DataArray, n_boot: int = 1000, seed: int = 0, level: float = 0.95
 ) -> xr.Dataset:
-    """Biased kurtosis of all units' contributions, per metric, with percentile intervals over examples.
+    """Biased kurtosis (Fisher and Pearson) of all units' contributions, per metric, with percentile intervals.
 
-    Args:
-        contribution: what a patching function returned; a DataArray has no examples and gets no intervals.
-        n_boot: resamples of the examples; 0 for no intervals.
-        seed: of the resampling.
-        level: of the intervals.
+    They are from `n_boot` resamples of the examples; there are none for 0, or for a DataArray, which has no examples.
     """
     values = _contributions(contribution)
     flat = _flat(values)
@@ -57,12 +47,7 @@ def kurtosis(
 
 
 def top_mass(contribution: xr.Dataset | xr.DataArray, ratio: float = 0.04) -> xr.DataArray:
-    """Share of all negative contribution that lies in the most negative units, per metric.
-
-    Args:
-        contribution: what a patching function returned.
-        ratio: share of the units that counts as the top.
-    """
+    """Share of all negative contribution that lies in the most negative `ratio` of the units, per metric."""
     values = _contributions(contribution)
     mass = -np.minimum(np.sort(_flat(values), axis=-1), 0)
     top, total = mass[..., : budget(ratio, mass.shape[-1])].sum(axis=-1), mass.sum(axis=-1)
@@ -83,14 +68,7 @@ def layer_sums(contribution: xr.Dataset | xr.DataArray) -> xr.Dataset:
 
 
 def bootstrap(dataset: xr.Dataset, n: int = 1000, seed: int = 0, level: float = 0.95) -> xr.Dataset:
-    """Percentile interval of each contribution over resampled examples.
-
-    Args:
-        dataset: what a patching function returned.
-        n: resamples.
-        seed: of the resampling.
-        level: of the interval.
-    """
+    """Percentile interval, `low` to `high`, of each contribution over `n` resamples of a patching result's examples."""
     weights = resamples(dataset.sizes["example"], n, seed).T
     ends = zip(("low", "high"), percentiles(resampled(dataset, weights), level), strict=True)
     template, dims = dataset["patched"].isel(example=0, drop=True), dataset["contribution"].dims
@@ -99,13 +77,7 @@ def bootstrap(dataset: xr.Dataset, n: int = 1000, seed: int = 0, level: float = 
 
 
 def split_half(dataset: xr.Dataset, n_splits: int = 100, seed: int = 0) -> xr.Dataset:
-    """Rank correlation between contributions from two random halves of the examples, per metric.
-
-    Args:
-        dataset: what a patching function returned.
-        n_splits: random halvings.
-        seed: of the halvings.
-    """
+    """Rank correlation, per metric, between contributions from two random halves of the examples, `n_splits` times."""
     values, n = _contributions(dataset), dataset.sizes["example"]
     half = n // 2
     if half < 1:
@@ -133,7 +105,7 @@ def within_group_variance(dataset: xr.Dataset, n_permutations: int = 2000, seed:
 
     Args:
         dataset: what a patching function returned with unit="head".
-        n_permutations: shuffles for the null.
+        n_permutations: shuffles for the null, drawn by `seed`.
         seed: of the shuffles.
     """
     values, counts = _contributions(dataset), counts_of(dataset)
@@ -164,12 +136,10 @@ def within_group_variance(dataset: xr.Dataset, n_permutations: int = 2000, seed:
 def compare_estimates(
     approx: xr.Dataset | xr.DataArray, exact: xr.Dataset | xr.DataArray, ratio: float = 0.04
 ) -> xr.Dataset:
-    """How close an estimate of the contributions is to the exact ones, per metric.
+    """How close an estimate of the contributions is to the exact ones of the same units, per metric.
 
-    Args:
-        approx: the estimate.
-        exact: the exact contributions of the same units.
-        ratio: share of the units that counts as the top.
+    `worst_error` is the largest difference over the largest exact value, `top_overlap` the share of the top `ratio` of
+    the units that both have in common.
     """
     estimate, truth = _contributions(approx), _contributions(exact)
     try:
@@ -182,13 +152,8 @@ def compare_estimates(
     common = (tops[0][..., :, None] == tops[1][..., None, :]).sum(axis=(-1, -2))
     with np.errstate(divide="ignore", invalid="ignore"):
         worst = np.abs(a - e).max(axis=-1) / np.abs(e).max(axis=-1)
-    numbers = {
-        "pearson": _pearson(a, e),
-        "spearman": _spearman(a, e),
-        "worst_error": worst,
-        "top_overlap": common / top,
-    }
-    return _dataset(truth, numbers, n_top=top)
+    numbers = {"pearson": _pearson(a, e), "spearman": _spearman(a, e), "worst_error": worst}
+    return _dataset(truth, numbers | {"top_overlap": common / top}, n_top=top)
 
 
 def _contributions(contribution: xr.Dataset | xr.DataArray) -> xr.DataArray:

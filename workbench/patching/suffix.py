@@ -27,8 +27,6 @@ class Suffix:
     """What the two runs of a pair give, over the positions after the shared prefix.
 
     Attributes:
-        model: the model.
-        n_layers: its layers.
         past: keys and values of the prefix; None where nothing is shared, or where the model cannot reuse
             them and the shared prefix is run with the rest.
         resid: the stream in front of each layer of base, and after the last, `[layer + 1, pos, d_model]`.

@@ -10,7 +10,7 @@ import hashlib
 import json
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, product
 from numbers import Integral
 from typing import Any, overload
 
@@ -290,11 +290,10 @@ def _check(base: list[list[int]], source: list[list[int]], answers: list[Any], m
                 "apart. Words that begin alike share their first token: take longer answers, or the first "
                 "token that differs."
             )
-        for one in _sequences(x):
-            for other in _sequences(y):
-                short, long = sorted((one, other), key=len)
-                if long[: len(short)] == short:
-                    raise InputError(
-                        f"Example {i}: the token ids {list(short)} of one answer begin {list(long)} of the other, so a "
-                        "reply could show both. Take answers that differ before either ends."
-                    )
+        for both in product(_sequences(x), _sequences(y)):
+            short, long = sorted(both, key=len)
+            if long[: len(short)] == short:
+                raise InputError(
+                    f"Example {i}: the token ids {list(short)} of one answer begin {list(long)} of the other, so a "
+                    "reply could show both. Take answers that differ before either ends."
+                )

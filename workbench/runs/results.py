@@ -41,12 +41,9 @@ def provenance(**facts: Any) -> dict[str, Any]:
 
 
 def save_result(dataset: xr.Dataset, path: str | Path, *, compressed: bool = False) -> Path:
-    """Write a Dataset as netCDF, whole or not at all, and return its path.
+    """Write a Dataset as netCDF, whole or not at all, and return its path; an existing file is replaced.
 
-    Args:
-        dataset: the result; attributes that netCDF cannot hold are turned into text.
-        path: the file, whose missing folders are created. An existing file is replaced.
-        compressed: smaller and slower; nothing is lost.
+    Attributes that netCDF cannot hold are turned into text. `compressed` files are smaller and slower; nothing is lost.
     """
     clean = readable(dataset)
     clean.attrs = _netcdf_attrs(clean.attrs)

@@ -56,11 +56,10 @@ def rows_of(
         dialogues: lists of messages, or mappings that hold one under "messages"; each ends in an assistant's turn.
         max_length: dialogues with more tokens are left out, with a warning: cut, they would lose their reply.
         loss_on: "reply" (the last turn) or "dialogue" (all tokens).
-        template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
+        template_kwargs: further variables of the chat template.
 
     Raises:
-        InputError: no dialogues, one without an assistant's turn at the end or with an empty one, a template that
-            refuses it, or none that is short enough.
+        InputError: no dialogues, one without a reply, a template that refuses it, or none that is short enough.
     """
     tokenizer = tokenizer_of(model)
     if not len(dialogues):
