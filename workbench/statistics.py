@@ -1,12 +1,7 @@
 """Intervals and tests for means over texts, examples or training seeds; the last axis is always the sample.
 
-1. How certain is a mean: `mean_interval`, from resampled examples.
-2. How large is a difference that means nothing: `split_half_floor`, between two halves of one sample.
-3. Do two samples differ: `permutation_test` for one number per seed, `mean_differences` for many quantities at
-   once (the heads of a model), corrected for their number by the largest statistic of each permutation
-   (Westfall and Young 1993).
-4. `holm` corrects any p-values (Holm 1979).
-5. `share_of` divides named things into sets that stay the same everywhere.
+`permutation_test` compares one number per seed, `mean_differences` many quantities at once (the heads of a model),
+corrected for their number by the largest statistic of each permutation (Westfall and Young 1993).
 """
 
 import hashlib
@@ -131,19 +126,12 @@ def mean_differences(first: np.ndarray, second: np.ndarray, n: int = 5000, seed:
         largest += (drawn.max(axis=1, keepdims=True) >= sure).sum(axis=0)
         total += len(members)
     p_value, p_corrected = ((count / total if exact else (count + 1) / (total + 1)) for count in (as_large, largest))
-    shape = first.shape[:-1]
-    return MeanDifferences(
-        first.mean(-1) - second.mean(-1),
-        observed.reshape(shape),
-        p_value.reshape(shape),
-        p_corrected.reshape(shape),
-        total,
-        exact,
-    )
+    shaped = (numbers.reshape(first.shape[:-1]) for numbers in (observed, p_value, p_corrected))
+    return MeanDifferences(first.mean(-1) - second.mean(-1), *shaped, total, exact)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction of all p-values of an array together."""
+    """Holm's step-down correction of all p-values of an array together (Holm 1979)."""
     flat = np.asarray(p_values, dtype=float).ravel()
     order = np.argsort(flat, kind="stable")
     stepped = np.maximum.accumulate(flat[order] * np.arange(len(flat), 0, -1))

@@ -77,12 +77,7 @@ def run_harness(
     return _dataset(_run(model, tasks, batch_size=batch_size, include=include, **options), run.facts())
 
 
-def harness_answers(
-    model: HookedModel,
-    tasks: str | Sequence[str],
-    metric: str = "acc",
-    **options: Any,
-) -> np.ndarray:
+def harness_answers(model: HookedModel, tasks: str | Sequence[str], metric: str = "acc", **options: Any) -> np.ndarray:
     """Whether each question of the harness's tasks was answered correctly, in the harness's order.
 
     Args:

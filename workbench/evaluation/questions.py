@@ -153,10 +153,7 @@ def in_chat(
             )
         messages = [{"role": "user", "content": asked}]
         if system and accepts_system(tokenizer, system):
-            messages = [
-                {"role": "system", "content": system},
-                {"role": "user", "content": asked.removeprefix(system)},
-            ]
+            messages = [{"role": "system", "content": system}, {"role": "user", "content": asked.removeprefix(system)}]
         prompt = render(tokenizer, messages, template_kwargs=template_kwargs)
         choices = tuple(str(choice).removeprefix(" ") for choice in question.choices)
         found.append(replace(question, prompt=prompt, choices=choices, description=""))

@@ -275,13 +275,8 @@ def _observe_hooks(model: HookedModel, tokens: Tensor, wanted: Observers) -> Non
             hooks[at + "hook_resid_pre"] = wanted.embed
         if wanted.attention:
             hooks |= _pattern_hooks(parts.kind, layer, wanted.attention)
-        for name, tell in (
-            ("attn.hook_v", wanted.values),
-            ("attn.hook_z", wanted.z),
-            ("hook_resid_post", wanted.resid_post),
-        ):
-            if tell:
-                hooks[at + name] = partial(tell, layer)
+        told = {"attn.hook_v": wanted.values, "attn.hook_z": wanted.z, "hook_resid_post": wanted.resid_post}
+        hooks |= {at + name: partial(tell, layer) for name, tell in told.items() if tell}
     with hooked(model, hooks):
         run(model, tokens)
 

@@ -34,11 +34,9 @@ def hooked(model: HookedModel, hooks: Mapping[str, HookFn], times: int = 1) -> G
             often as it should, which means that this architecture never computes that activation.
     """
     known = model.hook_dict
-    missing = [name for name in hooks if name not in known]
-    if missing:
-        raise InputError(
-            f"No hook point '{missing[0]}' in this model: " + suggest(missing[0], _names_like(model, missing[0]))
-        )
+    for name in hooks:
+        if name not in known:
+            raise InputError(f"No hook point '{name}' in this model: " + suggest(name, _names_like(model, name)))
     fired = dict.fromkeys(hooks, 0)
 
     def counted(name: str, function: HookFn) -> Callable[..., Tensor | None]:
@@ -50,14 +48,13 @@ def hooked(model: HookedModel, hooks: Mapping[str, HookFn], times: int = 1) -> G
 
     with model.hooks(fwd_hooks=[(name, counted(name, function)) for name, function in hooks.items()]):
         yield
-    wrong = {name: n for name, n in fired.items() if n != times}
-    if wrong:
-        name, n = next(iter(wrong.items()))
-        raise InputError(
-            f"The hook on '{name}' fired {n} times instead of {times}: this architecture lists the hook "
-            "point but does not compute the activation there, so nothing read from or written to it can be "
-            "trusted."
-        )
+    for name, n in fired.items():
+        if n != times:
+            raise InputError(
+                f"The hook on '{name}' fired {n} times instead of {times}: this architecture lists the hook "
+                "point but does not compute the activation there, so nothing read from or written to it can be "
+                "trusted."
+            )
 
 
 def _names_like(model: HookedModel, name: str) -> list[str]:

@@ -104,12 +104,7 @@ def _width(pairs: PromptPairs) -> int:
 
 @torch.no_grad()
 def patch_cells(
-    model: HookedModel,
-    parts: Anatomy,
-    pair: PromptPairs,
-    cells: Grid,
-    chosen: Sequence[int],
-    batches: Batches,
+    model: HookedModel, parts: Anatomy, pair: PromptPairs, cells: Grid, chosen: Sequence[int], batches: Batches
 ) -> xr.Dataset:
     """Answer logits of one example, of base and source `(answer, example)` and with each chosen cell patched."""
     read = reads(pair)

@@ -178,13 +178,7 @@ def _units(where: Site, gradients: Tensor, seen: Suffix, layer: int) -> Float[Te
 
 
 def _verified(
-    model: HookedModel,
-    parts: Anatomy,
-    pairs: PromptPairs,
-    cells: Grid,
-    result: xr.Dataset,
-    verify: int,
-    seed: int,
+    model: HookedModel, parts: Anatomy, pairs: PromptPairs, cells: Grid, result: xr.Dataset, verify: int, seed: int
 ) -> xr.Dataset:
     """Add the exact values of some units, and how well the estimates agree with them."""
     metrics = metrics_of(result)

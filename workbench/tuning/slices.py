@@ -127,13 +127,7 @@ def _layout(children: set[str], kind: str, parts: Anatomy) -> dict[str, Projecti
     elif {"c_attn", "c_proj"} <= children:
         out, starts = "c_proj", {"c_attn": _blocks(d, n_heads, n_kv)}
     elif "query_key_value" in children and out and kind in INTERLEAVED:
-        starts = {
-            "query_key_value": {
-                "q": lambda i: 3 * i * d,
-                "k": lambda i: (3 * i + 1) * d,
-                "v": lambda i: (3 * i + 2) * d,
-            }
-        }
+        starts = {"query_key_value": {letter: lambda i, k=k: (3 * i + k) * d for k, letter in enumerate("qkv")}}
     else:
         return {}
     layout = {letter: Projection(child, "out", start) for child, by in starts.items() for letter, start in by.items()}
