@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.errors import InputError
-from workbench.patching.sites import HOOKS, KV_HOOKS, QUERY_HOOKS, STREAM_HOOKS, grid, site
+from workbench.patching.sites import HOOKS, KV_HOOKS, QUERY_HOOKS, grid, site
 from workbench.patching.units import HeadCounts
 
 COUNTS = HeadCounts(3, 6, 2)
@@ -33,7 +33,7 @@ def test_keys_and_values_have_one_row_per_kv_head(unit):
 
 
 def test_the_stream_has_no_units():
-    for hook in STREAM_HOOKS:
+    for hook in ("attn_out", "mlp_out", "resid_pre", "resid_post"):
         where = site(hook, None, COUNTS)
         assert where.owners is None and where.unit == "layer" and where.n_units == 1
 

@@ -294,11 +294,10 @@ def _patch_batch(
 
 def _full(logits: xr.Dataset, sent: Senders) -> xr.Dataset:
     whole = logits["full"].transpose("run", "example", "vocab").values
-    shape = (*sent.shape, *whole.shape[1:])
     return xr.Dataset(
         {
             "base_logits": (("example", "vocab"), whole[0]),
             "source_logits": (("example", "vocab"), whole[-1]),
-            "patched_logits": ((*sent.dims, "example", "vocab"), whole[1:-1].reshape(shape)),
+            "patched_logits": ((*sent.dims, "example", "vocab"), whole[1:-1].reshape(*sent.shape, *whole.shape[1:])),
         }
     )

@@ -18,7 +18,6 @@ from workbench.patching.units import Counts
 
 QUERY_HOOKS: tuple[Hook, ...] = ("q", "z", "pattern")
 KV_HOOKS: tuple[Hook, ...] = ("k", "v")
-STREAM_HOOKS: tuple[Hook, ...] = ("attn_out", "mlp_out", "resid_pre", "resid_post")
 HOOKS = get_args(Hook)
 
 

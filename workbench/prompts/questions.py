@@ -355,9 +355,8 @@ def _texts(value: Any) -> list[str]:
     return [text.strip() for text in values if text.strip()]
 
 
-FORMS: tuple[
-    tuple[Callable[[Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], MultipleChoice | FreeForm]], ...
-] = (
+Form = tuple[Callable[[Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], MultipleChoice | FreeForm]]
+FORMS: tuple[Form, ...] = (
     (lambda row: isinstance(row.get("base"), Mapping) and "prompt" in row, _sycophancy_eval),
     (lambda row: isinstance(row.get("question"), Mapping), _stem),
     (lambda row: "Best Answer" in row, _truthful_table),
