@@ -95,7 +95,7 @@ def generate(
             return run.finished
         left, batches = run.left(len(sequences)), Batches(device_of(model), batch_size)
         bar = tqdm(total=len(sequences), initial=len(sequences) - len(left), desc="Generating", disable=not progress)
-        for members in _groups(model, sequences, left):
+        for members in _groups(model, sequences, left, facts["hooks_active"]):
             for batch, replies in batches.over(members, lambda some: _replies(model, parts, sequences, some, limits)):
                 run.add(f"from example {min(batch)}", _piece(batch, replies))
                 bar.update(len(batch))
@@ -195,10 +195,10 @@ def _ids(model: HookedModel, prompt: Any, name: str, template_kwargs: Mapping[st
 # Step 1: which prompts share a batch.
 
 
-def _groups(model: HookedModel, sequences: Sequence[Sequence[int]], left: list[int]) -> list[list[int]]:
+def _groups(model: HookedModel, sequences: Sequence[Sequence[int]], left: list[int], hooks: bool) -> list[list[int]]:
     """The prompts that are left, the longest first, in groups that may share a batch."""
     groups = groups_by_length(sequences, left)
-    if groups and not has_hooks(model) and (kind_of(model) == "hooked" or pads_left(model)):
+    if groups and not hooks and (kind_of(model) == "hooked" or pads_left(model)):
         return [list(chain(*groups))]
     return groups
 
