@@ -46,6 +46,7 @@ MAKERS = {
     "cohere": lambda: hf.CohereForCausalLM(hf.CohereConfig(**BASE, logit_scale=0.3)),
     "gemma3": lambda: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**GEMMA)),
     "mixtral": lambda: hf.MixtralForCausalLM(hf.MixtralConfig(**BASE, num_local_experts=4)),
+    "gpt_oss": lambda: hf.GptOssForCausalLM(hf.GptOssConfig(**BASE, head_dim=8, num_local_experts=4, sliding_window=6)),
     "bloom": lambda: hf.BloomForCausalLM(hf.BloomConfig(vocab_size=97, hidden_size=32, n_layer=3, n_head=4)),
     "mamba": lambda: hf.MambaForCausalLM(
         hf.MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=3, state_size=8)

@@ -106,12 +106,14 @@ def slow(model, ids):
     n = len(ids)
     weight = np.full((parts.n_layers, parts.n_heads, n), np.nan)
     logit, value = weight.copy(), weight.copy()
+    unattended = np.zeros((parts.n_layers, parts.n_heads))
     for layer in range(parts.n_layers):
         pattern, v, _ = (kept[f"blocks.{layer}.{word}"][0] for word in words)
         w_o = parts.blocks[layer].w_o().detach()
         for head in range(parts.n_heads):
+            a = pattern[head].numpy()
+            unattended[layer, head] = np.mean([1 - sum(a[q]) for q in range(n)])
             for j in range(n):
-                a = pattern[head].numpy()
                 queries = [q for q in range(j, n) if a[q, j] > 0]
                 weight[layer, head, j] = np.mean([a[q, j] for q in queries])
                 differences = []
@@ -120,9 +122,9 @@ def slow(model, ids):
                     if q != j and others:
                         differences.append(np.log(a[q, j]) - np.mean([np.log(a[q, k]) for k in others]))
                 logit[layer, head, j] = np.mean(differences) if differences else np.nan
-                value[layer, head, j] = (v[j, head // parts.group_size] @ w_o[head]).norm()
+                value[layer, head, j] = (v[j, head // parts.group_size] @ w_o[head].double()).norm()
     resid = np.stack([kept[f"blocks.{layer}.hook_resid_post"][0].norm(dim=-1) for layer in range(parts.n_layers)])
-    return weight, logit, value, resid
+    return weight, logit, value, resid, unattended
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -131,13 +133,23 @@ def test_measures_equal_their_definitions(family):
     found = measure(model, texts, chunk=4)
     for i, ids in enumerate(texts):
         row = found.isel(sequence=i, position=slice(len(ids)))
-        weight, logit, value, resid = slow(model, ids)
+        weight, logit, value, resid, unattended = slow(model, ids)
         np.testing.assert_allclose(row.sink_weight, weight, atol=2e-6)
         np.testing.assert_allclose(row.sink_logit, logit, atol=2e-5)
         np.testing.assert_allclose(row.head_value_norm, value, rtol=1e-6)
         np.testing.assert_allclose(row.residual_norm, resid, rtol=1e-5)
+        np.testing.assert_allclose(row.unattended, unattended, atol=2e-6)
         group = value.reshape(3, -1, anatomy(model).group_size, len(ids)).mean(2)
         np.testing.assert_allclose(row.value_norm, group, rtol=1e-6)
+
+
+def test_attention_on_no_token_is_what_a_learned_sink_takes():
+    model, texts = bridge("gpt_oss", torch.float32), sequences((9, 6))
+    found = measure(model, texts, chunk=4)
+    for i, ids in enumerate(texts):
+        unattended = slow(model, ids)[-1]
+        assert unattended.min() > 0.05
+        np.testing.assert_allclose(found.unattended[i], unattended, atol=2e-6)
 
 
 @given(chunk=st.integers(1, 12), lengths=st.lists(st.integers(2, 11), min_size=1, max_size=3))

@@ -224,6 +224,14 @@ def test_faults_of_the_relative_scores_are_counted():
     assert counts["prob_unstable_examples"] == 2  # differences of -4.6 and -9.5
 
 
+def test_a_base_prob_below_the_tolerance_is_unstable_and_one_above_it_is_not():
+    prob = np.array([0.04, 0.06, 0.09, 0.11, 0.24, 0.26])
+    l_a, l_b = np.log(prob), np.log(1 - prob)
+    for tolerance, below in ((0.05, 1), (0.1, 3), (0.25, 5)):
+        counts = counted(l_a, l_b, metrics=("prob",), tolerance=tolerance)
+        assert counts == {"prob_unstable_examples": below, "unstable_tolerance": tolerance}
+
+
 def test_only_the_metrics_in_use_are_counted():
     assert set(counted([5], [4], metrics=("logit_diff",))) == {"unstable_tolerance"}
     assert "prob_unstable_examples" not in counted([5], [4], metrics=("logit_ratio",))
