@@ -52,6 +52,25 @@ def test_a_difference_within_chance_decides_nothing():
     assert waking_sentences(phases(found, strict)).values[0, 0] == "not decided"
 
 
+@pytest.mark.parametrize("noisy", [0, 1])
+def test_the_difference_must_exceed_what_halves_of_either_domain_differ_by(noisy):
+    """Sequences of the noisy domain scatter by s around 0.03 nats, with 0.03 between 2 and 4 s / sqrt(20)."""
+    effect = [[0.0], [0.0]]
+    effect[noisy] = [0.03]
+    data = measured(effect, [[0.9], [0.9]], noise=0.0005, n=20)
+    scatter = scipy.stats.zscore(np.random.default_rng(0).normal(size=20))
+    data["loss_change"][noisy, :, 0, 0] = 0.03 + 0.043 * scatter
+    found = phases(data, QUICK)
+    assert sorted(found["phase"].values.squeeze()) == ["active", "dormant"]
+    assert float(found["p_corrected"].sel(score="loss_change").squeeze()) < 0.02
+    rng = np.random.default_rng(1)
+    halvings = np.stack([rng.permutation(data["loss_change"].values[noisy].ravel()) for _ in range(2000)])
+    assert np.quantile(abs(halvings[:, :10].mean(1) - halvings[:, 10:].mean(1)), 0.95) > 0.032
+    assert not found["wakes"].any()
+    data["loss_change"][noisy, :, 0, 0] = 0.03 + 0.02 * scatter
+    assert phases(data, QUICK)["wakes"].sum() == 1
+
+
 def test_a_clause_names_only_domains_that_were_told_apart():
     found = phases(
         measured([[0.0], [0.0], [0.03], [0.08]], [[0.9]] * 4, noise=0.005, n=20, names=["a", "b", "c", "d"]),

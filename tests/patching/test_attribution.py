@@ -88,6 +88,20 @@ def test_long_answers(pairs):
     np.testing.assert_allclose(diff(estimate), diff(exact), atol=2e-4)
 
 
+def test_long_answers_where_the_base_is_the_beginning_of_the_source():
+    """The common beginning then reaches into the positions at which the answer is read."""
+    model, base, answer = bridge("qwen2"), sequences((6,))[0], (5, 11, 3)
+    data = PromptPairs([base], [[*base, 8, 7]], [(answer, (9,))])
+    estimate = attribution_patch(model, data, unit="layer", steps=64, verify=0, progress=False)
+    exact = activation_patch(model, data, unit="layer", progress=False)
+    for name, prompt in (("base", base), ("source", data.source[0])):
+        with torch.no_grad():
+            log_p = model(torch.tensor([[*prompt, *answer[:-1]]]))[0, len(prompt) - 1 :].double().log_softmax(-1)
+        score = float(sum(log_p[k, token] for k, token in enumerate(answer)) - log_p[0, 9])
+        assert diff(estimate, name)[0] == pytest.approx(score, abs=1e-6)
+    np.testing.assert_allclose(diff(estimate), diff(exact), atol=2e-4)
+
+
 def test_no_steps_are_refused(pairs):
     with pytest.raises(InputError, match="steps=0 must be at least 1"):
         attribution_patch(bridge("llama"), pairs, steps=0, progress=False)

@@ -174,8 +174,12 @@ def test_batches_change_nothing():
     np.testing.assert_allclose(one["patched"].values, all_at_once["patched"].values, atol=1e-10)
 
 
-def test_full_logits_contain_the_answers():
-    result = path_patch(bridge("llama"), pairs(), full_logits=True, progress=False)
+def test_full_logits_are_the_models_and_contain_the_answers():
+    model, data = bridge("llama"), pairs()
+    result = path_patch(model, data, full_logits=True, progress=False)
+    for name, prompts in (("base_logits", data.base), ("source_logits", data.source)):
+        wanted = np.stack([run_with(model, tokens, [])[-1] for tokens in prompts])
+        np.testing.assert_allclose(result[name], wanted, atol=1e-6)
     full = result["patched_logits"]
     difference = full.isel(vocab=A) - full.isel(vocab=B)
     np.testing.assert_allclose(difference.values, result["patched"].sel(metric="logit_diff").values, atol=1e-5)

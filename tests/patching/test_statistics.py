@@ -180,6 +180,14 @@ def test_the_null_is_every_way_to_regroup_heads_inside_layers():
     assert float(found["p_value"][0]) == pytest.approx((every <= share(grid) + 1e-12).mean(), abs=0.03)
 
 
+def test_groups_of_equal_means_have_the_largest_p_value():
+    """All variance is inside the groups, so no way to regroup the heads has a larger share."""
+    pair = np.array([[0.1], [0.3], [0.2], [0.4]]) * np.tile([1, -1], 4)
+    found = within_group_variance(measured(pair, noise=0.0, metrics=("logit_diff",)), n_permutations=50)
+    assert float(found["within_share"][0]) == pytest.approx(1)
+    assert float(found["p_value"][0]) == 1
+
+
 def test_p_values_are_uniform_when_groups_mean_nothing():
     ps = [
         float(within_group_variance(measured(random_effect(seed), noise=0.0, metrics=("prob",)), 99)["p_value"][0])
@@ -229,6 +237,9 @@ def test_layer_sums_split_the_negative_from_the_whole():
     assert found["signed"].values.tolist() == [-4, 4]
     assert layer_sums(measured(random_effect()))["signed"].dims == ("metric", "layer")
     assert layer_sums(array([-1, 2], ("layer",)))["pro_behaviour"].values.tolist() == [1, 0]
+    undefined = layer_sums(array([[1, -2], [np.nan, -1]]))
+    assert np.isnan(undefined["pro_behaviour"]).values.tolist() == [False, True]
+    assert np.isnan(undefined["signed"]).values.tolist() == [False, True]
     with pytest.raises(InputError, match="need a layer axis"):
         layer_sums(array([1, 2], ("unit",)))
 
