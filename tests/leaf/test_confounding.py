@@ -145,6 +145,8 @@ def test_the_whole_stage_and_its_counterfactuals(tmp_path):
     assert confounders(*pair(), some, score=NEAR, threshold=(0.1, 0.3), resume=file, progress=False).identical(found)
     with pytest.raises(InputError, match=r"another configuration \(threshold: \[0.1, 0.3\] there, \[0.3\] now\)"):
         confounders(*pair(), some, score=NEAR, threshold=0.3, resume=file, progress=False)
+    with pytest.raises(InputError, match=r"another configuration \(max_new_tokens: \W*default\W* there, 3 now\)"):
+        confounders(*pair(), some, score=NEAR, threshold=(0.1, 0.3), max_new_tokens=3, resume=file, progress=False)
     with pytest.raises(InputError, match="of example 1, which these 1 examples do not have"):
         counterfactuals(some[:1], found)
 

@@ -64,6 +64,7 @@ def test_as_many_as_another_score_takes():
 def test_unit_range_by_hand():
     found = unit_range(np.array([[1.0, np.nan, 3.0], [2.0, 2.0, 2.0]]))
     np.testing.assert_allclose(found, [[0.0, np.nan, 1.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(unit_range(np.array([[[2.0, 6.0, 5.0]]])), [[[0.0, 1.0, 0.75]]])
 
 
 def test_thresholds_and_scores_that_do_not_exist_are_refused():

@@ -58,11 +58,13 @@ def test_the_card_lists_units_data_and_results(tmp_path):
     tuned = pinpoint_tune(
         chat_model(), dialogues(), [(1, 2), (1, 0)], recipe=QUICK, validation=dialogues(2), progress=False
     )
-    folder = save_pretrained(tuned.model, tmp_path / "tuned", results={"giving in": {"before": 0.91, "after": 0.12}})
+    results = {"giving in": {"before": 0.91, "after": 0.12}, "examples": 40}
+    folder = save_pretrained(tuned.model, tmp_path / "tuned", results=results)
     card = (folder / "README.md").read_text()
     for text in ("2 heads (head)", "1,024 of", "| 1 | 0, 2 |", "8 dialogues", "| learning rate | 0.01 |"):
         assert text in card
     assert "| measure | before | after |" in card and "| giving in | 0.9100 | 0.1200 |" in card
+    assert "| examples | 40 | – |" in card
     assert "bit by bit" in card and "Validation loss" in card
     assert open_result(folder / "tuning.nc").attrs["heads"] == [[1, 0], [1, 2]]
     assert transformers.AutoTokenizer.from_pretrained(folder).chat_template == chat_tokenizer().chat_template

@@ -57,10 +57,16 @@ def test_a_digest_tells_dialogues_and_losses_apart():
     assert len({digest(rows), digest(rows[:2]), digest(rows_of(model, dialogues(3), loss_on="dialogue"))}) == 3
 
 
+def turns(*contents):
+    return [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
+
+
 @pytest.mark.parametrize(
     ("dialogue", "message"),
     [
         ([{"role": "user", "content": "two"}], "Dialogue 0 has no reply to learn from: its turns are user"),
+        (turns("two", "no", "sure"), "no reply to learn from: its turns are user, assistant, user"),
+        (turns("two", "no", "sure", " "), "no reply to learn from: its turns are user, assistant, user, assistant"),
         ([], "its turns are none"),
         ([{"role": "user", "content": "no"}, {"role": "assistant", "content": " "}], "not empty"),
         ([{"text": "two"}], "no list of messages"),
