@@ -176,6 +176,10 @@ def test_a_swapped_token_equals_running_the_other_text(family, backend):
         close(intervened(model, swap_token(model, 42)), model(other))
 
 
+def test_a_text_of_two_tokens_has_one_without_its_first():
+    assert without_first([[5, 6], [7, 8, 9]]) == [[6], [8, 9]]
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2", "olmo2", "phi3", "gpt_neox"])
 def test_with_rotary_positions_a_masked_first_key_equals_a_text_without_it(family):
     model = bridge(family)

@@ -19,6 +19,7 @@ from workbench.extreme.light_tuning import LightTuningRecipe
 from workbench.extreme.quantize import Ranges, Scheme, quantized
 from workbench.extreme.remedies import add_rows, compare_remedies, dormant_heads
 from workbench.extreme.remedy_evaluation import dialogues, material, sinks
+from workbench.extreme.verdict import Thresholds
 from workbench.models.load import load
 from workbench.runs.results import open_result, save_result
 
@@ -221,6 +222,8 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, few):
     xr.testing.assert_identical(open_result(file).drop_attrs(), found.drop_attrs())
     with pytest.raises(InputError, match="another configuration"):
         compare_remedies(bridge("llama"), texts, **(options | {"biases": (-1.0,)}))
+    with pytest.raises(InputError, match=r"\(thresholds: .*Thresholds\(.* there, .*Thresholds\(.* now\)"):
+        compare_remedies(bridge("llama"), texts, **(options | {"thresholds": Thresholds(sink_weight=0.5)}))
 
 
 def test_what_a_model_does_not_allow_is_a_row_of_nan_with_the_reason(few):
