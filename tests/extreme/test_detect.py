@@ -75,6 +75,24 @@ def test_several_sinks_share_the_attention_and_are_all_found():
     assert by_token(found).sel(token=f"[{S}]").extreme == 1
 
 
+def test_tokens_are_counted_by_their_text_with_the_first_apart():
+    found = measure(planted(), [text(0, 6), text(4, length=12)], thresholds=Thresholds(sink_weight=0.25))
+    names = ["sink", "drained", "peaked", "extreme"]
+    seen = {}
+    for i, length in enumerate((24, 12)):
+        for p in range(length):
+            one = found.isel(sequence=i, position=p)
+            numbers = [float(one[name]) for name in names] + [float(one["sink_weight"].mean())]
+            seen.setdefault(f"{'first token: ' if p == 0 else ''}{one['token'].item()}", []).append(numbers)
+    table = by_token(found)
+    assert sorted(table["token"].values) == sorted(seen)
+    assert {f"first token: [{S}]", f"[{S}]"} < set(seen)
+    for name, rows in seen.items():
+        row = table.sel(token=name)
+        assert row["count"] == len(rows)
+        np.testing.assert_allclose([float(row[n]) for n in [*names, "sink_weight"]], np.mean(rows, 0), rtol=1e-6)
+
+
 def test_each_text_is_judged_alone_and_padding_is_nobody():
     found = measure(planted(), [text(3, length=30), text(2, length=12), text(length=20)])
     assert [np.flatnonzero(row).tolist() for row in found.extreme.values] == [[3], [2], []]
