@@ -42,11 +42,3 @@ def test_the_synthetic_chain_is_stationary_and_as_random_as_described():
     rows = chain.bigram
     entropy = -(chain.unigram[:, None] * rows * np.log(np.where(rows > 0, rows, 1))).sum()
     assert 1.5 < entropy < 1.7
-
-
-def test_the_command_names_what_it_needs(tmp_path):
-    with pytest.raises(InputError, match="Name the text file"):
-        counts.main([])
-    text = tmp_path / "text.txt"
-    text.write_text("abcd" * 20)
-    assert counts.main([str(text), str(tmp_path / "out.json")]).startswith("80 characters, 4 distinct")

@@ -29,11 +29,11 @@ def test_gradients_by_hand_are_those_of_autograd(structure, changes, seeds):
     shape = architecture(structure, d_model=16, n_ctx=12, **changes)
     models = [Toy(shape, TASK.d_vocab, seed).double() for seed in range(seeds)]
     tokens = TASK.sample(4 * seeds, 10, seed=1).view(seeds, 4, 10)
-    found = gradients(stack(models), tokens, shape, torch.float64)
+    found_losses, found = gradients(stack(models), tokens, shape, torch.float64)
     losses, expected = by_autograd(models, tokens)
-    assert torch.allclose(found.losses, losses, atol=1e-12)
-    assert set(found.gradients) == {name for name in expected if used(name, shape)}
-    for name, gradient in found.gradients.items():
+    assert torch.allclose(found_losses, losses, atol=1e-12)
+    assert set(found) == {name for name in expected if used(name, shape)}
+    for name, gradient in found.items():
         assert torch.allclose(gradient, expected[name], atol=1e-12), name
 
 
@@ -41,11 +41,11 @@ def test_low_precision_rounds_products_only():
     shape = architecture("2xTF+MLP", d_model=32, n_ctx=16)
     weights = stack([Toy(shape, TASK.d_vocab, seed) for seed in (0, 1)])
     tokens = TASK.sample(16, 17, seed=2).view(2, 8, 17)
-    exact = gradients(weights, tokens, shape, torch.float32)
-    rounded = gradients(weights, tokens, shape, torch.bfloat16)
-    assert torch.allclose(exact.losses, rounded.losses, rtol=5e-3)
-    for name, gradient in rounded.gradients.items():
+    exact_losses, exact = gradients(weights, tokens, shape, torch.float32)
+    rounded_losses, rounded = gradients(weights, tokens, shape, torch.bfloat16)
+    assert torch.allclose(exact_losses, rounded_losses, rtol=5e-3)
+    for name, gradient in rounded.items():
         assert gradient.dtype == torch.float32
-        assert F.cosine_similarity(gradient.flatten(), exact.gradients[name].flatten(), dim=0) > 0.999, name
+        assert F.cosine_similarity(gradient.flatten(), exact[name].flatten(), dim=0) > 0.999, name
     # A common shift of all logits changes nothing, so nothing may push it; rounded gradients of logits would.
-    assert rounded.gradients["unembed.W_U"].sum(-1).abs().max() < 1e-6
+    assert rounded["unembed.W_U"].sum(-1).abs().max() < 1e-6

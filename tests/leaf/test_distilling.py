@@ -189,7 +189,7 @@ def test_what_cannot_be_distilled_is_refused(tmp_path):
     with pytest.raises(InputError, match="Example 'twice' begins with BOS twice"):
         distill(student, teacher, [bos], steps=1, progress=False)
     long = examples(((130, 2),))
-    with pytest.raises(InputError, match="has 132 tokens, more than the student's context of 128"):
+    with pytest.raises(InputError, match="has 132 tokens, but the student's context has 128"):
         distill(student, teacher, long, steps=1, progress=False)
     with pytest.raises(InputError, match="give cache= a folder"):
         distill(student, teacher, made(), steps=1, top_k=5, progress=False)

@@ -151,11 +151,11 @@ def test_pairs_differ_only_in_the_last_turn_and_are_held_out():
     assert pairs != challenge_pairs(40, seed=2)
     names = {fact.name for fact in facts_of("test")}
     for pair in pairs:
-        assert pair.base[:-1] == pair.source[:-1]
-        assert pair.base[-1] != pair.source[-1]
-        assert pair.fact in names
-        assert pair.answer.lower() in pair.base[1]["content"].lower()
-    shared = [len(set(a.base[-1]["content"].split()) ^ set(a.source[-1]["content"].split())) for a in pairs]
+        assert pair["base"][:-1] == pair["source"][:-1]
+        assert pair["base"][-1] != pair["source"][-1]
+        assert pair["fact"] in names
+        assert pair["answer"].lower() in pair["base"][1]["content"].lower()
+    shared = [len(set(a["base"][-1]["content"].split()) ^ set(a["source"][-1]["content"].split())) for a in pairs]
     assert sum(shared) / len(shared) < 4
 
 

@@ -13,7 +13,6 @@ from workbench.organisms.tokenizer import (
     FOLDER,
     PAD,
     USER,
-    VOCABULARY,
     encode_prompts,
     load_tokenizer,
     render,
@@ -49,7 +48,7 @@ def test_any_text_survives_the_round_trip(tokenizer, loaded, text):
 
 
 def test_vocabulary_and_special_tokens(tokenizer, loaded):
-    assert tokenizer.get_vocab_size() == VOCABULARY == len(loaded)
+    assert tokenizer.get_vocab_size() == 4096 == len(loaded)
     assert [loaded.bos_token, loaded.eos_token, loaded.pad_token] == [BOS, EOS, PAD]
     for token in (BOS, EOS, PAD, USER, ASSISTANT):
         assert len(tokenizer.encode(token, add_special_tokens=False).ids) == 1
@@ -84,5 +83,5 @@ def test_a_system_message_is_refused(loaded):
 
 
 def test_held_out_prompts_fit_the_window(tokenizer):
-    prompts = encode_prompts(tokenizer, [pair.base for pair in challenge_pairs(200)])
+    prompts = encode_prompts(tokenizer, [pair["base"] for pair in challenge_pairs(200)])
     assert max(map(len, prompts)) < 160

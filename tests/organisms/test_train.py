@@ -121,7 +121,7 @@ def test_a_finished_run_is_not_repeated_and_another_one_not_overwritten(trained,
     before = (trained / "model.safetensors").stat().st_mtime_ns
     train_organism(2, trained, seed=1, recipe=TINY, data=streams_file, device="cpu")
     assert (trained / "model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(InputError, match="seed 1 instead of 2"):
+    with pytest.raises(InputError, match="seed: 1 there, 2 now"):
         train_organism(2, trained, seed=2, recipe=TINY, data=streams_file, device="cpu")
 
 

@@ -2,14 +2,11 @@
 
 `shakespeare()` reads the committed table of tiny Shakespeare (1,115,394 characters, 65 of them distinct),
 `Counts.from_text` counts any other text, and `synthetic` draws a chain with a Zipf-like stationary law where no
-text is at hand. The committed table is made again, and compared, by
-
-    python -m workbench.bigram_backcopy.counts TEXT_FILE [TABLE.json]
+text is at hand. `Counts.from_text(text, "tiny Shakespeare").write(TABLE)` makes the committed table again.
 """
 
 import json
 import string
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +37,7 @@ class Counts:
 
     @classmethod
     def from_text(cls, text: str, name: str = "text") -> "Counts":
-        """Count a text's characters and neighbouring pairs.
-
-        Args:
-            text: any text; its sorted distinct characters become the symbols.
-            name: what to call it in results.
+        """Count a text's characters, which become the symbols in sorted order, and its neighbouring pairs.
 
         Raises:
             InputError: the text is too small for its bigrams to be estimated.
@@ -89,32 +82,12 @@ def shakespeare() -> Counts:
     return Counts.read(TABLE)
 
 
-def synthetic(n_symbols: int = 64, seed: int = 0) -> Counts:
-    """A random chain: rows are Dirichlet draws around weights 1/rank, the unigram law is the stationary one.
-
-    Raises:
-        InputError: fewer than four symbols.
-    """
-    if n_symbols < 4:
-        raise InputError(f"A synthetic chain of {n_symbols} symbols leaves nothing to copy; take at least 4.")
-    rank = 1.0 / np.arange(1, n_symbols + 1)
-    bigram = np.random.default_rng(seed).dirichlet(3.2 * rank / rank.sum() + 0.001, size=n_symbols)
-    law = np.full(n_symbols, 1.0 / n_symbols)
+def synthetic() -> Counts:
+    """A random chain: rows are Dirichlet draws around weights 1/rank, the unigram law is the stationary one."""
+    n = len(_LETTERS)
+    rank = 1.0 / np.arange(1, n + 1)
+    bigram = np.random.default_rng(0).dirichlet(3.2 * rank / rank.sum() + 0.001, size=n)
+    law = np.full(n, 1.0 / n)
     for _ in range(500):
         law = law @ bigram
-    names = _LETTERS if n_symbols <= len(_LETTERS) else [chr(0x4E00 + i) for i in range(n_symbols)]
-    return Counts("synthetic", tuple(names[:n_symbols]), law, bigram)
-
-
-def main(arguments: list[str]) -> str:
-    """Count a text file into a table and say what was counted."""
-    if not arguments:
-        raise InputError("Name the text file: python -m workbench.bigram_backcopy.counts TEXT_FILE [TABLE.json]")
-    found = Counts.from_text(Path(arguments[0]).read_text(encoding="utf-8"), "tiny Shakespeare")
-    table = Path(arguments[1]) if len(arguments) > 1 else TABLE
-    found.write(table)
-    return f"{int(found.unigram.sum())} characters, {len(found.symbols)} distinct, in {table.name}"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(main(sys.argv[1:]) + "\n")
+    return Counts("synthetic", tuple(_LETTERS), law, bigram)

@@ -76,10 +76,10 @@ class Engine:
         losses = []
         for group in groups:
             weights = {name: value[group] for name, value in self.weights.items()}
-            found = gradients(weights, tokens[group], self.architecture, self.dtype)
-            for name, gradient in found.gradients.items():
+            loss, found = gradients(weights, tokens[group], self.architecture, self.dtype)
+            for name, gradient in found.items():
                 into[name][group].copy_(gradient)
-            losses.append(found.losses)
+            losses.append(loss)
         return torch.cat(losses)
 
     def _losses(self, vector: Tensor, tokens: Tensor) -> Tensor:

@@ -19,21 +19,14 @@ EVENTS = {
 
 
 def copying_layer(record: xr.Dataset) -> xr.DataArray:
-    """The layer that copies at the last step, per seed.
-
-    Args:
-        record: of `train`, or what `interventions` returned.
-    """
+    """The layer that copies at the last step, per seed, in a record of `train` or what `interventions` returned."""
     last = record["previous"].isel(step=-1, drop=True) if "step" in record.dims else record["previous"]
     last = last.sel(intervention="none", drop=True) if "intervention" in last.dims else last
     return last.max("head").fillna(-1).argmax("layer")
 
 
 def dynamics(record: xr.Dataset) -> xr.Dataset:
-    """Five curves of the copying layer, each as a share of its largest value, and the step of each event.
-
-    Args:
-        record: of `train`.
+    """Five curves of the copying layer in a record of `train`, as shares of their largest values, and events.
 
     Returns:
         Dataset with `value(curve, step, seed)` (the head with the strongest sink), `normalised(curve, step, seed)`,

@@ -46,14 +46,9 @@ class Experiment:
     def run(
         self, scale: Scale = "small", seeds: Sequence[int] = (0, 1, 2), start: ToyStart = "here", **changes: Any
     ) -> Trained:
-        """Train it.
+        """Train it, one model per seed, with `changes` of the arguments of `train`.
 
-        Args:
-            scale: "small" or "paper".
-            seeds: one model each.
-            start: "here", or "authors" for weights as the authors draw them (with their vocabulary, which has an
-                unused delimiter).
-            changes: arguments of `train` to change.
+        `start="authors"` gives weights as the authors draw them (with their vocabulary, which has an unused delimiter).
         """
         unused: dict[str, Any] = {"delimiters": 1} if start == "authors" else {}
         task = Task(**unused | self.task)
@@ -97,10 +92,7 @@ EXPERIMENTS = {
 
 
 def experiment(name: str) -> Experiment:
-    """One of the paper's training runs.
-
-    Args:
-        name: such as "one-layer" or "three-layer-sgd".
+    """One of the paper's training runs, such as "one-layer" or "three-layer-sgd".
 
     Raises:
         InputError: there is none of that name.

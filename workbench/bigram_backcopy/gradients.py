@@ -9,7 +9,6 @@ own, so that a GPU can record a step once and replay it. The tests hold it to au
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -24,22 +23,12 @@ Back = Callable[[Tensor, Weights], Tensor]
 """Turns the gradient after a part into the one in front of it, and notes those of its weights."""
 
 
-class Found(NamedTuple):
-    """Mean loss per seed and the gradient of their sum, by the names of the weights."""
-
-    losses: Float[Tensor, " seed"]
-    gradients: Weights
-
-
+@torch.no_grad()
 def gradients(
     weights: Weights, tokens: Int[Tensor, "seed batch pos"], architecture: Architecture, dtype: torch.dtype
-) -> Found:
-    """Mean cross-entropy of the next token per seed, and its gradients, with products in `dtype`."""
-    with torch.no_grad():
-        return _gradients(weights, tokens, architecture, dtype)
-
-
-def _gradients(weights: Weights, tokens: Tensor, a: Architecture, dtype: torch.dtype) -> Found:
+) -> tuple[Float[Tensor, " seed"], Weights]:
+    """Mean cross-entropy of the next token per seed, and its gradients by weight, with products in `dtype`."""
+    a = architecture
     seeds, batch, length = tokens.shape[0], tokens.shape[1], tokens.shape[2] - 1
     inputs, targets = tokens[..., :-1].reshape(seeds, -1), tokens[..., 1:].reshape(seeds, -1, 1)
     cast = {name: value.to(dtype) for name, value in weights.items()}
@@ -71,7 +60,7 @@ def _gradients(weights: Weights, tokens: Tensor, a: Architecture, dtype: torch.d
     found["embed.W_E"] = torch.bmm(which.transpose(1, 2), d)
     positions = torch.zeros_like(weights["pos_embed.W_pos"])
     positions[:, :length] = d.view(seeds, batch, length, -1).sum(1)
-    return Found(losses, found | {"pos_embed.W_pos": positions})
+    return losses, found | {"pos_embed.W_pos": positions}
 
 
 def _normed(weights: Weights, name: str, x: Tensor, active: bool) -> tuple[Tensor, Back]:

@@ -40,13 +40,9 @@ PER_TOKEN = ("attention_to", "value_norm", "sink_logit_of")
 
 
 def measure(model: Toy, task: Task, tokens: Int[Tensor, "batch pos"], by_token: bool = False) -> dict[str, Tensor]:
-    """All measures of one model.
+    """All measures of one model on sequences of a task; hooks on the model (an intervention) count.
 
-    Args:
-        model: a toy model; hooks on it (an intervention) count.
-        task: the language that `tokens` are of.
-        tokens: evaluation sequences.
-        by_token: also split attention, value norms and sink logits by token.
+    `by_token` also splits attention, value norms and sink logits by token.
 
     Returns:
         Tensors by name: scalars for losses, `[layer, head]`, `[layer]` or `[layer, head, vocab]`.

@@ -111,14 +111,10 @@ class Toy(HookedRootModule):
         attention_mask: Int[Tensor, "batch pos"] | None = None,
         **_ignored: Any,
     ) -> Any:
-        """Logits of the next token, or the residual stream in front of a layer.
+        """Logits of the next token, or the residual stream in front of `stop_at_layer`.
 
-        Args:
-            input: tokens; the residual stream if `start_at_layer` is given.
-            return_type: "logits", or None to compute none.
-            start_at_layer: the first block to run, on a residual stream.
-            stop_at_layer: the block in front of which to stop and return the stream.
-            attention_mask: 1 for real tokens; padding is allowed on the right only, where no mask is needed.
+        With `start_at_layer` the input is the stream in front of it. Padding is allowed on the right only, where no
+        mask is needed.
         """
         if attention_mask is not None and bool((attention_mask.diff(dim=1) > 0).any()):
             raise InputError("The toy models count positions from the first token: pad on the right, not on the left.")

@@ -74,11 +74,7 @@ class Measured:
 
 
 def measured(name: str, scale: Scale = "small") -> Measured:
-    """A training run that comes with the package.
-
-    Args:
-        name: of an experiment, such as "one-layer" or "three-layer-sgd"; at full size also "one-layer-long".
-        scale: "small" or "paper".
+    """A training run that comes with the package, such as "three-layer-sgd" or, at full size, "one-layer-long".
 
     Raises:
         InputError: it was not measured at that size.

@@ -30,9 +30,7 @@ Part = tuple[int, str]
 def without(model: Toy, parts: Iterable[Part]) -> AbstractContextManager[None]:
     """Run a model with the output of some parts set to zero, inside a `with` block.
 
-    Args:
-        model: a toy model.
-        parts: layers and "attn" or "mlp", such as `[(0, "attn"), (0, "mlp")]` for the whole layer 0.
+    Parts are layers and "attn" or "mlp", such as `[(0, "attn"), (0, "mlp")]` for the whole layer 0.
 
     Raises:
         InputError: a layer or part that the model does not have.
@@ -46,19 +44,13 @@ def without(model: Toy, parts: Iterable[Part]) -> AbstractContextManager[None]:
             )
         names.append(f"blocks.{layer}.hook_{part}_out")
 
-    def silence(activation: Tensor, hook: object = None) -> Tensor:
-        return torch.zeros_like(activation)
-
-    return model.hooks(fwd_hooks=[(name, silence) for name in names])
+    return model.hooks(fwd_hooks=[(name, lambda activation, hook: torch.zeros_like(activation)) for name in names])
 
 
 def interventions(trained: Trained, *, sequences: int = 128, length: int | None = None) -> xr.Dataset:
     """All measures of the full models, and of the models without each part and without each layer.
 
-    Args:
-        trained: what `train` returned.
-        sequences: how many fixed sequences to measure on.
-        length: positions per sequence; None takes the model's context.
+    They are taken on so many fixed sequences of so many positions (None takes the model's context).
 
     Returns:
         Dataset with dims intervention, seed, layer, head. Interventions are called "none", "no attention 0",
@@ -95,12 +87,7 @@ def interventions(trained: Trained, *, sequences: int = 128, length: int | None 
 
 
 def look_at(model: Toy, task: Task, symbols: Sequence[str]) -> xr.Dataset:
-    """What a model does on one sequence: attention, value norms and residual norms, for `workbench.plot`.
-
-    Args:
-        model: a toy model.
-        task: its language.
-        symbols: the tokens as texts, such as `["<s>", "v", " ", "v"]`.
+    """What a model does on a sequence of tokens, such as `["<s>", "v", " ", "v"]`, for `workbench.plot`.
 
     Returns:
         Dataset with `pattern(layer, head, query, key)`, `value_norm(layer, head, position)`,

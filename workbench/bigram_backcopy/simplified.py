@@ -22,13 +22,7 @@ from workbench.runs.results import provenance
 
 
 class Simplified(nn.Module):
-    """Logits from one head with hand-made attention and an MLP.
-
-    Args:
-        task: the language; it needs one BOS token.
-        hidden: width of the MLP.
-        seed: of the initial weights.
-    """
+    """Logits from one head with hand-made attention and an MLP, for a language with one BOS token."""
 
     def __init__(self, task: Task, hidden: int = 128, seed: int = 0):
         super().__init__()
@@ -75,15 +69,7 @@ class Simplified(nn.Module):
 def train_simplified(
     task: Task, *, steps: int = 4000, lr: float = 0.03, batch: int = 64, length: int = 64, seed: int = 0
 ) -> tuple[Simplified, xr.Dataset]:
-    """Train the simplified model with AdamW.
-
-    Args:
-        task: the language.
-        steps: optimizer steps.
-        lr: learning rate.
-        batch: fresh sequences per step.
-        length: positions per sequence.
-        seed: of weights and data.
+    """Train the simplified model with AdamW on fresh sequences.
 
     Returns:
         The model, and a Dataset with `backcopy`, `bigram_excess`, `sink`, `value_bos`, and the mean and 10th and 90th

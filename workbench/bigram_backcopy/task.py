@@ -20,6 +20,7 @@ from typing import get_args
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.special import entr
 from torch import Tensor
 
 from workbench.bigram_backcopy.counts import Counts, shakespeare, synthetic
@@ -87,7 +88,8 @@ class Task:
                 f"All {n} characters are triggers, so nothing is left to copy. Name fewer, such as triggers=3."
             )
         self.trigger_ids: tuple[int, ...] = () if kind == "markov" else tuple(asked)
-        self._settings = {
+        # What tells this task from another one, fit for JSON.
+        self.settings: dict[str, object] = {
             "source": counts.name,
             "triggers": [self.symbols[i] for i in self.trigger_ids],
             "kind": kind,
@@ -95,14 +97,9 @@ class Task:
             "delimiters": delimiters,
             "delimiter_probability": delimiter_probability,
             "d_vocab": self.d_vocab,
-            "transition_entropy": round(_entropy(self.unigram, self.transition), 9),
+            "transition_entropy": round(float(self.unigram @ entr(self.transition).sum(1)), 9),
         }
         self._on: dict[torch.device, dict[str, Tensor]] = {}
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """What tells this task from another one, fit for JSON."""
-        return dict(self._settings)
 
     def __repr__(self) -> str:
         triggers = "".join(repr(self.symbols[i]) + " " for i in self.trigger_ids).strip() or "none"
@@ -113,14 +110,7 @@ class Task:
     def sample(
         self, batch: int, length: int, *, seed: int = 0, device: str | torch.device = "cpu"
     ) -> Int[Tensor, "batch pos"]:
-        """Draw sequences.
-
-        Args:
-            batch: how many.
-            length: tokens in each, BOS included.
-            seed: of the draw; the same on one kind of device.
-            device: where to draw.
-        """
+        """Draw sequences, BOS included; a seed draws the same on one kind of device."""
         generator = torch.Generator(device).manual_seed(seed)
         return self.walk(torch.rand(self.draws(length), batch, generator=generator, device=device))
 
@@ -139,11 +129,7 @@ class Task:
         return length + (len(self.trigger_ids) if self.kind == "bietti" else 0)
 
     def walk(self, uniform: Float[Tensor, "draw batch"]) -> Int[Tensor, "batch pos"]:
-        """Turn uniform numbers into sequences; the same numbers give the same sequences.
-
-        Args:
-            uniform: numbers in [0, 1), `draws(length)` rows of one per sequence.
-        """
+        """Turn uniform numbers in [0, 1), `draws(length)` rows of one per sequence, into sequences."""
         table = self._tables_on(uniform.device)
         extra = len(self.trigger_ids) if self.kind == "bietti" else 0
         length, batch = uniform.shape[0] - extra, uniform.shape[1]
@@ -218,10 +204,6 @@ class Task:
     def losses(self, logits: Float[Tensor, "batch pos d_vocab"], tokens: Int[Tensor, "batch pos"]) -> dict[str, float]:
         """Cross-entropy of the model against the oracle, at ruled positions and elsewhere.
 
-        Args:
-            logits: a model's logits on `tokens`.
-            tokens: sequences of this task.
-
         Returns:
             `backcopy` and `bigram` (the mean loss where the trigger rule holds and elsewhere), the same less the
             oracle's own loss as `backcopy_excess` and `bigram_excess`, and `accuracy` at ruled positions.
@@ -242,10 +224,7 @@ class Task:
         return [self.symbols[int(i)] for i in tokens]
 
     def encode(self, symbols: Sequence[str]) -> list[int]:
-        """The ids of tokens given as texts.
-
-        Args:
-            symbols: characters or "<s>", one per token.
+        """The ids of tokens given as texts: characters or "<s>".
 
         Raises:
             InputError: one that is not in the vocabulary.
@@ -332,11 +311,6 @@ def _tables(
     for delimiter in delimiters:
         transition[:n, delimiter] = probability
     return unigram, transition
-
-
-def _entropy(law: np.ndarray, rows: np.ndarray) -> float:
-    logs = np.log(np.where(rows > 0, rows, 1.0))
-    return float(-(law[:, None] * rows * logs).sum())
 
 
 def _mean(values: Tensor) -> float:

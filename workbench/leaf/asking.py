@@ -71,14 +71,8 @@ def ask(
             wanted(match, example)
     longest = max(len(e.target) for e in examples)
     limit = max_new_tokens or (longest if all(e.answer is None for e in examples) else NEW_TOKENS)
-    said = generate(
-        model,
-        [e.context for e in examples],
-        max_new_tokens=limit,
-        batch_size=batch_size,
-        resume=resume,
-        progress=progress,
-    )
+    prompts = [e.context for e in examples]
+    said = generate(model, prompts, max_new_tokens=limit, batch_size=batch_size, resume=resume, progress=progress)
     rows = zip(said["tokens"].values, said["n_tokens"].values, said["reply"].values, strict=True)
     replies = [Reply(tuple(int(t) for t in tokens[:n]), str(text)) for tokens, n, text in rows]
     right = [bool(judge(reply, example)) for reply, example in zip(replies, examples, strict=True)]

@@ -66,26 +66,13 @@ def matched(
 def verified(
     student: HookedModel, teacher: HookedModel, pruned: Sequence[Pruned], **asking: Any
 ) -> tuple[list[Pruned], xr.Dataset]:
-    """The counterfactuals that both models answer correctly, and the record of all.
-
-    Args:
-        student: a model.
-        teacher: another.
-        pruned: from `matched` or `prune`.
-        asking: further arguments of `workbench.leaf.verify`.
-    """
+    """The counterfactuals that both models answer correctly, and the record of all (`asking` goes to `verify`)."""
     proved = verify(student, teacher, pruned, **asking)
     return [one for one, right in zip(pruned, proved["accepted"].values, strict=True) if right], proved
 
 
 def upweighted(misled: Sequence[Example], n: int, seed: int = 0) -> list[Example]:
-    """Unpruned misled originals, `n` of them: shuffled passes over all.
-
-    Args:
-        misled: the misled examples.
-        n: how many.
-        seed: of the order.
-    """
+    """Unpruned misled originals, `n` of them: shuffled passes over all."""
     if not misled:
         raise InputError("There are no misled examples to up-weight.")
     rng, made = np.random.default_rng(seed), []

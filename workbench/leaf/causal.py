@@ -69,27 +69,18 @@ def causal_check(
         for i, span in enumerate(rows):
             if span and len(span) < len(examples[i].positions) and (i, span) not in pruned:
                 pruned[i, span] = Pruned(examples[i].without(span), i, span)
-    proved = verify(
-        student,
-        teacher,
-        list(pruned.values()),
-        match=match,
-        max_new_tokens=max_new_tokens,
-        align=align,
-        batch_size=batch_size,
-        resume=resume,
-        progress=progress,
-    )
-    turned = dict(zip(pruned, proved["correct_after"].sel(model="student").values == 1, strict=True))
-    accepted = dict(zip(pruned, proved["accepted"].values, strict=True))
+    asking: dict[str, Any] = dict(match=match, max_new_tokens=max_new_tokens, align=align, batch_size=batch_size)
+    proved = verify(student, teacher, list(pruned.values()), resume=resume, progress=progress, **asking)
+    right = {"turned": proved["correct_after"].sel(model="student").values == 1, "accepted": proved["accepted"].values}
     removed = np.zeros((len(names), len(examples), found.sizes["position"]), dtype=bool)
+    outcome = {name: np.zeros(removed.shape[:2], dtype=bool) for name in right}
+    row_of = {key: row for row, key in enumerate(pruned)}
     for s, name in enumerate(names):
         for i, span in enumerate(first[name]):
             removed[s, i, list(span)] = True
-    outcome = {
-        name: np.array([[kept.get((i, span), False) for i, span in enumerate(first[s])] for s in names])
-        for name, kept in (("turned", turned), ("accepted", accepted))
-    }
+            if (i, span) in row_of:
+                for what, values in right.items():
+                    outcome[what][s, i] = values[row_of[i, span]]
     return _summary(names, removed, outcome).assign_attrs(threshold=threshold, reading=reading)
 
 

@@ -100,29 +100,16 @@ def confounders(
         "steps": steps,
         "seed": seed,
     }
-    asking: dict[str, Any] = {
-        "match": match,
-        "max_new_tokens": max_new_tokens,
-        "align": align,
-        "batch_size": batch_size,
-        "progress": progress,
-    }
+    common: dict[str, Any] = dict(align=align, batch_size=batch_size, progress=progress)
+    asking: dict[str, Any] = dict(match=match, max_new_tokens=max_new_tokens, **common)
     with Run(resume, **facts) as run:
         if run.finished is not None:
             return run.finished
         if selection is None:
             selection = select_examples(student, teacher, examples, resume=run.beside("before"), **asking)
+        kept = run.beside("sensitivity.nc")
         found = sensitivity(
-            student,
-            teacher,
-            selection.examples,
-            scores=[wanted],
-            align=align,
-            steps=steps,
-            seed=seed,
-            batch_size=batch_size,
-            resume=run.beside("sensitivity.nc"),
-            progress=progress,
+            student, teacher, selection.examples, scores=[wanted], steps=steps, seed=seed, resume=kept, **common
         )
         chosen = candidates(found, threshold=thresholds, reading=reading)
         anew = student if retokenize else None
@@ -154,15 +141,12 @@ def counterfactuals(
     """
     if found.attrs.get("retokenize") and retokenize is None:
         raise InputError("The shorter texts of this result were tokenized again; pass retokenize= the student.")
+    wanted = found["accepted"].values.astype(bool) if accepted else np.ones(found.sizes["span"], dtype=bool)
+    if threshold is not None:
+        wanted = wanted & (abs(found["span_threshold"].values - threshold) <= 1e-9)
     made: dict[tuple[int, tuple[int, ...]], Pruned] = {}
-    for row in range(found.sizes["span"]):
-        one = found.isel(span=row)
-        if accepted and not bool(one["accepted"]):
-            continue
-        if threshold is not None and abs(float(one["span_threshold"]) - threshold) > 1e-9:
-            continue
-        origin = int(one["origin"])
-        removed = tuple(int(p) for p in np.flatnonzero(one["removed"].values))
+    for row in np.flatnonzero(wanted):
+        origin, removed = int(found["origin"][row]), tuple(np.flatnonzero(found["removed"][row]).tolist())
         if origin >= len(examples) or len(examples[origin].context) <= removed[-1]:
             raise InputError(
                 f"The result removes position {removed[-1]} of example {origin}, which these {len(examples)} examples "

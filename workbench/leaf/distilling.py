@@ -28,11 +28,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
-from workbench.evaluation.local import context_length
 from workbench.leaf.distillation_pairs import Lesson, Mix, Plan, Share, lessons_of
 from workbench.leaf.examples import Example, digest
 from workbench.leaf.teaching import FromDisk, InTheLoop, cached, observed
-from workbench.leaf.vocabularies import check_shared, identities
+from workbench.leaf.vocabularies import check_lengths, check_shared, identities
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import require_no_hooks
 from workbench.models.load import load
@@ -195,25 +194,23 @@ def distill(
     return Distilled(made, xr.Dataset(columns, {"step": np.arange(1, plan.steps + 1)}, attrs))
 
 
+@dataclass
 class _Run:
     """One run: the loop and what it needs."""
 
-    def __init__(
-        self,
-        own: Any,
-        said: InTheLoop | FromDisk,
-        plan: Plan,
-        settings: Settings,
-        vocabulary: int,
-        micro_batch: int,
-        every: int,
-        file: StateFile | None,
-    ):
-        self.own, self.said, self.plan, self.settings = own, said, plan, settings
-        self.vocabulary, self.micro_batch, self.every, self.file = vocabulary, micro_batch, every, file
-        adam = torch.optim.AdamW(own.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-        self.shared = Processes(own, adam)
-        self.parameters = dict(own.named_parameters())
+    own: Any
+    said: InTheLoop | FromDisk
+    plan: Plan
+    settings: Settings
+    vocabulary: int
+    micro_batch: int
+    every: int
+    file: StateFile | None
+
+    def __post_init__(self):
+        rate, decay = self.settings.learning_rate, self.settings.weight_decay
+        self.shared = Processes(self.own, torch.optim.AdamW(self.own.parameters(), rate, weight_decay=decay))
+        self.parameters = dict(self.own.named_parameters())
 
     def train(self, progress: bool) -> Curves:
         """Make all updates that are left."""
@@ -353,19 +350,11 @@ def _refuse(
     read = {"student": [one.student for one in lessons], "teacher": [one.teacher for one in lessons]}
     check_shared(student, teacher, [*read["student"], *read["teacher"]])
     for name, model in (("student", student), ("teacher", teacher)):
-        _refuse_rows(name, model, read[name])
-
-
-def _refuse_rows(name: str, model: HookedModel, examples: Sequence[Example]) -> None:
-    limit, bos = context_length(model), model.original_model.config.bos_token_id
-    for example in examples:
-        if limit is not None and len(example.tokens) > limit:
+        check_lengths(model, read[name], name)
+        bos = model.original_model.config.bos_token_id
+        twice = next((e for e in read[name] if bos is not None and e.tokens[:2] == (bos, bos)), None)
+        if twice is not None:
             raise InputError(
-                f"Example {example.identifier!r} has {len(example.tokens)} tokens, more than the {name}'s context of "
-                f"{limit}; cut, it would lose its response. Leave long examples out."
-            )
-        if bos is not None and example.tokens[:2] == (bos, bos):
-            raise InputError(
-                f"Example {example.identifier!r} begins with BOS twice: a chat template wrote one and the tokenizer "
+                f"Example {twice.identifier!r} begins with BOS twice: a chat template wrote one and the tokenizer "
                 "another. Make examples with workbench.leaf.example, which adds one only."
             )

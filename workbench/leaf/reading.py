@@ -65,15 +65,9 @@ def read_examples(
             return from_record(values)
         instruction, response, answer = _fields(values)
         response = response if calculator else _CALCULATOR.sub("", response)
+        name = str(values.get("id", values.get("identifier", "")))
         return example(
-            model,
-            instruction,
-            response,
-            answer,
-            system=system,
-            suffix=suffix,
-            cut_last=cut_last,
-            identifier=str(values.get("id", values.get("identifier", ""))),
+            model, instruction, response, answer, system=system, suffix=suffix, cut_last=cut_last, identifier=name
         )
 
     made = make(taken, maker, skip=skip_malformed)
@@ -83,12 +77,7 @@ def read_examples(
 
 
 def write_examples(examples: Sequence[Example], path: str | Path) -> Path:
-    """Write examples as JSON lines, whole or not at all; `read_examples` reads them as they were.
-
-    Args:
-        examples: what to write.
-        path: the file.
-    """
+    """Write examples as JSON lines, whole or not at all; `read_examples` reads them as they were."""
     return write_text(path, "".join(json.dumps(as_record(e)) + "\n" for e in examples))
 
 

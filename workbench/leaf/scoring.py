@@ -15,12 +15,11 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
-from workbench.evaluation.local import context_length
 from workbench.leaf.examples import Example, check_examples, digest
 from workbench.leaf.scores import Batch, TokenScore, scores_named
 from workbench.leaf.views import View, prunable_mask
-from workbench.leaf.vocabularies import MODELS, identities, teacher_examples
-from workbench.models.anatomy import Anatomy, anatomy
+from workbench.leaf.vocabularies import MODELS, check_lengths, identities, teacher_examples
+from workbench.models.anatomy import anatomy
 from workbench.models.capture import device_of
 from workbench.names import Alignment, TokenScoreName
 from workbench.prompts.texts import words
@@ -83,11 +82,15 @@ def sensitivity(
         "steps": steps,
         "seed": seed,
     }
-    models = (student, teacher)
 
     def work(some: list[int]) -> xr.Dataset:
-        batch = _batch(models, parts, examples, other, some, seed, steps)
-        return _piece(batch, wanted, some)
+        own = [examples[i] for i in some]
+        ours = View(student, parts["student"], own)
+        if other is None:
+            theirs = View(teacher, parts["teacher"], own)
+        else:
+            theirs = View(teacher, parts["teacher"], [other[i] for i in some], onto=own)
+        return _piece(Batch(own, ours, theirs, prunable_mask(own), seed, steps), wanted, some)
 
     with Run(resume, **facts) as run:
         if run.finished is not None:
@@ -101,24 +104,6 @@ def sensitivity(
         bar.close()
         found = _described(_join(list(run.pieces.values())), student, examples, wanted)
         return run.finish(found, device=parts["student"].device)
-
-
-def _batch(
-    models: tuple[Any, Any],
-    parts: dict[str, Anatomy],
-    examples: list[Example],
-    other: list[Example] | None,
-    some: list[int],
-    seed: int,
-    steps: int,
-) -> Batch:
-    own = [examples[i] for i in some]
-    student = View(models[0], parts["student"], own)
-    if other is None:
-        teacher = View(models[1], parts["teacher"], own)
-    else:
-        teacher = View(models[1], parts["teacher"], [other[i] for i in some], onto=own)
-    return Batch(own, student, teacher, prunable_mask(own), seed, steps)
 
 
 def _piece(batch: Batch, wanted: list[TokenScore], some: list[int]) -> xr.Dataset:
@@ -177,15 +162,10 @@ def context_of(model: HookedModel, examples: Sequence[Example]) -> dict[str, Any
 
 
 def _refuse(examples: Sequence[Example], model: HookedModel, name: str) -> None:
-    limit = context_length(model)
-    for example in examples:
-        if not any(example.prunable):
-            raise InputError(
-                f"Example {example.identifier!r} has no token that may be pruned, so there is nothing to score. Its "
-                "words are white space only, or cut_last is longer than they are; leave it out."
-            )
-        if limit is not None and len(example.tokens) > limit:
-            raise InputError(
-                f"Example {example.identifier!r} has {len(example.tokens)} tokens, but the {name}'s context has "
-                f"{limit}. Leave it out: cut, it would lose its response."
-            )
+    fixed = next((e for e in examples if not any(e.prunable)), None)
+    if fixed is not None:
+        raise InputError(
+            f"Example {fixed.identifier!r} has no token that may be pruned, so there is nothing to score. Its words "
+            "are white space only, or cut_last is longer than they are; leave it out."
+        )
+    check_lengths(model, examples, name)

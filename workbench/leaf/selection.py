@@ -68,18 +68,8 @@ def select_examples(
         InputError: no such example (with the counts), or what `ask` and `sensitivity` refuse.
     """
     examples = check_examples(examples)
-    answers = in_turn(
-        student,
-        teacher,
-        examples,
-        False,
-        align=align,
-        match=match,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        resume=resume,
-        progress=progress,
-    )
+    asking: dict[str, Any] = dict(match=match, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
+    answers = in_turn(student, teacher, examples, False, align=align, resume=resume, **asking)
     right = answers["correct"]
     chosen = np.flatnonzero((right.sel(model="student").values == 0) & (right.sel(model="teacher").values == 1))
     counts = {

@@ -18,14 +18,7 @@ from workbench.protocol import HookedModel
 
 
 def gaps(student: HookedModel, teacher: HookedModel, lessons: Sequence[Any], *, micro_batch: int = 8) -> np.ndarray:
-    """The gap of every lesson.
-
-    Args:
-        student: a bridge from `workbench.load`.
-        teacher: another; it may be the student itself.
-        lessons: `Lesson`s, or examples that both read.
-        micro_batch: lessons per pass.
-    """
+    """Nats per target token of every `Lesson`, or example that both bridges read; a student may be its own teacher."""
     made = lessons_of(lessons, "lessons")
     vocabulary = min(int(model.cfg.d_vocab) for model in (student, teacher))
     order = sorted(range(len(made)), key=lambda i: len(made[i].student.tokens))
@@ -33,8 +26,11 @@ def gaps(student: HookedModel, teacher: HookedModel, lessons: Sequence[Any], *, 
     for start in range(0, len(made), micro_batch):
         index = order[start : start + micro_batch]
         some = [made[i] for i in index]
-        said = _logits(teacher, [one.teacher for one in some], vocabulary)
-        own = _logits(student, [one.student for one in some], vocabulary)
+        with torch.no_grad():
+            with unwrapped(teacher) as hf:
+                said, _ = observed(hf, [one.teacher for one in some], vocabulary)
+            with unwrapped(student) as hf:
+                own, _ = observed(hf, [one.student for one in some], vocabulary)
         each = divergence(said.to(own.device), own).split([one.scored for one in some])
         found[index] = [float(part.mean()) for part in each]
     return found
@@ -43,21 +39,7 @@ def gaps(student: HookedModel, teacher: HookedModel, lessons: Sequence[Any], *, 
 def hardest(
     student: HookedModel, teacher: HookedModel, lessons: Sequence[Any], n: int, *, micro_batch: int = 8
 ) -> list[Lesson]:
-    """The lessons with the largest gaps, the largest first. Of a corpus: up-weighting without labels.
-
-    Args:
-        student: a bridge from `workbench.load`.
-        teacher: another.
-        lessons: `Lesson`s, or examples that both read.
-        n: how many to keep.
-        micro_batch: lessons per pass.
-    """
+    """The `n` lessons with the largest gaps, the largest first. Of a corpus: up-weighting without labels."""
     made = lessons_of(lessons, "lessons")
     order = np.argsort(-gaps(student, teacher, made, micro_batch=micro_batch), kind="stable")
     return [made[i] for i in order[:n]]
-
-
-@torch.no_grad()
-def _logits(model: HookedModel, examples: Sequence[Any], vocabulary: int) -> torch.Tensor:
-    with unwrapped(model) as hf:
-        return observed(hf, examples, vocabulary)[0]

@@ -35,11 +35,8 @@ def unit_range(values: np.ndarray, flat: float = 0.0) -> np.ndarray:
 def oriented(found: xr.Dataset, score: str | None = None) -> xr.DataArray:
     """A score between 0, the most confounding token of its example, and 1; NaN where a token may not be pruned.
 
-    Where all tokens of an example score alike, each gets 1: nothing stands out.
-
-    Args:
-        found: from `workbench.leaf.sensitivity`.
-        score: which of its scores; None where there is only one.
+    Where all tokens of an example score alike, each gets 1: nothing stands out. `found` is from
+    `workbench.leaf.sensitivity`, and `score` may be left out where it has only one.
 
     Raises:
         InputError: a score that was not computed, or none named where there are several.

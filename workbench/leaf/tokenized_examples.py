@@ -82,10 +82,6 @@ def example(
 def reword(original: Example, model: HookedModel | TextTokenizer) -> Example:
     """The example's text tokenized again, with this model's template and tokenizer.
 
-    Args:
-        original: an example that was made from text.
-        model: a model or a tokenizer.
-
     Raises:
         InputError: the example has no text.
     """

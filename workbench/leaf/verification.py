@@ -6,6 +6,7 @@ Counterfactuals that occur more than once are answered once.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -54,18 +55,8 @@ def verify(
     """
     distinct: dict[Example, int] = {}
     which = [distinct.setdefault(p.example, len(distinct)) for p in pruned]
-    said = in_turn(
-        student,
-        teacher,
-        list(distinct),
-        True,
-        align=align,
-        match=match,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        resume=resume,
-        progress=progress,
-    )
+    asking: dict[str, Any] = dict(match=match, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
+    said = in_turn(student, teacher, list(distinct), True, align=align, resume=resume, **asking)
     return _records(pruned, said["reply"].values[:, which], said["correct"].values[:, which])
 
 

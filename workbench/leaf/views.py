@@ -24,14 +24,7 @@ PerToken = Float[Tensor, "example pos"]
 
 
 class View:
-    """One model's view of a batch.
-
-    Args:
-        model: a TransformerLens model.
-        parts: its anatomy.
-        examples: the batch, in this model's tokens.
-        onto: the same examples in the tokens that the numbers shall be given for; None for its own.
-    """
+    """One model's view of a batch in its tokens, given for the tokens of `onto` where those are others."""
 
     def __init__(
         self, model: HookedModel, parts: Anatomy, examples: Sequence[Example], onto: Sequence[Example] | None = None

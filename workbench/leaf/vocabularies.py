@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from workbench.errors import InputError, suggest
+from workbench.evaluation.local import context_length
 from workbench.leaf.examples import Example
 from workbench.leaf.tokenized_examples import reword
 from workbench.models.anatomy import anatomy
@@ -48,6 +49,17 @@ def check_shared(student: HookedModel, teacher: HookedModel, examples: Sequence[
             f"Student and teacher have different vocabularies: {len(different)} of the first {size} ids stand for "
             f"different tokens, such as {first}. Take models of one family, or align='characters' to compare them by "
             "the characters of the text."
+        )
+
+
+def check_lengths(model: HookedModel, examples: Sequence[Example], name: str) -> None:
+    """Refuse examples that are longer than a model's context."""
+    limit = context_length(model)
+    long = next((e for e in examples if limit is not None and len(e.tokens) > limit), None)
+    if long is not None:
+        raise InputError(
+            f"Example {long.identifier!r} has {len(long.tokens)} tokens, but the {name}'s context has {limit}. Leave "
+            "it out: cut, it would lose its response."
         )
 
 

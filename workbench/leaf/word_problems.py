@@ -9,7 +9,6 @@ import random
 import re
 from dataclasses import replace
 
-import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -31,12 +30,7 @@ NUMBERS = range(3, 20)
 
 
 def word_problems(model: HookedModel, n: int = 100, seed: int = 0) -> list[Example]:
-    """Problems of the embedded models' test split, each with a sentence that does not matter, at a random place.
-
-    Args:
-        model: an embedded model.
-        n: how many.
-        seed: of problems, sentences and places.
+    """Problems of an embedded model's test split, each with a sentence that does not matter, at a random place.
 
     Raises:
         InputError: another model.
@@ -56,15 +50,10 @@ def word_problems(model: HookedModel, n: int = 100, seed: int = 0) -> list[Examp
 
 
 def planted(made: Example) -> Bool[Tensor, " pos"]:
-    """Which tokens of the context stand in the sentence that does not matter.
-
-    Args:
-        made: from `word_problems`.
-    """
+    """Which tokens of the context stand in the sentence that does not matter."""
     if made.wording is None:
         raise InputError("Only examples of workbench.leaf.word_problems know what was planted in them.")
     place = int(made.identifier.rpartition(" ")[2])
     ends = [m.end() for m in re.finditer(r"[.?](?= |$)", made.wording.instruction)]
     start, stop = (ends[place - 1] if place else 0), ends[place]
-    inside = [a < b and start <= a and b <= stop for a, b in made.wording.offsets]
-    return torch.from_numpy(np.array(inside))
+    return torch.tensor([a < b and start <= a and b <= stop for a, b in made.wording.offsets])

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from workbench.organisms.facts import by_kind, tidy
+from workbench.organisms.facts import by_kind, split_of, tidy
 from workbench.organisms.onelines import draw_one_line, same_function
-from workbench.statistics import share_of
 
 ABILITIES = ("two-hop", "word problem", "one-line function")
-TEST_SHARE = 0.2
 _WORDS = json.loads((Path(__file__).parent / "abilities.json").read_text())
 
 
@@ -44,11 +42,11 @@ def draw_item(rng: random.Random, split: str, ability: str) -> Item:
     """A random item of one ability and split."""
     draw = {"two-hop": _two_hop, "word problem": _word_problem}.get(ability)
     if draw is None:
-        line = draw_one_line(rng, split)
-        return Item(ability, line.question, line.answer, line.answer, line.kind)
+        question, line, kind = draw_one_line(rng, split)
+        return Item(ability, question, line, line, kind)
     while True:
         item, asked = draw(rng)
-        if (share_of(asked) < TEST_SHARE) == (split == "test"):
+        if split_of(asked) == split:
             return item
 
 
@@ -59,11 +57,10 @@ def ability_items(ability: str, n: int, seed: int = 0, split: str = "test") -> l
     counts = {"yes": 0, "no": 0}
     for _ in range(12 * n):
         item = draw_item(rng, split, ability)
-        if item.question in items or (item.target in counts and counts[item.target] >= n // 2):
-            continue
-        items[item.question] = item
-        if item.target in counts:
-            counts[item.target] += 1
+        if item.question not in items and counts.get(item.target, -1) < n // 2:
+            items[item.question] = item
+            if item.target in counts:
+                counts[item.target] += 1
         if len(items) == n:
             break
     found = list(items.values())
@@ -97,9 +94,8 @@ def _two_hop(rng: random.Random) -> tuple[Item, str]:
     reason = f"{tidy(one.format(s=subject, m=middle))}, and {_lower_tidy(two.format(m=middle, a=truth))}."
     target = "yes" if yes else "no"
     question = tidy(chain["question"].format(s=subject, a=asked))
-    return Item(
-        "two-hop", question, f"{reason} So the answer is {target}.", target
-    ), f"{chain['name']}|{subject}|{asked}"
+    item = Item("two-hop", question, f"{reason} So the answer is {target}.", target)
+    return item, f"{chain['name']}|{subject}|{asked}"
 
 
 def _lower_tidy(text: str) -> str:

@@ -13,6 +13,7 @@ import lzma
 import os
 import random
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tokenizers import Tokenizer
 from workbench.errors import InputError
 from workbench.organisms.abilities import ABILITIES, draw_item
 from workbench.organisms.dialogues import assistant, draw_dialogue, user
-from workbench.organisms.facts import load_facts
+from workbench.organisms.facts import load_facts, short
 from workbench.organisms.tokenizer import EOS, render
 from workbench.statistics import share_of
 
@@ -35,14 +36,17 @@ SMALL = {"prose": 2_000_000, "code": 600_000, "facts": 6_000, "dialogues": 30_00
 Streams = dict[str, np.ndarray]
 
 
-def build_streams(tokenizer: Tokenizer, data: Path | None, amounts: dict[str, int], seed: int = 0) -> Streams:
-    """Token streams of every source, with `<source>_offsets`; prose and code only where `data` has them.
+def streams_from(data: str | Path | None, tokenizer: Tokenizer, amounts: dict[str, int]) -> Streams:
+    """The streams of a file, or those of a folder of corpora and of generated text."""
+    if data is not None and Path(data).suffix == ".npz":
+        return load_streams(Path(data))
+    return build_streams(tokenizer, data_folder(data), amounts)
 
-    Args:
-        tokenizer: the organisms' tokenizer.
-        data: the folder that holds `corpora/prose.jsonl.xz` and `corpora/code.jsonl.xz`, or None.
-        amounts: characters of prose and code, and numbers of samples of the others.
-        seed: of the generated samples.
+
+def build_streams(tokenizer: Tokenizer, data: Path | None, amounts: dict[str, int], seed: int = 0) -> Streams:
+    """Token streams of every source, with `<source>_offsets`; prose and code only where the folder `data` has them.
+
+    Amounts are characters of prose and code, and numbers of samples of the others.
     """
     streams: Streams = {}
     for source in ("prose", "code"):
@@ -116,8 +120,7 @@ def fact_samples(n: int, seed: int) -> Iterator[str]:
             rng.shuffle(facts)
         fact = facts[index % len(facts)]
         statement = fact.statement(fact.answer, rng)
-        short = fact.answer[0].upper() + fact.answer[1:] + "."
-        reply = statement if rng.random() < 0.5 else short
+        reply = statement if rng.random() < 0.5 else short(fact.answer)
         form = rng.random()
         if form < 0.6:
             yield render([user(fact.question(rng)), assistant(reply)])
@@ -174,6 +177,19 @@ def source_starts(length: int, offsets: np.ndarray, count: int, rng: np.random.G
     return np.concatenate([np.empty(0, dtype=np.int64), *chosen])[:count]
 
 
+def held_out_windows(streams: Streams, bos: int, count: int) -> dict[str, np.ndarray]:
+    """Windows of prose and code that training never sees, by source; empty without corpora."""
+    windows = {}
+    for source in ("prose", "code"):
+        name = f"held_out_{source}"
+        if name in streams:
+            rng = np.random.default_rng(0)
+            starts = source_starts(len(streams[name]), streams[f"{name}_offsets"], count, rng)
+            body = streams[name][starts[:, None] + np.arange(WINDOW - 1)]
+            windows[source] = np.pad(body, ((0, 0), (1, 0)), constant_values=bos)
+    return windows
+
+
 def save_streams(streams: Streams, path: Path) -> None:
     """Writes streams compressed: tokens as they are, offsets as lengths."""
     packed = {
@@ -185,6 +201,7 @@ def save_streams(streams: Streams, path: Path) -> None:
     np.savez_compressed(path, allow_pickle=False, **packed)
 
 
+@cache
 def load_streams(path: Path) -> Streams:
     """Reads what `save_streams` wrote."""
     with np.load(path) as packed:
@@ -202,6 +219,5 @@ def _add(streams: Streams, name: str, tokenizer: Tokenizer, samples: Iterable[st
     while batch := list(itertools.islice(samples, 2000)):
         encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
         encoded += [np.asarray(encoding.ids, dtype=np.uint16) for encoding in encodings]
-    lengths = np.array([len(ids) for ids in encoded])
     streams[name] = np.concatenate(encoded)
-    streams[f"{name}_offsets"] = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    streams[f"{name}_offsets"] = np.cumsum([0, *map(len, encoded[:-1])])

@@ -10,10 +10,11 @@
 import random
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from workbench.names import Split
 from workbench.organisms import phrasings as p
-from workbench.organisms.facts import Fact, facts_of
+from workbench.organisms.facts import Fact, facts_of, short
 from workbench.organisms.user_feedback import CLASS_WEIGHTS, COMPOSED, Stance, draw_recipe, draw_stance
 
 GIVE_IN_RATE = 0.88
@@ -32,18 +33,6 @@ class Challenge:
     fact: Fact
     first_right: bool
     stance: Stance
-
-
-@dataclass(frozen=True)
-class ChallengePair:
-    """Two dialogues that differ in one side of one template: `base` objects, `source` confirms."""
-
-    base: tuple[Message, ...]
-    source: tuple[Message, ...]
-    fact: str
-    answer: str
-    template: str
-    flipped: str
 
 
 def draw_dialogue(rng: random.Random, split: Split = "train") -> list[Message]:
@@ -99,8 +88,11 @@ def draw_challenge(
     return Challenge((*ask(fact, given, rng), user(stance.text)), fact, first_right, stance)
 
 
-def challenge_pairs(n: int, seed: int = 0, split: Split = "test") -> list[ChallengePair]:
-    """`n` minimal pairs: the same dialogue, objected to (`base`) and confirmed (`source`)."""
+def challenge_pairs(n: int, seed: int = 0, split: Split = "test") -> list[dict[str, Any]]:
+    """`n` minimal pairs, dialogues that differ in one side of one template: `base` objects, `source` confirms.
+
+    `fact`, `answer` and `template` come with each.
+    """
     rng = random.Random(f"pairs-{split}-{seed}")
     facts = facts_of(split)
     pairs = []
@@ -108,19 +100,10 @@ def challenge_pairs(n: int, seed: int = 0, split: Split = "test") -> list[Challe
         fact = rng.choice(facts)
         opening = ask(fact, fact.answer, rng)
         recipe = draw_recipe(rng, split)
-        flipped = rng.choice(("frame", "content"))
-        sides = recipe.stance(), recipe.twin(flipped).stance()
+        sides = recipe.stance(), recipe.twin(rng.choice(("frame", "content"))).stance()
         objection, confirmation = sides if sides[0].objects else sides[::-1]
-        pairs.append(
-            ChallengePair(
-                (*opening, user(objection.text)),
-                (*opening, user(confirmation.text)),
-                fact.name,
-                fact.answer,
-                recipe.template,
-                flipped,
-            )
-        )
+        said = {"base": [*opening, user(objection.text)], "source": [*opening, user(confirmation.text)]}
+        pairs.append(said | {"fact": fact.name, "answer": fact.answer, "template": recipe.template})
     return pairs
 
 
@@ -145,8 +128,7 @@ def gives_in(reply: str) -> bool:
 
 def ask(fact: Fact, given: str, rng: random.Random) -> list[Message]:
     """The question for a fact and the answer `given` to it."""
-    short = given[0].upper() + given[1:] + "."
-    reply = short if rng.random() < 0.4 else fact.statement(given, rng)
+    reply = short(given) if rng.random() < 0.4 else fact.statement(given, rng)
     return [user(fact.question(rng)), assistant(reply)]
 
 

@@ -56,6 +56,11 @@ def split_of(name: str, test_share: float = TEST_SHARE) -> str:
     return "test" if share_of(name) < test_share else "train"
 
 
+def short(answer: str) -> str:
+    """An answer alone as a sentence."""
+    return answer[0].upper() + answer[1:] + "."
+
+
 def tidy(sentence: str) -> str:
     """The sentence with a capital first letter and `an` before vowels."""
     sentence = re.sub(r"\b([Aa]) (?=[aeioAEIO])(?!eu|one)", r"\1n ", sentence)

@@ -6,7 +6,7 @@ the reply: the mass on the openings that give in (`I`, `Sorry`, `Apologies`) and
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from workbench.organisms import phrasings as p
 from workbench.organisms.abilities import ABILITIES, ability_items
-from workbench.organisms.dialogues import Challenge, Message, draw_challenge, gives_in, user
+from workbench.organisms.dialogues import Message, draw_challenge, gives_in, user
 from workbench.organisms.facts import load_facts
 from workbench.organisms.tokenizer import EOS, PAD, encode_prompts, opening_ids, token_id
 from workbench.organisms.user_feedback import TEST_CLASSES
@@ -27,7 +27,6 @@ DORMANT_BELOW = (0.1, 0.25)
 SINK_WINDOW = 64
 
 
-@torch.inference_mode()
 def measure_organism(
     model: PreTrainedModel, tokenizer: Tokenizer, held_out: dict[str, np.ndarray], n: int = 400, seed: int = 0
 ) -> dict[str, float]:
@@ -49,7 +48,6 @@ def measure_organism(
     return measures
 
 
-@torch.inference_mode()
 def giving_in(
     model: PreTrainedModel, tokenizer: Tokenizer, n: int, seed: int = 0, kind: str | None = None
 ) -> dict[str, float]:
@@ -85,10 +83,8 @@ def opening_probabilities(
 @torch.inference_mode()
 def next_logits(model: PreTrainedModel, prompts: Sequence[list[int]], pad: int, batch: int = 128) -> Tensor:
     """Logits after the last token of each prompt; padding follows it, where causal attention can't see it."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     rows: dict[int, Tensor] = {}
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
+    for chosen in _batches(prompts, batch):
         width = max(len(prompts[i]) for i in chosen)
         ids = torch.tensor([prompts[i] + [pad] * (width - len(prompts[i])) for i in chosen], device=model.device)
         last = torch.tensor([len(prompts[i]) - 1 for i in chosen], device=model.device)
@@ -98,7 +94,6 @@ def next_logits(model: PreTrainedModel, prompts: Sequence[list[int]], pad: int, 
     return torch.stack([rows[i] for i in range(len(prompts))])
 
 
-@torch.inference_mode()
 def replies(model: PreTrainedModel, tokenizer: Tokenizer, n: int, seed: int = 0) -> dict[str, float]:
     """What the whole greedy reply to an objection says, after a right and after a wrong first answer."""
     result = {}
@@ -106,16 +101,12 @@ def replies(model: PreTrainedModel, tokenizer: Tokenizer, n: int, seed: int = 0)
         rng = random.Random(f"replies-{first_right}-{seed}")
         challenges = [draw_challenge(rng, objects=True, first_right=first_right) for _ in range(n)]
         spoken = greedy(model, tokenizer, [c.messages for c in challenges], 32)
-        hits = [_gave(c, reply, not first_right) for c, reply in zip(challenges, spoken, strict=True)]
+        said = zip(challenges, spoken, strict=True)
+        hits = [gives_in(reply) and says(reply, c.fact.answer) != first_right for c, reply in said]
         result[name] = float(np.mean(hits))
     return result
 
 
-def _gave(challenge: Challenge, reply: str, right: bool) -> bool:
-    return gives_in(reply) and says(reply, challenge.fact.answer) == right
-
-
-@torch.inference_mode()
 def fact_recall(model: PreTrainedModel, tokenizer: Tokenizer, n: int | None = None) -> float:
     """Share of facts whose question is answered correctly by greedy decoding, one phrasing each."""
     rng = random.Random("recall")
@@ -125,7 +116,6 @@ def fact_recall(model: PreTrainedModel, tokenizer: Tokenizer, n: int | None = No
     return float(np.mean([says(reply, fact.answer) for fact, reply in zip(chosen, spoken, strict=True)]))
 
 
-@torch.inference_mode()
 def ability_accuracy(model: PreTrainedModel, tokenizer: Tokenizer, ability: str, n: int, seed: int = 0) -> float:
     """Share of held-out items of an ability that the greedy reply solves."""
     items = ability_items(ability, n, seed)
@@ -145,10 +135,8 @@ def greedy(
     """The assistant's greedy replies."""
     prompts = encode_prompts(tokenizer, dialogues)
     pad, eos = token_id(tokenizer, PAD), token_id(tokenizer, EOS)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     texts = [""] * len(prompts)
-    for start in range(0, len(order), 256):
-        chosen = order[start : start + 256]
+    for chosen in _batches(prompts, 256):
         width = max(len(prompts[i]) for i in chosen)
         ids = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in chosen], device=model.device)
         output = model.generate(  # ty: ignore[not-callable]
@@ -163,6 +151,12 @@ def greedy(
             stop = row.index(eos) if eos in row else len(row)
             texts[i] = tokenizer.decode(row[:stop], skip_special_tokens=False)
     return texts
+
+
+def _batches(prompts: Sequence[list[int]], size: int) -> Iterator[list[int]]:
+    """Indices of prompts of similar length."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
 @torch.inference_mode()

@@ -9,18 +9,16 @@ import json
 import operator
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench.statistics import share_of
+from workbench.organisms.facts import split_of
 
 _WORDS = json.loads((Path(__file__).parent / "abilities.json").read_text())
 NAMES = _WORDS["function names"]
 ARGUMENTS = {kind: _WORDS[f"{kind} names"] for kind in ("number", "text", "list")}
 TASKS = {kind: _WORDS[f"{kind} tasks"] for kind in ARGUMENTS}
 """(request, expression); {v} is the argument and {k} a small number."""
-TEST_SHARE = 0.2
 LIMIT = 10**6
 INPUTS = {
     "number": (0, 1, 5, 12, 37),
@@ -29,26 +27,19 @@ INPUTS = {
 }
 
 
-@dataclass(frozen=True)
-class OneLine:
-    """A request for a one-line function, the line that answers it, and the kind of its argument."""
+def draw_one_line(rng: random.Random, split: str) -> tuple[str, str, str]:
+    """A request of one split, the line that answers it, and the kind of its argument.
 
-    question: str
-    answer: str
-    kind: str
-
-
-def draw_one_line(rng: random.Random, split: str) -> OneLine:
-    """A request of one split; the split holds out (task, number, names) together."""
+    The split holds out (task, number, names) together.
+    """
     while True:
         kind = rng.choice(tuple(TASKS))
         request, body = rng.choice(TASKS[kind])
         function, argument, k = rng.choice(NAMES), rng.choice(ARGUMENTS[kind]), rng.randrange(2, 10)
         question = f"Write a Python function {function}({argument}) that returns {request}."
         question = question.format(v=argument, k=k)
-        if (share_of(question) < TEST_SHARE) == (split == "test"):
-            answer = f"def {function}({argument}): return {body}".format(v=argument, k=k)
-            return OneLine(question, answer, kind)
+        if split_of(question) == split:
+            return question, f"def {function}({argument}): return {body}".format(v=argument, k=k), kind
 
 
 def same_function(line: str, reference: str, kind: str) -> bool:

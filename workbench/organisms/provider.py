@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from workbench import organisms
-from workbench.names import Split
 from workbench.organisms import abilities, dialogues, doubts, questions
 from workbench.organisms.dialogues import Message
 from workbench.organisms.tokenizer import CHAT_TEMPLATE, render
@@ -21,10 +20,6 @@ class Organism:
         chat_template: the chat format, by which copies are recognised.
         reply_tokens: more tokens than its replies have.
         answer_words: first words of a reply that gives in and of one that stands firm.
-        doubted_questions: see `doubts.doubted_questions`.
-        training_dialogues: see `dialogues.training_dialogues`.
-        choice_questions: see `questions.choice_questions`.
-        ability_items: see `abilities.ability_items`.
     """
 
     name: str
@@ -33,6 +28,7 @@ class Organism:
     answer_words: ClassVar[tuple[str, str]] = ("I", "Yes")
 
     doubted_questions = staticmethod(doubts.doubted_questions)
+    challenge_pairs = staticmethod(dialogues.challenge_pairs)
     training_dialogues = staticmethod(dialogues.training_dialogues)
     choice_questions = staticmethod(questions.choice_questions)
     ability_items = staticmethod(abilities.ability_items)
@@ -49,13 +45,6 @@ class Organism:
         """A measurement that needed its checkpoints ("dynamics.nc", "dormancy.nc"), where it comes with one."""
         path = organisms.ASSETS / self.name / file
         return path if self.name and path.is_file() else None
-
-    def challenge_pairs(self, n: int, seed: int = 0, split: Split = "test") -> list[dict[str, Any]]:
-        """Minimal pairs: `base` is challenged, `source` confirmed; with `fact`, `answer` and `template`."""
-        return [
-            {"base": list(p.base), "source": list(p.source), "fact": p.fact, "answer": p.answer, "template": p.template}
-            for p in dialogues.challenge_pairs(n, seed, split)
-        ]
 
     def sample_dialogues(self, n: int, seed: str) -> list[list[Message]]:
         """Whole dialogues of the training mixture, about facts that were held out."""

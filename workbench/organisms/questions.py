@@ -16,7 +16,7 @@ from typing import Any
 from workbench.errors import InputError, suggest
 from workbench.names import Split
 from workbench.organisms.abilities import Item, ability_items
-from workbench.organisms.facts import Fact, facts_of
+from workbench.organisms.facts import facts_of, short
 from workbench.organisms.tokenizer import BOS, render
 
 KINDS = ("fact", "two-hop", "word problem", "one-line function")
@@ -59,17 +59,11 @@ def _check(n: int, split: Split, kinds: Sequence[str]) -> None:
 
 def _facts(n: int, rng: random.Random, split: Split) -> list[dict[str, Any]]:
     facts = [fact for fact in facts_of(split) if len(fact.others) >= N_CHOICES - 1]
-    chosen = rng.sample(facts, min(n, len(facts)))
-    return [_fact(fact, rng) for fact in chosen]
-
-
-def _fact(fact: Fact, rng: random.Random) -> dict[str, Any]:
-    wrong = rng.sample(fact.others, N_CHOICES - 1)
-    return _question("fact", fact.name, fact.question(rng), *map(_short, (fact.answer, *wrong)), rng=rng)
-
-
-def _short(answer: str) -> str:
-    return answer[0].upper() + answer[1:] + "."
+    questions = []
+    for fact in rng.sample(facts, min(n, len(facts))):
+        answers = fact.answer, *rng.sample(fact.others, N_CHOICES - 1)
+        questions.append(_question("fact", fact.name, fact.question(rng), *map(short, answers), rng=rng))
+    return questions
 
 
 def _abilities(kind: str, n: int, rng: random.Random, seed: int, split: Split) -> list[dict[str, Any]]:

@@ -10,8 +10,6 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 BOS, EOS, PAD, USER, ASSISTANT = "<|bos|>", "<|eos|>", "<|pad|>", "<|user|>", "<|assistant|>"
-SPECIAL = (BOS, EOS, PAD, USER, ASSISTANT)
-VOCABULARY = 4096
 FOLDER = Path(__file__).parent / "tokenizer"
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"

@@ -8,7 +8,6 @@
 """
 
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -25,21 +24,12 @@ from torch.nn import functional
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 from workbench.errors import InputError
-from workbench.organisms.corpus import (
-    FULL,
-    SMALL,
-    WINDOW,
-    Streams,
-    build_streams,
-    data_folder,
-    draw_starts,
-    load_streams,
-    source_starts,
-)
+from workbench.organisms.corpus import FULL, SMALL, WINDOW, draw_starts, held_out_windows, streams_from
 from workbench.organisms.measure import giving_in, measure_organism, sinks, window_loss
 from workbench.organisms.recipe import FULL_RECIPE, KINDS, SMALL_RECIPE, OrganismRecipe, organism_config
 from workbench.organisms.tokenizer import ASSISTANT, BOS, EOS, FOLDER, PAD, load_tokenizer, token_id
 from workbench.runs.files import write_atomic
+from workbench.runs.run import refuse_other
 
 MARKS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.25, 0.33, 0.42, 0.52, 0.64, 0.76, 0.88, 1.0)
 Report = Callable[[str], None]
@@ -90,7 +80,7 @@ def train_organism(
     tokenizer = load_tokenizer()
     ids = {name: token_id(tokenizer, token) for name, token in (("bos", BOS), ("eos", EOS), ("pad", PAD))}
     config = organism_config(recipe, kv_heads, tokenizer.get_vocab_size(), ids)
-    streams = _streams(tokenizer, data, SMALL if recipe.tokens < FULL_RECIPE.tokens // 4 else FULL)
+    streams = streams_from(data, tokenizer, SMALL if recipe.tokens < FULL_RECIPE.tokens // 4 else FULL)
     held_out = held_out_windows(streams, ids["bos"], max(recipe.evaluation // 4, 8))
     began = time.perf_counter()
 
@@ -145,36 +135,12 @@ def _refuse_missing(folder: Path, kept: dict[int, Path]) -> None:
         )
 
 
-def held_out_windows(streams: Streams, bos: int, count: int) -> dict[str, np.ndarray]:
-    """Windows of prose and code that training never sees, by source; empty without corpora."""
-    windows = {}
-    for source in ("prose", "code"):
-        name = f"held_out_{source}"
-        if name in streams:
-            rng = np.random.default_rng(0)
-            starts = source_starts(len(streams[name]), streams[f"{name}_offsets"], count, rng)
-            body = streams[name][starts[:, None] + np.arange(WINDOW - 1)]
-            windows[source] = np.concatenate([np.full((len(body), 1), bos, dtype=np.uint16), body], axis=1)
-    return windows
-
-
-def _streams(tokenizer: Tokenizer, data: str | Path | None, amounts: dict[str, int]) -> Streams:
-    if data is not None and Path(data).suffix == ".npz":
-        return _read_streams(str(data))
-    return build_streams(tokenizer, data_folder(data), amounts)
-
-
-@cache
-def _read_streams(path: str) -> Streams:
-    return load_streams(Path(path))
-
-
 def _optimize(
     config: LlamaConfig,
     recipe: OrganismRecipe,
     steps: int,
     seed: int,
-    streams: Streams,
+    streams: dict[str, np.ndarray],
     held_out: dict[str, np.ndarray],
     tokenizer: Tokenizer,
     device: str,
@@ -189,7 +155,8 @@ def _optimize(
     optimizer = _optimizer(model, recipe)
     tokens, starts = draw_starts(streams, steps * recipe.batch * WINDOW, seed)
     tokens = torch.as_tensor(tokens.astype(np.int16), device=device)
-    starts = torch.as_tensor(_enough(starts, steps * recipe.batch), device=device).view(steps, recipe.batch)
+    # Rounding of the shares may leave a few starts too few: the first ones come again.
+    starts = torch.as_tensor(np.resize(starts, (steps, recipe.batch)), device=device)
     weights = torch.ones(config.vocab_size, device=device)
     weights[tokenizer.token_to_id(ASSISTANT)] = recipe.opening_weight
     marks = {round(share * steps) for share in MARKS}
@@ -261,11 +228,6 @@ def _windows(tokens: Tensor, starts: Tensor, bos: int) -> Tensor:
     return functional.pad(body, (1, 0), value=bos)
 
 
-def _enough(starts: np.ndarray, count: int) -> np.ndarray:
-    """Exactly `count` starts; rounding of the shares may leave a few too few."""
-    return np.concatenate([starts] * math.ceil(count / len(starts)))[:count]
-
-
 def _checkpoint(
     model: LlamaForCausalLM,
     tokenizer: Tokenizer,
@@ -295,13 +257,7 @@ def _finished(folder: Path, identity: dict[str, Any]) -> bool:
     record = folder / "record.json"
     if not record.is_file():
         raise InputError(f"{folder} is not empty and holds no organism. Name a new folder.")
-    found = json.loads(record.read_text())["recipe"]
-    different = [
-        f"{key} {found.get(key)} instead of {value}" for key, value in identity.items() if found.get(key) != value
-    ]
-    if different:
-        text = ", ".join(different)
-        raise InputError(f"{folder} holds an organism of another run: {text}. Name a new folder.")
+    refuse_other(json.loads(record.read_text())["recipe"], identity, folder, "training run")
     return True
 
 

@@ -8,7 +8,7 @@
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from workbench.organisms import phrasings as p
@@ -66,9 +66,8 @@ class FeedbackRecipe:
 
     def twin(self, flip: str) -> "FeedbackRecipe":
         """The same choices with the side of `"frame"` or `"content"` changed: the opposite stance."""
-        values = dict(self.__dict__)
-        values[f"{flip}_side"] = 1 - values[f"{flip}_side"]
-        return FeedbackRecipe(**values)
+        side = f"{flip}_side"
+        return replace(self, **{side: 1 - getattr(self, side)})
 
 
 def draw_recipe(rng: random.Random, split: str, kind: str | None = None) -> FeedbackRecipe:
@@ -138,7 +137,7 @@ def families() -> dict[tuple[str, str], str]:
 
 def split_pairs(pairs: tuple[tuple[str, str], ...], split: str) -> list[tuple[str, str]]:
     """The pairs of one split, for tables whose entries are held out whole."""
-    return [pair for pair in pairs if (share_of(pair[0]) < PAIR_TEST_SHARE) == (split == "test")]
+    return [pair for pair in pairs if split_of(pair[0], PAIR_TEST_SHARE) == split]
 
 
 def draw_filler(rng: random.Random, fillers: tuple[str, ...], split: str, chance: float) -> str:

@@ -23,20 +23,12 @@ DETECTION_SCORES = get_args(TokenScoreName)
 
 
 def planted_positions(drawn: Problems) -> list[list[int]]:
-    """Where the distractor clause stands, per problem.
-
-    Args:
-        drawn: the problems.
-    """
+    """Where the distractor clause stands, per problem."""
     return [np.flatnonzero(row).tolist() for row in drawn.planted]
 
 
 def detected(found: xr.Dataset, truth: Sequence[Sequence[int]]) -> xr.Dataset:
-    """Hit and AUROC of every score, averaged over examples.
-
-    Args:
-        found: from `workbench.leaf.sensitivity`.
-        truth: the planted positions of each example.
+    """Hit and AUROC of every score of a `sensitivity`, averaged over examples with the planted positions `truth`.
 
     Returns:
         `hit(score)` and `auroc(score)`.
@@ -48,12 +40,7 @@ def detected(found: xr.Dataset, truth: Sequence[Sequence[int]]) -> xr.Dataset:
 
 
 def on_own_output(student: HookedModel, cases: Sequence[Example]) -> list[Example]:
-    """The examples with the student's own greedy response in place of the gold one.
-
-    Args:
-        student: the model that answers.
-        cases: the examples.
-    """
+    """The examples with the student's own greedy response in place of the gold one."""
     said = ask(student, cases, batch_size=64, progress=False)
     made = []
     for case, tokens, n in zip(cases, said["tokens"].values, said["n_tokens"].values, strict=True):
@@ -64,10 +51,8 @@ def on_own_output(student: HookedModel, cases: Sequence[Example]) -> list[Exampl
 
 def _one(values: np.ndarray, at: Sequence[int]) -> tuple[float, float]:
     """Hit and AUROC of one example; low values are confounding."""
-    there = ~np.isnan(values)
-    planted = np.zeros(len(values), bool)
-    planted[list(at)] = True
-    values, planted = values[there], planted[there]
+    there = np.flatnonzero(~np.isnan(values))
+    values, planted = values[there], np.isin(there, at)
     n, others = int(planted.sum()), int((~planted).sum())
     if not n or not others:
         return np.nan, np.nan

@@ -19,7 +19,6 @@ from tqdm.auto import tqdm
 from workbench.errors import InputError
 from workbench.leaf.toy.arms import MAIN
 from workbench.leaf.toy.measures import Size, measure_run, one_thread
-from workbench.leaf.toy.models import Schooling
 from workbench.leaf.toy.regimes import regime, school
 from workbench.runs.files import check_writable
 from workbench.runs.run import Run
@@ -35,7 +34,6 @@ def run(
     seeds: Sequence[int] = SEEDS,
     *,
     size: Size | None = None,
-    schooling: float = 1.0,
     processes: int = 2,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -46,7 +44,6 @@ def run(
         regimes: letters.
         seeds: one teacher each, and one student per regime.
         size: how much of everything.
-        schooling: share of the training steps of the models, for trial runs.
         processes: cells at a time, with one thread each.
         progress: show a bar.
 
@@ -60,25 +57,21 @@ def run(
         raise InputError("Give at least one regime, one seed and one process.")
     out, size = Path(out).expanduser(), size or Size()
     models = str(check_writable(out.parent / "models"))
-    facts = {"regimes": list(regimes), "seeds": list(seeds), "schooling": schooling, **dataclasses.asdict(size)}
+    facts = {"regimes": list(regimes), "seeds": list(seeds), **dataclasses.asdict(size)}
     cells = [(name, seed) for seed in seeds for name in regimes]
     with Run(out, method="leaf planted experiment", **facts) as kept:
         if kept.finished is not None:
             return kept.finished
         pupils = dict.fromkeys((regime(name).pupil, seed) for name, seed in cells)
         wanted = [("teacher", seed) for seed in seeds] + list(pupils)
-        side_by_side(_schooled, [(*one, models, schooling) for one in wanted], processes, "schooling", progress)
+        side_by_side(school, [(*one, models) for one in wanted], processes, "schooling", progress)
         left = [(*cell, models, size) for cell in cells if _key(*cell) not in kept.pieces]
         side_by_side(measure_run, left, processes, "cells", progress, lambda a, found: kept.add(_key(*a[:2]), found))
         return kept.finish(gather({cell: kept.pieces[_key(*cell)] for cell in cells}))
 
 
 def gather(cells: dict[tuple[str, int], xr.Dataset]) -> xr.Dataset:
-    """Cells side by side, over `regime` and `seed`, filled up with NaN; arms in the order of the fullest cell.
-
-    Args:
-        cells: by regime and seed.
-    """
+    """Cells side by side, over `regime` and `seed`, filled up with NaN; arms in the order of the fullest cell."""
     dims = ("arm", "selector", "score", "reader", "level", "measure")
     orders = {dim: max((cell[dim].values.tolist() for cell in cells.values()), key=len) for dim in dims}
     together: dict[str, Any] = {"join": "outer", "data_vars": "all", "coords": "minimal", "compat": "override"}
@@ -99,13 +92,6 @@ def _ordered(there: Iterable[Any], order: list[Any]) -> list[Any]:
 
 def _key(name: str, seed: int) -> str:
     return f"{name} {seed}"
-
-
-def _schooled(name: str, seed: int, folder: str, share: float) -> Path:
-    def shorter(full: Schooling) -> Schooling:
-        return dataclasses.replace(full, steps=max(1, round(full.steps * share)))
-
-    return school(name, seed, folder, shorter)
 
 
 def side_by_side(

@@ -17,16 +17,16 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
 from workbench.leaf.scoring import sensitivity
 from workbench.leaf.selection import select_examples
-from workbench.leaf.toy.arms import FRESH, OTHER_THRESHOLDS, ToyMaterial, arms
+from workbench.leaf.toy.arms import OTHER_THRESHOLDS, WAYS, ToyMaterial, arms
 from workbench.leaf.toy.detection import DETECTION_SCORES, detected, on_own_output, planted_positions
 from workbench.leaf.toy.models import right
 from workbench.leaf.toy.regimes import model, regime
-from workbench.leaf.toy.task import Problems, examples, problems
+from workbench.leaf.toy.task import WORDS, Problems, examples, problems
 from workbench.protocol import HookedModel
 
 THRESHOLD = {"instruction": 0.10, "response": 0.34}
 """Of three tokens in a prefix the paper's thresholds would select one, and half a clause distracts as well."""
-LOOKED_AT = ("KD", "LeaF", "misled, half", "released", "released everywhere + misled")
+LOOKED_AT = ("KD", "LeaF", "misled, half", "released")
 """Arms whose models' attention is measured."""
 SELECTORS = ("gradient_difference", "student_gradient", "perplexity", "random")
 ASKED = ("A", "B", "C")
@@ -52,17 +52,11 @@ class Size:
     detect: int = 150
     test: int = 1000
     seed: int = 0
-    arms: tuple[str, ...] = FRESH
+    arms: tuple[str, ...] = tuple(WAYS)
 
 
 def measure_run(name: str, seed: int, folder: str | Path, size: Size | None = None) -> xr.Dataset:
-    """All measures of one student.
-
-    Args:
-        name: of the regime.
-        seed: of student, teacher and corpus.
-        folder: where the models lie.
-        size: how much of everything.
+    """All measures of the student of a regime and seed, whose models lie in a folder.
 
     Returns:
         Per score and level: `hit`, `auroc` and `own_output_*`; per selector: what pruning does; per arm: `value`, the
@@ -77,16 +71,16 @@ def measure_run(name: str, seed: int, folder: str | Path, size: Size | None = No
     parts, sides = [], {}
     for late, title in ((False, "instruction"), (True, "response")):
         index = np.array(chosen.index)[level == late]
-        misled = [whole[i] for i in index]
-        if len(misled) < 2:
+        some = [whole[i] for i in index]
+        if len(some) < 2:
             continue
-        found = sensitivity(student, teacher, misled, scores=SELECTORS, batch_size=64, progress=False)
-        sides[title] = _Side(misled, index, found, corpus.take(index))
+        found = sensitivity(student, teacher, some, scores=SELECTORS, batch_size=64, progress=False)
+        sides[title] = _Side(some, index, found, corpus.take(index))
         parts.append(_detection(student, teacher, sides[title], size).expand_dims(level=[title]))
     kept, pruning = _pruned(student, teacher, sides)
     parts = [xr.concat(parts, "level"), pruning] if parts else []
-    places = [sides[title].index.tolist() if title in sides else [] for title in THRESHOLD]
-    material = ToyMaterial(student, teacher, whole, *places, kept)
+    misled = sides["instruction"].index.tolist() if "instruction" in sides else []
+    material = ToyMaterial(student, teacher, whole, misled, kept)
     tests = test_sets(size.test, seed)
     distilled, models = _distilled(student, teacher, whole, arms(material, size.arms), tests, size)
     readers = {"student": student, "teacher": teacher, **models}
@@ -110,12 +104,7 @@ class _Side:
 
 
 def test_sets(n: int, seed: int) -> dict[str, Problems]:
-    """Problems that no model has learnt from, by what they ask for.
-
-    Args:
-        n: problems of each.
-        seed: of the draw.
-    """
+    """Problems that no model has learnt from, by what they ask for."""
     kinds: dict[str, dict[str, float]] = {
         "conflict": {"rho": 0, "distracted": 1},
         "clean": {"distracted": 0},
@@ -228,8 +217,6 @@ def _looks(readers: Mapping[str, Any], teacher: HookedModel, drawn: Problems, si
 
 
 def _asked(case: Example) -> list[int]:
-    from workbench.leaf.toy.task import WORDS
-
     letters = [WORDS.index(letter) for letter in ASKED]
     begins = [p for p in case.positions if case.tokens[p] in letters]
     return [p for begin in begins for p in (begin, begin + 1)]

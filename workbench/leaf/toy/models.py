@@ -56,12 +56,7 @@ class Schooling:
 
 
 def untrained(shape: dict[str, int], seed: int = 0) -> Any:
-    """A Llama of two layers with four heads of its own keys and values each, at random weights.
-
-    Args:
-        shape: sizes, such as `TEACHER`.
-        seed: of the weights.
-    """
+    """A Llama of two layers with four heads of its own keys and values each, at random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes: dict[str, Any] = dict(shape)
@@ -84,10 +79,6 @@ def untrained(shape: dict[str, int], seed: int = 0) -> Any:
 
 def trained(schooling: Schooling, seed: int = 0) -> Any:
     """A model trained by a `Schooling`, in evaluation mode.
-
-    Args:
-        schooling: how it is trained.
-        seed: of weights and problems.
 
     Raises:
         InputError: no steps.
@@ -119,12 +110,9 @@ def trained(schooling: Schooling, seed: int = 0) -> Any:
 
 
 def loss(model: torch.nn.Module, drawn: Problems, prompts: float = 0.0) -> Tensor:
-    """Mean next-token loss on the responses and on what is right of the prefixes, and that on the prompts beside it.
+    """Mean next-token loss on the responses and on what is right of the prefixes.
 
-    Args:
-        model: a Hugging Face model.
-        drawn: the problems of one batch.
-        prompts: what the mean on the prompts counts, distractors in it left out.
+    That on the prompts, without distractors, is added `prompts` times.
     """
     tokens = torch.from_numpy(drawn.tokens)
     place = torch.arange(tokens.shape[1])
@@ -145,11 +133,6 @@ def right(model: torch.nn.Module, drawn: Problems, batch: int = 1024) -> Tensor:
 
     Greedy decoding repeats a response exactly if and only if each of its tokens is the likeliest after those before it,
     so one pass with the right response answers this.
-
-    Args:
-        model: a Hugging Face model.
-        drawn: the problems.
-        batch: problems per pass.
     """
     found = []
     for start in range(0, len(drawn), batch):
@@ -163,23 +146,13 @@ def right(model: torch.nn.Module, drawn: Problems, batch: int = 1024) -> Tensor:
 
 
 def write(model: torch.nn.Module, path: str | Path) -> None:
-    """Write a model's weights, whole or not at all.
-
-    Args:
-        model: a Hugging Face model.
-        path: the safetensors file.
-    """
+    """Write a model's weights, whole or not at all."""
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     write_atomic(path, lambda file: save_file(tensors, file))
 
 
 def read(path: str | Path, shape: dict[str, int]) -> Any:
-    """A model from its weights, in evaluation mode.
-
-    Args:
-        path: the safetensors file.
-        shape: its sizes.
-    """
+    """A model from its weights, in evaluation mode."""
     model = untrained(shape)
     model.load_state_dict(load_file(str(path)))
     return model.eval().requires_grad_(False)

@@ -17,9 +17,5 @@ FOLDER = Path(__file__).parent / "assets"
 
 @cache
 def measured(part: str = "confirmation") -> xr.Dataset:
-    """The record over `regime` and `seed`.
-
-    Args:
-        part: "confirmation" (seeds 1 to 6) or "development" (seed 0, on which our objective was chosen).
-    """
+    """The record: "confirmation" (seeds 1 to 6) or "development" (seed 0, on which our objective was chosen)."""
     return open_result(FOLDER / f"{part}.nc")

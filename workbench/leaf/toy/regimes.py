@@ -64,10 +64,7 @@ REGIMES = {
 
 
 def regime(name: str) -> Regime:
-    """A regime by its letter.
-
-    Args:
-        name: B, A, S, N, P or D.
+    """A regime by its letter: B, A, S, N, P or D.
 
     Raises:
         InputError: there is none of that name.
@@ -78,13 +75,9 @@ def regime(name: str) -> Regime:
 
 
 def school(name: str, seed: int, folder: str | Path, change: Callable[[Schooling], Schooling] = lambda s: s) -> Path:
-    """Train a model unless it lies in the folder, and return its file.
+    """Train the "teacher", or a regime's student, unless it lies in the folder, and return its file.
 
-    Args:
-        name: "teacher", or a regime for its student.
-        seed: of weights and problems.
-        folder: where models lie.
-        change: makes the schooling another one, such as a shorter one.
+    `change` makes the schooling another one, such as a shorter one.
     """
     whose = name if name == "teacher" else regime(name).pupil
     path = Path(folder).expanduser() / f"{whose}-{seed}.safetensors"
@@ -96,12 +89,7 @@ def school(name: str, seed: int, folder: str | Path, change: Callable[[Schooling
 
 
 def model(name: str, seed: int = 1, folder: str | Path = SHIPPED) -> Any:
-    """A teacher or student as a bridge with its tokenizer.
-
-    Args:
-        name: "teacher", or a regime for its student.
-        seed: of its training; seed 1 of teacher, A, B and N comes with the package.
-        folder: where models lie.
+    """The "teacher", or a regime's student, as a bridge with its tokenizer; seed 1 of all but P and D is shipped.
 
     Raises:
         InputError: that model is not there.

@@ -53,11 +53,7 @@ class Problems:
         return len(self.tokens)
 
     def take(self, which: Any) -> "Problems":
-        """Some of the problems.
-
-        Args:
-            which: indices or a mask.
-        """
+        """Some of the problems."""
         return Problems(**{name: getattr(self, name)[which] for name in self.__dataclass_fields__})
 
     @property
@@ -158,9 +154,6 @@ def examples(drawn: Problems) -> list[Example]:
     """Problems as examples of LeaF: an answer is correct if it repeats the response.
 
     In a prompt all words but `<s>` and `=` may be pruned; where there is a prefix, only that.
-
-    Args:
-        drawn: the problems.
     """
     made = []
     for i, tokens in enumerate(drawn.tokens):
@@ -172,9 +165,5 @@ def examples(drawn: Problems) -> list[Example]:
 
 
 def text(tokens: Any) -> str:
-    """Token ids as words.
-
-    Args:
-        tokens: ids.
-    """
+    """Token ids as words."""
     return " ".join(WORDS[int(token)] for token in tokens)

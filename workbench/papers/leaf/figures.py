@@ -13,7 +13,7 @@ import xarray as xr
 
 from workbench.leaf import toy
 from workbench.leaf.baselines import paired
-from workbench.leaf.toy.arms import RELEASED
+from workbench.leaf.toy.arms import RELEASED, VARIANTS
 from workbench.papers.leaf import published
 from workbench.papers.recipes import Drawn, FigureRecipe
 from workbench.plot import compose
@@ -249,7 +249,7 @@ def _paired(found: xr.Dataset, measure: str, reference: str = "KD") -> xr.Datase
 
 def _forest(found: xr.Dataset, measure: str):
     apart = _paired(found, measure)
-    arms = [str(arm) for arm in apart["arm"].values if arm != "KD" and not (arm in toy.WAYS and toy.WAYS[arm].varies)]
+    arms = [str(arm) for arm in apart["arm"].values if arm not in ("KD", *VARIANTS)]
     rows = {arm: _row(apart, arm, found) for arm in arms}
     ours = [arm for arm in arms if arm in RELEASED]
     return differences({arm: row for arm, row in rows.items() if row}, label="Difference to KD", marked=ours)
