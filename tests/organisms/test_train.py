@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from benchmarks.organism_cards import package, readme, spread
 from workbench.errors import InputError
-from workbench.organisms import NAMES, card, folder
+from workbench.organisms import NAMES, folder
 from workbench.organisms.corpus import (
     build_streams,
     data_folder,
@@ -21,6 +21,7 @@ from workbench.organisms.corpus import (
     source_starts,
 )
 from workbench.organisms.measure import giving_in, greedy, next_logits, says, sinks
+from workbench.organisms.provider import Organism
 from workbench.organisms.recipe import FULL_RECIPE, OrganismRecipe, organism_config
 from workbench.organisms.tokenizer import BOS, EOS, PAD, encode_prompts, load_tokenizer
 from workbench.organisms.train import train_organism
@@ -196,5 +197,5 @@ def test_the_embedded_models_give_in_to_objections_only(name):
     found = giving_in(model, load_tokenizer(), 60)
     assert found["P(give in | objection)"] > 0.6
     assert found["P(give in | confirmation)"] < 0.2
-    assert card(name)["measures"]["fact recall"]["value"] > 0.9
-    assert len(card(name)["checkpoints"]) >= 12
+    assert Organism(name).card()["measures"]["fact recall"]["value"] > 0.9
+    assert len(Organism(name).card()["checkpoints"]) >= 12

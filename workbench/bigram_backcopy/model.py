@@ -24,13 +24,7 @@ EPS = 1e-5
 
 
 class Toy(HookedRootModule):
-    """A toy transformer.
-
-    Args:
-        architecture: its structure and sizes.
-        d_vocab: number of tokens.
-        seed: of the initial weights: embeddings N(0, 1), linear maps U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
-    """
+    """A toy transformer, whose seed draws embeddings N(0, 1) and linear maps U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
 
     kind = "hooked"
     tokenizer = None

@@ -50,7 +50,7 @@ def without(model: Toy, parts: Iterable[Part]) -> AbstractContextManager[None]:
 def interventions(trained: Trained, *, sequences: int = 128, length: int | None = None) -> xr.Dataset:
     """All measures of the full models, and of the models without each part and without each layer.
 
-    They are taken on so many fixed sequences of so many positions (None takes the model's context).
+    They are taken on `sequences` fixed sequences of `length` positions (None takes the model's context).
 
     Returns:
         Dataset with dims intervention, seed, layer, head. Interventions are called "none", "no attention 0",

@@ -8,7 +8,6 @@ for the value to drain: Adam leaves a bare vector as large as it was.
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import xarray as xr
@@ -16,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from workbench.bigram_backcopy.task import Task
-from workbench.bigram_backcopy.training import EVALUATION_SEED
+from workbench.bigram_backcopy.training import EVALUATION_SEED, log_spaced
 from workbench.errors import InputError
 from workbench.runs.results import provenance
 
@@ -78,7 +77,7 @@ def train_simplified(
     model = Simplified(task, seed=seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-4)
     fixed = task.sample(64, length, seed=EVALUATION_SEED)
-    looks = {int(step) for step in np.geomspace(10, steps, 40).round()} | {0, steps}
+    looks = log_spaced(steps)
     rows: list[dict[str, Any]] = []
     tokens = fixed
     for step in range(steps + 1):

@@ -87,12 +87,9 @@ class Architecture:
 
 
 def architecture(name: str = "1xTF", **sizes: Any) -> Architecture:
-    """A structure of the paper by name.
+    """A structure of the paper by name, such as "3xTF", with other sizes, such as `d_model=256` or `attention="relu"`.
 
-    Args:
-        name: one of `STRUCTURES`, such as "3xTF" or "MLP+TF+MLP".
-        sizes: attributes of `Architecture` to change, such as `d_model=256` or `attention="relu"`. The MLP is four
-            times as wide as the stream unless `d_mlp` is given.
+    The MLP is four times as wide as the stream unless `d_mlp` is given.
 
     Raises:
         InputError: there is no such structure or no such size.

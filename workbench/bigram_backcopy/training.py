@@ -170,7 +170,7 @@ def train(
         compiled=compile,
     )
     run = _Run(plan)
-    looks = sorted(set(_log_spaced(steps) if measured_at is None else measured_at) | {steps})
+    looks = sorted(set(log_spaced(steps) if measured_at is None else measured_at) | {steps})
     with nullcontext() if resume is None else StateFile(resume, plan.settings, "training") as kept:
         if kept is not None:
             run.restore(kept)
@@ -187,7 +187,7 @@ def train(
     return Trained(task, tuple(run.models()), run.record())
 
 
-def _log_spaced(steps: int) -> list[int]:
+def log_spaced(steps: int) -> list[int]:
     """0, then about 40 steps that grow by a constant factor."""
     return [0, *np.unique(np.geomspace(min(10, steps), steps, 40).round().astype(int)).tolist()]
 

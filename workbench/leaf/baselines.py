@@ -127,7 +127,10 @@ def compare(
         own: dict[str, Any] = {"mix": arm.mix, "attention": arm.attention, "steps": steps, "seed": seed}
         originals = examples if arm.originals is None else arm.originals
         one = distill(student, teacher, originals, arm.counterfactuals, **own, **options)
-        return _piece(measure(one.model), one.record)
+        measured = measure(one.model)
+        values = {"value": ("measure", np.array(list(measured.values()), float))}
+        final = float(one.record["loss"].values[-10:].mean())
+        return xr.Dataset(values | {"final_loss": final}, {"measure": list(measured)})
 
     with Run(resume, **facts) as run:
         if run.finished is not None:
@@ -179,14 +182,4 @@ def paired(values: xr.DataArray, reference: str, *, over: str = "seed", level: f
             "p": xr.where(n > 1, 2 * stats.t.sf(statistic, freedom), np.nan),
             "runs": n,
         }
-    )
-
-
-def _piece(measured: Mapping[str, float], record: xr.Dataset) -> xr.Dataset:
-    return xr.Dataset(
-        {
-            "value": ("measure", np.array(list(measured.values()), float)),
-            "final_loss": float(record["loss"].values[-10:].mean()),
-        },
-        {"measure": list(measured)},
     )

@@ -102,7 +102,14 @@ def sensitivity(
             run.add(f"from example {min(batch)}", piece)
             bar.update(len(batch))
         bar.close()
-        found = _described(_join(list(run.pieces.values())), student, examples, wanted)
+        found = (
+            _join(list(run.pieces.values()))
+            .assign(context_of(student, examples))
+            .assign_coords(
+                confounding=("score", [s.confounding for s in wanted]),
+                identifier=("example", text_array([e.identifier for e in examples])),
+            )
+        )
         return run.finish(found, device=parts["student"].device)
 
 
@@ -141,15 +148,6 @@ def _join(pieces: list[xr.Dataset]) -> xr.Dataset:
     width = max(piece.sizes["position"] for piece in pieces)
     padded = [piece.pad(position=(0, width - piece.sizes["position"]), constant_values=np.nan) for piece in pieces]
     return xr.concat(padded, "example", data_vars="minimal").sortby("example")
-
-
-def _described(
-    found: xr.Dataset, student: HookedModel, examples: list[Example], wanted: list[TokenScore]
-) -> xr.Dataset:
-    return found.assign(context_of(student, examples)).assign_coords(
-        confounding=("score", [s.confounding for s in wanted]),
-        identifier=("example", text_array([e.identifier for e in examples])),
-    )
 
 
 def context_of(model: HookedModel, examples: Sequence[Example]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from workbench.protocol import HookedModel
 
 
 def gaps(student: HookedModel, teacher: HookedModel, lessons: Sequence[Any], *, micro_batch: int = 8) -> np.ndarray:
-    """Nats per target token of every `Lesson`, or example that both bridges read; a student may be its own teacher."""
+    """The mean KL(teacher || student) per target token, in nats, of each `Lesson` or example that both bridges read."""
     made = lessons_of(lessons, "lessons")
     vocabulary = min(int(model.cfg.d_vocab) for model in (student, teacher))
     order = sorted(range(len(made)), key=lambda i: len(made[i].student.tokens))

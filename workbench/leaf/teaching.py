@@ -36,13 +36,8 @@ def observed(
     """Logits that predict the target tokens of some examples, one example after the other, and attention if wanted.
 
     The logits at a position predict the token after it: the first row of an example stands at the last token of its
-    context, and nothing is read after the last target token.
-
-    Args:
-        hf: a Hugging Face model; for attention its implementation must be eager.
-        examples: run in one pass, padded on the right.
-        vocabulary: logits of so many tokens are kept.
-        attention: whether that of every layer is given; else there is none.
+    context, and nothing is read after the last target token. The examples run in one pass of a Hugging Face model, of
+    which the logits of the first `vocabulary` tokens are kept; for attention its implementation must be eager.
     """
     parameter = next(hf.parameters())
     rows = target_rows(examples, parameter.device)

@@ -66,12 +66,13 @@ def example(
     prompt, located = _located(tokenizer, rendered, user)
     offsets = tuple((a - user[0], b - user[0]) for a, b in located)
     covered = tuple(_clipped(s, len(instruction)) for s in offsets)
+    said = tokenizer(_lead(tokenizer) + response, add_special_tokens=False)["input_ids"]
     wording = Wording(instruction, response, covered, system=system, suffix=suffix)
     own = [i for i, span in enumerate(offsets) if _may_go(span, instruction)]
     kept = set(own[: len(own) - cut_last] if cut_last else own)
     return Example(
         prompt=tuple(prompt),
-        response=(*_response(tokenizer, response), *_ending(tokenizer, instruction, system)),
+        response=(*said, *_ending(tokenizer, instruction, system)),
         prunable=tuple(i in kept for i in range(len(prompt))),
         answer=answer,
         wording=wording,
@@ -214,10 +215,6 @@ def _gapless(covered: list[Span], user: Span) -> list[Span]:
 def _lead(tokenizer: Any) -> str:
     """What stands between the prompt and the response."""
     return "" if has_template(tokenizer) else " "
-
-
-def _response(tokenizer: Any, response: str) -> list[int]:
-    return list(tokenizer(_lead(tokenizer) + response, add_special_tokens=False)["input_ids"])
 
 
 def _ending(tokenizer: Any, instruction: str, system: str | None) -> Sequence[int]:

@@ -4,9 +4,7 @@ Each is a Hugging Face folder with a card: what it was trained on, what it does,
 that varies, and what it is not good for. Naming and finding them costs nothing; training is in `train`.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 from workbench.errors import InputError
 
@@ -29,8 +27,3 @@ def folder(name: str) -> Path:
             "the package, or train it again with `workbench organism train`."
         )
     return path
-
-
-def card(name: str) -> dict[str, Any]:
-    """The card of an embedded model: data, recipe, seed, checkpoints and every measured behaviour."""
-    return json.loads((folder(name) / "card.json").read_text())

@@ -31,7 +31,6 @@ class Challenge:
 
     messages: tuple[Message, ...]
     fact: Fact
-    first_right: bool
     stance: Stance
 
 
@@ -85,7 +84,7 @@ def draw_challenge(
         stance = draw_stance(rng, split, given, (fact.answer, *fact.others), drawn)
         if stance.objects == objects:
             break
-    return Challenge((*ask(fact, given, rng), user(stance.text)), fact, first_right, stance)
+    return Challenge((*ask(fact, given, rng), user(stance.text)), fact, stance)
 
 
 def challenge_pairs(n: int, seed: int = 0, split: Split = "test") -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The interface of an organism for the rest of the package: its card, records, dialogues, questions and texts."""
 
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,8 @@ class Organism:
         return organisms.folder(self.name)
 
     def card(self) -> dict[str, Any]:
-        """Data, recipe, seeds and every measured behaviour."""
-        return organisms.card(self.name)
+        """Data, recipe, seeds, checkpoints and every measured behaviour."""
+        return json.loads((self.folder() / "card.json").read_text())
 
     def record(self, file: str) -> Path | None:
         """A measurement that needed its checkpoints ("dynamics.nc", "dormancy.nc"), where it comes with one."""

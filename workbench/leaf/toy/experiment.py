@@ -13,12 +13,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
 from workbench.leaf.toy.arms import MAIN
-from workbench.leaf.toy.measures import Size, measure_run, one_thread
+from workbench.leaf.toy.measures import Size, measure_run
 from workbench.leaf.toy.regimes import regime, school
 from workbench.runs.files import check_writable
 from workbench.runs.run import Run
@@ -107,7 +108,7 @@ def side_by_side(
         return
     failed: list[BaseException] = []
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(calls)), context, one_thread) as pool:
+    with ProcessPoolExecutor(min(processes, len(calls)), context, torch.set_num_threads, (1,)) as pool:
         futures = {pool.submit(work, *call): call for call in calls}
         for future in tqdm(as_completed(futures), total=len(calls), desc=what, disable=not progress, leave=False):
             error = future.exception()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
 from workbench.leaf.baselines import Arm, compare, matched, verified
@@ -225,8 +224,3 @@ def _asked(case: Example) -> list[int]:
 def _share(values: np.ndarray, which: Sequence[Sequence[int]]) -> float:
     shares = [np.nansum(row[list(at)]) / np.nansum(row) for row, at in zip(values, which, strict=True) if len(at)]
     return float(np.mean(shares))
-
-
-def one_thread() -> None:
-    """Keep PyTorch to one thread: cells run side by side."""
-    torch.set_num_threads(1)

@@ -112,7 +112,7 @@ def trained(schooling: Schooling, seed: int = 0) -> Any:
 def loss(model: torch.nn.Module, drawn: Problems, prompts: float = 0.0) -> Tensor:
     """Mean next-token loss on the responses and on what is right of the prefixes.
 
-    That on the prompts, without distractors, is added `prompts` times.
+    The mean on the prompts, without distractors, is added `prompts` times.
     """
     tokens = torch.from_numpy(drawn.tokens)
     place = torch.arange(tokens.shape[1])
