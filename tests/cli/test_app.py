@@ -54,14 +54,14 @@ def shown_help(*words, capsys):
 
 def test_commands_have_the_names_and_defaults_of_the_functions():
     for command, function, names in (
-        (report.report, wb.report, ("models", "out", "n", "seed", "questions", "progress")),
+        (report.report, wb.report, ("models", "out", "n", "seed", "questions", "prefix", "progress")),
         (
             report.figure,
             drawing.draw,
-            ("name", "out", "metric", "formats", "n", "seed", "questions", "progress"),
+            ("name", "out", "metric", "formats", "n", "seed", "questions", "prefix", "progress"),
         ),
         (patch, wb.path_patch, ("unit", "progress")),
-        (patch, measuring.measure, ("n", "seed", "questions")),
+        (patch, measuring.measure, ("n", "seed", "questions", "prefix")),
     ):
         mine, theirs = defaults(command, *names), defaults(function, *names)
         assert {k: str(v) for k, v in mine.items()} == {k: str(v) for k, v in theirs.items()}
@@ -153,8 +153,6 @@ def test_a_model_without_questions_of_its_own_is_refused_before_it_is_loaded(tmp
     model, out = str(folder), str(tmp_path / "out")
     for line, advice in (
         (["dormant", model, "--out", out], "--questions FILE"),
-        (["tune", model, "--out", out], "--questions FILE"),
-        (["sycophancy", model, "--out", out], "--task NAME and --data DIR"),
         (["eval", model, "--out", out], "--tasks, such as mmlu, and --data DIR"),
         (["leaf", "find", "--student", model, "--teacher", model, "--out", out], "--data FILE"),
     ):
@@ -192,6 +190,28 @@ def test_a_stopped_run_says_in_one_line_how_to_go_on(line, advice, capsys, monke
     assert cli.main(line) == 130
     told = capsys.readouterr().err
     assert told.startswith("workbench: stopped") and advice in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["report", "figure", "tune", "patch"])
+def test_answers_and_prefix_reach_the_pairs_of_every_command(command, tmp_path, monkeypatch):
+    asked = []
+
+    def stop(*_given, **options):
+        asked.append(options)
+        raise wb.InputError("stopped")
+
+    monkeypatch.setattr(wb.sycophancy, "pairs", stop)
+    monkeypatch.setattr("workbench.papers.cache.Source.model", None)
+    file = tmp_path / "questions.json"
+    file.write_text(
+        '[{"question": "Which is first?", "answers": ["A1"]}, {"question": "Which is it?", "answers": ["B"]}]'
+    )
+    target = {"figure": ["sycophancy/layer-sums", "--models", "toy"]}.get(command, ["toy"])
+    line = [command, *target, "--out", str(tmp_path / "out"), "--questions", str(file)]
+    assert cli.main([*line, "--answers", "I'm sorry", "I'm glad", "--prefix", "Well,"]) == 2
+    assert cli.main([*line, "--answers", "paper"]) == 2
+    assert [(one["answers"], one["prefix"]) for one in asked] == [(("I'm sorry", "I'm glad"), "Well,"), ("paper", "")]
+    assert all(one["questions"][-1].question == "Which is it?" for one in asked)
 
 
 def test_paths_may_begin_with_the_home_folder(tmp_path, capsys, monkeypatch):

@@ -94,6 +94,7 @@ def model(name="toy-gqa", planted=None, n_kv_heads=2, interaction=1.0, seed=0, n
         attrs={"verdict": "exact: path patching can be trusted"},
     )
     found, sources = extremes()
-    parts = {"heads": heads, "groups": groups, "estimate": estimate, "exact": groups}
+    behaviour = heads[["base", "source"]].assign_attrs(heads.attrs)
+    parts = {"behaviour": behaviour, "heads": heads, "groups": groups, "estimate": estimate, "exact": groups}
     parts |= {"extreme": found, "sources": sources, "inactive": curves()}
     return Measured(name, parts | {"attention": pattern, "dialogues": dialogues(n_examples), "checks": checks})

@@ -1,8 +1,10 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import workbench as wb
 from tests.tiny import bridge, sequences
@@ -10,8 +12,10 @@ from workbench.errors import InputError
 from workbench.evaluation import Question
 from workbench.papers import measured as measuring
 from workbench.papers.measured import PARTS, Measured, measure
+from workbench.patching.path import unpatched
 from workbench.prompts import MultipleChoice
 from workbench.runs.results import save_result
+from workbench.sycophancy.openers import NoBehaviourError
 
 pytestmark = pytest.mark.filterwarnings("ignore::workbench.errors.WorkbenchWarning")
 
@@ -86,7 +90,7 @@ def test_a_folder_that_changed_is_measured_again(tmp_path):
 
 
 def test_unknown_parts_are_refused(toy):
-    with pytest.raises(InputError, match=r"unknown parts head; choose from heads, groups"):
+    with pytest.raises(InputError, match=r"unknown parts head; choose from behaviour, heads, groups"):
         measure(toy, parts=("head",))
 
 
@@ -105,7 +109,7 @@ def test_questions_serve_models_that_have_no_dialogues_of_their_own(monkeypatch)
     asked = []
     some = wb.PromptPairs([[1]], [[2]], (3, 4))
 
-    def pairs(model, n, seed, questions=None):
+    def pairs(model, n, seed, questions=None, answers=None, prefix=""):
         asked.append((model, questions))
         return some
 
@@ -119,3 +123,34 @@ def test_questions_serve_models_that_have_no_dialogues_of_their_own(monkeypatch)
     assert plain.pairs is some
     assert asked == [("organism-gqa", None), ("other", QUESTIONS), ("other", None)]
     assert measuring._Subject("other", 3, 0, QUESTIONS).config != plain.config
+
+
+def test_heads_and_groups_patched_together_are_those_patched_apart():
+    model = wb.load("organism-gqa")
+    pairs = wb.sycophancy.pairs(model, n=3)
+    together = measuring.heads_and_groups(model, pairs)
+    for unit, found in together.items():
+        alone = wb.path_patch(model, pairs, unit=unit, progress=False)
+        xr.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
+        assert {name: values.dims for name, values in found.items()} == {n: v.dims for n, v in alone.items()}
+        assert set(found.attrs) == set(alone.attrs) and found.attrs["unit"] == unit
+    plain = unpatched(model, pairs)
+    xr.testing.assert_allclose(plain, alone[list(plain.data_vars)], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_without_openers_is_asked_once_and_only_checked(monkeypatch):
+    asked = []
+
+    def pairs(_model, **_how):
+        asked.append(1)
+        raise NoBehaviourError("nothing", {"n_replies": 7, "gives_in_base": 0.0})
+
+    monkeypatch.setattr(wb.sycophancy, "pairs", pairs)
+    monkeypatch.setattr(wb, "anatomy", lambda _model: SimpleNamespace(facts={"n_layers": 3}))
+    monkeypatch.setattr("workbench.papers.cache.Source.model", None)
+    monkeypatch.setitem(measuring.MEASURES, "checks", lambda _subject, _found: xr.Dataset())
+    found = measuring.measure("toy", n=4, by_verdict=True)
+    assert list(found.parts) == ["behaviour", "checks"] and len(asked) == 1
+    assert found.behaviour.attrs["no_openers"] == "nothing" and found.behaviour.attrs["n_replies"] == 7
+    with pytest.raises(NoBehaviourError, match="nothing"):
+        measuring.measure("toy", n=4, parts=["heads"])

@@ -4,6 +4,7 @@ from html import unescape
 from html.parser import HTMLParser
 
 import pytest
+import xarray as xr
 
 import workbench as wb
 from tests.papers.synthetic import model
@@ -173,7 +174,7 @@ def test_progress_names_the_work(work, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "0")
     wb.report("toy-gqa", tmp_path, n=12, estimates=True, progress=True)
     shown = capsys.readouterr().err
-    assert "toy-gqa: patching each KV group" in shown and "11/11" in shown
+    assert "toy-gqa: patching each KV group" in shown and "100%" in shown and " left]" in shown
 
 
 def test_an_unsound_ratio_is_said_and_not_led_with(work, tmp_path, monkeypatch):
@@ -183,3 +184,52 @@ def test_an_unsound_ratio_is_said_and_not_led_with(work, tmp_path, monkeypatch):
     words = visible(wb.report("toy-gqa", tmp_path, n=12, estimates=True, progress=False).read_text())
     assert "use the logit difference, because the paper's logit ratio is unsound here" in words
     assert "a logit is negative, which turns its sign, in 9 of 12" in words
+
+
+def test_no_units_are_ranked_where_the_answers_do_not_tell_the_behaviour(work, tmp_path, monkeypatch):
+    real = measuring.MEASURES["behaviour"]
+    told = {"n_replies": 48, "answers": "auto", "auc": 0.55, "auc_low": 0.24, "auc_high": 0.84}
+    rates = {f"gives_in_{side}{end}": 0.5 for side in ("base", "source") for end in ("", "_low", "_high")}
+    monkeypatch.setitem(measuring.MEASURES, "behaviour", lambda s, k: real(s, k).assign_attrs(told | rates))
+    page = wb.report("toy-gqa", tmp_path, n=12, estimates=True, progress=False).read_text()
+    words = visible(page)
+    assert not {part for _, part in work} & set(measuring.CAUSES)
+    for name in ("contributions", "layers", "groups", "concentration", "attention", "tuning", "agreement"):
+        assert f'<section id="{name}"' not in page
+    assert "do not tell when this model gives in" in words and "no heads or groups are ranked" in words
+    for word in ("pushes hardest", "stands out", "Kurtosis", "takes apart"):
+        assert word not in words
+    assert "0.55 (0.24 to 0.84; 0.5 is chance)" in words and "48 dialogues" in words
+
+
+def test_a_model_beside_one_without_a_verdict_is_still_taken_apart(work, tmp_path, monkeypatch):
+    real = measuring.MEASURES["behaviour"]
+
+    def make(subject, found):
+        made = real(subject, found)
+        return made.assign(source=made["base"]) if subject.name == "toy-mha" else made
+
+    monkeypatch.setitem(measuring.MEASURES, "behaviour", make)
+    words = visible(wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, progress=False).read_text())
+    assert ("toy-gqa", "heads") in work and ("toy-mha", "heads") not in work
+    assert "KV group 1 of layer 2 (query heads 4 to 7) pushes hardest towards it" in words
+    assert "toy-mha gives in with probability" in words and "there is no effect to take apart" in words
+
+
+def test_a_model_that_never_gives_in_is_only_told_of(work, tmp_path, monkeypatch):
+    rates = {f"gives_in_{side}{end}": 0.0 for side in ("base", "source") for end in ("", "_low", "_high")}
+    silent = xr.Dataset(attrs=rates | {"n_replies": 48, "no_openers": "0 of 96 replies give in."})
+    monkeypatch.setitem(measuring.MEASURES, "behaviour", lambda s, k: silent)
+    page = wb.report("toy-gqa", tmp_path, n=12, progress=False).read_text()
+    words = visible(page)
+    assert {part for _, part in work} == {"checks"}
+    assert "0% (0% to 0%) of 48 objections" in words and "0 of 96 replies give in." in words
+    assert re.findall('<section id="([a-z-]+)"', page) == ["behaviour", "checks", "method", "caveats"]
+
+
+def test_fewer_dialogues_than_were_asked_for_are_said(work, tmp_path, monkeypatch):
+    real = measuring.MEASURES["behaviour"]
+    monkeypatch.setitem(measuring.MEASURES, "behaviour", lambda s, k: real(s, k).assign_attrs(n_requested=30))
+    with pytest.warns(wb.WorkbenchWarning, match="30 pairs of dialogues were asked for, and there are 12"):
+        page = wb.report("toy-gqa", tmp_path, n=30, progress=False).read_text()
+    assert "from 12 dialogues per model, of 30 that were asked for" in visible(page)

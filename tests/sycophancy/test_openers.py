@@ -6,7 +6,7 @@ import scipy.stats
 
 import workbench as wb
 from workbench.prompts import FreeForm
-from workbench.sycophancy.openers import NoBehaviourError, OpenerSets, _auc, _ranked, grow, openers
+from workbench.sycophancy.openers import NoBehaviourError, OpenerSets, _auc, _ranked, grow, openers, usual_beginning
 
 GIVES, FIRM, NEITHER = "gives_in", "stands_firm", "neither"
 
@@ -36,6 +36,21 @@ def test_rare_beginnings_are_left_out_and_the_most_frequent_kept():
     assert grow(tokens, stances).gives_in == ((1,), (2,), (3,))
     assert grow(tokens, stances, most=2).gives_in == ((1,), (2,))
     assert grow(tokens, stances, support=3).gives_in == ((1,), (2,))
+
+
+def test_a_beginning_of_most_replies_of_the_other_stance_too_is_followed_further():
+    tokens = [(1, 2)] * 18 + [(1, 3)] * 2
+    assert grow(tokens, [GIVES] * 18 + [FIRM] * 2) == OpenerSets(((1, 2),), ((1, 3),))
+
+
+def test_the_usual_beginning_is_what_most_replies_share_and_no_opener():
+    tokens = [(1, 2, 3)] * 10 + [(1, 2, 4)] * 9 + [(5,)]
+    stances = [GIVES] * 10 + [FIRM] * 10
+    assert usual_beginning(tokens, stances) == (1, 2)
+    assert usual_beginning(tokens, stances, share=0.96) == ()
+    apologies = [(1, 2, 3)] * 19 + [(1, 4)]
+    assert usual_beginning(apologies, [GIVES] * 19 + [FIRM]) == (1,)
+    assert usual_beginning([(1,), (1,)], [GIVES, FIRM]) == (1,)
 
 
 def test_auc_is_mann_whitneys():
@@ -115,3 +130,13 @@ def test_a_forced_beginning_is_part_of_both_prompts(gqa):
 
 def test_no_two_stances_is_an_error_of_its_own():
     assert issubclass(NoBehaviourError, wb.InputError)
+    assert NoBehaviourError("none", {"n_replies": 3}).facts == {"n_replies": 3}
+
+
+def test_a_beginning_may_be_given_as_tokens(gqa):
+    dialogue = [{"role": "user", "content": "hello"}]
+    words, tokens = (
+        wb.PromptPairs.from_dialogues(gqa, [dialogue], [dialogue], [("no", "yes")], prefix=prefix)
+        for prefix in ("I", gqa.tokenizer.encode("I", add_special_tokens=False))
+    )
+    assert words.base == tokens.base

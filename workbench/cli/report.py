@@ -6,7 +6,7 @@ from typing import Annotated, cast
 from tyro.conf import Positional, arg
 
 import workbench as wb
-from workbench.cli.options import File, Folder, Model, Progress, Prompts, Source, TextFiles, say, tell
+from workbench.cli.options import Dialogues, File, Folder, Model, Progress, Source, TextFiles, say, tell
 from workbench.names import FigureFormat, FigureName, Metric
 
 Models = Annotated[
@@ -20,7 +20,7 @@ def report(
     confounders: File | None = None,
     estimates: bool = False,
     progress: Progress = True,
-    prompts: Prompts = Prompts(),
+    prompts: Dialogues = Dialogues(),
 ) -> None:
     """Which KV groups make models give in to a wrong objection? One HTML page with figures and data.
 
@@ -37,6 +37,8 @@ def report(
         n=prompts.n,
         seed=prompts.seed,
         questions=prompts.questions,
+        answers=prompts.compared,
+        prefix=prompts.prefix,
         confounders=confounders,
         estimates=estimates,
         progress=progress,
@@ -52,7 +54,7 @@ def figure(
     formats: tuple[FigureFormat, ...] = ("html", "json", "png", "pdf"),
     texts: TextFiles = (),
     progress: Progress = True,
-    prompts: Prompts = Prompts(),
+    prompts: Dialogues = Dialogues(),
 ) -> None:
     """What does a figure or table of the papers look like for my models?
 
@@ -77,6 +79,8 @@ def figure(
         n=prompts.n,
         seed=prompts.seed,
         questions=prompts.questions,
+        answers=prompts.compared,
+        prefix=prompts.prefix,
         progress=progress,
     )
     say(done.sentence, *(f"  {path}" for path in done.files))

@@ -3,7 +3,17 @@
 from pathlib import Path
 
 import workbench as wb
-from workbench.cli.options import Benchmarks, Model, Output, Resumable, RunCode, Seed, finish, writable
+from workbench.cli.options import (
+    Benchmarks,
+    Model,
+    Output,
+    QuestionFile,
+    Resumable,
+    RunCode,
+    Seed,
+    finish,
+    writable,
+)
 from workbench.names import FirstAnswer
 
 
@@ -11,6 +21,7 @@ def sycophancy(
     model: Model,
     task: str | None = None,
     data: Benchmarks = None,
+    questions: QuestionFile = None,
     n: int = 100,
     challenges: tuple[str, ...] = (),
     first: FirstAnswer = "own",
@@ -23,11 +34,13 @@ def sycophancy(
 
     Example: workbench sycophancy organism-gqa --challenges composed novel
 
+    Example: workbench sycophancy smollm2-135m-instruct --n 50 --challenges held-out
+
     Example: workbench sycophancy my-model --task mmlu --data benchmarks --n 500 --challenges held-out
 
     Args:
-        task: For models that are not embedded ones: mmlu, truthfulqa, aqua, gsm8k, strategyqa or commonsenseqa in
-            --data, or a file of SycophancyEval's are_you_sure.
+        task: Instead of --questions: mmlu, truthfulqa, aqua, gsm8k, strategyqa or commonsenseqa in --data, or a file of
+            SycophancyEval's are_you_sure.
         n: Number of questions.
         challenges: One of paper, trained, held-out, or texts; for an embedded model kinds of its objections.
         first: own, or right or wrong: such an answer is given for the model.
@@ -36,11 +49,12 @@ def sycophancy(
     """
     from workbench.papers.cache import Source
     from workbench.papers.kv_groups.sentences import protocol_table
+    from workbench.prompts.questions import first as first_of
 
     writable(output.out)
-    source, asked = Source(model), None
+    source = Source(model)
     if task is None:
-        source.require_own_questions("give --task NAME and --data DIR, or --task FILE.")
+        asked = None if questions is None else first_of(wb.prompts.read_questions(questions), n)
     elif data is None:
         asked = wb.sycophancy.load_set(task, limit=n)
     else:

@@ -7,13 +7,12 @@ from typing import Any
 
 import workbench as wb
 from workbench.cli.options import (
-    NEEDS_QUESTIONS,
     Benchmarks,
+    Dialogues,
     Folder,
     Model,
     Output,
     Progress,
-    Prompts,
     QuestionFile,
     RunCode,
     say,
@@ -69,11 +68,12 @@ def tune(
     progress: Progress = True,
     selection: Selection = Selection(),
     training: Training = Training(),
-    prompts: Prompts = Prompts(),
+    prompts: Dialogues = Dialogues(),
 ) -> None:
     """Does tuning only the heads or KV groups that cause giving in remove it? Saves a Hugging Face checkpoint.
 
-    Of questions that are given, every tenth is held out for validation and --measure.
+    Of questions that are given, every tenth is held out for validation and --measure. Without any, a model that is not
+    embedded is tuned on easy facts of the package, and measured on others.
 
     Example: workbench tune organism-gqa --out tuned --learning-rate 1e-3 --measure 100
 
@@ -89,12 +89,16 @@ def tune(
 
     writable(out)
     refuse_taken(out)
-    source, asked = Source(model), None if prompts.questions is None else wb.prompts.read_choices(prompts.questions)
-    if asked is None:
-        source.require_own_questions(NEEDS_QUESTIONS)
+    source, asked = Source(model), None if prompts.questions is None else wb.prompts.read_questions(prompts.questions)
+    learnt = held = None
+    if asked is not None:
+        learnt, held = [q for i, q in enumerate(asked) if i % 10], asked[::10]
+    elif source.embedded is None:
+        learnt, held = wb.prompts.default_facts("train"), wb.prompts.default_facts("selection")
     loaded = source.model
-    learnt, held = (None, None) if asked is None else ([q for i, q in enumerate(asked) if i % 10], asked[::10])
-    pairs = wb.sycophancy.pairs(loaded, n=prompts.n, split="train", questions=learnt)
+    pairs = wb.sycophancy.pairs(
+        loaded, n=prompts.n, split="train", questions=learnt, answers=prompts.compared, prefix=prompts.prefix
+    )
     opening = pairs.meta[0]["base"][0]
     system = opening["content"] if opening["role"] == "system" else ""
     make = functools.partial(

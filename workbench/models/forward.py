@@ -127,15 +127,20 @@ def supports_prefix(model: HookedModel) -> bool:
     return kind_of(model) == "bridge"
 
 
-def prefix_cache(model: HookedModel, prefixes: Sequence[Sequence[int]]) -> Any:
+def prefix_cache(model: HookedModel, prefixes: Sequence[Sequence[int]], past: Any = None) -> Any:
     """Keys and values of equally long prefixes, for `past=` of later runs, each with its own `copies(cache, rows)`.
 
     None where the prefixes are empty.
+
+    Args:
+        model: a bridge whose model keeps a cache.
+        prefixes: their tokens.
+        past: keys and values of what comes before them; this copy is extended.
     """
     if not prefixes[0]:
-        return None
+        return past
     tokens = torch.tensor(prefixes, device=next(model.parameters()).device)
-    return model.original_model.base_model(input_ids=tokens, use_cache=True).past_key_values
+    return model.original_model.base_model(input_ids=tokens, past_key_values=past, use_cache=True).past_key_values
 
 
 def copies(cache: Any, times: int) -> Any:

@@ -35,6 +35,8 @@ def draw(
     n: int = 100,
     seed: int = 0,
     questions: Any = None,
+    answers: Any = None,
+    prefix: str = "",
     texts: Mapping[str, Sequence[Any]] | None = None,
     progress: bool = True,
 ) -> Done:
@@ -48,7 +50,9 @@ def draw(
         formats: Any of html, json, png, pdf.
         n: Number of dialogue pairs per model.
         seed: Seed of their draw.
-        questions: For chat models that are not embedded: multiple-choice questions, or a file of them.
+        questions: For chat models that are not embedded: questions, or a file of them; by default easy facts.
+        answers: Which beginnings of a reply are compared, as `sycophancy.pairs` takes them.
+        prefix: A beginning of the reply that is forced on both sides.
         texts: Texts by domain, for the figures that read texts; None takes samples that come with the package.
         progress: Show a bar.
 
@@ -58,27 +62,30 @@ def draw(
     chosen = recipe(name)
     out = check_writable(out)
     request = FigureRequest(
-        out / "data", chosen.models if models is None else models, texts, metric, n, seed, questions
+        out / "data", chosen.models if models is None else models, texts, metric, n, seed, questions, answers, prefix
     )
-    with progress_bar(chosen.steps(request), progress) as step:
+    with progress_bar([1.0] * chosen.steps(request), progress) as step:
         drawn = chosen.make(dataclasses.replace(request, step=step))
         files, message = save_figure(drawn.figure, out / name, formats, root=out)
     return Done(drawn.sentence, files, message)
 
 
 @contextmanager
-def progress_bar(total: int, shown: bool) -> Generator[Callable[[str], None]]:
-    """A progress bar, and the function that begins its next step with a text."""
-    style = "{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}]"
-    with tqdm(total=total, disable=not shown, bar_format=style) as bar:
-        begun = False
+def progress_bar(costs: Sequence[float], shown: bool) -> Generator[Callable[[str], None]]:
+    """A progress bar with the time left, and the function that begins its next step with a text.
+
+    Args:
+        costs: How long each step takes in proportion to the others, about.
+        shown: Whether anything is shown.
+    """
+    style = "{desc} |{bar}| {percentage:.0f}% [{elapsed} gone, about {remaining} left]"
+    with tqdm(total=sum(costs), disable=not shown, bar_format=style, smoothing=0) as bar:
+        ended = iter([0.0, *costs])
 
         def step(text: str) -> None:
-            nonlocal begun
-            bar.update(1 if begun else 0)
-            begun = True
+            bar.update(next(ended, 0.0))
             bar.set_description_str(text)
 
         yield step
-        bar.update(1)
+        bar.update(bar.total - bar.n)
         bar.set_description_str("done")

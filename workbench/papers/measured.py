@@ -1,6 +1,7 @@
 """Measured data of one model for the sycophancy figures and the report, cached as netCDF files.
 
-1. Load the model and make its pairs of dialogues: objected to (`base`) and confirmed (`source`).
+1. Load the model and make its pairs of dialogues: objected to (`base`) and confirmed (`source`). How it replies, and
+   what its answers' scores can say about that, is `behaviour`, from which comes a verdict (`kv_groups.verdicts`).
 2. Patch every head and every KV group exactly (`heads`, `groups`).
 3. Estimate the total effect of every head by integrated gradients and measure it exactly on fewer examples
    (`estimate`, `exact`).
@@ -27,20 +28,41 @@ import workbench as wb
 from workbench.errors import InputError, WorkbenchWarning
 from workbench.extreme import peak_sources
 from workbench.models.capture import capture
+from workbench.names import HeadUnit
 from workbench.papers.cache import CONFIG, Source, digest, kept
 from workbench.papers.inactive_heads.measures import questions_of
+from workbench.papers.kv_groups.verdicts import GivingIn, giving_in
 from workbench.papers.recipes import distinct
+from workbench.patching.path import unpatched
+from workbench.patching.units import senders
 from workbench.prompts.pairs import PromptPairs
 from workbench.prompts.questions import FreeForm, MultipleChoice, read_questions
 from workbench.protocol import HookedModel
 from workbench.runs.files import check_writable
 from workbench.runs.results import provenance, text_array
+from workbench.sycophancy.openers import NoBehaviourError
 
-PARTS = ("heads", "groups", "estimate", "exact", "attention", "extreme", "sources", "inactive", "dialogues", "checks")
+PARTS = (
+    "behaviour",
+    "heads",
+    "groups",
+    "estimate",
+    "exact",
+    "attention",
+    "extreme",
+    "sources",
+    "inactive",
+    "dialogues",
+    "checks",
+)
+CAUSES = ("heads", "groups", "estimate", "exact", "attention")
+"""Parts that say which units cause the behaviour."""
 ESTIMATES = ("estimate", "exact")
 """Parts that the report measures on request only."""
 EXACT_EXAMPLES = 16
 SOURCE_EXAMPLES = 4
+SOURCE_TOKENS = 48
+"""Of models that are not embedded, the beginning of one dialogue, since every part of the model is zeroed on it."""
 INACTIVE_QUESTIONS = 30
 INACTIVE_SCORES = ("AHON_LN", "AWFT")
 INACTIVE_QUANTILES = (0.0, 0.2)
@@ -96,8 +118,11 @@ def measure(
     n: int = 100,
     seed: int = 0,
     questions: Any = None,
+    answers: Any = None,
+    prefix: str = "",
     parts: Sequence[str] = PARTS,
     folder: str | Path | None = None,
+    by_verdict: bool = False,
     step: Callable[[str], None] = lambda text: None,
 ) -> Measured:
     """Measure one model, or read what an earlier run with the same configuration left in the folder.
@@ -108,8 +133,12 @@ def measure(
         seed: Seed of their draw.
         questions: For chat models: as `read_questions` takes them; by default an embedded model's own dialogues, or
             the default facts.
+        answers: Which beginnings of a reply are compared, as `sycophancy.pairs` takes them.
+        prefix: A beginning of the reply that is forced on both sides.
         parts: Which Datasets are wanted.
         folder: Where to keep them; None keeps nothing.
+        by_verdict: Measure the parts in `CAUSES` only where the verdict on "behaviour" is that its causes can be told,
+            and nothing but the checks where no openers are found.
         step: Called with a short text before each piece of work.
 
     Raises:
@@ -118,18 +147,27 @@ def measure(
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise InputError(f"unknown parts {', '.join(unknown)}; choose from {', '.join(PARTS)}.")
-    subject = _Subject(source, n, seed, None if questions is None else read_questions(questions))
+    known = None if questions is None else read_questions(questions)
+    subject = _Subject(source, n, seed, known, answers, prefix)
     if folder is not None:
         folder = check_writable(folder)
     wanted = [part for part in PARTS if part in parts]
     if "attention" in wanted and "groups" not in wanted:
         wanted.insert(0, "groups")
+    subject.together = {"heads", "groups"} <= set(wanted)
     found: dict[str, xr.Dataset] = {}
     for part in wanted:
         step(f"{subject.name}: {LABELS[part]}")
+        if by_verdict and "behaviour" in found and not _worth_measuring(part, giving_in(found["behaviour"])):
+            continue
         path = None if folder is None else folder / f"{part}.nc"
         found[part] = kept(path, subject, subject.config | {"part": part}, partial(MEASURES[part], subject, found))
-    return Measured(subject.name, {part: found[part] for part in wanted if part in parts})
+    return Measured(subject.name, {part: found[part] for part in found if part in parts})
+
+
+def _worth_measuring(part: str, verdict: GivingIn) -> bool:
+    """Whether a part says anything where this is what the model does: its causes only if they can be told."""
+    return part == "checks" or verdict.obstacle is None or (part not in CAUSES and verdict.obstacle != "no openers")
 
 
 def measure_all(
@@ -139,7 +177,10 @@ def measure_all(
     n: int,
     seed: int,
     questions: Any = None,
+    answers: Any = None,
+    prefix: str = "",
     parts: Sequence[str] = PARTS,
+    by_verdict: bool = False,
     step: Callable[[str], None] = lambda text: None,
 ) -> list[Measured]:
     """`measure` for several models, each with a folder of its own name.
@@ -150,7 +191,10 @@ def measure_all(
         n: Number of dialogue pairs per model.
         seed: Seed of their draw.
         questions: As for `measure`.
+        answers: As for `measure`.
+        prefix: As for `measure`.
         parts: As for `measure`.
+        by_verdict: As for `measure`.
         step: As for `measure`.
 
     Raises:
@@ -164,23 +208,77 @@ def measure_all(
     with warnings.catch_warnings():
         # What these warnings say is counted in the results, and reported with them.
         warnings.simplefilter("ignore", WorkbenchWarning)
-        return [
-            measure(source, n=n, seed=seed, questions=known, parts=parts, folder=folder / name, step=step)
+        how: dict[str, Any] = {"n": n, "seed": seed, "questions": known, "answers": answers, "prefix": prefix}
+        found = [
+            measure(source, parts=parts, folder=folder / name, by_verdict=by_verdict, step=step, **how)
             for source, name in zip(sources, names, strict=True)
         ]
+    for one in found:
+        _say_if_fewer(one)
+    return found
+
+
+def _say_if_fewer(one: Measured) -> None:
+    """A warning where there are fewer pairs than were asked for, also if they were measured before."""
+    for part in ("behaviour", "heads", "groups"):
+        result = one.parts.get(part)
+        if result is not None and result.sizes.get("example", 0) < result.attrs.get("n_requested", 0):
+            warnings.warn(
+                f"{one.name}: {result.attrs['n_requested']} pairs of dialogues were asked for, and there are "
+                f"{result.sizes.get('example', 0)}: so many questions does the model answer correctly.",
+                WorkbenchWarning,
+                stacklevel=3,
+            )
+            return
 
 
 class _Subject(Source):
     """A model and its pairs, made when first needed."""
 
-    def __init__(self, source: Any, n: int, seed: int, questions: Sequence[MultipleChoice | FreeForm] | None = None):
+    def __init__(
+        self,
+        source: Any,
+        n: int,
+        seed: int,
+        questions: Sequence[MultipleChoice | FreeForm] | None = None,
+        answers: Any = None,
+        prefix: str = "",
+    ):
         super().__init__(source)
-        self.n, self.seed, self.questions = n, seed, questions
+        self.n, self.seed, self.questions, self.answers, self.prefix = n, seed, questions, answers, prefix
+        self.together = False
+
+    @property
+    def pairs(self) -> PromptPairs:
+        if isinstance(self._pairs, NoBehaviourError):
+            raise self._pairs
+        return self._pairs
 
     @cached_property
-    def pairs(self) -> PromptPairs:
-        own = self.embedded is not None
-        return wb.sycophancy.pairs(self.model, n=self.n, seed=self.seed, questions=None if own else self.questions)
+    def _pairs(self) -> PromptPairs | NoBehaviourError:
+        """The pairs, or that there are none: the model is asked once."""
+        questions = None if self.embedded is not None else self.questions
+        how: dict[str, Any] = {"n": self.n, "seed": self.seed, "answers": self.answers, "prefix": self.prefix}
+        try:
+            return wb.sycophancy.pairs(self.model, questions=questions, **how)
+        except NoBehaviourError as absent:
+            return absent
+
+    def patched(self, unit: HeadUnit) -> xr.Dataset:
+        """The effect of every head or KV group."""
+        if self.together:
+            return self._heads_and_groups[unit]
+        return wb.path_patch(self.model, self.pairs, unit=unit, progress=False)
+
+    @cached_property
+    def _heads_and_groups(self) -> dict[HeadUnit, xr.Dataset]:
+        return heads_and_groups(self.model, self.pairs)
+
+    @property
+    def beginnings(self) -> list[list[int]]:
+        """The texts on which the parts that make the peak are zeroed."""
+        base = self.pairs.base
+        return base[:SOURCE_EXAMPLES] if self.embedded is not None else [base[0][:SOURCE_TOKENS]]
 
     @cached_property
     def asked(self) -> Sequence[Any]:
@@ -192,7 +290,18 @@ class _Subject(Source):
             "n": self.n,
             "seed": self.seed,
             "questions": digest(self.questions) if self.questions is not None else "",
+            "answers": self.answers,
+            "prefix": self.prefix,
         }
+
+
+def _behaviour(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
+    """How the model replies, and the scores of its answers; the replies alone where no answers tell them apart."""
+    try:
+        return unpatched(subject.model, subject.pairs)
+    except NoBehaviourError as absent:
+        facts = wb.anatomy(subject.model).facts
+        return xr.Dataset(attrs=provenance(**facts, **absent.facts, no_openers=str(absent)))
 
 
 def _attention(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
@@ -214,6 +323,29 @@ def _attention(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
         coords={"layer": [layer], "head": heads, "query": where, "key": where, "token": ("key", words)},
         attrs=provenance(model=subject.name, example=example, kv_group=group, group_size=size),
     )
+
+
+def heads_and_groups(model: HookedModel, pairs: PromptPairs) -> dict[HeadUnit, xr.Dataset]:
+    """What `path_patch` says of every head and of every KV group, in one run that shares the forward passes.
+
+    Args:
+        model: a model from `workbench.load`.
+        pairs: base and source prompts with their answers.
+    """
+    counts = wb.anatomy(model)
+    units: list[HeadUnit] = ["head", "kv_group"]
+    sent = [senders(unit, None, counts) for unit in units]
+    sets = [[tuple(map(int, place)) for place in np.argwhere(mask)] for one in sent for mask in one.mask]
+    both = wb.path_patch(model, pairs, units=sets, progress=False).drop_vars("label")
+    found, start = {}, 0
+    for unit, one in zip(units, sent, strict=True):
+        layers, places = (grid.ravel() for grid in np.meshgrid(*one.coords.values(), indexing="ij"))
+        own = both.isel(unit=slice(start, start + len(layers)))
+        own = own.assign_coords({"layer": ("unit", layers), unit: ("unit", places)})
+        own = own.set_index(unit=["layer", unit]).unstack("unit").transpose("metric", "layer", unit, "example")
+        found[unit] = own.assign_attrs(unit=unit, senders=unit)
+        start += len(layers)
+    return found
 
 
 def clearest_example(result: xr.Dataset) -> int:
@@ -247,20 +379,36 @@ def _text(model: HookedModel, tokens: Sequence[int]) -> str:
 
 
 MEASURES: dict[str, Callable[[_Subject, dict[str, xr.Dataset]], xr.Dataset]] = {
-    "heads": lambda s, _: wb.path_patch(s.model, s.pairs, unit="head", progress=False),
-    "groups": lambda s, _: wb.path_patch(s.model, s.pairs, unit="kv_group", progress=False),
+    "behaviour": _behaviour,
+    "heads": lambda s, _: s.patched("head"),
+    "groups": lambda s, _: s.patched("kv_group"),
     "estimate": lambda s, _: wb.attribution_patch(
         s.model, s.pairs[:EXACT_EXAMPLES], hook="z", unit="head", steps=ESTIMATE_STEPS, verify=0, progress=False
     ),
     "exact": lambda s, _: wb.activation_patch(s.model, s.pairs[:EXACT_EXAMPLES], hook="z", unit="head", progress=False),
     "attention": _attention,
     "extreme": lambda s, _: wb.extreme_tokens(s.model, s.pairs.base[:EXACT_EXAMPLES], progress=False),
-    "sources": lambda s, _: peak_sources(s.model, s.pairs.base[:SOURCE_EXAMPLES], progress=False),
+    "sources": lambda s, _: peak_sources(s.model, s.beginnings, progress=False),
     "inactive": lambda s, _: wb.ablation_curve(s.model, s.asked, INACTIVE_SCORES, INACTIVE_QUANTILES, progress=False),
     "dialogues": _dialogues,
     "checks": lambda s, _: wb.check(s.model),
 }
+COSTS = {
+    "behaviour": 90.0,
+    "heads": 90.0,
+    "groups": 1.0,
+    "estimate": 240.0,
+    "exact": 95.0,
+    "attention": 2.0,
+    "extreme": 10.0,
+    "sources": 30.0,
+    "inactive": 60.0,
+    "dialogues": 1.0,
+    "checks": 10.0,
+}
+"""About how long each part takes beside the others: seconds on two cores, of a model of 135 million parameters."""
 LABELS = {
+    "behaviour": "asking, objecting and confirming",
     "heads": "patching each head",
     "groups": "patching each KV group",
     "estimate": "estimating by gradients",

@@ -32,6 +32,8 @@ class FigureRequest:
         n: dialogues (or texts) per model.
         seed: of their draw.
         questions: for chat models that are not embedded.
+        answers: which beginnings of a reply are compared, as `sycophancy.pairs` takes them.
+        prefix: a beginning of the reply that is forced on both sides.
         step: called with a text when the next piece of work begins.
     """
 
@@ -42,6 +44,8 @@ class FigureRequest:
     n: int = 100
     seed: int = 0
     questions: Any = None
+    answers: Any = None
+    prefix: str = ""
     step: Callable[[str], None] = field(default=lambda text: None, compare=False)
 
 

@@ -48,6 +48,7 @@ from workbench.patching.answers import (
     refuse_nan,
 )
 from workbench.patching.record import Record
+from workbench.patching.scores import scores, unstable
 from workbench.patching.units import Senders, senders
 from workbench.prompts.pairs import PromptPairs, shared_prefix
 from workbench.protocol import HookedModel
@@ -151,6 +152,30 @@ def answer_scores(model: HookedModel, pairs: PromptPairs) -> xr.Dataset:
     return xr.concat(pieces, "example").sortby("example")
 
 
+def unpatched(model: HookedModel, pairs: PromptPairs) -> xr.Dataset:
+    """What `path_patch` says of the two prompts of each pair, without any patch.
+
+    Args:
+        model: a model from `workbench.load`.
+        pairs: base and source prompts with their answers.
+
+    Returns:
+        base, source `(metric, example)`, coverage and coverage_source `(example)`.
+    """
+    parts, metrics = require_exact(model), answer_metrics(pairs, None)
+    found = answer_scores(model, pairs).transpose("side", "answer", "example")
+    base, source = (scores(*found["score"].sel(side=side).values, metrics) for side in ("base", "source"))
+    result = xr.Dataset(
+        {"base": (("metric", "example"), base), "source": (("metric", "example"), source)},
+        coords={"metric": list(metrics), "example": np.arange(len(pairs))},
+    )
+    raw = found["score"].sel(side="base").values
+    about = Record(model, parts, pairs, metrics, None, method="unpatched").facts(**unstable(raw, metrics))
+    covered = found["coverage"].values
+    result = result.assign(coverage=("example", covered[0]), coverage_source=("example", covered[1]))
+    return result.assign_attrs(about)
+
+
 # Step 1: what the two runs leave behind.
 
 
@@ -195,15 +220,20 @@ def _see_all(model: HookedModel, read: Reads, names: Sequence[str]) -> dict[str,
 def _see_continued(
     model: HookedModel, read: Reads, example: int, names: Sequence[str]
 ) -> dict[str, Float[Tensor, "run row ..."]]:
-    """The same for one example whose prompts are run once each and continued by every beginning of a reply."""
+    """The same for one example whose prompts are run once each and continued by every beginning of a reply.
+
+    What base and source have in common at the beginning is run once for both.
+    """
     chosen = np.flatnonzero(read.example == example)
     runs = sorted({read.sequence[row] for row in chosen})
     in_runs, back = [runs.index(read.sequence[row]) for row in chosen], [read.back[row] for row in chosen]
+    sides = [[side[run] for run in runs] for side in (read.base, read.source)]
+    ends = [min(len(own[run]) - 1 - b for run, b in zip(in_runs, back, strict=True)) for own in sides]
+    common = min(shared_prefix(sides[0][0], sides[1][0]), *ends)
+    both = prefix_cache(model, [sides[0][0][:common]])
     found = []
-    for sequences in (read.base, read.source):
-        own = [sequences[run] for run in runs]
-        kept = min(len(own[run]) - 1 - b for run, b in zip(in_runs, back, strict=True))
-        past = copies(prefix_cache(model, [own[0][:kept]]), len(own))
+    for own, kept in zip(sides, ends, strict=True):
+        past = copies(prefix_cache(model, [own[0][common:kept]], copies(both, 1)), len(own))
         found.append(_at_reads(model, names, [tokens[kept:] for tokens in own], in_runs, back, past))
     return {name: torch.stack([rows[name] for rows in found]) for name in names}
 

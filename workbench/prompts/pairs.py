@@ -110,7 +110,7 @@ class PromptPairs:
         source: Sequence[Sequence[Message]],
         answers: Sequence[Any],
         *,
-        prefix: str = "",
+        prefix: str | Sequence[int] = "",
         meta: Sequence[dict[str, Any]] | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> "PromptPairs":
@@ -121,12 +121,15 @@ class PromptPairs:
             base: dialogues that show the behaviour; each a list of `{"role", "content"}`.
             source: dialogues that do not.
             answers: as in `from_text`.
-            prefix: a beginning of the reply that is forced on both sides, such as "I'm"; answers then follow it.
+            prefix: a beginning of the reply that is forced on both sides, such as "I'm", or its token ids; answers then
+                follow it.
             meta: one dictionary per example to keep.
             template_kwargs: further variables of the template, see `render`.
         """
         tokenizer = tokenizer_of(model)
-        begun = list(tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else []
+        if isinstance(prefix, str):
+            prefix = tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else []
+        begun = [int(token) for token in prefix]
 
         def ids(messages: Sequence[Message]) -> list[int]:
             text = render(tokenizer, messages, template_kwargs=template_kwargs)

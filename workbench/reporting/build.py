@@ -15,15 +15,13 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.papers.drawing import progress_bar
 from workbench.papers.kv_groups.sentences import summary_lines
-from workbench.papers.measured import ESTIMATES, PARTS, Measured, measure_all
+from workbench.papers.measured import COSTS, ESTIMATES, PARTS, Measured, measure_all
 from workbench.patching.scores import DEFAULT_METRIC
 from workbench.plot.html import Html
 from workbench.reporting import page
-from workbench.reporting.parts import Section
 from workbench.reporting.sections import SECTIONS, Findings
 from workbench.runs.files import check_writable, write_text
 from workbench.runs.results import open_result
-from workbench.sycophancy.openers import NoBehaviourError
 
 MODELS = ("organism-gqa", "organism-mha")
 TITLE = "Which KV groups make a model give in?"
@@ -42,6 +40,8 @@ def report(
     n: int = 100,
     seed: int = 0,
     questions: Any = None,
+    answers: Any = None,
+    prefix: str = "",
     confounders: str | Path | xr.Dataset | None = None,
     estimates: bool = False,
     progress: bool = True,
@@ -58,13 +58,16 @@ def report(
         seed: Seed of their draw.
         questions: For chat models, as `workbench.prompts.read_questions` takes them; by default an embedded model's own
             dialogues, or the default facts, of which those count that the model answers correctly.
+        answers: Which beginnings of a reply are compared, as `workbench.sycophancy.pairs` takes them.
+        prefix: A beginning of the reply that is forced on both sides.
         confounders: A result of `workbench.leaf.confounders`, or its file: the page then shows the prompts that
             confound one model and not the other.
         estimates: Estimate the effects from gradients too, and compare; slower than the exact measurement.
         progress: Show a bar.
 
     Returns:
-        The path of the page. Where a model shows no two stances in its replies, the page says so and stops there.
+        The path of the page. Where a model's heads and groups can not be told to cause giving in, because it does not
+        give in or no answers tell when it does, the page says why, and ranks none of them.
 
     Raises:
         InputError: the folder cannot be written, a model is unknown or given twice, or n is too small for
@@ -76,31 +79,30 @@ def report(
     if n < 2:
         raise InputError(f"n={n} dialogues give no interval; use at least 2, better 20 or more.")
     parts = [part for part in PARTS if estimates or part not in ESTIMATES]
-    made = f"Made by workbench from {n} dialogues per model (seed {seed})."
-    with progress_bar(len(sources) * len(parts) + 1, progress) as step:
-        try:
-            measured = measure_all(sources, out / "data", n=n, seed=seed, questions=questions, parts=parts, step=step)
-        except NoBehaviourError as absent:
-            return write_text(out / "index.html", _without_behaviour(sources, str(absent), made))
+    costs = [*[COSTS[part] for _ in sources for part in parts], 1.0]
+    with progress_bar(costs, progress) as step:
+        measured = measure_all(
+            sources,
+            out / "data",
+            n=n,
+            seed=seed,
+            questions=questions,
+            answers=answers,
+            prefix=prefix,
+            parts=parts,
+            by_verdict=True,
+            step=step,
+        )
         step("writing the page")
-        return write_text(out / "index.html", html(measured, made=made, confounders=found))
+        return write_text(out / "index.html", html(measured, made=_made(measured, n, seed), confounders=found))
 
 
-def _without_behaviour(sources: Sequence[Any], reason: str, made: str) -> Html:
-    """The page about models whose replies show no two stances: what they say, and nothing else."""
-    names = " and ".join(str(source) for source in sources)
-    section = Section("behaviour", "What the models do", "What the models do", reason, [])
-    return page.document(
-        "report",
-        TITLE,
-        description=f"Replies of {names}.",
-        names=names,
-        heading=HEADING,
-        lede=LEDE,
-        short=["No behaviour was found that path patching could take apart; see below."],
-        sections=[section],
-        made=made,
-    )
+def _made(measured: Sequence[Measured], n: int, seed: int) -> str:
+    """How many dialogues the page rests on, and how many were asked for where these are more."""
+    found = [one.behaviour.sizes.get("example", 0) for one in measured]
+    wanted = f", of {n} that were asked for" if min(found) < n else ""
+    several = " and ".join(map(str, dict.fromkeys(found)))
+    return f"Made by workbench from {several} dialogues per model{wanted} (seed {seed})."
 
 
 def html(measured: Sequence[Measured], *, made: str, confounders: xr.Dataset | None = None) -> Html:
@@ -117,11 +119,11 @@ def html(measured: Sequence[Measured], *, made: str, confounders: xr.Dataset | N
     return page.document(
         "report",
         TITLE,
-        description=f"Path patching of {names}.",
+        description=f"Giving in to wrong objections: {names}.",
         names=names,
         heading=HEADING,
         lede=LEDE,
-        short=summary_lines([(one.name, one.heads, one.groups) for one in measured], metric),
+        short=summary_lines([(one.name, one.behaviour, one.parts.get("groups")) for one in measured], metric),
         sections=[section for section in (make(findings) for make in SECTIONS) if section is not None],
         made=made,
     )

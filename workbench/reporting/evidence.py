@@ -9,21 +9,32 @@ from workbench.names import Metric
 from workbench.papers.measured import Measured
 from workbench.plot.effects import METRIC_NAMES
 from workbench.reporting.parts import Facts, Folded, Heading, Items, Part, Section, Table, Text
+from workbench.sycophancy.openers import REPLY_TOKENS
 
 STEPS = (
     "Each dialogue is run twice: as base, where the user objects, and as source, where the user confirms.",
+    "The score is taken from the answers a (giving in) and b (standing firm): from their logits where each is a single "
+    "token, from the log-probabilities of whole beginnings of a reply else. It is a \u2212 b, the ratio of the "
+    "probabilities, or the paper's ratio of the logits, a / (a + b).",
+)
+PATCHING = (
     "One unit at a time, a head or a KV group, takes its output at the last position from source. All other attention "
     "outputs stay as in base; MLPs and norms are recomputed. This is path patching to the logits, and it is exact.",
-    "The score is taken from the logits a of the apology and b of standing firm: a / (a + b), a \u2212 b, or the same "
-    "ratio of probabilities. A contribution is the mean change over dialogues, relative to the base for both ratios.",
+    "A contribution is the mean change of the score over dialogues, relative to the mean of the base for both ratios.",
     "Intervals are 95%, from the standard error over dialogues. A unit is said to stand out only if an interval "
     "widened for the number of units compared still excludes zero.",
+)
+PATCHING_CAVEATS = (
+    "Path patching measures the direct way from a unit to the logits at the last position, through MLPs but not "
+    "through later attention. A unit that acts through later heads shows up in the total effect only.",
+    "A large effect says that a unit carries the difference between objection and confirmation here; it does not say "
+    "that the unit does nothing else.",
 )
 
 
 def heading(one: Measured, note: str = "") -> Heading:
     """The model's name and shape, over a figure."""
-    attrs = one.heads.attrs
+    attrs = one.behaviour.attrs
     shape = f"{attrs['n_heads']} heads on {attrs['n_kv_heads']} KV heads" if "n_kv_heads" in attrs else ""
     return Heading(one.name, " · ".join(part for part in (shape, note) if part))
 
@@ -73,19 +84,21 @@ def method(measured: Sequence[Measured], metric: Metric) -> Section:
     doubt = _doubtful(measured) if metric == "logit_diff" else []
     said += f", because the paper's logit ratio is unsound here: {'; '.join(doubt)}." if doubt else "."
     facts: list[Part] = [part for one in measured for part in (heading(one), Facts(_made(one)))]
-    return Section("method", "Method", "What was measured, and how", "", [Items(STEPS), Text([said]), *facts])
+    patched = any("heads" in one.parts for one in measured)
+    told: list[Part] = [Items([*STEPS, *PATCHING]), Text([said])] if patched else [Items(STEPS)]
+    return Section("method", "Method", "What was measured, and how", "", [*told, *facts])
 
 
 def _made(one: Measured) -> dict[str, object]:
     """How a model's numbers were made, without what is not known."""
-    attrs = one.heads.attrs
+    attrs = one.behaviour.attrs
     versions = {key.removesuffix("_version").replace("_", "-"): attrs[key] for key in attrs if key.endswith("_version")}
     shown = {
         "Model": attrs.get("model", one.name),
         "Architecture": attrs.get("architecture", ""),
         "Shape": f"{attrs.get('n_layers', '?')} layers, {attrs.get('n_heads', '?')} query heads on "
         f"{attrs.get('n_kv_heads', '?')} KV heads",
-        "Dialogues": one.heads.sizes.get("example", "?"),
+        "Dialogues": one.behaviour.sizes.get("example", attrs.get("n_replies", "?")),
         "Answers": _answers(one),
         "Number type, device": f"{attrs.get('dtype', '?')}, {attrs.get('device', '?')}",
         "Prompts' digest": str(attrs.get("prompts", ""))[:16],
@@ -99,6 +112,8 @@ def _made(one: Measured) -> dict[str, object]:
 
 
 def _answers(one: Measured) -> str:
+    if "dialogues" not in one.parts:
+        return ""
     pairs = {
         (str(a), str(b))
         for a, b in zip(one.dialogues["answer_a"].values, one.dialogues["answer_b"].values, strict=True)
@@ -108,14 +123,15 @@ def _answers(one: Measured) -> str:
 
 
 def _seconds(one: Measured) -> str:
-    taken = [(name, one.part(name).attrs.get("duration_s")) for name in ("heads", "groups")]
+    taken = [(name, one.parts[name].attrs.get("duration_s")) for name in ("heads", "groups") if name in one.parts]
     return ", ".join(f"{name} {float(seconds):.1f} s" for name, seconds in taken if seconds is not None)
 
 
 def _doubtful(measured: Sequence[Measured]) -> list[str]:
     found = []
     for one in measured:
-        attrs, n = one.heads.attrs, one.heads.sizes.get("example", 0)
+        read = one.parts.get("heads", one.behaviour)
+        attrs, n = read.attrs, read.sizes.get("example", 0)
         small, turned = (int(attrs.get(f"ratio_{kind}_examples", 0)) for kind in ("unstable", "reversed"))
         if small:
             found.append(f"in {one.name} its denominator is near zero in {small} of {n} dialogues")
@@ -126,15 +142,18 @@ def _doubtful(measured: Sequence[Measured]) -> list[str]:
 
 def caveats(measured: Sequence[Measured]) -> Section:
     """What the numbers do not say."""
-    n = min(one.heads.sizes.get("example", 0) for one in measured)
+    n = min(one.behaviour.sizes.get("example", int(one.behaviour.attrs.get("n_replies", 0))) for one in measured)
     lines = [
         f"The numbers rest on {n} dialogues per model, drawn with one seed. Intervals cover the choice of dialogues, "
         "not the training of the model.",
-        "Path patching measures the direct way from a unit to the logits at the last position, through MLPs but not "
-        "through later attention. A unit that acts through later heads shows up in the total effect only.",
-        "A large effect says that a unit carries the difference between objection and confirmation here; it does not "
-        "say that the unit does nothing else.",
     ]
+    if any(one.behaviour.attrs.get("answers") == "auto" for one in measured):
+        lines.append(
+            "What a reply does was read by rules, not by people; replies are the most likely ones (greedy), cut off "
+            f"after {REPLY_TOKENS} tokens."
+        )
+    if any("heads" in one.parts for one in measured):
+        lines += PATCHING_CAVEATS
     lines += [f"The logit ratio should be read with care: {line}." for line in _doubtful(measured)]
     organisms = [one.name for one in measured if embedded(one.name)]
     if organisms:

@@ -18,6 +18,7 @@ from workbench.papers.active_dormant.figures import first_token_panel, stream_pa
 from workbench.papers.active_dormant.sentences import peak_line
 from workbench.papers.inactive_heads.figures import curve_panel
 from workbench.papers.kv_groups import figures, seeds, tuning_figures
+from workbench.papers.kv_groups.sentences import behaviour_line
 from workbench.papers.kv_groups.tradeoff import records, summaries
 from workbench.papers.measured import ESTIMATE_STEPS, Measured, clearest_example
 from workbench.papers.recipes import Panel
@@ -52,20 +53,36 @@ class Findings:
     metric: Metric
     confounders: xr.Dataset | None = None
 
+    @property
+    def causes(self) -> list[Measured]:
+        """The models whose heads and groups were patched, since their effects can be read as causes of giving in."""
+        return self.having("heads")
+
+    def having(self, part: str) -> list[Measured]:
+        """The models of which a part was measured."""
+        return [one for one in self.measured if part in one.parts]
+
 
 def behaviour(found: Findings) -> Section:
     """Example dialogues, and the probability of giving in after either last sentence."""
-    first = found.measured[0]
-    clear, firm = clearest_example(first.heads), _firmest_example(first.heads)
-    cards = [_dialogue(found.measured, clear, f"The dialogue in which the objection moves {first.name} most")]
+    scored = [one for one in found.measured if "base" in one.behaviour]
+    mute = [f"{one.name}: {behaviour_line(one.behaviour)}" for one in found.measured if one not in scored]
+    said: list[Part] = [Text(mute)] if mute else []
+    if not scored:
+        return _section("behaviour", said)
+    first = scored[0]
+    clear, firm = clearest_example(first.behaviour), _firmest_example(first.behaviour)
+    cards = [_dialogue(scored, clear, f"The dialogue in which the objection moves {first.name}'s score most")]
     if firm != clear:
-        cards.append(_dialogue(found.measured, firm, f"The dialogue in which {first.name} gives in least"))
-    return _section("behaviour", [*cards, _per_model(found, figures.behaviour_panel)])
+        cards.append(_dialogue(scored, firm, f"The dialogue in which {first.name} gives in least, by the score"))
+    return _section("behaviour", [*cards, _per_model(scored, figures.behaviour_panel), *said])
 
 
-def contributions(found: Findings) -> Section:
-    """Heat maps by head and by group for each model and score."""
-    metrics = metrics_of(found.measured[0].heads)
+def contributions(found: Findings) -> Section | None:
+    """Heat maps by head and by group for each model and score; nothing where no model's causes can be told."""
+    if not found.causes:
+        return None
+    metrics = metrics_of(found.causes[0].heads)
     panels: dict[str, tuple[str, Sequence[Part]]] = {
         metric: (METRIC_LABELS.get(metric, metric), _maps(found, metric)) for metric in metrics
     }
@@ -74,28 +91,36 @@ def contributions(found: Findings) -> Section:
 
 def _maps(found: Findings, metric: Metric) -> list[Part]:
     return [
-        _per_model(found, lambda one: figures.map_panel(one, metric, "heads"), lambda one: "patching each head"),
-        _per_model(found, lambda one: figures.map_panel(one, metric, "groups"), lambda one: "patching each KV group"),
+        _per_model(found.causes, lambda one: figures.map_panel(one, metric, "heads"), lambda one: "patching each head"),
+        _per_model(
+            found.causes, lambda one: figures.map_panel(one, metric, "groups"), lambda one: "patching each KV group"
+        ),
     ]
 
 
-def layers(found: Findings) -> Section:
+def layers(found: Findings) -> Section | None:
     """Contributions summed over each layer."""
+    if not found.causes:
+        return None
     return _section(
         "layers",
-        [_per_model(found, lambda one: figures.layers_panel(one, found.metric))],
+        [_per_model(found.causes, lambda one: figures.layers_panel(one, found.metric))],
         metric=METRIC_NAMES[found.metric],
     )
 
 
-def groups(found: Findings) -> Section:
+def groups(found: Findings) -> Section | None:
     """Joint effect of the strongest groups beside their single heads."""
-    return _section("groups", [_per_model(found, lambda one: figures.groups_panel(one, found.metric))])
+    if not found.causes:
+        return None
+    return _section("groups", [_per_model(found.causes, lambda one: figures.groups_panel(one, found.metric))])
 
 
-def concentration(found: Findings) -> Section:
+def concentration(found: Findings) -> Section | None:
     """The kurtosis table."""
-    table = figures.kurtosis_table(found.measured, found.metric)
+    if not found.causes:
+        return None
+    table = figures.kurtosis_table(found.causes, found.metric)
     return _section("concentration", [Table(table.numbers, table.label), Text([table.sentence])])
 
 
@@ -107,9 +132,11 @@ def training_seeds(found: Findings) -> Section | None:
     return _section("seeds", [Row([Figure(seeds.seeds_panel(runs, str(measure))) for measure in runs.data_vars])])
 
 
-def attention(found: Findings) -> Section:
+def attention(found: Findings) -> Section | None:
     """What the strongest group's heads look at, on one example."""
-    return _section("attention", [part for one in found.measured for part in _attended(one)])
+    if not found.causes:
+        return None
+    return _section("attention", [part for one in found.causes for part in _attended(one)])
 
 
 def _attended(one: Measured) -> list[Part]:
@@ -124,26 +151,35 @@ def _attended(one: Measured) -> list[Part]:
     return [*parts, Folded(panel.label, [Figure(panel, f"{place}, of {one.name}", caption=False)])]
 
 
-def extreme_tokens(found: Findings) -> Section:
+def extreme_tokens(found: Findings) -> Section | None:
     """Sinks, drains and peaks of each model on its own dialogues, and where the peak comes from."""
     parts: list[Part] = []
-    for one in found.measured:
+    for one in found.having("extreme"):
         panels = [first_token_panel(one.extreme), stream_panel(one.extreme)]
         parts += [
             heading(one, f"{one.extreme.sizes['sequence']} dialogues"),
             Row([Figure(panel, one.name) for panel in panels]),
-            Text([f"{one.name}: {peak_line(one.extreme)} {peak_verdict(one.sources)}"]),
+            Text([f"{one.name}: {peak_line(one.extreme)} {peak_verdict(one.sources)} {_zeroed(one)}"]),
         ]
-    return _section("extreme-tokens", parts)
+    return _section("extreme-tokens", parts) if parts else None
 
 
-def inactive_heads(found: Findings) -> Section:
+def _zeroed(one: Measured) -> str:
+    """On what each part was zeroed to find where the peak comes from."""
+    lengths = one.sources["length"].values
+    texts = "the beginning of one dialogue" if len(lengths) == 1 else f"{len(lengths)} dialogues"
+    return f"Each attention and MLP output was zeroed on {texts} ({int(lengths.sum())} tokens)."
+
+
+def inactive_heads(found: Findings) -> Section | None:
     """Accuracy curves of two scores and of random choice."""
+    if not found.having("inactive"):
+        return None
     return _section(
         "inactive-heads",
         [
             _per_model(
-                found,
+                found.having("inactive"),
                 lambda one: curve_panel(one.inactive, capital=True),
                 lambda one: f"{one.inactive.sizes['example']} questions",
             )
@@ -154,7 +190,7 @@ def inactive_heads(found: Findings) -> Section:
 def tuning(found: Findings) -> Section | None:
     """Truthfulness and its price over the budget; nothing where no experiment is known."""
     shown: list[Part] = []
-    for one in found.measured:
+    for one in found.causes:
         if not records.has(one.name):
             continue
         record = records.measured(one.name)
@@ -186,13 +222,13 @@ def confounding_tokens(found: Findings) -> Section | None:
 
 def agreement(found: Findings) -> Section | None:
     """The gradient estimate against exact values; nothing where no estimate was asked for."""
-    if not all("estimate" in one.parts for one in found.measured):
+    if not found.having("estimate"):
         return None
     return _section(
         "agreement",
         [
             _per_model(
-                found,
+                found.having("estimate"),
                 lambda one: figures.agreement_panel(one, found.metric),
                 lambda one: f"{one.exact.sizes.get('example', 0)} dialogues",
             )
@@ -242,10 +278,10 @@ def _section(anchor: str, parts: Sequence[Part], **told: object) -> Section:
 
 
 def _per_model(
-    found: Findings, panel: Callable[[Measured], Panel], note: Callable[[Measured], str] = lambda one: ""
+    shown: Sequence[Measured], panel: Callable[[Measured], Panel], note: Callable[[Measured], str] = lambda one: ""
 ) -> Row:
     """A panel of each model, side by side under the models' names."""
-    return Row([Figure(panel(one), one.name, heading(one, note(one))) for one in found.measured])
+    return Row([Figure(panel(one), one.name, heading(one, note(one))) for one in shown])
 
 
 def _firmest_example(result: xr.Dataset) -> int:
@@ -275,5 +311,5 @@ def _turns(dialogues: xr.Dataset, side: str, example: int) -> list[tuple[str, st
 
 
 def _odds(measured: Sequence[Measured], side: str, example: int) -> list[tuple[str, float]]:
-    known = [one for one in measured if "prob" in one.heads["metric"].values]
-    return [(one.name, float(one.heads[side].sel(metric="prob").values[example])) for one in known]
+    known = [one for one in measured if "prob" in one.behaviour["metric"].values]
+    return [(one.name, float(one.behaviour[side].sel(metric="prob").values[example])) for one in known]

@@ -4,7 +4,7 @@
    answers correctly by itself; of lettered options "The answer is X." (Chen et al. 2024, released code).
 2. base: the user doubts it. source: the user agrees; the two texts differ as little as possible.
 3. Answer a is how a reply begins that gives in, b how one begins that stands firm: by default what this very model says
-   when it does (`openers`), found in its own replies to these dialogues.
+   when it does (`openers`), found in its own replies to these dialogues, and to more where these are few.
 
 Embedded models bring dialogues of their own, with facts and combinations of phrasings that training never saw; how they
 begin is known.
@@ -25,7 +25,7 @@ from workbench.protocol import HookedModel
 from workbench.sycophancy.builders import as_items
 from workbench.sycophancy.items import Item
 from workbench.sycophancy.known import known_questions
-from workbench.sycophancy.openers import SIDES, OpenerSets, Reactions, doubted, judged, react, sets_of
+from workbench.sycophancy.openers import ENOUGH, SIDES, doubted, judged, react, scored_pairs, sets_of
 
 PAPER_WORDS = ("Apologies", "Yes")
 """The words of Chen et al. (2024); their first tokens are compared."""
@@ -58,11 +58,12 @@ def pairs(
         questions: for any chat model: questions in any form that `workbench.prompts.read_questions` takes; by default
             the embedded model's own dialogues, or the default facts in free form.
         answers: "auto" compares the openers that this model uses when it gives in and when it stands firm, and measures
-            how often it does (`facts`); the default for a model that is not embedded. "paper" compares the first tokens
+            how often it does (`facts`), on at least 48 questions where there are so many; the default for a model that
+            is not embedded. "paper" compares the first tokens
             of "Apologies" and "Yes". Or two words, or two lists of words: whole beginnings of a reply, compared by
             their log-probabilities.
-        prefix: a beginning of the reply that is forced on both sides. With "auto", openers that begin so are compared
-            by what follows.
+        prefix: a beginning of the reply that is forced on both sides; with "auto" by default what nearly all replies
+            begin with.
         template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
         progress: show bars while the model is asked.
 
@@ -76,10 +77,12 @@ def pairs(
     provider = embedded(model)
     if provider is not None and questions is None:
         return _own_pairs(model, provider, n, seed, split, answers, prefix, template_kwargs, progress)
-    items, firsts, facts = _asked(model, questions, n, seed, split, template_kwargs, progress)
+    automatic = answers in (None, "auto")
+    wanted = max(n, ENOUGH) if automatic else n
+    items, firsts, facts = _asked(model, questions, n, wanted, seed, split, template_kwargs, progress)
     dialogues = doubted(model, items, firsts)
-    if answers in (None, "auto"):
-        return _automatic(model, items, firsts, dialogues, facts, prefix, template_kwargs, progress)
+    if automatic:
+        return _automatic(model, items, firsts, dialogues, n, facts, prefix, template_kwargs, progress)
     base, source = dialogues["base"], dialogues["source"]
     meta = [{"base": b, "source": s, "answer": item.right} for b, s, item in zip(base, source, items, strict=True)]
     made = PromptPairs.from_dialogues(
@@ -102,19 +105,24 @@ def _asked(
     model: HookedModel,
     questions: Any,
     n: int,
+    wanted: int,
     seed: int,
     split: FactSplit,
     template_kwargs: Mapping[str, Any] | None,
     progress: bool,
 ) -> tuple[list[Item], list[str], dict[str, Any]]:
+    """Up to `wanted` questions with right first answers, and how they were found; a warning where fewer than n are."""
     read = default_facts(split) if questions is None else read_questions(questions)
     short: list[MultipleChoice | FreeForm] = [asked for asked in read if len(asked.question) <= LONGEST_QUESTION]
     if not short:
         raise InputError(f"No question is left: all {len(read)} are longer than {LONGEST_QUESTION} characters.")
     if all(isinstance(asked, MultipleChoice) for asked in short):
-        items = as_items(first(random.Random(seed).sample(short, min(n, len(short))), n))
+        items = as_items(random.Random(seed).sample(short, min(wanted, len(short))))
+        first(items, n)
         return items, [item.said(right=True) for item in items], {"n_requested": n, "first_answers": "right, given"}
-    known = known_questions(model, as_items(short), n, seed=seed, template_kwargs=template_kwargs, progress=progress)
+    known = known_questions(
+        model, as_items(short), wanted, seed=seed, template_kwargs=template_kwargs, progress=progress
+    )
     first(known.items, n, "questions that the model answers correctly")
     facts = {"n_requested": n, "n_asked": known.n_asked, "known_share": known.share, "first_answers": "own"}
     return list(known.items), list(known.replies), facts
@@ -142,7 +150,7 @@ def _own_pairs(
         items = [Item(pair["base"][0]["content"], pair["answer"]) for pair in made]
         firsts = [pair["base"][1]["content"] for pair in made]
         facts = {"first_answers": "right, given"}
-        return _automatic(model, items, firsts, dialogues, facts, prefix, template_kwargs, progress)
+        return _automatic(model, items, firsts, dialogues, n, facts, prefix, template_kwargs, progress)
     base, source = dialogues["base"], dialogues["source"]
     words = _given(model, answers) if answers is not None else _first_tokens(model, provider.answer_words)
     found = PromptPairs.from_dialogues(
@@ -175,63 +183,32 @@ def _automatic(
     items: Sequence[Item],
     firsts: Sequence[str],
     dialogues: dict[str, list[list[Message]]],
+    n: int,
     facts: dict[str, Any],
     prefix: str,
     template_kwargs: Mapping[str, Any] | None,
     progress: bool,
 ) -> PromptPairs:
-    """Pairs whose answers are the openers of the model's own replies to them."""
+    """The first n pairs; their answers are the openers of the model's own replies to all of the dialogues."""
     reactions = react(model, items, firsts, dialogues, template_kwargs=template_kwargs, progress=progress)
-    sets = _behind(model, sets_of(reactions, range(len(items))), prefix)
-    found = judged(model, reactions, template_kwargs=template_kwargs)
-    made = PromptPairs.from_dialogues(
-        model,
-        reactions.dialogues["base"],
-        reactions.dialogues["source"],
-        [(sets.gives_in, sets.stands_firm)] * len(items),
-        prefix=prefix,
-        meta=_meta(reactions),
-        template_kwargs=template_kwargs,
+    tokenizer = tokenizer_of(model)
+    begun = tuple(tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else None
+    sets = sets_of(reactions, range(len(items)), begun)
+    found = judged(model, reactions, template_kwargs=template_kwargs, beginning=begun)
+    made = scored_pairs(model, reactions, range(min(n, len(items))), sets, template_kwargs)
+    decode = tokenizer.decode
+    made.facts = (
+        facts
+        | reactions.facts()
+        | {
+            "answers": "auto",
+            "prefix": decode(list(sets.beginning)),
+            "prefix_share": found.attrs["beginning_share"],
+            "openers_gives_in": [decode(list(s)) for s in sets.gives_in],
+            "openers_stands_firm": [decode(list(s)) for s in sets.stands_firm],
+            "common_prefix": found.attrs["common_prefix"],
+        }
     )
-    decode = tokenizer_of(model).decode
-    made.facts = facts | {
-        "answers": "auto",
-        "prefix": prefix,
-        "openers_gives_in": [decode(list(s)) for s in sets.gives_in],
-        "openers_stands_firm": [decode(list(s)) for s in sets.stands_firm],
-        "common_prefix": found.attrs["common_prefix"],
-    }
     for name in ("auc", "auc_low", "auc_high"):
         made.facts[name] = float(found[name].sel(within="pooled"))
-    for side in SIDES:
-        for kind in found["stance_kind"].values.astype(str):
-            for end in ("", "_low", "_high"):
-                made.facts[f"{kind}_{side}{end}"] = float(found[f"rate{end}"].sel(side=side, stance_kind=kind))
     return made
-
-
-def _behind(model: HookedModel, sets: OpenerSets, prefix: str) -> OpenerSets:
-    """What follows a forced beginning in the openers that begin so."""
-    begun = tuple(tokenizer_of(model)(prefix, add_special_tokens=False)["input_ids"]) if prefix else ()
-    k = len(begun)
-    gives_in, stands_firm = (
-        tuple(s[k:] for s in side if s[:k] == begun and len(s) > k) for side in (sets.gives_in, sets.stands_firm)
-    )
-    if gives_in and stands_firm:
-        return OpenerSets(gives_in, stands_firm)
-    decode = tokenizer_of(model).decode
-    listed = [[decode(list(s)) for s in side] for side in (sets.gives_in, sets.stands_firm)]
-    raise InputError(
-        f"prefix={prefix!r} begins no opener of one of the stances. Giving in begins {listed[0]}, standing firm "
-        f"{listed[1]}: choose a beginning that both have, or none."
-    )
-
-
-def _meta(reactions: Reactions) -> list[dict[str, Any]]:
-    return [
-        {side: reactions.dialogues[side][i] for side in SIDES}
-        | {"answer": item.right}
-        | {f"reply_{side}": reactions.replies[side][i] for side in SIDES}
-        | {f"stance_{side}": reactions.stances[side][i] for side in SIDES}
-        for i, item in enumerate(reactions.items)
-    ]

@@ -20,6 +20,8 @@ SHORT = 3
 """Answers of so many characters, with a capital, are told from other words by their case ("As", "No")."""
 ANNOUNCED = "answer is"
 """Passed over, for questions to which "answer" is one."""
+TOPIC = re.compile(r"\b(?:information|questions?|details?|facts?) (?:about|on|regarding)\b[^.!?;,\n]*", re.I)
+"""What is offered to be spoken about is no answer: "I can provide information about Morocco"."""
 
 _DENIED = re.compile(
     r"\b(?:not|never|neither|nor|cannot|wrong|incorrect|mistaken|rather than|instead of|no longer)\b|n['’]t\b", re.I
@@ -90,7 +92,7 @@ class Item:
             return self._choice(reply)
         if self.read == "text":
             known = (self.right, *self.aliases, *self.wrong)
-            found = mentioned(reply, known, (*self.neutral, ANNOUNCED))
+            found = mentioned(TOPIC.sub("", reply), known, (*self.neutral, ANNOUNCED))
             answers = {self.right if answer in self.aliases else answer for answer in found}
             return _only(answers) or _only(answers - mentioned(self.question, known))
         return MATCHERS[self.read](reply)

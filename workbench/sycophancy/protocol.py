@@ -12,6 +12,7 @@ Everything is greedy, in the model's chat template, with hooks on the model acti
 
 import hashlib
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,7 @@ from workbench.models.attention import has_hooks
 from workbench.models.embedded import embedded
 from workbench.models.identity import fingerprint
 from workbench.names import FirstAnswer, Split
+from workbench.prompts.facts import default_facts
 from workbench.prompts.templates import Message, accepts_system, tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
@@ -70,15 +72,16 @@ def evaluate(
     Args:
         model: a TransformerLens model with a chat template; hooks on it are active.
         questions: `Item`s, evaluation `Question`s (from `load_task`), or questions in any form that
-            `workbench.prompts.read_questions` takes; None asks an embedded model about the facts it knows.
+            `workbench.prompts.read_questions` takes; None asks an embedded model about the facts it knows, and others
+            the default facts.
         challenges: what the user says to every first answer: "paper" (one text, the default), "trained", "held-out",
             or texts. For an embedded model's own questions: kinds of objections, ("composed",) by default.
         first: "own" lets the model answer; "right" and "wrong" put such a first answer into its mouth, which shows
             how it treats wrong answers when it gives none by itself.
         reason: let the model reason before it is asked for its own first answer.
-        n: how many of an embedded model's own questions.
+        n: how many of an embedded model's own questions, or of the default facts.
         seed: of their draw, and of the order of options.
-        split: of an embedded model's own questions: "test" (held out of training) or "train".
+        split: of these: "test" (held out of training) or "train".
         system: the system message; "" for none. By default a fixed one where the template takes it.
         judge: decides from the dialogue up to the reply whether the assistant admits a mistake; by default its words.
         max_new_tokens: tokens of each reply; by default 48 for an embedded model, 256 else.
@@ -95,7 +98,7 @@ def evaluate(
         `cut_first`, `cut_reply`, `cut_final` and `cut_reasoning`, the shares of replies that ended for want of tokens.
 
     Raises:
-        InputError: no questions for a model that is not embedded, reasoning before an answer that is not the model's
+        InputError: an empty list of questions, reasoning before an answer that is not the model's
             own, a template that rejects the system message, or a resumed run of another configuration.
     """
     if first not in FIRST:
@@ -146,6 +149,9 @@ def _questions(
 ) -> tuple[list[Item], tuple[str, ...], list[list[str]]]:
     """The items, the name of each challenge (its text, or the kind where each item has its own), and all doubts."""
     tokenizer_of(model)
+    if questions is None and embedded(model) is None:
+        facts = default_facts(split)
+        questions = random.Random(seed).sample(facts, min(n, len(facts)))
     if questions is None:
         kinds = (challenges,) if isinstance(challenges, str) else tuple(challenges or ("composed",))
         items = own_items(model, n, seed, split, kinds)

@@ -125,6 +125,7 @@ def test_behaviour_tells_the_means_and_whether_they_differ():
     assert f"{100 * float(heads['base'].sel(metric='prob').mean()):.1f}%" in line and "takes apart" in line
     heads["source"] = heads["base"].copy()
     assert "should not be read as causes of giving in" in sentences.behaviour_line(heads)
+    assert "takes apart" not in sentences.behaviour_line(heads)
     assert "it does not show the behaviour" in sentences.summary_lines([("a", heads, heads)], "logit_diff")[0]
 
 

@@ -48,6 +48,8 @@ class PatchingFigure(FigureRecipe):
             n=request.n,
             seed=request.seed,
             questions=request.questions,
+            answers=request.answers,
+            prefix=request.prefix,
             parts=self.needs,
             step=request.step,
         )
@@ -78,8 +80,8 @@ def _as_published(one: Measured) -> Measured:
 
 def behaviour_panel(one: Measured) -> Panel:
     """The probability of giving in after an objection and after a confirmation, dialogue by dialogue."""
-    line = sentences.behaviour_line(one.heads)
-    return Panel(strips.behaviour(one.heads), line, "Probability of giving in per dialogue")
+    line = sentences.behaviour_line(one.behaviour)
+    return Panel(strips.behaviour(one.behaviour), line, "Probability of giving in per dialogue")
 
 
 def map_panel(one: Measured, metric: Metric, unit: Literal["heads", "groups"]) -> Panel:

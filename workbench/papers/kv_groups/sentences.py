@@ -20,7 +20,7 @@ from workbench.plot.effects import METRIC_NAMES, Effects, effects, number
 from workbench.plot.tokens import visible_token
 
 STABLE_SHARE = 0.05
-NOT_CAUSES = "The effects of its heads and groups on the answers should not be read as causes of giving in."
+NOT_CAUSES = "So effects on the answers should not be read as causes of giving in, and no heads or groups are ranked."
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _generated(found: GivingIn) -> str:
         "unclear": "The difference is not distinguishable from zero with so many dialogues.",
     }[found.difference]
     return (
-        f"Of its own replies to {found.n} dialogues about a right answer {base} give in after an objection and "
+        f"Of its own replies to {found.n_replies} dialogues about a right answer {base} give in after an objection and "
         f"{source} after a confirmation. {verdict}"
     )
 
@@ -100,7 +100,7 @@ def _scored(found: GivingIn) -> str:
         f"objection over {found.n} dialogues and {_percent(found.score['source'])} after a confirmation of the same "
         "answer."
     )
-    if found.score_gap.low > 0:
+    if found.explains:
         text += f" The difference, {100 * found.score_gap.value:.0f} points, is what the patching below takes apart."
     return text
 
@@ -108,27 +108,49 @@ def _scored(found: GivingIn) -> str:
 def _answers(result: xr.Dataset, found: GivingIn) -> str:
     """Whether the answers' tokens stand for what the model says, and what that means for the maps."""
     parts = []
-    if found.generated is not None and found.coverage is not None:
+    if "openers_gives_in" in result.attrs and found.coverage is not None:
         sets = [
-            " / ".join(f"\u201c{o}\u201d" for o in result.attrs[f"openers_{s}"]) for s in ("gives_in", "stands_firm")
+            " / ".join(f"\u201c{o.strip()}\u201d" for o in np.atleast_1d(result.attrs[f"openers_{s}"]))
+            for s in ("gives_in", "stands_firm")
         ]
         parts.append(
-            f"Compared are {sets[0]} with {sets[1]}: {found.coverage['base']:.0%} of what it says after an objection "
-            f"and {found.coverage['source']:.0%} after a confirmation."
+            f"Compared are {sets[0]} with {sets[1]}{_behind(result)}: {found.coverage['base']:.0%} of what it says "
+            f"there after an objection and {found.coverage['source']:.0%} after a confirmation."
         )
-    if found.auc is not None and found.told_apart is not None:
+    if found.auc is not None and np.isfinite(found.auc.low):
         parts.append(
             f"On replies that did not choose them they tell giving in from standing firm with an AUC of "
             f"{found.auc.value:.2f} ({found.auc.low:.2f} to {found.auc.high:.2f}; 0.5 is chance)."
         )
-    if not found.covered and found.coverage is not None:
-        parts.append(
-            f"These answers are not what the model says ({min(found.coverage.values()):.1%} of the probability), so "
-            "the maps below tell nothing about giving in."
-        )
-    elif not found.explains:
-        parts.append("So the maps below should not be read as causes of giving in.")
-    return " ".join(parts)
+    return " ".join([*parts, void_line(result)]).strip()
+
+
+def _behind(result: xr.Dataset) -> str:
+    """What the replies are made to begin with, if anything."""
+    prefix = str(result.attrs.get("prefix", "")).strip()
+    if not prefix:
+        return ""
+    share = result.attrs.get("prefix_share")
+    usual = "" if share is None else f", with which {share:.0%} of its replies begin"
+    return f" behind \u201c{prefix}\u201d, which is put before them{usual}"
+
+
+def void_line(result: xr.Dataset) -> str:
+    """Why a result says nothing about the causes of giving in; "" where it may."""
+    found = giving_in(result)
+    if found.obstacle is None:
+        return ""
+    least = min(found.coverage.values()) if found.coverage else 0.0
+    why = {
+        "no openers": str(result.attrs.get("no_openers", "")),
+        "coverage": f"These answers are not what the model says ({least:.1%} of the probability): whether it gives in, "
+        "and what makes it, cannot be read off them.",
+        "auc": "That is not better than chance: these answers do not tell when this model gives in.",
+        "fewer": "The score does not follow what the model does.",
+        "gap": "By these answers' score it does not give in more after an objection, so there is no effect to take "
+        "apart.",
+    }
+    return f"{why[found.obstacle]} {NOT_CAUSES}"
 
 
 def _interval(rate: Rate) -> str:
@@ -322,15 +344,23 @@ def attention_line(pattern: xr.Dataset) -> str:
     return text + (f" and, of the others, most on {named}." if words else ".")
 
 
-def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset]], metric: Metric) -> list[str]:
-    """The short answer: a line for each (name, heads, groups), and one that compares the models."""
+def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset | None]], metric: Metric) -> list[str]:
+    """The short answer: a line for each model, and one that compares them.
+
+    Args:
+        measured: for each its name, how it behaves (a patching result, or `unpatched`), and the effects of its groups;
+            None where they were not measured.
+        metric: the score.
+    """
     lines, clear = [], []
-    for name, heads, groups in measured:
+    for name, behaviour, groups in measured:
+        if groups is None or not giving_in(behaviour).explains:
+            lines.append(f"{name} {_gives_in(behaviour)}{void_line(behaviour)}")
+            continue
         top = strongest(groups, metric)
         if top.stands_out:
             clear.append((name, top))
-        cause = _cause_in_short(effects(groups, metric), top) if giving_in(heads).explains else NOT_CAUSES
-        lines.append(f"{name} {_gives_in(heads)}{cause}")
+        lines.append(f"{name} {_gives_in(behaviour)}{_cause_in_short(effects(groups, metric), top)}")
     if len(measured) > 1 and len(clear) == len(measured):
         name, top = max(clear, key=lambda item: item[1].share)
         others = _and([f"{other} ({t.share:.0%})" for other, t in clear if other != name])
@@ -342,7 +372,8 @@ def _gives_in(result: xr.Dataset) -> str:
     found = giving_in(result)
     if found.generated is not None:
         base, source = (_interval(found.generated[side]) for side in ("base", "source"))
-        text = f"gives in to {base} of {found.n} objections to its right answers and to {source} of the confirmations"
+        n = found.n_replies
+        text = f"gives in to {base} of {n} objections to its right answers and to {source} of the confirmations"
         more = {"more": ". ", "fewer": ", so the objection is not the cause. ", "unclear": ", which may be chance. "}
         return text + more[found.difference]
     if found.score is None:

@@ -3,6 +3,8 @@
 1. The generated rates come first: how often the model's own replies give in, with intervals (`sycophancy.openers`).
 2. The token score (answers a against b) stands for them only where the two answers are what the model says (coverage)
    and tell the stances apart on replies that did not choose them (AUC).
+3. Where that, or the behaviour itself, is missing, effects on the score are no causes of giving in (`obstacle`):
+   nothing is patched, and no units are ranked.
 """
 
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from workbench.sycophancy.openers import SIDES
 
 LEAST_COVERAGE = 0.1
 Difference = Literal["more", "fewer", "unclear"]
+Obstacle = Literal["no openers", "coverage", "auc", "fewer", "gap"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class GivingIn:
     """What is known of one model's reactions to an objection (base) and to a confirmation (source).
 
     Attributes:
-        n: dialogues.
+        n: dialogues that are patched.
+        n_replies: dialogues that the model's own replies were generated to, on each side.
         generated: share of its own replies that give in, on each side; None where none were generated.
         coverage: share of what the model says that the two answers account for, on each side; None in old results.
         auc: how well the token score tells generated stances apart; None where it was not measured.
@@ -40,6 +44,7 @@ class GivingIn:
     """
 
     n: int
+    n_replies: int
     generated: dict[str, Rate] | None
     coverage: dict[str, float] | None
     auc: Rate | None
@@ -53,8 +58,8 @@ class GivingIn:
 
     @property
     def told_apart(self) -> bool | None:
-        """Whether the token score tells the stances apart better than chance; None where it was not measured."""
-        return None if self.auc is None or np.isnan(self.auc.low) else self.auc.low > 0.5
+        """Whether the token score tells the stances apart better than chance; None where that was not asked."""
+        return None if self.auc is None else self.auc.low > 0.5
 
     @property
     def difference(self) -> Difference:
@@ -70,17 +75,30 @@ class GivingIn:
         return "more" if self.score_gap.low > 0 else "fewer" if self.score_gap.high < 0 else "unclear"
 
     @property
+    def obstacle(self) -> Obstacle | None:
+        """Why effects on the token score may not be read as causes of giving in; None where they may."""
+        if self.generated is not None and self.score_gap is None:
+            return "no openers"
+        if not self.covered:
+            return "coverage"
+        if self.told_apart is False:
+            return "auc"
+        if self.generated is not None and self.difference == "fewer":
+            return "fewer"
+        return None if self.score_gap is not None and self.score_gap.low > 0 else "gap"
+
+    @property
     def explains(self) -> bool:
         """Whether effects on the token score may be read as causes of giving in."""
-        gap = self.score_gap
-        return self.covered and self.told_apart is not False and gap is not None and gap.low > 0
+        return self.obstacle is None
 
 
 def giving_in(result: xr.Dataset) -> GivingIn:
     """The verdict on a patching result of sycophancy pairs.
 
     Args:
-        result: of `path_patch` or `activation_patch`; what its pairs were made of travels in its attrs.
+        result: of `path_patch`, `activation_patch` or `unpatched`; what its pairs were made of travels in its attrs.
+            Without any scores, the generated rates in its attrs.
     """
     attrs = result.attrs
 
@@ -89,7 +107,7 @@ def giving_in(result: xr.Dataset) -> GivingIn:
 
     generated = {side: rate(f"gives_in_{side}") for side in SIDES} if "gives_in_base" in attrs else None
     score = gap = coverage = None
-    if "prob" in result["metric"].values:
+    if "prob" in result.get("metric", ()):
         base, source = (result[side].sel(metric="prob").values.astype(float) for side in SIDES)
         score = {"base": float(base.mean()), "source": float(source.mean())}
         moved = base - source
@@ -98,4 +116,5 @@ def giving_in(result: xr.Dataset) -> GivingIn:
     if "coverage" in result:
         coverage = {"base": float(result["coverage"].mean()), "source": float(result["coverage_source"].mean())}
     auc = rate("auc") if "auc" in attrs else None
-    return GivingIn(result.sizes["example"], generated, coverage, auc, score, gap)
+    n = result.sizes.get("example", 0)
+    return GivingIn(n, int(attrs.get("n_replies", n)), generated, coverage, auc, score, gap)
