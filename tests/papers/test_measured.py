@@ -39,7 +39,7 @@ def test_every_part_is_what_the_public_functions_give(toy, pairs):
     assert set(found.parts) == set(PARTS)
     for part, unit in (("heads", "head"), ("groups", "kv_group")):
         expected = wb.path_patch(toy, pairs, unit=unit, progress=False)
-        np.testing.assert_allclose(found.part(part)["contribution"], expected["contribution"], atol=1e-9)
+        np.testing.assert_allclose(found.part(part)["contribution"], expected["contribution"], rtol=1e-5, atol=5e-6)
     exact = wb.activation_patch(toy, pairs, hook="z", unit="head", progress=False)
     np.testing.assert_allclose(found.exact["contribution"], exact["contribution"], atol=1e-9)
     assert found.estimate["contribution"].shape == found.exact["contribution"].shape
@@ -140,10 +140,11 @@ def test_heads_and_groups_patched_together_are_those_patched_apart():
 
 def test_a_model_without_openers_is_asked_once_and_only_checked(monkeypatch):
     asked = []
+    rates = {f"gives_in_{side}{end}": 0.0 for side in ("base", "source") for end in ("", "_low", "_high")}
 
     def pairs(_model, **_how):
         asked.append(1)
-        raise NoBehaviourError("nothing", {"n_replies": 7, "gives_in_base": 0.0})
+        raise NoBehaviourError("nothing", rates | {"n_replies": 7})
 
     monkeypatch.setattr(wb.sycophancy, "pairs", pairs)
     monkeypatch.setattr(wb, "anatomy", lambda _model: SimpleNamespace(facts={"n_layers": 3}))

@@ -96,7 +96,7 @@ class Reactions:
             for side in SIDES
         }
 
-    def facts(self) -> dict[str, float]:
+    def facts(self) -> dict[str, Any]:
         """The rates by name, such as `gives_in_base` and `gives_in_base_low`, and the number of replies to a side."""
         return {"n_replies": len(self.items)} | {
             f"{stance}_{side}{end}": value
