@@ -270,6 +270,21 @@ def test_figure_writes_the_files_and_says_the_sentence(synthetic, tmp_path, caps
     assert (tmp_path / "assets" / "plotly.min.js").exists()
 
 
+def test_every_figure_is_drawn_where_none_is_named(synthetic, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "nowhere"))
+    drawn = {name: wb.papers.FIGURES[name] for name in ("sycophancy/layer-sums", "sycophancy/kurtosis-table")}
+    monkeypatch.setattr(wb.papers, "FIGURES", drawn)
+    assert cli.main(["figure", "--all", "--models", "a", "--out", str(tmp_path), "--no-progress"]) == 0
+    assert all((tmp_path / f"{name}.json").exists() for name in drawn)
+    assert capsys.readouterr().err.count("no Chrome or Chromium was found") == 1
+
+
+@pytest.mark.parametrize("words", [["figure", "draw"], ["figure", "sycophancy/layer-sums", "--all"]])
+def test_one_figure_or_all_are_drawn(words, capsys):
+    assert cli.main(words) == 2
+    assert "Name one figure of `workbench figure list`, or give --all alone." in capsys.readouterr().err
+
+
 def test_figure_says_once_that_pictures_need_a_browser(synthetic, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "nowhere"))
     assert cli.main(["figure", "sycophancy/layer-sums", "--models", "a", "--out", str(tmp_path), "--no-progress"]) == 0

@@ -1,4 +1,5 @@
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from tests.plot.synthetic import both
@@ -30,6 +31,26 @@ def test_colour_bars_stand_beside_their_own_cell():
     assert bars[0].y == bars[1].y > bars[2].y
     domain = figure.layout.xaxis.domain
     assert domain[1] < bars[0].x < figure.layout.xaxis2.domain[0]
+
+
+@pytest.mark.parametrize(
+    ("legends", "owners"), [("one", (0, 0, 0, 0)), ("rows", (0, 0, 1, 1)), ("columns", (0, 1, 0, 1))]
+)
+def test_rows_and_columns_have_legends_of_their_own(legends, owners):
+    panels = [go.Figure([go.Scatter(y=[1, 2], name="a"), go.Scatter(y=[2, 1], name="b")]) for _ in range(4)]
+    figure = grid([panels[:2], panels[2:]], [["1", "2"], ["3", "4"]], legends=legends)
+    names = ["legend", "legend2"]
+    assert [trace.legend for trace in figure.data[::2]] == [names[owner] for owner in owners]
+    shown = [trace.legend for trace in figure.data if trace.showlegend]
+    assert sorted(shown) == sorted(2 * names[: len(set(owners))])
+    heights = [figure.layout[name].y for name in names[: len(set(owners))]]
+    assert all(y < 0 for y in heights) if legends == "columns" else heights == sorted(heights, reverse=True)
+
+
+def test_panels_of_a_row_share_their_scale_where_wanted():
+    panels = [go.Figure(go.Scatter(y=[0, top])) for top in (1, 100)]
+    assert beside(panels, ["1", "2"], same_y=True).layout.yaxis2.matches == "y"
+    assert beside(panels, ["1", "2"]).layout.yaxis2.matches is None
 
 
 def test_a_series_has_one_entry_in_the_legend():

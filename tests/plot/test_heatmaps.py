@@ -36,8 +36,14 @@ def test_colours_are_symmetric_around_zero():
     heads, _ = both({(0, 0): -2.0})
     trace = heatmap(heads).data[0]
     assert trace.zmin == -trace.zmax and trace.zmid == 0
-    assert trace.zmax == pytest.approx(np.percentile(np.abs(trace.z), 99.5))
+    assert trace.zmax == np.abs(trace.z).max()
     assert heatmap(heads, limit=7.0).data[0].zmax == 7
+
+
+def test_single_outliers_among_many_values_lie_beyond_the_scale():
+    values = np.append(np.ones(999), -50)
+    assert colour_limit(values) == np.percentile(np.abs(values), 99.5)
+    assert colour_limit(values[-199:]) == 50
 
 
 def test_the_limit_falls_back_where_nearly_all_is_zero():

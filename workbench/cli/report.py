@@ -7,6 +7,7 @@ from tyro.conf import Positional, arg
 
 import workbench as wb
 from workbench.cli.options import Dialogues, File, Folder, Model, Progress, Source, TextFiles, say, tell
+from workbench.errors import InputError
 from workbench.names import FigureFormat, FigureName, Metric
 
 Models = Annotated[
@@ -47,7 +48,8 @@ def report(
 
 
 def figure(
-    name: Positional[Annotated[str, arg(metavar="NAME", help="One of `workbench figure list`.")]],
+    name: Positional[Annotated[str, arg(metavar="[NAME]", help="One of `workbench figure list`.")]] = "",
+    all: bool = False,
     models: Models = (),
     out: Folder = Path("figures"),
     metric: Metric | None = None,
@@ -60,7 +62,10 @@ def figure(
 
     Example: workbench figure sycophancy/layer-sums --models organism-gqa --out figures
 
+    Example: workbench figure --all --out figures
+
     Args:
+        all: Draw every figure, of the models that each is about.
         models: Shown side by side; by default the figure's own.
         out: Folder for the figures and measured data.
         metric: The score; by default the logit ratio where it is sound, else the logit difference.
@@ -69,21 +74,25 @@ def figure(
     from workbench.papers import drawing
     from workbench.prompts.samples import read_texts
 
-    done = drawing.draw(
-        cast(FigureName, name),
-        models or None,
-        out,
-        texts=read_texts(texts) or None,
-        metric=metric,
-        formats=formats,
-        n=prompts.n,
-        seed=prompts.seed,
-        questions=prompts.questions,
-        answers=prompts.compared,
-        prefix=prompts.prefix,
-        progress=progress,
-    )
-    say(done.sentence, *(f"  {path}" for path in done.files))
+    if bool(name) == all:
+        raise InputError("Name one figure of `workbench figure list`, or give --all alone.")
+    read = read_texts(texts) or None
+    for one in wb.papers.FIGURES if all else [cast(FigureName, name)]:
+        done = drawing.draw(
+            one,
+            models or None,
+            out,
+            texts=read,
+            metric=metric,
+            formats=formats,
+            n=prompts.n,
+            seed=prompts.seed,
+            questions=prompts.questions,
+            answers=prompts.compared,
+            prefix=prompts.prefix,
+            progress=progress,
+        )
+        say(done.sentence, *(f"  {path}" for path in done.files))
     if done.message:
         tell(done.message)
 

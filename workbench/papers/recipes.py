@@ -18,6 +18,10 @@ from workbench.papers.cache import Source
 from workbench.plot import compose
 
 PAIR = ("organism-gqa", "organism-mha")
+TRIO = (*PAIR, "organism-mqa")
+ORGANISMS = (
+    "Models named organism-… are model organisms: small chat models trained to give in when their answer is doubted."
+)
 
 
 @dataclass(frozen=True)
@@ -102,14 +106,19 @@ class FigureRecipe:
         """
         found = () if self.measure is None else (self._measured(self.measure, request),)
         request.step(f"{self.name}: drawing")
-        drawn = self.draw(*found)
-        drawn.figure.update_layout(meta={"figure": self.name, "sentence": drawn.sentence})
-        return drawn
+        return captioned(self.name, self.draw(*found))
 
     def _measured(self, measure: Callable[[Sequence[Source], FigureRequest], Any], request: FigureRequest) -> Any:
         if not request.models:
             raise InputError(f"{self.name} needs at least one model, such as 'organism-gqa'.")
         return measure([Source(model) for model in request.models], request)
+
+
+def captioned(name: str, drawn: Drawn, **facts: Any) -> Drawn:
+    """The figure with its name, its sentence and other facts in its `meta`; the sentence says what organisms are."""
+    sentence = f"{drawn.sentence} {ORGANISMS}" if "organism-" in drawn.sentence else drawn.sentence
+    drawn.figure.update_layout(meta={"figure": name, "sentence": sentence} | facts)
+    return Drawn(drawn.figure, sentence)
 
 
 def each(measure: Callable[[Source, FigureRequest], Any]) -> Callable[[Sequence[Source], FigureRequest], dict]:
@@ -148,9 +157,11 @@ def distinct(names: Sequence[str]) -> None:
         )
 
 
-def side_by_side(names: Sequence[str], panels: Sequence[Drawn], *, title: str, gap: float | None = None) -> Drawn:
+def side_by_side(
+    names: Sequence[str], panels: Sequence[Drawn], *, title: str, gap: float | None = None, same_y: bool = False
+) -> Drawn:
     """One figure with a column per model, as `compose.grid` draws it, and the models' sentences in a row."""
-    figure = compose.beside([panel.figure for panel in panels], names, title=title, gap=gap)
+    figure = compose.beside([panel.figure for panel in panels], names, title=title, gap=gap, same_y=same_y)
     return Drawn(figure, told(names, [panel.sentence for panel in panels]))
 
 

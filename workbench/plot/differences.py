@@ -19,6 +19,7 @@ def differences(
     *,
     label: str,
     marked: Sequence[str] = (),
+    colours: Sequence[str] = SERIES,
     zero: bool = True,
     title: str | None = None,
 ) -> go.Figure:
@@ -28,6 +29,7 @@ def differences(
         rows: By row, from top to bottom, then by group: mean, low and high. Rows may lack groups.
         label: Title of the x axis.
         marked: Rows whose names are bold.
+        colours: One per group.
         zero: Draw a line where there is no difference.
         title: Title above the figure.
     """
@@ -44,7 +46,7 @@ def differences(
             mean,
             [len(names) - 1 - i + shift for i, _ in known],
             group,
-            SERIES[place % len(SERIES)],
+            colours[place % len(colours)],
             f"{hover}<extra></extra>",
             size=7,
             error_x=error_bars(mean, low, high, 1.4),

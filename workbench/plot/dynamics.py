@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from workbench.errors import InputError, suggest
 from workbench.plot.marks import add_line, band
-from workbench.plot.theme import ACCENT, AGAINST, SOFT, TOWARDS, house
+from workbench.plot.theme import ACCENT, AGAINST, SERIES, SOFT, TOWARDS, house
 from workbench.plot.tokens import token_labels
 
 _PANELS = (
@@ -18,7 +18,7 @@ _PANELS = (
     ("sink_logit", "Sink logit"),
     ("residual_norm", "Residual norm"),
 )
-_COLOURS = (TOWARDS, ACCENT, AGAINST, "#5b7f4b", "#7a5195")
+_COLOURS = (TOWARDS, ACCENT, AGAINST, *SERIES[3:5])
 
 
 def training_panels(
@@ -86,7 +86,7 @@ def training_panels(
     figure.update_xaxes(
         tickvals=_place(shown, until).tolist(), ticktext=[short_step(step) for step in shown], title_text="Step"
     )
-    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(rangemode="tozero", tickformat=",~g")
     return figure
 
 
@@ -97,8 +97,8 @@ def strongest_layer(result: xr.Dataset) -> int:
 
 
 def short_step(step: float | int) -> str:
-    """A step as an axis shows it: 500, 2k, 147.5k."""
-    return f"{step / 1000:g}k" if step >= 1000 else f"{step:g}"
+    """A step as an axis shows it: 500, 3,356, 147.5k."""
+    return f"{step / 1000:g}k" if step >= 10_000 else f"{step:,g}"
 
 
 def _over_heads(values: xr.DataArray) -> tuple[np.ndarray, np.ndarray | None]:

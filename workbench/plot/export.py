@@ -21,6 +21,7 @@ from markupsafe import Markup
 from workbench.errors import InputError
 from workbench.names import FigureFormat
 from workbench.plot.html import json_block, policy, render
+from workbench.plot.theme import FONT, INK, PAGE
 from workbench.runs.files import check_writable, write_atomic, write_text
 
 FORMATS = get_args(FigureFormat)
@@ -51,7 +52,7 @@ def save_figure(
         stem: Path without ending, such as "figures/sycophancy/layer-sums".
         formats: Any of html, json, png, pdf.
         root: Folder whose `assets/plotly.min.js` the HTML pages share; None takes the folder of `stem`.
-        size: Width and height of PNG and PDF in pixels; None takes 1000 by the figure's own height.
+        size: Width and height of PNG and PDF in pixels; None takes the figure's own, or `PAGE`, by its own height.
 
     Returns:
         The files written, and a message where a format had to be left out (else None).
@@ -142,7 +143,7 @@ def _draw(figure: go.Figure, stem: Path, formats: Sequence[FigureFormat], size: 
     import kaleido
 
     _start_browser()
-    width, height = size or (int(figure.layout.width or 1000), int(figure.layout.height or 500))
+    width, height = size or (int(figure.layout.width or PAGE), int(figure.layout.height or 500))
     written = []
     for ending in formats:
         options = {"format": ending, "width": width, "height": height, "scale": 2 if ending == "png" else 1}
@@ -175,7 +176,10 @@ def _write_html(figure: go.Figure, stem: Path, root: Path) -> Path:
         "figure",
         policy=policy(DRAW, sources="'self' file:"),
         title=numbers["title"] or stem.name,
-        alternative=numbers.get("sentence") or numbers["title"] or stem.name,
+        alternative=numbers["title"] or stem.name,
+        caption=numbers.get("sentence"),
+        font=Markup(FONT),
+        ink=INK,
         plotly=source,
         width=f"{figure.layout.width}px" if figure.layout.width else "100%",
         height=f"{figure.layout.height}px" if figure.layout.height else "100%",

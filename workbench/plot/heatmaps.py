@@ -13,6 +13,8 @@ from workbench.plot.effects import METRIC_NAMES, Effects, effects
 from workbench.plot.marks import cells, colour_bar
 from workbench.plot.theme import DIVERGING, INK, SEQUENTIAL, house
 
+MANY = 200
+"""Cells among which a single outlier may lie beyond the colour scale."""
 HOVER_COLUMNS = ("layer", "unit", "kv_group", "first_head", "last_head", "value", "low", "high")
 
 
@@ -27,8 +29,7 @@ def heatmap(
     Args:
         result: Patching result for unit="head" or unit="kv_group".
         metric: Which score's contributions to show.
-        limit: End of the colour scale in display units (per cent, or logits). None takes the 99.5th
-            percentile of the absolute values, or the largest where that would be zero.
+        limit: End of the colour scale in display units (per cent, or logits). None takes `colour_limit` of the values.
         title: Title above the map; None for none.
     """
     data = effects(result, metric)
@@ -64,7 +65,7 @@ def layer_by_head(
     Args:
         values: One number per layer and head `[layer, head]`.
         group_size: Query heads per KV head.
-        end: End of the colour scale; None takes the 99.5th percentile of the absolute values.
+        end: End of the colour scale; None takes `colour_limit` of the values.
         centred: Two colours around zero, from -end to end; otherwise one colour from 0 to end.
         label: What the numbers are; it stands at the colour bar and in the hover text.
         title: Title above the map.
@@ -79,11 +80,11 @@ def layer_by_head(
 
 
 def colour_limit(values: np.ndarray) -> float:
-    """Symmetric end of a colour scale: the 99.5th percentile of |values|, else the largest, else 1."""
+    """Symmetric end of a colour scale: the largest |value|, of `MANY` or more the 99.5th percentile; 1 without any."""
     sizes = np.abs(values[np.isfinite(values)])
     if not sizes.size or sizes.max() == 0:
         return 1.0
-    end = float(np.percentile(sizes, 99.5))
+    end = float(np.percentile(sizes, 99.5)) if sizes.size >= MANY else 0.0
     return end if end > 0 else float(sizes.max())
 
 

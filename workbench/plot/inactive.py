@@ -13,16 +13,16 @@ from workbench.errors import InputError
 from workbench.plot.compose import beside
 from workbench.plot.heatmaps import layer_by_head
 from workbench.plot.marks import DOTTED, EDGE, add_dots, add_line, cells, colour_bar, error_bars
-from workbench.plot.theme import ACCENT, AGAINST, INK, SEQUENTIAL, SOFT, TOWARDS, house
+from workbench.plot.theme import ACCENT, AGAINST, INK, SEQUENTIAL, SERIES, SOFT, TOWARDS, house
 
 COLOURS = {
     "AHON": TOWARDS,
     "AWFT": AGAINST,
     "LTHON": ACCENT,
-    "FTVVN": "#5b7f4b",
-    "AVVN": "#7a5195",
+    "FTVVN": SERIES[3],
+    "AVVN": SERIES[4],
     "AEQD": "#3f8f8a",
-    "FHON": "#a8557f",
+    "FHON": "#e3a6c0",
     "Random": INK,
 }
 WORDS = {"Random": "random", "Random_by_layer": "random, each layer's share"}

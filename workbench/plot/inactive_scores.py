@@ -9,9 +9,9 @@ import xarray as xr
 from workbench.plot.compose import beside
 from workbench.plot.inactive import label, style
 from workbench.plot.marks import DOTTED, EDGE, add_dots, add_line, add_spans, error_bars
-from workbench.plot.theme import ACCENT, AGAINST, INK, SERIES, SOFT, TOWARDS, house
+from workbench.plot.theme import ACCENT, AGAINST, INK, OTHERS, SERIES, SOFT, TOWARDS, house
 
-PALETTE = (*SERIES[:5], "#3f8f8a", "#a8557f", "#8a6d3b")
+PALETTE = (*SERIES[:4], *OTHERS)
 POINTS = 400
 """Points of a drawn distribution."""
 
@@ -41,7 +41,7 @@ def training_panels(found: xr.Dataset) -> list[go.Figure]:
         (asleep, "share of heads and texts inactive", 100 * found["share_inactive"], SOFT, "solid"),
         (asleep, "dormant heads", 100 * found["share_dormant"], TOWARDS, "solid"),
         (asleep, "of these dormant at the end", 100 * lasting, ACCENT, "dot"),
-        (distance, "distance", found["distance"], AGAINST, "solid"),
+        (distance, "distance", found["distance"], INK, "solid"),
     )
     for figure, name, values, colour, dash in lines:
         more = {"width": None, "dash": dash, "size": 5, "showlegend": figure is asleep}

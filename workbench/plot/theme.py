@@ -6,6 +6,8 @@ Plotly template stays as it was.
 
 import plotly.graph_objects as go
 
+PAGE = 832
+"""Pixels across a printed page of 6.75 inches, on which text of 12 pixels has 7 points."""
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 INK = "#1f2933"
 SOFT = "#5f6b7a"
@@ -34,7 +36,9 @@ SEQUENTIAL = [
     [0.8, AGAINST],
     [1.0, "#0f3553"],
 ]
-SERIES = (TOWARDS, AGAINST, ACCENT, "#5b7f4b", "#7a5195", SOFT)
+SERIES = (TOWARDS, AGAINST, ACCENT, "#8fa96f", "#b98ac0", SOFT)
+OTHERS = ("#6a3d8a", "#7d5a2b", "#d2b27a", "#e3a6c0")
+"""For panels whose colours mean something else than those of their neighbours."""
 
 
 def house(figure: go.Figure, *, title: str | None = None, height: int | None = None, top: int = 18) -> go.Figure:

@@ -13,11 +13,13 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.plot.marks import add_dots, add_line, band, cells, named_ticks
-from workbench.plot.theme import AGAINST, INK, SERIES, SOFT, TOWARDS, house
+from workbench.plot.theme import INK, SERIES, SOFT, house
 from workbench.plot.tokens import token_labels
 
 REFERENCE: dict[str, Any] = {"symbol": "diamond-open", "size": 9, "marker_line_width": 1.6}
 """The markers of published numbers."""
+MUTED = "#a9b3bf"
+"""Bars whose colour says nothing."""
 
 
 def steps(
@@ -26,6 +28,7 @@ def steps(
     reference: Mapping[str, tuple[Sequence[float | int], Sequence[float | int]]] | None = None,
     label: str = "",
     log_y: bool = False,
+    colours: Sequence[str] = SERIES,
     title: str | None = None,
 ) -> go.Figure:
     """Curves over training steps on a logarithmic axis; a band where there are several seeds.
@@ -35,6 +38,7 @@ def steps(
         reference: Published steps and values by the same names.
         label: Title of the y axis.
         log_y: Whether the y axis is logarithmic.
+        colours: One per curve.
         title: Title above the figure.
 
     Raises:
@@ -42,7 +46,7 @@ def steps(
     """
     figure = go.Figure()
     for place, (name, curve) in enumerate(curves.items()):
-        colour = SERIES[place % len(SERIES)]
+        colour = colours[place % len(colours)]
         x, low, mean, high = _band(name, curve)
         if (high > low).any():
             figure.add_scatter(**band(x, low, high, colour, f"{name}: band of seeds", 0.16))
@@ -68,7 +72,7 @@ def bars(
     colours: Sequence[str] = SERIES,
     title: str | None = None,
 ) -> go.Figure:
-    """Groups of bars, a dot for each seed, hollow diamonds for published numbers.
+    """Groups of bars, a dot for each seed, hollow diamonds for published numbers; dots in place of bars on a log axis.
 
     Args:
         values: By series, then by group: one number per seed.
@@ -85,15 +89,13 @@ def bars(
         shift = (place - (len(values) - 1) / 2) * 0.8 / len(values)
         known = [group for group in groups if group in series]
         where = np.array([groups.index(group) for group in known]) + shift
-        figure.add_bar(
-            x=where,
-            y=[float(np.mean(series[group])) for group in known],
-            width=0.72 / len(values),
-            name=name,
-            marker={"color": colour, "line": {"width": 0}},
-            customdata=known,
-            hovertemplate=f"%{{customdata}}<br>{name}: %{{y:.4g}}<extra></extra>",
-        )
+        means = [float(np.mean(series[group])) for group in known]
+        hover = f"%{{customdata}}<br>{name}: %{{y:.4g}}<extra></extra>"
+        if log_y:
+            add_dots(figure, where, means, name, colour, hover, size=10, customdata=known)
+        else:
+            style = {"width": 0.72 / len(values), "marker_color": colour, "marker_line_width": 0}
+            figure.add_bar(x=where, y=means, name=name, customdata=known, hovertemplate=hover, **style)
         dots = [(x, v) for x, group in zip(where, known, strict=True) for v in series[group] if len(series[group]) > 1]
         shown = bool(dots) and not any(trace.name == "one seed" and trace.showlegend for trace in figure.data)
         more = {"marker_line": {"color": INK, "width": 1.2}, "showlegend": shown}
@@ -119,7 +121,7 @@ def sequence_bars(
     label: str,
     reference: Sequence[float] = (),
 ) -> go.Figure:
-    """One bar per token of a sequence, the marked ones in another colour.
+    """One bar per token of a sequence, the marked ones dark.
 
     Args:
         values: A number per token.
@@ -133,7 +135,7 @@ def sequence_bars(
         go.Bar(
             x=where,
             y=list(values),
-            marker={"color": [TOWARDS if mark else AGAINST for mark in marked], "line": {"width": 0}},
+            marker={"color": [INK if mark else MUTED for mark in marked], "line": {"width": 0}},
             name=label,
             showlegend=False,
             hovertemplate="%{y:.3g}<extra></extra>",
@@ -156,7 +158,7 @@ def attention_map(pattern: np.ndarray, tokens: Sequence[str]) -> go.Figure:
     """
     shown = np.where(np.tril(np.ones_like(pattern)) > 0, pattern, np.nan)
     hover = "from %{y} to %{x}: %{z:.3f}<extra></extra>"
-    figure = cells(shown, 0, 1, "attention", hover, [[0, "#ffffff"], [1, AGAINST]], showscale=False)
+    figure = cells(shown, 0, 1, "attention", hover, [[0, "#ffffff"], [1, INK]], showscale=False)
     house(figure, height=360)
     ticks = named_ticks(token_labels(tokens))
     figure.update_xaxes(**ticks)

@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from workbench.plot.marks import add_diagonal, add_dots, error_bars
-from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SOFT, TOWARDS, house
+from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SERIES, SOFT, TOWARDS, house
 
 STYLE: dict[str, dict[str, Any]] = {
     "group": {"color": TOWARDS, "symbol": "circle"},
@@ -19,7 +19,7 @@ STYLE: dict[str, dict[str, Any]] = {
     "random group": {"color": "#e3a489", "symbol": "circle-open", "dash": "dot"},
     "random head": {"color": "#8db6d2", "symbol": "square-open", "dash": "dot"},
     "attention": {"color": ACCENT, "symbol": "diamond"},
-    "all": {"color": "#5b7f4b", "symbol": "triangle-up"},
+    "all": {"color": SERIES[3], "symbol": "triangle-up"},
     "base": {"color": INK, "symbol": "x-thin-open"},
     "published": {"color": SOFT, "symbol": "circle", "dash": "dash"},
 }
@@ -84,7 +84,7 @@ def budget_lines(
     house(figure, height=215)
     span = [min(ticks) - 0.5, max(ticks) + 0.5]
     axis = {"tickmode": "array", "tickvals": list(ticks), "ticktext": list(ticks.values()), "range": span}
-    figure.update_xaxes(**axis, title="heads tuned" if last else None)
+    figure.update_xaxes(**axis, title="heads tuned (%)" if last else None)
     return figure.update_yaxes(title=y_title)
 
 

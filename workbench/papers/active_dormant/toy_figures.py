@@ -18,7 +18,7 @@ from workbench.papers.recipes import Drawn, FigureRecipe
 from workbench.plot import compose
 from workbench.plot import toys as plots
 from workbench.plot.marks import add_line
-from workbench.plot.theme import INK, SERIES, SOFT
+from workbench.plot.theme import INK, OTHERS
 
 TRIGGERS = 0.2555
 """Share of positions that hold a trigger, in sequences of 256 tokens."""
@@ -68,10 +68,11 @@ def one_layer() -> Drawn:
             [plots.bars(losses, reference=told, label="Loss (nats)"), shares],
         ],
         [
-            ["Attention (to the token across)", "Value norms (triggers red)"],
-            ["Loss without a part", "Over training: share of the largest value, three seeds"],
+            ["Attention (to the token across)", "Value norms (triggers dark)"],
+            ["Loss without a part", "Over training, three seeds"],
         ],
         title="One layer after 100,000 steps, and how it came there",
+        legends="rows",
     )
     others = float(values[1:].mean())
     sentence = (
@@ -93,7 +94,8 @@ def normalised(record: xr.Dataset) -> go.Figure:
         "value_bos": "value norm of &lt;s&gt;",
         "sink_logit": "sink logit",
     }
-    return plots.steps({label: shares.sel(curve=name, drop=True) for name, label in names.items()})
+    curves = {label: shares.sel(curve=name, drop=True) for name, label in names.items()}
+    return plots.steps(curves, label="Share of the largest value")
 
 
 def dynamics() -> Drawn:
@@ -132,8 +134,8 @@ def optimizer_and_attention() -> Drawn:
     runs = {name: paper_record(name) for name in published.RESIDUAL if name != "step"}
     curves = {NAMES[name]: run["residual_bos"].isel(layer=0) for name, run in runs.items()}
     told = {NAMES[name]: (published.RESIDUAL["step"], published.RESIDUAL[name]) for name in runs}
-    last = {name: run["residual_bos"].isel(step=-1).mean("seed").values for name, run in runs.items()}
-    ends = {NAMES[name]: {f"layer {i}": [float(norm)] for i, norm in enumerate(norms)} for name, norms in last.items()}
+    last = {name: run["residual_bos"].isel(step=-1).transpose("layer", "seed").values for name, run in runs.items()}
+    ends = {NAMES[name]: {f"layer {i}": norms.tolist() for i, norms in enumerate(last[name])} for name in last}
     axis: dict[str, Any] = {"label": "Residual norm of &lt;s&gt;", "log_y": True}
     figure = compose.beside(
         [plots.steps(curves, reference=told, **axis), plots.bars(ends, **axis)],
@@ -141,15 +143,17 @@ def optimizer_and_attention() -> Drawn:
         title="Three layers: which optimizer and attention make the peak",
     )
     relu = last["three-layer-relu"]
+    small = toys.measured("three-layer-relu").record["residual_bos"].isel(step=-1, layer=0).values
     text = "; ".join(
-        f"{NAMES[name]}: norm {last[name][0]:.0f} after layer 0 (published {published.RESIDUAL[name][-1]:.0f}), sink "
-        f"{float(run['sink'].isel(step=-1).max()):.2f}"
+        f"{NAMES[name]}: norm {last[name][0].mean():.0f} after layer 0 (published {published.RESIDUAL[name][-1]:.0f}), "
+        f"sink {float(run['sink'].isel(step=-1).max()):.2f}"
         for name, run in runs.items()
     )
     return Drawn(
         figure,
-        f"{text}. ReLU attention has no sink and no peak after layer 0, but {relu[1]:.0f} and {relu[2]:.0f} after "
-        "layers 1 and 2, where its first row is not normalised.",
+        f"{text}. ReLU attention has no sink and no peak after layer 0, but norms of {relu[1].item():,.0f} "
+        f"and {relu[2].item():,.0f} after layers 1 and 2, where its first row is not normalised. These are one run "
+        f"each; of three small runs with ReLU attention the norm after layer 0 ends at {_listed(small)}.",
     )
 
 
@@ -165,31 +169,38 @@ def architectures() -> Drawn:
     told = {"full size": {names[n]: v for n, v in published.STRUCTURES.items()}}
     cuts = toys.measured("two-layer-mlp", "paper").interventions.isel(seed=0)
     gap = (cuts["residual_bos"] - cuts["residual_others"]).isel(layer=0)
+    value = "value norm, layer 1"
     parts = {
         "peak after layer 0": (gap, "residual"),
         "sink logit, layer 1": (cuts["sink_logit"].isel(layer=1, head=0), "sink_logit"),
-        "value norm, layer 1": (cuts["value_bos"].isel(layer=1, head=0), "value_bos"),
+        value: (cuts["value_bos"].isel(layer=1, head=0), "value_bos"),
     }
-    sides = (("none", "full"), ("no layer 0", "without layer 0"))
+    sides = (("none", "with layer 0"), ("no layer 0", "without layer 0"))
     left = {label: {part: [float(v.sel(intervention=cut))] for part, (v, _) in parts.items()} for cut, label in sides}
     known = {
         label: {part: published.WITHOUT_LAYER_0[key][place] for part, (_, key) in parts.items()}
         for place, (_, label) in enumerate(sides)
     }
     peaks = plots.bars(ours, reference=told, label="Norm of &lt;s&gt; over the others")
-    without = plots.bars(left, reference=known, colours=(SERIES[3], SOFT))
+    without = plots.bars(left, reference=known, label="Norm or logit", colours=OTHERS)
     figure = compose.stack(
-        {"Residual peak after layer 0, by structure": peaks, "2xTF+MLP, full and without layer 0": without},
+        {"Residual peak after layer 0, by structure": peaks, "2xTF+MLP with layer 0 and without": without},
         title="Which layers make the peak, and what hangs on it",
+        legends="rows",
     )
     return Drawn(
         figure,
         f"Without layer 0 the peak of 2xTF+MLP falls from {float(gap.sel(intervention='none')):.0f} to "
         f"{float(gap.sel(intervention='no layer 0')):.1f}, and the value norm of <s> rises from "
-        f"{left['full']['value norm, layer 1'][0]:.2f} to {left['without layer 0']['value norm, layer 1'][0]:.1f}. "
+        f"{left['with layer 0'][value][0]:.2f} to {left['without layer 0'][value][0]:.1f}. "
         f"Attn+TF+MLP, published without a peak (-1.4), has none from the authors' first weights ({same[0]:.1f}) "
         f"and one of {ours['full size']['Attn+TF+MLP'][0]:.0f} from other weights.",
     )
+
+
+def _listed(values: np.ndarray) -> str:
+    *first, last = (f"{value:,.0f}" for value in np.sort(values))
+    return f"{', '.join(first)} and {last}"
 
 
 def _peaks(record: xr.Dataset) -> list[float]:
@@ -243,13 +254,16 @@ def theory() -> Drawn:
     flows = {
         "Sinks: &#945; grows like &#189; log t (dotted: limit)": _alphas(sinks, limits=True),
         "Sinks and drains together: one &#945;": _alphas(both),
-        "Drains: distance of &#946; from its limit": plots.steps(apart, log_y=True),
+        "Drains: distance of &#946; from its limit": plots.steps(apart, log_y=True, colours=(INK,)),
     }
     for panel in flows.values():
         panel.update_xaxes(title_text="Time")
     panels, titles = [*flows.values(), _toy_peak()], [*flows, "Peaks: norm under log(t) / (m&#179; t)"]
     figure = compose.grid(
-        [panels[:2], panels[2:]], [titles[:2], titles[2:]], title="Gradient flow of the simplified model"
+        [panels[:2], panels[2:]],
+        [titles[:2], titles[2:]],
+        title="Gradient flow of the simplified model",
+        legends="rows",
     )
     late = sinks.sel(time=slice(1e7, None))
     slopes = np.polyfit(np.log(late["time"].values), late["alpha"].values, 1)[0]
@@ -279,7 +293,8 @@ def _toy_peak() -> go.Figure:
     names = {"Adam": "adam", "SGD": "sgd"}
     known = {label: published.TOY_PEAK[name] for label, name in names.items()}
     told = {label: (list(curve), list(curve.values())) for label, curve in known.items()}
-    return plots.steps({label: shown.sel(optimizer=name, drop=True) for label, name in names.items()}, reference=told)
+    curves = {label: shown.sel(optimizer=name, drop=True) for label, name in names.items()}
+    return plots.steps(curves, reference=told, label="Norm", colours=OTHERS[1:])
 
 
 def _only(curve: xr.DataArray) -> xr.DataArray:

@@ -44,7 +44,7 @@ from workbench.papers.inactive_heads.measures import (
     scores_of,
 )
 from workbench.papers.inactive_heads.published import published
-from workbench.papers.recipes import PAIR, Drawn, FigureRecipe, FigureRequest, Panel, each, side_by_side, told
+from workbench.papers.recipes import PAIR, TRIO, Drawn, FigureRecipe, FigureRequest, Panel, each, side_by_side, told
 from workbench.plot import compose, inactive
 from workbench.plot import inactive_scores as dormancy
 
@@ -65,7 +65,7 @@ def accuracy_curves(found: Mapping[str, xr.Dataset]) -> Drawn:
     """The scores that lead in any of the models and the random baselines, a column per model."""
     scores = list(dict.fromkeys(name for one in found.values() for name in inactive.leading(one)))
     panels = [curve_panel(one, scores) for one in found.values()]
-    return side_by_side([*found], panels, title="Accuracy without the heads that a score calls inactive")
+    return side_by_side([*found], panels, title="Accuracy without the heads that a score calls inactive", same_y=True)
 
 
 def curve_line(curves: xr.Dataset) -> str:
@@ -134,8 +134,8 @@ def _frequency_panel(scores: xr.DataArray) -> Panel:
     always, ever = float((often > 0.95).mean()), float((often > 0).mean())
     return Panel(
         inactive.frequency_map(often, int(scores.attrs["group_size"])),
-        f"of its heads {always:.1%} are inactive on nearly every text and {ever:.1%} on some, under "
-        f"a threshold that selects {SHARE:.0%} of all.",
+        f"of its heads {always:.1%} are inactive on nearly every one of {scores.sizes['sequence']} texts and "
+        f"{ever:.1%} on some, under a threshold that selects {SHARE:.0%} of all.",
     )
 
 
@@ -212,7 +212,8 @@ def _overlap_panel(scores: xr.DataArray, *, numbers: bool) -> Panel:
     return Panel(
         inactive.score_overlap(one, numbers=numbers),
         f"AHON (LN) shares {float(iou.sel(other='AWFT')):.2f} of its union with AWFT and "
-        f"{float(iou.sel(other='LTHON_LN')):.2f} with LTHON (LN); chance is {float(one['chance'][0, 1]):.2f}.",
+        f"{float(iou.sel(other='LTHON_LN')):.2f} with LTHON (LN); chance is {float(one['chance'][0, 1]):.2f} "
+        f"({scores.sizes['sequence']} texts).",
     )
 
 
@@ -241,8 +242,7 @@ def threshold_transfer(found: Mapping[str, tuple[xr.Dataset, ...]]) -> Drawn:
             f"{held_out_line(own, held_out)}"
         )
     title = f"Thresholds that select {SHARE:.0%} of the heads where they were fitted, applied elsewhere"
-    figure = compose.grid(rows, titles, title=title, gap=0.12)
-    figure.update_layout(margin={"t": 96, "b": 150}, legend={"y": -90 / figure.layout.height, "yanchor": "top"})
+    figure = compose.grid(rows, titles, title=title, gap=0.12, legends="columns")
     return Drawn(figure, told([*found], lines))
 
 
@@ -306,7 +306,8 @@ def score_distances(measured: tuple[dict[str, xr.DataArray], xr.Dataset]) -> Dra
         title="Are the heads' scores distributed alike?",
         gap=0.16,
     )
-    return Drawn(figure, distances_line(found))
+    texts = " and ".join(dict.fromkeys(f"{one.sizes['sequence']}" for one in groups.values()))
+    return Drawn(figure, f"{distances_line(found)} Measured on {texts} texts per model.")
 
 
 def unfolded(sources: Sequence[Source]) -> list[Source]:
@@ -351,12 +352,12 @@ def distances_line(found: xr.Dataset) -> str:
 
 
 RECIPES = (
-    FigureRecipe("inactive-heads/accuracy-curves", accuracy_curves, each(curves_of), PAIR),
-    FigureRecipe("inactive-heads/auc-ranks", auc_ranks, each(curves_of), PAIR),
-    FigureRecipe("inactive-heads/frequency", frequency_maps, each(scores_of), PAIR),
-    FigureRecipe("inactive-heads/domains", domain_maps, each(domain_frequencies), PAIR),
+    FigureRecipe("inactive-heads/accuracy-curves", accuracy_curves, each(curves_of), TRIO),
+    FigureRecipe("inactive-heads/auc-ranks", auc_ranks, each(curves_of), TRIO),
+    FigureRecipe("inactive-heads/frequency", frequency_maps, each(scores_of), TRIO),
+    FigureRecipe("inactive-heads/domains", domain_maps, each(domain_frequencies), TRIO),
     FigureRecipe("inactive-heads/training", training, each(lives_of), PAIR[:1]),
-    FigureRecipe("inactive-heads/score-overlap", score_overlap, each(scores_of), PAIR),
+    FigureRecipe("inactive-heads/score-overlap", score_overlap, each(scores_of), TRIO),
     FigureRecipe("inactive-heads/threshold-transfer", threshold_transfer, each(measure_transfer), PAIR, 3),
-    FigureRecipe("inactive-heads/distances", score_distances, measure_distances, (*PAIR, "organism-mqa")),
+    FigureRecipe("inactive-heads/distances", score_distances, measure_distances, TRIO),
 )

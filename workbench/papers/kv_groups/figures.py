@@ -15,7 +15,7 @@ from workbench.errors import InputError
 from workbench.names import Metric
 from workbench.papers.kv_groups import sentences
 from workbench.papers.measured import Measured, measure_all
-from workbench.papers.recipes import PAIR, Drawn, FigureRecipe, FigureRequest, Panel, side_by_side, told
+from workbench.papers.recipes import PAIR, Drawn, FigureRecipe, FigureRequest, Panel, captioned, side_by_side, told
 from workbench.patching import statistics
 from workbench.patching.scores import estimated, metrics_of
 from workbench.plot import compose, curves, heatmaps, strips, tables, tokens
@@ -64,9 +64,9 @@ class PatchingFigure(FigureRecipe):
             one.need(*self.needs)
         first = [one.part(self.needs[0]) for one in measured]
         drawn = self.draw([_as_published(one) for one in measured], metric or sentences.lead_metric(first))
-        made = {"figure": self.name, "sentence": drawn.sentence}
-        drawn.figure.update_layout(meta=made | {"models": [one.provenance(self.needs[0]) for one in measured]})
-        return drawn
+        examples = " and ".join(dict.fromkeys(f"{part.attrs['n_examples']}" for part in first))
+        drawn = Drawn(drawn.figure, f"{drawn.sentence} Measured on {examples} pairs of dialogues per model.")
+        return captioned(self.name, drawn, models=[one.provenance(self.needs[0]) for one in measured])
 
 
 def _as_published(one: Measured) -> Measured:
@@ -84,8 +84,8 @@ def behaviour_panel(one: Measured) -> Panel:
     return Panel(strips.behaviour(one.behaviour), line, "Probability of giving in per dialogue")
 
 
-def map_panel(one: Measured, metric: Metric, unit: Literal["heads", "groups"]) -> Panel:
-    """The heat map of the contributions, layer by head or by KV group."""
+def map_panel(one: Measured, metric: Metric, unit: Literal["heads", "groups"], limit: float | None = None) -> Panel:
+    """The heat map of the contributions, layer by head or by KV group; `limit` ends its colour scale."""
     result = one.part(unit)
     data = effects(result, metric)
     word, each = ("Head", "each head") if unit == "heads" else ("Group", "each KV group")
@@ -94,12 +94,18 @@ def map_panel(one: Measured, metric: Metric, unit: Literal["heads", "groups"]) -
         columns[f"{word} {i}"] = [number(float(v)) for v in data.values[:, i]]
     label = f"Heat map of the contribution of {each}, layer by head, {METRIC_NAMES[metric]}"
     line = sentences.strongest_line(result, metric)
-    return Panel(heatmaps.heatmap(result, metric), line, label, columns, data.axis_title)
+    return Panel(heatmaps.heatmap(result, metric, limit=limit), line, label, columns, data.axis_title)
 
 
 def contribution_heatmap(measured: Sequence[Measured], metric: Metric) -> Drawn:
-    """Figure 3: heat maps by head in the upper row and by KV group in the lower one, a column per model."""
-    heads, groups = ([map_panel(one, metric, unit) for one in measured] for unit in ("heads", "groups"))
+    """Figure 3: heat maps by head in the upper row and by KV group in the lower one, a column and a scale per model."""
+    limits = [
+        max(heatmaps.colour_limit(effects(part, metric).values) for part in (one.heads, one.groups)) for one in measured
+    ]
+    heads, groups = (
+        [map_panel(one, metric, unit, limit) for one, limit in zip(measured, limits, strict=True)]
+        for unit in ("heads", "groups")
+    )
     figure = compose.grid(
         [[panel.figure for panel in row] for row in (heads, groups)],
         [[f"{one.name}, each head" for one in measured], [f"{one.name}, each KV group" for one in measured]],

@@ -43,6 +43,8 @@ NAMES = {
     Arm.ATTENTION: "all attention",
     Arm.ALL: "all parameters",
 }
+SHORT: dict[float | str, str] = {Arm.ATTENTION: "attn.", Arm.ALL: "all"}
+"""Whole models on the axis of shares."""
 MEASURES = {
     "kept": "right answers kept",
     "recovery": "wrong answers mended",
@@ -182,7 +184,7 @@ def published_lines(measure: str, places: Places) -> list[tradeoff.Line]:
 def panel(record: xr.Dataset, measure: str, title: str, *, last: bool = True) -> go.Figure:
     """One measure (of `tradeoff.findings`) of one model over the share of tuned heads."""
     places = _places(record)
-    ticks = {place: str(name) if isinstance(name, str) else f"{name:.3g} %" for name, place in places.items()}
+    ticks = {place: SHORT.get(name) or f"{name:.3g}" for name, place in places.items()}
     lines = [*sweep_lines(record, measure, places), *published_lines(measure, places)]
     start = estimate(record, BASE, measure).value
     return tradeoff.budget_lines(lines, ticks, title, reference=start, last=last)
@@ -205,7 +207,7 @@ def ratio_sweep(found: Mapping[str, xr.Dataset]) -> Drawn:
     names = [f"{record.attrs['model']} (groups: {words.group_word(record)})" for record in records]
     blank = [["" for _ in records] for _ in grid[1:]]
     figure = compose.grid(
-        grid, [names, *blank], title="Truthfulness and its price over the share of tuned heads", gap=0.08
+        grid, [names, *blank], title="Truthfulness and its price over the share of tuned heads", gap=0.08, same_y=True
     )
     return Drawn(figure, _told(records, lambda record: words.upper(words.group_against_head(record))))
 

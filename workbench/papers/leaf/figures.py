@@ -19,6 +19,7 @@ from workbench.papers.recipes import Drawn, FigureRecipe
 from workbench.plot import compose
 from workbench.plot import toys as plots
 from workbench.plot.differences import differences
+from workbench.plot.theme import INK, OTHERS
 
 TITLES = {name: f"{name}: {one.title}" for name, one in toy.REGIMES.items()}
 TICKS = {name: "<br>".join(textwrap.wrap(title, 16)) for name, title in TITLES.items()}
@@ -39,13 +40,22 @@ OURS = (
     ("released everywhere", "KD"),
 )
 """Our ways, and what each must beat: the same examples without the found spans, or with spans at random."""
-READERS = {
-    "teacher": "teacher",
-    "student": "before",
-    "KD": "KD",
-    "LeaF": "LeaF",
-    "misled, half": "misled, half",
-    "released": "released (ours)",
+ARMS = {
+    "misled": "misled added",
+    "misled, half": "misled up-weighted",
+    "released": "misled, found spans ignored",
+    "released, four times as strongly": "misled, found spans ignored (4x)",
+    "released at random": "misled, random spans ignored",
+    "released, oracle": "misled, planted spans ignored",
+    "released everywhere": "found spans ignored everywhere",
+    "released everywhere at random": "random spans ignored everywhere",
+    "released everywhere + misled": "found spans ignored everywhere, misled",
+    "few misled, half": "30 misled up-weighted",
+    "few released": "30 misled, found spans ignored",
+}
+"""Ways to distil in words, where their names in the record do not say it; the last two know few misled examples."""
+READERS = {"teacher": "teacher", "student": "before"} | {
+    arm: ARMS.get(arm, arm) for arm in ("KD", "LeaF", "misled, half", "released")
 }
 
 
@@ -83,7 +93,7 @@ def masking_strategies() -> Drawn:
         "The most confounding token is a planted one": plots.bars(bars, label="Share of examples"),
         "Accuracy on conflicts after distillation, difference to KD (95 % over seeds)": _forest(found, "conflict"),
     }
-    figure = compose.stack(panels, title="Are the planted tokens found, and does it pay")
+    figure = compose.stack(panels, title="Are the planted tokens found, and does it pay?", legends="rows")
     return Drawn(figure, " ".join(findings(found)))
 
 
@@ -100,10 +110,10 @@ def response_level() -> Drawn:
             rescued, label="Share of misled examples"
         ),
         "Right in conflicts in the response, by what counterfactuals were made of": plots.bars(
-            distilled, label="Accuracy"
+            distilled, label="Accuracy", colours=OTHERS
         ),
     }
-    figure = compose.stack(panels, title="Response level")
+    figure = compose.stack(panels, title="Distractors in the response", legends="rows")
     apart = _paired(found, "response")
     both = _with_intervals(apart, "LeaF instruction + response", found)
     alone = _with_intervals(apart, "LeaF", found)
@@ -150,14 +160,16 @@ def objectives() -> Drawn:
     arms = [str(arm) for arm in order]
     measures = {"conflicts": "conflict", "with a marker not in the lessons": "sister"}
     tried = {arm: {title: float(values.sel(arm=arm, measure=m)) for title, m in measures.items()} for arm in arms}
-    rows = {arm: {title: (value, value, value) for title, value in row.items()} for arm, row in tried.items()}
-    ours = [arm for arm in arms if arm in RELEASED]
+    rows = {
+        ARMS.get(arm, arm): {title: (value, value, value) for title, value in row.items()} for arm, row in tried.items()
+    }
+    ours = [ARMS.get(arm, arm) for arm in arms if arm in RELEASED]
     kd, misled = (float(values.sel(arm=arm, measure="conflict")) for arm in ("KD", "misled, half"))
     figure = differences(rows, label="Accuracy", marked=ours, title="What was tried, on one student", zero=False)
     return Drawn(
         figure,
         f"On the development student KD has {kd:.3f} on conflicts and up-weighted misled originals {misled:.3f}. The "
-        f"best three are {', '.join(arms[:3])}. Pruned prompts, whoever chose the spans, are within "
+        f"best three are {'; '.join([*rows][:3])}. Pruned prompts, whoever chose the spans, are within "
         f"{_largest_gap(values):.3f} of KD.",
     )
 
@@ -222,15 +234,19 @@ def findings(found: xr.Dataset) -> list[str]:
     if found.sizes["seed"] < 2:
         base = found["value"].sel(measure="conflict")
         shown = [a for a in ("KD", "LeaF", "misled, half", "released") if a in base["arm"].values]
-        return [*told, "Conflicts: " + "; ".join(f"{arm} {_per(_mean(base.sel(arm=arm)))}" for arm in shown) + "."]
+        return [
+            *told,
+            "Conflicts: " + "; ".join(f"{ARMS.get(arm, arm)} {_per(_mean(base.sel(arm=arm)))}" for arm in shown) + ".",
+        ]
     apart = _paired(found, "conflict")
     for arm in ("LeaF", "oracle", "misled, half", "released"):
-        told.append(f"{arm} over KD on conflicts: {_with_intervals(apart, arm, found)}.")
+        told.append(f"{ARMS.get(arm, arm)} over KD on conflicts: {_with_intervals(apart, arm, found)}.")
     pile = [arm for arm in PILE if arm in apart["arm"].values]
     gaps = apart["difference"].sel(arm=pile)
     told.append(f"Counterfactuals in one pile, whoever chose the spans, are within {float(abs(gaps).max()):.3f} of KD.")
     told += [
-        f"Ours ({ours}) over {rival}: {_with_intervals(_paired(found, 'conflict', rival), ours, found)}."
+        f"Ours ({ARMS[ours]}) over {ARMS.get(rival, rival)}: "
+        f"{_with_intervals(_paired(found, 'conflict', rival), ours, found)}."
         for ours, rival in OURS
         if {ours, rival} <= set(apart["arm"].values)
     ]
@@ -250,9 +266,10 @@ def _paired(found: xr.Dataset, measure: str, reference: str = "KD") -> xr.Datase
 def _forest(found: xr.Dataset, measure: str):
     apart = _paired(found, measure)
     arms = [str(arm) for arm in apart["arm"].values if arm not in ("KD", *VARIANTS)]
-    rows = {arm: _row(apart, arm, found) for arm in arms}
-    ours = [arm for arm in arms if arm in RELEASED]
-    return differences({arm: row for arm, row in rows.items() if row}, label="Difference to KD", marked=ours)
+    rows = {ARMS.get(arm, arm): _row(apart, arm, found) for arm in arms}
+    ours = [ARMS.get(arm, arm) for arm in arms if arm in RELEASED]
+    known = {name: row for name, row in rows.items() if row}
+    return differences(known, label="Difference to KD", marked=ours, colours=(*OTHERS, INK))
 
 
 def _row(apart: xr.Dataset, arm: str, found: xr.Dataset) -> dict[str, tuple[float, float, float]]:
