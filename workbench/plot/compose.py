@@ -11,7 +11,7 @@ from workbench.plot.theme import PAGE, house
 
 KEPT_OF_AXES = (
     *("title", "tickmode", "tickvals", "ticktext", "range", "autorange", "showgrid", "zeroline"),
-    *("zerolinecolor", "zerolinewidth", "type", "tickfont"),
+    *("zerolinecolor", "zerolinewidth", "type", "tickfont", "showticklabels"),
 )
 Legends = Literal["one", "rows", "columns"]
 
@@ -115,7 +115,7 @@ def _place_legends(whole: go.Figure, n_rows: int, n_columns: int, legends: Legen
 
 def _further_lines(names: Sequence[str]) -> int:
     """Lines that a legend of these entries takes on a page beyond the first."""
-    return int(sum(50 + 6.5 * len(name) for name in names) // (PAGE - 76))
+    return int(sum(44 + 6 * len(name) for name in names) // (PAGE - 76))
 
 
 def _legend(place: int) -> str:

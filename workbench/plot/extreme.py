@@ -46,7 +46,7 @@ def sink_heatmap(
     mean = values.mean("sequence").values
     if measure == "sink_weight":
         return layer_by_head(mean, group, label="attention received", title=title)
-    return layer_by_head(mean, group, end=None, centred=True, label="sink logit", title=title)
+    return layer_by_head(mean, group, end=None, centred=bool((mean < 0).any()), label="sink logit", title=title)
 
 
 def value_norms(found: xr.Dataset, *, sequence: int = 0, title: str | None = None) -> go.Figure:

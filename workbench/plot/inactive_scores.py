@@ -88,13 +88,13 @@ def threshold_transfer(found: xr.Dataset, *, palette: Sequence[str] = PALETTE, t
     if "held_out" in one:
         halves = 100 * one["held_out"]
         x = [float(halves.sel(score=s, fit=kind)) for s in order for kind in kinds]
-        y, told = [label(s) for s in order for _ in kinds], "fitted on one half of a kind, applied to the other"
+        y, told = [label(s) for s in order for _ in kinds], "other half of the same kind"
         hover = "<b>%{y}</b>, other half<br>%{x:.1f}%<extra></extra>"
         add_dots(figure, x, y, told, INK, hover, size=6, symbol="diamond-open")
     figure.add_vline(asked, line=DOTTED)
     house(figure, title=title, height=int(150 + 24 * len(order)), top=56)
     figure.update_layout(margin_l=90)
-    figure.update_xaxes(title_text=f"Heads selected elsewhere (%) by a threshold for {asked:g}%", rangemode="tozero")
+    figure.update_xaxes(title_text="Heads selected elsewhere (%)", rangemode="tozero")
     figure.update_yaxes(showgrid=False, autorange="reversed", tickfont_color=INK)
     return figure
 

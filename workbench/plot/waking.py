@@ -20,7 +20,7 @@ SCORE_NAMES = {"loss_change": "loss change when zeroed", "sink_weight": "attenti
 
 
 def waking_maps(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
-    """The attention maps of one head, a domain beside the other, colours from 0 to 1.
+    """The attention maps of one head, a domain beside the other, colours from 0 to 1; rows name both axes' tokens.
 
     Args:
         found: From `workbench.extreme.attention_maps`.
@@ -34,8 +34,8 @@ def waking_maps(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
         maps[-1].data[0].showscale = i == found.sizes["domain"] - 1
     names = [str(name) for name in found["domain"].values]
     figure = beside(maps, names, title=title, gap=0.27 / len(names))
-    figure.update_xaxes(tickangle=-60, tickfont_size=9)
-    figure.update_yaxes(tickfont_size=9)
+    figure.update_xaxes(showticklabels=False, title_text="attended token, in the same order")
+    figure.update_yaxes(tickfont_size=11)
     return figure
 
 

@@ -197,13 +197,14 @@ def lives_line(found: xr.Dataset) -> str:
 
 
 def score_overlap(found: Mapping[str, xr.DataArray]) -> Drawn:
-    """IoU between the heads that two scores select, a column per model."""
-    return side_by_side(
-        [*found],
-        [_overlap_panel(scores, numbers=len(found) == 1) for scores in found.values()],
-        title=f"Overlap of the heads that two scores select ({SHARE:.0%} each; intersection over union)",
-        gap=0.16,
-    )
+    """IoU between the heads that two scores select, a column per model; names and colour bar stand there once."""
+    panels = [_overlap_panel(scores, numbers=len(found) == 1) for scores in found.values()]
+    for panel in panels[1:]:
+        panel.figure.update_yaxes(showticklabels=False)
+    for panel in panels[:-1]:
+        panel.figure.update_traces(showscale=False)
+    title = f"Overlap of the heads that two scores select ({SHARE:.0%} each; intersection over union)"
+    return side_by_side([*found], panels, title=title, gap=0.04)
 
 
 def _overlap_panel(scores: xr.DataArray, *, numbers: bool) -> Panel:
@@ -235,8 +236,7 @@ def threshold_transfer(found: Mapping[str, tuple[xr.Dataset, ...]]) -> Drawn:
                 dormancy.accuracy_changes(carried(own, held_out)),
             ]
         )
-        between = [f"thresholds carried between {kinds}" for kinds in ("kinds of text", "tasks")]
-        titles.append([f"{name}: {between[0]}", between[1], "thresholds of other questions"])
+        titles.append([f"{name}: between kinds of text", "between tasks", "between questions"])
         lines.append(
             f"between kinds of text {transfer_line(texts)} between tasks {transfer_line(tasks)} "
             f"{held_out_line(own, held_out)}"
