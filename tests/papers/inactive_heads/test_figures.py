@@ -15,7 +15,7 @@ from workbench.papers.cache import Source
 from workbench.papers.inactive_heads import figures as inactive_heads
 from workbench.papers.inactive_heads import measures as inactive_measures
 from workbench.papers.inactive_heads.published import published
-from workbench.papers.recipes import FigureRequest
+from workbench.papers.recipes import ORGANISMS, FigureRequest
 from workbench.runs.results import open_result
 
 RECIPES = {recipe.name.split("/")[1]: recipe for recipe in inactive_heads.RECIPES}
@@ -107,7 +107,7 @@ def test_thresholds_are_carried_to_other_texts_tasks_and_questions(tmp_path, mon
     monkeypatch.setattr(inactive_measures, "ablation_curve", short)
     made = drawn("threshold-transfer", tmp_path, n=8)
     assert "between kinds of text " in made.sentence and "between tasks " in made.sentence
-    assert made.sentence.endswith("on 4 questions.")
+    assert made.sentence.endswith(f"on 4 questions. {ORGANISMS}")
     names = {trace.name for trace in made.figure.data}
     assert {"fitted on prose", "fitted on dialogue", "fitted on fact", "AHON (LN)"} <= names
 

@@ -114,7 +114,9 @@ def sinks(measured: Mapping[str, xr.Dataset]) -> Drawn:
         rows.append([plots.sink_heatmap(found), plots.sink_heatmap(found, "sink_logit")])
         names.append([f"{name}: attention on the sink", "its sink logit"])
         share = float((found["first_token_sink_rate"] > 0.5).mean())
-        lines.append(f"{share:.0%} of the heads have the first token as sink in most texts.")
+        lines.append(
+            f"{share:.0%} of the heads have the first token as sink in most of {found.sizes['sequence']} texts."
+        )
     return Drawn(compose.grid(rows, names, title="Attention sinks by head"), told([*measured], lines))
 
 

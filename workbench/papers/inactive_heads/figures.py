@@ -99,6 +99,8 @@ def auc_ranks(found: Mapping[str, xr.Dataset]) -> Drawn:
     mean = table.sel(model=list(theirs)).mean("model")
     lines = [f"Of the paper's models AHON (LN) has the mean rank {float(mean.sel(score=SCORE)):.2f}."]
     lines += [ranks_line(name, one, mean) for name, one in own.items()]
+    asked = " and ".join(dict.fromkeys(f"{one.sizes['example']}" for one in found.values() if "example" in one.dims))
+    lines += [f"One's own models were asked {asked} questions."] if asked else []
     return Drawn(figure, " ".join(lines))
 
 

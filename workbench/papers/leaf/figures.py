@@ -79,7 +79,8 @@ def pruning_gain() -> Drawn:
         figure,
         f"Spans by gradient difference rescue {_per(ours)} of the misled examples, random ones {_per(chance)}, the "
         f"planted clause {_per(oracle)} (regimes {', '.join(ours)}). Where the student is right after a span by "
-        f"gradient difference went, the teacher is wrong in {_per(broken)}: without verification these would be kept.",
+        f"gradient difference went, the teacher is wrong in {_per(broken)}: without verification these would be kept. "
+        f"{_students(found)}",
     )
 
 
@@ -94,7 +95,7 @@ def masking_strategies() -> Drawn:
         "Accuracy on conflicts after distillation, difference to KD (95 % over seeds)": _forest(found, "conflict"),
     }
     figure = compose.stack(panels, title="Are the planted tokens found, and does it pay?", legends="rows")
-    return Drawn(figure, " ".join(findings(found)))
+    return Drawn(figure, " ".join([*findings(found), _students(found)]))
 
 
 def response_level() -> Drawn:
@@ -123,7 +124,7 @@ def response_level() -> Drawn:
         f"With two of the three prefix tokens as candidates, pruning by gradient difference rescues {_per(ours)}; its "
         f"first token is planted in {_per(_mean(hit.sel(score='gradient_difference')))}, by chance in two of three. "
         f"On conflicts in the response, counterfactuals of both levels change KD by {both}; of prompts alone by "
-        f"{alone}. The paper has prompts alone < two segments, in a figure without numbers.",
+        f"{alone}. The paper has prompts alone < two segments, in a figure without numbers. {_students(found)}",
     )
 
 
@@ -148,7 +149,7 @@ def threshold_sensitivity() -> Drawn:
         figure,
         f"Rescued at 0.05: {_per(means['0.05'])}; at 0.15: {_per(means['0.15'])}. On conflicts after distillation 0.15 "
         f"is apart from 0.05 by {_with_intervals(high, 'LeaF at 0.15', found)}. The published best thresholds fall "
-        f"with the student's size ({told}); B and D differ in nothing else.",
+        f"with the student's size ({told}); B and D differ in nothing else. {_students(found)}",
     )
 
 
@@ -194,7 +195,8 @@ def case_study() -> Drawn:
         figure,
         "Attention on the planted clause: "
         + "; ".join(f"{title} {_per(mean)}" for title, mean in means.items())
-        + ". How the paper aggregates attention is not known; this is the mean over response positions, heads, layers.",
+        + ". How the paper aggregates attention is not known; this is the mean over response positions, heads, layers. "
+        + _students(found),
     )
 
 
@@ -286,6 +288,10 @@ def _by_selector(found: xr.Dataset, name: str) -> dict[str, dict[str, Sequence[f
 def _by_regime(values: xr.DataArray) -> dict[str, Sequence[float]]:
     seeds = {str(r): values.sel(regime=r).dropna("seed").values.tolist() for r in values["regime"].values}
     return {TICKS[r]: numbers for r, numbers in seeds.items() if numbers}
+
+
+def _students(found: xr.Dataset) -> str:
+    return f"{found.sizes['seed']} students of each kind; intervals and dots are over them."
 
 
 def _mean(values: xr.DataArray) -> dict[str, float]:
