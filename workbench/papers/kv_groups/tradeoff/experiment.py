@@ -131,9 +131,9 @@ def run(
         rates = chosen_rates(plan, {cell: found[cell.key] for cell in trials})
         wanted = possible(bench, cells(plan, bench.counts, rates))
         work(wanted, "tuning and measuring")
-        wanted = [cell for cell in wanted if cell.key in found]
-        result = assemble(bench, {cell: found[cell.key] for cell in wanted}, {cell: found[cell.key] for cell in trials})
-        more = {"device": parts.device, "dtype": parts.dtype, "rates": json.dumps(rates)}
+        done = {cell: found[cell.key] for cell in wanted if cell.key in found}
+        result = assemble(bench, done, {cell: found[cell.key] for cell in trials})
+        more = {"device": parts.device, "dtype": parts.dtype, "rates": json.dumps(rates), "planned": len(wanted)}
         return result.assign_attrs(kept.facts(**more)) if so_far else kept.finish(result, **more)
 
 

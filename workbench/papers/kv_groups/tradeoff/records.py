@@ -37,7 +37,7 @@ TASKS = ("commonsenseqa", "strategyqa", "mmlu")
 
 @cache
 def measured(name: str) -> xr.Dataset:
-    """The record of an embedded model that comes with the package.
+    """The record of a model that comes with the package.
 
     Args:
         name: such as "organism-gqa"; with "-short" behind it for the short trainings.

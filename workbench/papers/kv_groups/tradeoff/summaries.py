@@ -71,6 +71,17 @@ def points(found: Estimate) -> str:
     return f"{value:+.0f} points ({low:+.0f} to {high:+.0f})"
 
 
+def unfinished(record: xr.Dataset) -> str:
+    """What a run that was stopped leaves open."""
+    done, planned = record.sizes["cell"], record.attrs.get("planned", 0)
+    if done >= planned:
+        return ""
+    missing = [arm for arm in (*RANDOM, *WHOLE) if arm not in record["arm"].values]
+    without = f" None of these kinds: {', '.join(missing)}." if missing else ""
+    open_still = " Whether it matters which units are tuned is open." if set(RANDOM) <= set(missing) else ""
+    return f"stopped run: {done} of {planned} planned models are measured.{without}{open_still}"
+
+
 def group_against_head(record: xr.Dataset) -> str:
     """Hypotheses 1 and 2: groups against as many single heads, at every budget that both have."""
     budgets = sorted(
@@ -206,6 +217,7 @@ def causes(record: xr.Dataset) -> str:
 
 
 LINES: tuple[Callable[[xr.Dataset], str], ...] = (
+    unfinished,
     group_against_head,
     selected_against_random,
     known_kept,
