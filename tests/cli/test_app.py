@@ -58,7 +58,7 @@ def test_commands_have_the_names_and_defaults_of_the_functions():
         (
             report.figure,
             drawing.draw,
-            ("name", "out", "metric", "formats", "n", "seed", "questions", "prefix", "progress"),
+            ("out", "metric", "formats", "n", "seed", "questions", "prefix", "progress"),
         ),
         (patch, wb.path_patch, ("unit", "progress")),
         (patch, measuring.measure, ("n", "seed", "questions", "prefix")),

@@ -33,13 +33,13 @@ def test_models_of_one_name_are_refused(tmp_path):
         measure_all([], tmp_path, n=3, seed=0)
 
 
-def test_the_bar_counts_finished_steps(capsys, monkeypatch):
+def test_the_bar_goes_by_what_steps_cost(capsys, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "0")
-    with progress_bar(2, shown=True) as step:
+    with progress_bar([1.0, 3.0], shown=True) as step:
         step("first")
         step("second")
     shown = capsys.readouterr().err
-    assert "0/2" in shown and "second" in shown and "done" in shown and "2/2" in shown
-    with progress_bar(2, shown=False) as step:
+    assert " 0%" in shown and "second |" in shown and " 25%" in shown and "done" in shown and "100%" in shown
+    with progress_bar([1.0, 3.0], shown=False) as step:
         step("first")
     assert capsys.readouterr().err == ""

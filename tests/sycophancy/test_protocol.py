@@ -258,7 +258,6 @@ def test_a_template_without_a_system_role_is_left_alone_or_named(script, templat
 @pytest.mark.parametrize(
     ("questions", "given", "says"),
     [
-        (None, {}, "This is not an embedded model"),
         ([], {}, "holds no questions"),
         (["Who?"], {}, "row 0 is malformed: is no dictionary"),
         ([LARGEST], {"first": "mine"}, "first='mine' is unknown"),

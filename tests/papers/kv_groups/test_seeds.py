@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from workbench import organisms
 from workbench.errors import InputError
+from workbench.organisms.provider import Organism
 from workbench.papers.kv_groups import seeds
 from workbench.papers.measured import Measured
 from workbench.reporting.sections import Findings, training_seeds
@@ -37,7 +37,7 @@ def cards(monkeypatch):
             raise InputError("the weights are missing")
         return made[name]
 
-    monkeypatch.setattr(organisms, "card", card)
+    monkeypatch.setattr(Organism, "card", lambda organism: card(organism.name))
     return made
 
 

@@ -83,7 +83,9 @@ def test_a_model_without_a_record_is_measured(tmp_path, monkeypatch):
 
 
 def test_the_report_tells_of_models_with_a_record():
-    one, other = (Measured(name, {"heads": xr.Dataset(), "behaviour": xr.Dataset()}) for name in ("organism-gqa", "elsewhere"))
+    one, other = (
+        Measured(name, {"heads": xr.Dataset(), "behaviour": xr.Dataset()}) for name in ("organism-gqa", "elsewhere")
+    )
     [row] = sections.tuning(Findings([one, other], "logit_diff")).parts
     [figure] = row.parts
     assert figure.name == "organism-gqa" and figure.heading.note == f"{RECORD.sizes['cell']} models"
