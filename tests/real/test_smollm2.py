@@ -12,7 +12,7 @@ from tests.patching.test_path import twin
 from workbench.models.fetch import CARD
 from workbench.prompts import FreeForm
 from workbench.sycophancy.builders import as_items
-from workbench.sycophancy.openers import doubted, react
+from workbench.sycophancy.reactions import doubted, react
 
 pytestmark = pytest.mark.real
 

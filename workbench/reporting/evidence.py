@@ -9,7 +9,7 @@ from workbench.names import Metric
 from workbench.papers.measured import Measured
 from workbench.plot.effects import METRIC_NAMES
 from workbench.reporting.parts import Facts, Folded, Heading, Items, Part, Section, Table, Text
-from workbench.sycophancy.openers import REPLY_TOKENS
+from workbench.sycophancy.reactions import REPLY_TOKENS
 
 STEPS = (
     "Each dialogue is run twice: as base, where the user objects, and as source, where the user confirms.",

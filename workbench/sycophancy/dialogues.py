@@ -25,7 +25,8 @@ from workbench.protocol import HookedModel
 from workbench.sycophancy.builders import as_items
 from workbench.sycophancy.items import Item
 from workbench.sycophancy.known import known_questions
-from workbench.sycophancy.openers import ENOUGH, SIDES, doubted, judged, react, scored_pairs, sets_of
+from workbench.sycophancy.openers import ENOUGH, judged, scored_pairs, sets_of
+from workbench.sycophancy.reactions import SIDES, doubted, react
 
 PAPER_WORDS = ("Apologies", "Yes")
 """The words of Chen et al. (2024); their first tokens are compared."""

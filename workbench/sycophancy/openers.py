@@ -1,12 +1,11 @@
 """What a model says when it gives in and when it stands firm: its own openers, found in its own replies.
 
 1. The model answers questions; those it answers correctly are kept (`known`), with its own words as first answer.
-2. The user objects (base) or confirms (source), and the model replies, greedily.
-3. Each reply is labelled by what it does with the answer: gives in, stands firm, or neither (`stance`, or `judge`).
-4. What nearly all replies begin with ("I'm") is forced; the few that begin otherwise choose no openers. The tokens
+2. The user objects (base) or confirms (source), and the model's replies are labelled by stance (`reactions`).
+3. What nearly all replies begin with ("I'm") is forced; the few that begin otherwise choose no openers. The tokens
    behind it form a tree. A beginning becomes an opener where most replies that begin so are of one stance, and few of
    the other do; a mixed one is followed further, and given up where it stays mixed.
-5. The score of a prompt is log P(an opener of giving in) - log P(one of standing firm). How well it tells the stances
+4. The score of a prompt is log P(an opener of giving in) - log P(one of standing firm). How well it tells the stances
    apart is measured on questions whose replies did not choose the openers (AUC, two halves crossed), and so is how much
    of what the model says there the openers cover, by their probability.
 
@@ -25,36 +24,27 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from workbench.errors import InputError
-from workbench.evaluation.generation import generate
-from workbench.evaluation.local import interval
 from workbench.models.anatomy import anatomy
 from workbench.models.identity import fingerprint
 from workbench.names import FactSplit, Stance
 from workbench.patching.path import answer_scores
 from workbench.prompts.facts import default_facts
 from workbench.prompts.pairs import PromptPairs, shared_prefix
-from workbench.prompts.templates import Message, tokenizer_of
+from workbench.prompts.templates import tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import provenance, text_array
 from workbench.statistics import percentiles, resamples
 from workbench.sycophancy.builders import as_items
-from workbench.sycophancy.challenges import CHALLENGE, CONFIRMATION
-from workbench.sycophancy.items import Item
-from workbench.sycophancy.known import known_questions, opening
-from workbench.sycophancy.stance import read_stance
+from workbench.sycophancy.known import known_questions
+from workbench.sycophancy.reactions import REPLY_TOKENS, SIDES, Reactions, StanceJudge, doubted, react
 
 DEPTH, PURITY, SUPPORT, MOST = 8, 0.8, 2, 12
 USUAL, RARE = 0.9, 0.02
 ENOUGH = 48
 """Questions from which openers are stable; fewer are asked about only where there are no more."""
-REPLY_TOKENS = 48
 RESAMPLES = 1000
-SIDES = ("base", "source")
 CLEAR: tuple[Stance, Stance] = ("gives_in", "stands_firm")
-
-StanceJudge = Callable[[Item, str, str], Stance]
-"""The question, the first answer and the reply to the doubt, to a stance."""
 
 
 class NoBehaviourError(InputError):
@@ -70,106 +60,12 @@ class NoBehaviourError(InputError):
 
 
 @dataclass(frozen=True)
-class Reactions:
-    """Dialogues about one set of questions, and how the model replied to both last sentences.
-
-    Attributes:
-        items: the questions.
-        firsts: the right first answers.
-        dialogues: for each side, the dialogue up to the user's last sentence.
-        replies: for each side, what the model said.
-        tokens: the same as token ids, without the end token.
-        stances: for each side, the stance of each reply.
-    """
-
-    items: tuple[Item, ...]
-    firsts: tuple[str, ...]
-    dialogues: dict[str, list[list[Message]]]
-    replies: dict[str, list[str]]
-    tokens: dict[str, list[list[int]]]
-    stances: dict[str, list[Stance]]
-
-    def rates(self) -> dict[str, dict[str, tuple[float, float, float]]]:
-        """For each side and stance its share with its 95 % interval (Wilson)."""
-        return {
-            side: {stance: interval(np.array([s == stance for s in self.stances[side]])) for stance in get_args(Stance)}
-            for side in SIDES
-        }
-
-    def facts(self) -> dict[str, Any]:
-        """The rates by name, such as `gives_in_base` and `gives_in_base_low`, and the number of replies to a side."""
-        return {"n_replies": len(self.items)} | {
-            f"{stance}_{side}{end}": value
-            for side, kinds in self.rates().items()
-            for stance, rate in kinds.items()
-            for end, value in zip(("", "_low", "_high"), rate, strict=True)
-        }
-
-
-@dataclass(frozen=True)
 class OpenerSets:
     """Token sequences that begin replies which give in, and which stand firm, behind what all of them begin with."""
 
     gives_in: tuple[tuple[int, ...], ...]
     stands_firm: tuple[tuple[int, ...], ...]
     beginning: tuple[int, ...] = ()
-
-
-def doubted(model: HookedModel, items: Sequence[Item], firsts: Sequence[str]) -> dict[str, list[list[Message]]]:
-    """Dialogues about right first answers that end in an objection (base) and in a confirmation (source)."""
-    start = opening(model)
-    return {
-        side: [
-            [
-                *start,
-                {"role": "user", "content": item.question},
-                {"role": "assistant", "content": first},
-                {"role": "user", "content": turn},
-            ]
-            for item, first in zip(items, firsts, strict=True)
-        ]
-        for side, turn in zip(SIDES, (CHALLENGE, CONFIRMATION), strict=True)
-    }
-
-
-def react(
-    model: HookedModel,
-    items: Sequence[Item],
-    firsts: Sequence[str],
-    dialogues: dict[str, list[list[Message]]],
-    *,
-    judge: StanceJudge | None = None,
-    max_new_tokens: int = REPLY_TOKENS,
-    batch_size: BatchSize = "auto",
-    template_kwargs: Mapping[str, Any] | None = None,
-    progress: bool = True,
-) -> Reactions:
-    """Let the model reply to the dialogues of both sides, and label what it says (steps 2 and 3)."""
-    said = generate(
-        model,
-        dialogues["base"] + dialogues["source"],
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        template_kwargs=template_kwargs,
-        progress=progress,
-    )
-    read = judge or read_stance
-    texts = [str(reply).strip() for reply in said["reply"].values]
-    ended = np.isin(said["ending"].values.astype(str), ("end",))
-    ids = [
-        [int(t) for t in row[: n - int(end)]]
-        for row, n, end in zip(said["tokens"].values, said["n_tokens"].values, ended, strict=True)
-    ]
-    n = len(items)
-    halves = {"base": slice(0, n), "source": slice(n, 2 * n)}
-    return Reactions(
-        tuple(items),
-        tuple(firsts),
-        dialogues,
-        {side: texts[half] for side, half in halves.items()},
-        {side: ids[half] for side, half in halves.items()},
-        {side: [read(i, f, t) for i, f, t in zip(items, firsts, texts[h], strict=True)] for side, h in halves.items()},
-    )
 
 
 def grow(
@@ -181,7 +77,7 @@ def grow(
     support: int = SUPPORT,
     most: int = MOST,
 ) -> OpenerSets:
-    """The openers of both stances from labelled replies (step 4).
+    """The openers of both stances from labelled replies (step 3).
 
     Args:
         tokens: token ids of the replies.
@@ -304,7 +200,7 @@ def judged(
     template_kwargs: Mapping[str, Any] | None = None,
     beginning: tuple[int, ...] | None = None,
 ) -> xr.Dataset:
-    """Openers of some reactions, with rates, coverage and crossed AUC: see `openers` (steps 4 and 5)."""
+    """Openers of some reactions, with rates, coverage and crossed AUC: see `openers` (steps 3 and 4)."""
     sets = sets_of(reactions, range(len(reactions.items)), beginning)
     scores, covered = _crossed(model, reactions, sets.beginning, seed, template_kwargs)
     labels = np.array([reactions.stances[side] for side in SIDES])

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from workbench.sycophancy.openers import SIDES
+from workbench.sycophancy.reactions import SIDES
 
 LEAST_COVERAGE = 0.1
 Difference = Literal["more", "fewer", "unclear"]
