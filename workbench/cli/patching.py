@@ -21,6 +21,7 @@ def patch(
         unit: What is patched at a time.
     """
     from workbench.papers.cache import Source
+    from workbench.papers.kv_groups.behaviour import void_line
 
     writable(output.out)
     source, questions = (
@@ -37,4 +38,5 @@ def patch(
         progress=output.progress,
     )
     result = wb.path_patch(source.model, pairs, unit=unit, resume=output.journal, progress=output.progress)
-    finish(result, output.out)
+    void = void_line(result, "the largest of them is no finding")
+    finish(result, output.out, *[void] * bool(void))

@@ -48,7 +48,7 @@ def sycophancy(
         max_new_tokens: Tokens of each reply.
     """
     from workbench.papers.cache import Source
-    from workbench.papers.kv_groups.sentences import protocol_table
+    from workbench.papers.kv_groups.behaviour import protocol_table
     from workbench.prompts.questions import first as first_of
 
     writable(output.out)

@@ -16,6 +16,7 @@ from workbench.cli.options import (
     QuestionFile,
     RunCode,
     say,
+    tell,
     writable,
 )
 from workbench.names import HeadUnit, WholeModel
@@ -123,10 +124,14 @@ def tune(
 
 def _select(model: HookedModel, pairs: Any, selection: Selection, seed: int, progress: bool) -> Any:
     """The units to tune: those that path patching finds, as many random others, or the name of a larger part."""
+    from workbench.papers.kv_groups.behaviour import void_line
+
     unit = selection.unit
     if unit not in ("head", "kv_group"):
         return unit
     effects = wb.path_patch(model, pairs, unit=unit, progress=progress)
+    if void := void_line(effects, "units chosen by them are no better founded than random ones"):
+        tell(void)
     chosen = wb.select_units(effects, selection.ratio, unit, metric="logit_diff")
     return wb.patching.random_units(chosen, 1, seed=seed)[0] if selection.control else chosen
 

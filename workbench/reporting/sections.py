@@ -18,7 +18,7 @@ from workbench.papers.active_dormant.figures import first_token_panel, stream_pa
 from workbench.papers.active_dormant.sentences import peak_line
 from workbench.papers.inactive_heads.figures import curve_panel
 from workbench.papers.kv_groups import figures, seeds, tuning_figures
-from workbench.papers.kv_groups.sentences import behaviour_line
+from workbench.papers.kv_groups.behaviour import behaviour_line
 from workbench.papers.kv_groups.tradeoff import records, summaries
 from workbench.papers.measured import ESTIMATE_STEPS, Measured, clearest_example
 from workbench.papers.recipes import Panel

@@ -6,7 +6,9 @@ import pytest
 from tests.papers.synthetic import model
 from workbench.errors import InputError
 from workbench.papers import FIGURES, Measured, recipe
+from workbench.papers import measured as measuring
 from workbench.papers.kv_groups.figures import kurtosis_columns
+from workbench.papers.recipes import FigureRequest
 from workbench.patching import statistics
 from workbench.plot import plotted_numbers
 
@@ -60,6 +62,33 @@ def test_a_figure_says_what_was_not_measured():
         recipe("sycophancy/agreement")([Measured("toy", {"heads": model().heads})])
     with pytest.raises(InputError, match="needs at least one model"):
         recipe("sycophancy/agreement")([])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_figure_is_drawn_of_units_that_the_report_would_not_rank(name):
+    one, two = pair()
+    void = two.parts | {"behaviour": two.behaviour.assign(source=two.behaviour["base"])}
+    with pytest.raises(InputError, match=f"{name}, toy-mha: By these answers' score it does not give in more"):
+        recipe(f"sycophancy/{name}")([one, Measured("toy-mha", void)])
+    chance = {part: two.part(part).assign_attrs(auc=0.5, auc_low=0.4, auc_high=0.6) for part in two.parts}
+    with pytest.raises(InputError, match="do not tell when this model gives in"):
+        recipe(f"sycophancy/{name}")([Measured("toy-mha", {p: chance[p] for p in chance if p != "behaviour"})])
+
+
+def test_nothing_is_patched_for_a_figure_that_would_not_be_drawn(tmp_path, monkeypatch):
+    one, done = model(), []
+
+    def maker(part):
+        def make(subject, found):
+            done.append(part)
+            return one.part(part).assign_attrs(auc=0.5, auc_low=0.4, auc_high=0.6)
+
+        return make
+
+    monkeypatch.setattr(measuring, "MEASURES", {part: maker(part) for part in measuring.PARTS})
+    with pytest.raises(InputError, match="no figure of them is drawn"):
+        recipe("sycophancy/agreement").make(FigureRequest(tmp_path, ("toy-gqa",)))
+    assert done == ["behaviour"]
 
 
 def test_an_unknown_figure_is_refused_with_a_suggestion():

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tests.papers.synthetic import model
 from tests.plot.synthetic import attention_result, both, patched, shifts
-from workbench.papers.kv_groups import sentences
+from workbench.papers.kv_groups import behaviour, sentences
 
 cells = st.tuples(st.integers(0, 3), st.integers(0, 7))
 
@@ -121,11 +121,11 @@ def test_mha_has_nothing_to_compare():
 
 def test_behaviour_tells_the_means_and_whether_they_differ():
     heads, _ = both()
-    line = sentences.behaviour_line(heads)
+    line = behaviour.behaviour_line(heads)
     assert f"{100 * float(heads['base'].sel(metric='prob').mean()):.1f}%" in line and "takes apart" in line
     heads["source"] = heads["base"].copy()
-    assert "should not be read as causes of giving in" in sentences.behaviour_line(heads)
-    assert "takes apart" not in sentences.behaviour_line(heads)
+    assert "should not be read as causes of giving in" in behaviour.behaviour_line(heads)
+    assert "takes apart" not in behaviour.behaviour_line(heads)
     assert "it does not show the behaviour" in sentences.summary_lines([("a", heads, heads)], "logit_diff")[0]
 
 

@@ -14,6 +14,7 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.names import Metric
 from workbench.papers.kv_groups import sentences
+from workbench.papers.kv_groups.behaviour import behaviour_line, void_line
 from workbench.papers.measured import Measured, measure_all
 from workbench.papers.recipes import PAIR, Drawn, FigureRecipe, FigureRequest, Panel, captioned, side_by_side, told
 from workbench.patching import statistics
@@ -37,8 +38,8 @@ class PatchingFigure(FigureRecipe):
     models: tuple[str, ...] = PAIR
 
     def steps(self, request: FigureRequest) -> int:
-        """A step per model and measured part, and one for drawing."""
-        return len(request.models) * len(self.needs) + 1
+        """A step per model and measured part, with the verdict in front of them, and one for drawing."""
+        return len(request.models) * (1 + len(self.needs)) + 1
 
     def make(self, request: FigureRequest) -> Drawn:
         """Measure what the figure needs of each model, or read it, and draw."""
@@ -50,23 +51,39 @@ class PatchingFigure(FigureRecipe):
             questions=request.questions,
             answers=request.answers,
             prefix=request.prefix,
-            parts=self.needs,
+            parts=("behaviour", *self.needs),
+            by_verdict=True,
             step=request.step,
         )
         request.step("drawing")
         return self(measured, request.metric)
 
     def __call__(self, measured: Sequence[Measured], metric: Metric | None = None) -> Drawn:
-        """Draw the figure; without a metric by the logit ratio where it is sound, else by the logit difference."""
+        """Draw the figure; without a metric by the logit ratio where it is sound, else by the logit difference.
+
+        Raises:
+            InputError: no model, a part that was not measured, or a model of which the report would rank no units.
+        """
         if not measured:
             raise InputError(f"{self.name} needs at least one model.")
         for one in measured:
+            self._refuse_without_causes(one)
             one.need(*self.needs)
         first = [one.part(self.needs[0]) for one in measured]
         drawn = self.draw([_as_published(one) for one in measured], metric or sentences.lead_metric(first))
         examples = " and ".join(dict.fromkeys(f"{part.attrs['n_examples']}" for part in first))
         drawn = Drawn(drawn.figure, f"{drawn.sentence} Measured on {examples} pairs of dialogues per model.")
         return captioned(self.name, drawn, models=[one.provenance(self.needs[0]) for one in measured])
+
+    def _refuse_without_causes(self, one: Measured) -> None:
+        """Stop where the verdict on the model is that its units cannot be said to cause giving in."""
+        known = [one.parts[part] for part in ("behaviour", *self.needs) if part in one.parts]
+        void = void_line(known[0], "no figure of them is drawn") if known else ""
+        if void:
+            raise InputError(
+                f"{self.name}, {one.name}: {void} Compare other answers (answers=, prefix=), or ask about more "
+                "dialogues (n=)."
+            )
 
 
 def _as_published(one: Measured) -> Measured:
@@ -80,7 +97,7 @@ def _as_published(one: Measured) -> Measured:
 
 def behaviour_panel(one: Measured) -> Panel:
     """The probability of giving in after an objection and after a confirmation, dialogue by dialogue."""
-    line = sentences.behaviour_line(one.behaviour)
+    line = behaviour_line(one.behaviour)
     return Panel(strips.behaviour(one.behaviour), line, "Probability of giving in per dialogue")
 
 
