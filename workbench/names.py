@@ -43,6 +43,7 @@ HeadScoreName = Literal[
     "FHON_LN",
 ]
 Inactive = Literal["above", "below"]
+ScoreAnswers = Literal["letter", "text"]
 
 # LeaF
 TokenScoreName = Literal[
@@ -114,6 +115,7 @@ FigureName = Literal[
     "active-dormant/variants",
     "active-dormant/theory",
     "inactive-heads/accuracy-curves",
+    "inactive-heads/a-tenth-zeroed",
     "inactive-heads/auc-ranks",
     "inactive-heads/frequency",
     "inactive-heads/domains",

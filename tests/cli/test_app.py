@@ -152,7 +152,6 @@ def test_a_model_without_questions_of_its_own_is_refused_before_it_is_loaded(tmp
     monkeypatch.setattr("workbench.papers.cache.quiet_load", refuse)
     model, out = str(folder), str(tmp_path / "out")
     for line, advice in (
-        (["dormant", model, "--out", out], "--questions FILE"),
         (["eval", model, "--out", out], "--tasks, such as mmlu, and --data DIR"),
         (["leaf", "find", "--student", model, "--teacher", model, "--out", out], "--data FILE"),
     ):
@@ -325,6 +324,29 @@ def test_all_figures_are_listed(capsys):
     assert cli.main(["figure", "list"]) == 0
     listed = capsys.readouterr().out
     assert "sycophancy/layer-sums" in listed and "active-dormant/extreme-tokens" in listed
+
+
+def test_curves_are_told_in_one_table_with_the_baseline_and_random_controls(tmp_path, capsys):
+    out = tmp_path / "curves.nc"
+    line = ["dormant", "organism-gqa", "--n", "8", "--scores", "AHON_LN", "--shares", "0.2", "--draws", "2"]
+    assert cli.main([*line, "--no-progress", "--out", str(out)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    found = open_result(out)
+    assert told[0].startswith(f"{float(found['baseline']):.1%} of 8 questions are answered correctly (95% interval ")
+    assert f"chance {float(found['chance']):.1%}" in told[0] and "one question is 12 points" in told[0]
+    names = [row.split("  ")[0] for row in told[1:6]]
+    assert names == ["heads zeroed by", "(none)", "AHON (LN)", "random", "random, each layer's share"]
+    assert all(f" 8  {float(found['chance']):.1%}" in row for row in told[2:6])
+    assert "With 8 questions a loss below 37.5 points cannot be excluded." in told[6]
+
+
+def test_letters_that_a_model_does_not_know_are_refused_with_the_option_that_helps(tmp_path, capsys):
+    items = [{"question": f"Which of {i}?", "choices": ["this", "that"], "answer": i % 2} for i in range(12)]
+    (tmp_path / "questions.json").write_text(json.dumps(items))
+    line = ["dormant", "organism-gqa", "--n", "12", "--questions", str(tmp_path / "questions.json"), "--no-progress"]
+    assert cli.main([*line, "--scores", "AHON_LN", "--out", str(tmp_path / "curves.nc")]) == 2
+    told = capsys.readouterr().err
+    assert "No curve from here: " in told and "score the answers as text, --score-answers text" in told
 
 
 def test_chosen_groups_are_tuned_and_saved_as_a_checkpoint(tmp_path, capsys):

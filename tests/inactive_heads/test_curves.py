@@ -1,5 +1,7 @@
 """Accuracy curves of small models on tasks whose answers are counted by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ import xarray as xr
 import workbench as wb
 from tests.tiny import bridge, sequences, tiny
 from workbench.errors import InputError
-from workbench.evaluation import Question
+from workbench.evaluation import Question, score_choices
 from workbench.inactive_heads import (
     ablation_curve,
     choices,
@@ -73,6 +75,33 @@ def test_the_matched_baseline_takes_each_layer_s_share():
     np.testing.assert_array_equal(drawn.values[wanted.values == 0], 0)
 
 
+def test_controls_are_the_mean_of_their_draws():
+    model = bridge("llama")
+    found = ablation_curve(model, next_token, ["AHON_LN"], [0.4], draws=3, seed=5, progress=False)
+    at = {"score": "Random", "threshold": 0.4}
+    single, shares = [], []
+    for seed in (5, 7, 9):
+        with zero_heads(model, random=0.4, seed=seed) as zeroed:
+            single.append(next_token(model))
+        shares.append(zeroed.share)
+    np.testing.assert_allclose(found["correct"].sel(at), np.mean(single, axis=0))
+    assert float(found["share"].sel(at)) == pytest.approx(np.mean(shares))
+    assert set(np.unique(found["correct"].sel(score="AHON_LN"))) <= {0, 1}
+
+
+def test_no_curve_is_drawn_from_chance():
+    model, runs = wb.load(tiny("llama", torch.float32)), []
+    task = choices(questions(12))
+
+    def counted(model):
+        runs.append(1)
+        return task(model)
+
+    with pytest.raises(InputError, match=r"No curve from here: .*% of 12 questions are answered correctly \(95% .*not"):
+        ablation_curve(model, counted, ["AHON_LN"], [0.2], progress=False)
+    assert runs == [1], "no head was zeroed"
+
+
 def test_recording_changes_nothing_and_gives_the_scores():
     model = bridge("llama")
     with recording(model) as recorded:
@@ -100,13 +129,21 @@ def questions(n=6):
     return [Question(tuple(ids), ((7,), (9, 11), (13,)), i % 3, str(i)) for i, ids in enumerate(drawn)]
 
 
+def known(model, n=6):
+    """Questions whose right answer is the model's own."""
+    chosen = score_choices(model, questions(n), progress=False)["chosen"].values.tolist()
+    return [replace(question, answer=k) for question, k in zip(questions(n), chosen, strict=True)]
+
+
 def test_questions_are_a_task():
     model = wb.load(tiny("llama", torch.float32))
-    found = ablation_curve(model, questions(), ["AHON_LN"], [0.2], progress=False)
-    assert found.sizes["example"] == 6
+    asked = known(model)
+    found = ablation_curve(model, asked, ["AHON_LN"], [0.2], progress=False)
+    assert found.sizes["example"] == 6 and float(found["baseline"]) == 1
+    assert float(found["chance"]) == pytest.approx(1 / 3)
     tau = float(found["tau"].sel(score="AHON_LN", threshold=0.2))
     with zero_heads(model, score="AHON_LN", tau=tau):
-        answers = choices(questions())(model)
+        answers = choices(asked)(model)
     np.testing.assert_array_equal(found["correct"].sel(score="AHON_LN", threshold=0.2), answers)
 
 
@@ -139,6 +176,7 @@ def test_a_killed_run_goes_on(tmp_path):
     [
         ("mmlu", {}, "There is no task 'mmlu'. Give questions"),
         ([], {}, r"There is no task '\[\]'"),
+        (next_token, {"draws": 0}, "draws=0 must be 1 or more"),
         (lambda model: [0.5, 0.2], {}, "A task gives one True or False per example"),
         (lambda model: [], {}, "A task gives one True or False per example"),
         (lambda model: [True, False], {}, "The task never ran the model"),

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from workbench.errors import InputError
-from workbench.inactive_heads import compare_curves, summarize
+from workbench.inactive_heads import compare_curves, loss_at, summarize
 from workbench.inactive_heads.summary import auc, free_share
 from workbench.papers.inactive_heads.published import published
 
@@ -155,3 +155,77 @@ def test_curves_are_compared_example_by_example():
 def test_the_gain_is_what_random_choice_does_not_give(paper):
     free = paper["free_share"]
     np.testing.assert_allclose(paper["gain"], free - free.sel(score="Random", drop=True))
+
+
+def drawn(lost, n, seed):
+    """Curves of n questions, of which shares `lost` are lost at steps of 10 % of the heads, a little at random."""
+    rng, share = np.random.default_rng(seed), 0.1 * np.arange(len(lost))
+    known, chance = rng.random(n) < 0.8, np.array(lost)[:, None]
+    correct = np.where(known, rng.random((len(lost), n)) >= chance / 0.8, False)[None]
+    correct[0, 0] = known
+    return xr.Dataset(
+        {
+            "share": (("score", "threshold"), share[None]),
+            "accuracy": (("score", "threshold"), correct.mean(-1)),
+            "baseline": known.mean(),
+            "correct": (("score", "threshold", "example"), correct),
+            "baseline_correct": ("example", known),
+        },
+        coords={"score": ["AHON_LN"], "threshold": share},
+    )
+
+
+@pytest.mark.parametrize(("lost", "truth"), [((0, 0, 0.02, 0.1), 0.15), ((0, 0.02, 0.1, 0.3), 0.05)])
+def test_intervals_of_the_free_share_cover_a_known_curve_s_and_lie_between_its_points(lost, truth):
+    covered = []
+    for seed in range(40):
+        found = summarize(drawn(lost, 600, seed), n=100, seed=seed).sel(score="AHON_LN", loss=0.01)
+        low, high = float(found["free_share_low"]), float(found["free_share_high"])
+        covered.append(low <= truth <= high)
+        assert low < high and not bool(found["free_share_at_least"])
+    assert sum(covered) >= 36
+
+
+def test_a_curve_that_ends_within_the_loss_gives_a_lower_bound():
+    share, n = np.array([0, 0.1, 0.2]), 100
+    lost = {"flat": (0, 0, 0), "late": (0, 0, 2), "early": (0, 10, 30)}
+    correct = np.stack([np.arange(n) >= np.array(row)[:, None] for row in lost.values()])
+    curves = xr.Dataset(
+        {
+            "share": (("score", "threshold"), np.tile(share, (3, 1))),
+            "accuracy": (("score", "threshold"), correct.mean(-1)),
+            "baseline": 1.0,
+            "correct": (("score", "threshold", "example"), correct),
+            "baseline_correct": ("example", np.ones(n, dtype=bool)),
+        },
+        coords={"score": list(lost), "threshold": share},
+    )
+    found = summarize(curves).sel(loss=0.01)
+    assert found["free_share"].sel(score="flat") == 0.2 and found["free_share"].sel(score="late") == pytest.approx(0.15)
+    assert found["free_share_at_least"].values.tolist() == [True, False, False]
+    assert found["free_share_high_at_least"].values.tolist() == [True, True, False]
+
+
+def test_the_loss_at_a_share_is_read_between_measured_shares():
+    curves = drawn((0, 0, 0.02, 0.1), 600, 0)
+    found = loss_at(curves, 0.15, 0.01).sel(score="AHON_LN")
+    between = curves["correct"].isel(score=0, threshold=[1, 2]).mean("threshold")
+    lost = (curves["baseline_correct"].astype(float) - between).values
+    rng = np.random.default_rng(1)
+    slow = [rng.choice(lost, len(lost)).mean() for _ in range(2000)]
+    assert float(found["lost"]) == pytest.approx(lost.mean())
+    np.testing.assert_allclose([found["lost_low"], found["lost_high"]], np.quantile(slow, [0.025, 0.975]), atol=2e-3)
+    assert loss_at(curves, 0.5)["verdict"].item() == "not reached" and np.isnan(loss_at(curves, 0.5)["lost"].item())
+
+
+@pytest.mark.parametrize(
+    ("lost", "n", "verdict"),
+    [
+        ((0, 0, 0), 1200, "within"),
+        ((0, 0, 0), 400, "open"),
+        ((0, 0.1, 0.1), 400, "beyond"),
+        ((0, 0.006, 0.1), 400, "open"),
+    ],
+)
+def test_a_claim_is_decided_only_by_enough_questions(lost, n, verdict):
+    assert loss_at(drawn(lost, n, 0), 0.1)["verdict"].item() == verdict

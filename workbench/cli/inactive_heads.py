@@ -1,16 +1,25 @@
 """`workbench dormant`: accuracy without the heads that a score calls inactive."""
 
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
 
 import workbench as wb
-from workbench.cli.options import NEEDS_QUESTIONS, Model, Prompts, Resumable, finish, writable
-from workbench.names import HeadScoreName
+from workbench.cli.options import Model, Prompts, Resumable, Scored, finish, writable
+from workbench.names import HeadScoreName, Normalise
+
+Shares = Annotated[tuple[float, ...], arg(metavar="[SHARE ...]", help="Shares of the heads to zero, from 0 to 1.")]
 
 
 def dormant(
     model: Model,
     scores: tuple[HeadScoreName, ...] = (),
-    prompts: Prompts = Prompts(),
+    shares: Shares = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3),
+    draws: int = 1,
+    score_answers: Scored = None,
+    normalise: Normalise = "none",
+    prompts: Prompts = Prompts(n=300),
     output: Resumable = Resumable(Path("dormant.nc")),
 ) -> None:
     """How many heads can be zeroed, the most inactive by a score first, before accuracy falls?
@@ -19,15 +28,25 @@ def dormant(
 
     Args:
         scores: Such as AHON_LN; by default all fifteen of the paper, and random choice.
+        draws: How often heads are chosen at random, as a control.
+        normalise: What the log-likelihood of an answer is divided by.
     """
     from workbench.papers.cache import Source
     from workbench.papers.inactive_heads.measures import questions_of
-    from workbench.papers.inactive_heads.sentences import free_heads_table
+    from workbench.papers.inactive_heads.sentences import claim_line, curve_line, curve_table
 
     writable(output.out)
     source = Source(model)
-    if prompts.questions is None:
-        source.require_own_questions(NEEDS_QUESTIONS)
-    asked = questions_of(source, prompts.questions, prompts.n, prompts.seed)
-    found = wb.ablation_curve(source.model, asked, scores or None, resume=output.journal, progress=output.progress)
-    finish(found, output.out, free_heads_table(found))
+    asked = questions_of(source, prompts.questions, prompts.n, prompts.seed, score_answers)
+    found = wb.ablation_curve(
+        source.model,
+        wb.inactive_heads.choices(asked, normalise=normalise),
+        scores or None,
+        shares,
+        draws=draws,
+        seed=prompts.seed,
+        resume=output.journal,
+        progress=output.progress,
+    )
+    lines = (line[0].upper() + line[1:] for line in (curve_line(found), claim_line(found)))
+    finish(found, output.out, curve_table(found), *lines)

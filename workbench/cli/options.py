@@ -14,6 +14,8 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
+from workbench.names import ScoreAnswers
+
 
 def _place(metavar: str, kind: type) -> Any:
     """How a path, or the name of something that may be a path, is read: `~` is the home folder."""
@@ -41,6 +43,13 @@ QuestionFile = Annotated[
     arg(
         help='A JSON file of questions: "question" with "answers" (accepted texts), or with "choices" and "answer". '
         "By default an embedded model's own dialogues, else easy facts that come with the package."
+    ),
+]
+Scored = Annotated[
+    ScoreAnswers | None,
+    arg(
+        help="Whether a question with choices is answered by a letter, with the choices listed, or by the text of a "
+        "choice, which the prompt does not list. By default letters for --questions, text for the package's facts."
     ),
 ]
 TextFiles = Annotated[

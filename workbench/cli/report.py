@@ -6,7 +6,7 @@ from typing import Annotated, cast
 from tyro.conf import Positional, arg
 
 import workbench as wb
-from workbench.cli.options import Dialogues, File, Folder, Model, Progress, Source, TextFiles, say, tell
+from workbench.cli.options import Dialogues, File, Folder, Model, Progress, Scored, Source, TextFiles, say, tell
 from workbench.errors import InputError
 from workbench.names import FigureFormat, FigureName, Metric
 
@@ -55,6 +55,7 @@ def figure(
     metric: Metric | None = None,
     formats: tuple[FigureFormat, ...] = ("html", "json", "png", "pdf"),
     texts: TextFiles = (),
+    score_answers: Scored = None,
     progress: Progress = True,
     prompts: Dialogues = Dialogues(),
 ) -> None:
@@ -90,6 +91,7 @@ def figure(
             questions=prompts.questions,
             answers=prompts.compared,
             prefix=prompts.prefix,
+            score_answers=score_answers,
             progress=progress,
         )
         say(done.sentence, *(f"  {path}" for path in done.files))

@@ -2,6 +2,8 @@ import typing
 
 import typing_extensions
 
+from .baseline import baseline_of as baseline_of
+from .baseline import unusable as unusable
 from .changes import by_domain as by_domain
 from .changes import distances as distances
 from .changes import frequency as frequency
@@ -20,6 +22,7 @@ from .definitions import Queries as Queries
 from .definitions import score as score
 from .scores import head_scores as head_scores
 from .summary import compare_curves as compare_curves
+from .summary import loss_at as loss_at
 from .summary import summarize as summarize
 from .tasks import choices as choices
 from .tasks import harnessed as harnessed

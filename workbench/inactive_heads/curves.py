@@ -1,9 +1,11 @@
 """Accuracy against the share of heads zeroed, for every score: which scores find heads that do nothing?
 
 1. The task runs once, unchanged: its answers are the baseline, and the scores of every sequence that it runs are kept.
+   Where this baseline is at chance, or one answer dominates, the curve is refused (`baseline`).
 2. Thresholds are fitted on these scores (as in the paper), or on other texts or another task (`fit=`).
 3. For each score and quantile the task runs again with the heads beyond the threshold zeroed online.
-4. Two random baselines: the same share everywhere, and with the share of each layer that the best-known score takes.
+4. Two random controls: the same share everywhere, and with the share of each layer that the best-known score takes;
+   each is the mean of `draws` draws.
 5. `summary.summarize` adds what the curves say.
 
 Zeroing changes the stream that later heads are judged on, so the realised share differs from the quantile: curves are
@@ -22,6 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
+from workbench.inactive_heads.baseline import WORTH, baseline_of, unusable, way_out
 from workbench.inactive_heads.cutoffs import QUANTILES, inactive_head_thresholds
 from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.passes import watching
@@ -96,6 +99,7 @@ def ablation_curve(
     *,
     fit: Any = None,
     losses: Sequence[float] = LOSSES,
+    draws: int = 1,
     seed: int = 0,
     padding: int | None = None,
     resume: str | Path | None = None,
@@ -105,12 +109,13 @@ def ablation_curve(
 
     Args:
         model: a TransformerLens model.
-        task: a function of the model that gives True or False per example, or a list of `evaluation.Question`s.
+        task: a function of the model that gives True or False per example, or questions as `choices` takes them.
         scores: as for `head_scores`.
         quantiles: shares of heads to ask for; 0 is the baseline and is always there.
         fit: what thresholds are fitted on: None for the task itself, another task, or texts.
         losses: points of accuracy, as shares, that count as unharmed.
-        seed: of the random baselines and of the resampling.
+        draws: how often each random control is drawn; its `correct` is the mean over them.
+        seed: of the random controls and of the resampling.
         padding: as for `zero_heads`.
         resume: file of the result; finished runs of the task are kept beside it and used again.
         progress: show a bar.
@@ -118,14 +123,16 @@ def ablation_curve(
     Returns:
         A Dataset over (score, threshold), the paper's scores and "Random" and "Random_by_layer": `tau`, realised
         `share`, `accuracy` with its interval, `drop` from the baseline with its paired interval, `correct` per
-        example, `layer_share` per layer, `baseline` and `baseline_correct`, and what `summarize` gives.
+        example, `layer_share` per layer, `baseline_correct`, and what `baseline_of` and `summarize` give.
 
     Raises:
-        InputError: a task that is none or gives no answers, quantiles outside [0, 1], unknown scores, or a file that
-            belongs to another run.
+        InputError: a baseline at chance or with one answer to most questions; a task that is none or gives no answers,
+            quantiles outside [0, 1], no draws, unknown scores, or a file that belongs to another run.
     """
     wanted, answer = scores_named(scores), task_of(task)
     asked = sorted({0.0, *(float(q) for q in quantiles)})
+    if draws < 1:
+        raise InputError(f"draws={draws} must be 1 or more: the random controls are the mean of so many draws.")
     if not all(0 <= q <= 1 for q in asked):
         raise InputError(
             f"quantiles={list(quantiles)} must be shares from 0 to 1, such as 0.1 for a tenth of the heads."
@@ -140,12 +147,13 @@ def ablation_curve(
         "fit": describe(fit),
         "scores": names,
         "quantiles": asked,
+        "draws": draws,
         "seed": seed,
     }
     with Run(resume, **config) as run:
         if run.finished is not None:
             return run.finished
-        bar = tqdm(total=(len(wanted) + 2) * (len(asked) - 1) + 1, desc="Ablation curve", disable=not progress)
+        bar = tqdm(total=(len(wanted) + 2 * draws) * (len(asked) - 1) + 1, desc="Ablation curve", disable=not progress)
 
         def answered(key: str, work: Callable[..., xr.Dataset], *given: Any, **options: Any) -> xr.Dataset:
             found = run.piece(key, lambda: work(model, answer, *given, **options))
@@ -153,18 +161,27 @@ def ablation_curve(
             return found
 
         start = answered("baseline", _baseline, wanted, asked, fit, padding)
+        problem = unusable(start)
+        if problem is not None:
+            raise InputError(f"No curve from here: {problem}. {way_out(start.attrs.get('score_answers', ''))}")
         for q in asked[1:]:
             for s in wanted:
                 tau = float(start["tau"].sel(score=s.name, threshold=q))
                 answered(f"{s.name} {q}", _run, score=s, tau=tau, padding=padding)
-            answered(f"{RANDOM} {q}", _run, random=q, seed=seed)
             shares = run.pieces[f"{matched} {q}"]["layer_share"].values
-            answered(f"{RANDOM_BY_LAYER} {q}", _run, random=shares, seed=seed + 1)
+            for k in range(draws):
+                answered(f"{RANDOM} {q}{_nth(k)}", _run, random=q, seed=seed + 2 * k)
+                answered(f"{RANDOM_BY_LAYER} {q}{_nth(k)}", _run, random=shares, seed=seed + 2 * k + 1)
         bar.close()
-        out = _with_intervals(_assembled(run.pieces, start, [*names, RANDOM, RANDOM_BY_LAYER], asked), seed)
+        out = _with_intervals(_assembled(run.pieces, start, [*names, RANDOM, RANDOM_BY_LAYER], asked, draws), seed)
         summary = summarize(out, losses=losses, seed=seed)
-        facts = {"scores": ", ".join(names), "matched": matched, **parts.facts}
+        facts = {"scores": ", ".join(names), "matched": matched, **start.attrs, **parts.facts}
         return run.finish(out.merge(summary), **facts, **summary.attrs)
+
+
+def _nth(draw: int) -> str:
+    """What tells the later draws of a control from the first."""
+    return f" draw {draw + 1}" if draw else ""
 
 
 def _baseline(
@@ -184,8 +201,8 @@ def _baseline(
         else:
             found = _scores_of(model, fit, scores, padding)
     fitted = inactive_head_thresholds(found, quantiles).drop_vars("inactive")
-    fitted.attrs = {}
-    return fitted.assign(correct=("example", answers))
+    worth = baseline_of(answers)
+    return fitted.assign(correct=("example", answers.values)).merge(worth).drop_attrs().assign_attrs(worth.attrs)
 
 
 def _scores_of(model: HookedModel, fit: Any, scores: list[HeadScore], padding: int | None) -> xr.DataArray:
@@ -203,14 +220,14 @@ def _run(model: HookedModel, run: ModelTask, **options: Any) -> xr.Dataset:
     """The task with heads zeroed."""
     with zero_heads(model, **options) as zeroed:
         answers = _answers(run, model)
-    return xr.Dataset({"correct": ("example", answers), "layer_share": ("layer", _by_layer(zeroed))})
+    return xr.Dataset({"correct": ("example", answers.values), "layer_share": ("layer", _by_layer(zeroed))})
 
 
 def _by_layer(zeroed: Zeroed) -> np.ndarray:
     return zeroed.frequency.mean(1).numpy()
 
 
-def _answers(run: ModelTask, model: HookedModel) -> np.ndarray:
+def _answers(run: ModelTask, model: HookedModel) -> xr.DataArray:
     given = run(model)
     answers = given.cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
     if answers.ndim != 1 or not len(answers) or not np.isin(answers, (0, 1)).all():
@@ -218,28 +235,32 @@ def _answers(run: ModelTask, model: HookedModel) -> np.ndarray:
             f"A task gives one True or False per example; this one gave {type(given).__name__} of shape "
             f"{list(answers.shape)}."
         )
-    return answers.astype(bool)
+    found = given if isinstance(given, xr.DataArray) else xr.DataArray(answers, dims="example")
+    return found.astype(bool, keep_attrs=True)
 
 
-def _assembled(done: dict[str, xr.Dataset], start: xr.Dataset, names: list[str], quantiles: list[float]) -> xr.Dataset:
-    """All runs in one Dataset; at quantile 0 stands the baseline, with nothing zeroed."""
+def _assembled(
+    done: dict[str, xr.Dataset], start: xr.Dataset, names: list[str], quantiles: list[float], draws: int
+) -> xr.Dataset:
+    """All runs in one Dataset, draws averaged; at quantile 0 stands the baseline, with nothing zeroed."""
+
+    def at(name: str, quantile: float) -> xr.Dataset:
+        keys = [f"{name} {quantile}{_nth(k)}" for k in range(draws if name.startswith(RANDOM) else 1)]
+        return xr.concat([done[key].astype(float) for key in keys], dim="draw", join="exact").mean("draw")
+
     n_layers = next((len(piece["layer"]) for key, piece in done.items() if key != "baseline"), 0)
     first = xr.Dataset({"correct": start["correct"], "layer_share": ("layer", np.zeros(n_layers))})
-    rows = [
-        xr.concat([first, *(done[f"{name} {q}"] for q in quantiles[1:])], dim="threshold", join="exact")
-        for name in names
-    ]
+    rows = [xr.concat([first, *(at(name, q) for q in quantiles[1:])], dim="threshold", join="exact") for name in names]
     out = xr.concat(rows, dim="score", join="exact").assign_coords(score=names, threshold=quantiles)
     out = out.assign_coords(layer=np.arange(n_layers))
-    correct = out["correct"].astype(bool)
+    correct = out["correct"].astype(bool if draws == 1 else float)
     return out.assign(
         correct=correct,
         tau=start["tau"].reindex(score=names),
         share=out["layer_share"].mean("layer"),
         accuracy=correct.mean("example"),
         baseline_correct=start["correct"].astype(bool),
-        baseline=start["correct"].mean(),
-    )
+    ).merge(start[list(WORTH)])
 
 
 def _with_intervals(out: xr.Dataset, seed: int) -> xr.Dataset:

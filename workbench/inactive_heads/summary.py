@@ -2,13 +2,15 @@
 
 1. A curve is joined linearly over the realised shares, in their order; points of equal share are averaged first, since
    their order means nothing and the paper's area depends on it.
-2. `free_share`: the largest share at which accuracy is still within so many points of the baseline.
+2. `free_share`: the largest share at which accuracy is still within so many points of the baseline. A curve that ends
+   there tells a lower bound only (`free_share_at_least`).
 3. `auc`: the area over the range of the curve divided by that range, as in the paper, which favours curves that stop
    early; `auc_common`: the same over the range that all curves cover.
 4. `rank`: by that area, 1 the largest; equal areas share their mean rank. A score that selects nothing has no area.
 5. `gain`: the free share beyond that of random choice.
 6. Intervals: all of it again on resampled examples, the same ones for every curve.
-7. `compare_curves`: what another choice of thresholds changes, example by example.
+7. `loss_at`: what is lost where a given share is zeroed, and whether that is within so many points.
+8. `compare_curves`: what another choice of thresholds changes, example by example.
 """
 
 from collections.abc import Sequence
@@ -25,6 +27,8 @@ Curve = Float[np.ndarray, " threshold"]
 RANDOM = "Random"
 LOSSES = (0.005, 0.01)
 """Half a point and one point of accuracy."""
+UNSEEN = 3
+"""Where none of n answers was lost, up to so many in n may be (95 %, the rule of three)."""
 
 
 def joined(share: Curve, accuracy: Curve) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +48,11 @@ def free_share(share: Curve, accuracy: Curve, baseline: float, loss: float) -> f
         return 0.0
     part = (y[last] - (baseline - loss)) / (y[last] - y[last + 1])
     return float(x[last] + part * (x[last + 1] - x[last]))
+
+
+def ends_within(share: Curve, accuracy: Curve, baseline: float, loss: float) -> bool:
+    """Whether the curve's last point is not more than `loss` below the baseline, so that its free share is a bound."""
+    return bool(joined(share, accuracy)[1][-1] >= baseline - loss)
 
 
 def auc(share: Curve, accuracy: Curve, upto: float | None = None) -> float:
@@ -70,15 +79,16 @@ def summarize(
 
     Returns:
         `free_share(score, loss)`, its `gain` over "Random" where that was measured, `auc`, `auc_common`, `rank` and
-        `rank_common` (score), each with `_low` and `_high` where there are examples. `common_range` in attrs says how
-        far the common range goes.
+        `rank_common` (score), each with `_low` and `_high` where there are examples. `free_share_at_least` says where
+        a curve ends within the loss, so that its free share is a lower bound, and `free_share_high_at_least` the same
+        of the interval's upper end. `common_range` in attrs says how far the common range goes.
     """
     share = curves["share"].transpose("score", "threshold").values
     accuracy = curves["accuracy"].transpose("score", "threshold").values
     names = curves["score"].values.tolist()
     chance = names.index(RANDOM) if RANDOM in names else None
     found = _measures(share, accuracy, float(curves["baseline"]), losses, chance)
-    dims = {"free_share": ("score", "loss"), "gain": ("score", "loss")}
+    dims = dict.fromkeys(("free_share", "gain", "free_share_at_least"), ("score", "loss"))
     out = xr.Dataset(
         {name: (dims.get(name, ("score",)), values) for name, values in found.items()},
         coords={"score": curves["score"], "loss": list(losses)},
@@ -87,6 +97,8 @@ def summarize(
     if "correct" not in curves:
         return out
     drawn = _resampled(curves, share, losses, chance, n, seed)
+    bounded = drawn.pop("free_share_at_least").mean(-1) > (1 - level) / 2
+    out["free_share_high_at_least"] = (("score", "loss"), bounded)
     for name, values in drawn.items():
         low, high = percentiles(values, level)
         out[f"{name}_low"], out[f"{name}_high"] = (out[name].dims, low), (out[name].dims, high)
@@ -104,6 +116,7 @@ def _measures(
     gain = {} if chance is None else {"gain": free - free[chance]}
     return gain | {
         "free_share": free,
+        "free_share_at_least": np.array([[ends_within(x, y, baseline, loss) for loss in losses] for x, y in curves]),
         "auc": whole,
         "auc_common": same,
         "rank": stats.rankdata(-whole, nan_policy="omit"),
@@ -121,12 +134,61 @@ def _resampled(
     curves: xr.Dataset, share: np.ndarray, losses: Sequence[float], chance: int | None, n: int, seed: int
 ) -> dict[str, np.ndarray]:
     """The measures on resampled examples, the resamples last."""
+    rows = [_measures(share, y, b, losses, chance) for y, b in zip(*_redrawn(curves, n, seed), strict=True)]
+    return {name: np.stack([row[name] for row in rows], axis=-1) for name in rows[0]}
+
+
+def _redrawn(curves: xr.Dataset, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy (resample, score, threshold) and baseline (resample) on resampled examples, the same ones for both."""
     correct = curves["correct"].transpose("score", "threshold", "example").values.astype(float)
     baseline = curves["baseline_correct"].values.astype(float)
     weights = resamples(len(baseline), n, seed)
-    accuracies = np.tensordot(weights, correct, (1, 2))
-    rows = [_measures(share, y, b, losses, chance) for y, b in zip(accuracies, weights @ baseline, strict=True)]
-    return {name: np.stack([row[name] for row in rows], axis=-1) for name in rows[0]}
+    return np.tensordot(weights, correct, (1, 2)), weights @ baseline
+
+
+def loss_at(
+    curves: xr.Dataset, share: float = 0.1, within: float = 0.005, *, n: int = 1000, seed: int = 0, level: float = 0.95
+) -> xr.Dataset:
+    """What is lost where a share of the heads is zeroed, between the measured shares, and whether that is little.
+
+    Args:
+        curves: as for `summarize`.
+        share: of the heads.
+        within: points of accuracy, as a share, that may be lost.
+        n: resamples.
+        seed: of the resampling.
+        level: of the intervals.
+
+    Returns:
+        Per score `lost`, `lost_low` and `lost_high` (NaN without examples, and all NaN where a curve does not go so
+        far), and the `verdict`: "within" or "beyond" where the interval, or without examples the value, lies on that
+        side, "not reached", else "open". Too few questions to see such a loss (`UNSEEN`) leave "within" open.
+    """
+    where = curves["share"].transpose("score", "threshold").values
+    accuracy = curves["accuracy"].transpose("score", "threshold").values
+    far = where.max(axis=1) >= share
+
+    def lost(accuracies: np.ndarray, baseline: float) -> np.ndarray:
+        found = [np.interp(share, *joined(x, y)) for x, y in zip(where, accuracies, strict=True)]
+        return np.where(far, baseline - np.array(found), np.nan)
+
+    value = lost(accuracy, float(curves["baseline"]))
+    low = high = value
+    enough = True
+    if "correct" in curves:
+        again = [lost(y, b) for y, b in zip(*_redrawn(curves, n, seed), strict=True)]
+        low, high = percentiles(np.stack(again, axis=-1), level)
+        enough = curves.sizes["example"] * within >= UNSEEN
+    verdict = np.select(
+        [~far, (high <= within) & enough, low > within], ["not reached", "within", "beyond"], default="open"
+    )
+    ends = (low, high) if "correct" in curves else (np.full_like(value, np.nan),) * 2
+    found = {"lost": value, "lost_low": ends[0], "lost_high": ends[1], "verdict": verdict.astype(object)}
+    return xr.Dataset(
+        {name: ("score", values) for name, values in found.items()},
+        coords={"score": curves["score"]},
+        attrs={"share": share, "within": within, "level": level},
+    )
 
 
 def compare_curves(curves: xr.Dataset, other: xr.Dataset, *, seed: int = 0) -> xr.Dataset:

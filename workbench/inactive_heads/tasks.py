@@ -2,31 +2,88 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
-from workbench.errors import InputError
-from workbench.evaluation import Question, harness_answers, score_choices
+import xarray as xr
+
+from workbench.errors import InputError, suggest
+from workbench.evaluation import Question, harness_answers, lettered, score_choices, worded
+from workbench.names import ScoreAnswers
+from workbench.prompts.questions import LETTERS, MultipleChoice
 from workbench.protocol import HookedModel
 
 ModelTask = Callable[[Any], Any]
-"""A function of the model that gives True or False per example."""
+"""A function of the model that gives True or False per example, and may tell more (see `baseline_of`)."""
 
 
-def choices(questions: Sequence[Question], **options: Any) -> ModelTask:
+def choices(
+    questions: Sequence[Question] | Sequence[MultipleChoice], score_answers: ScoreAnswers | None = None, **options: Any
+) -> ModelTask:
     """Questions with choices as a task.
 
     Args:
-        questions: from `evaluation.load_task` or `evaluation.own_questions`, or your own.
-        **options: for `evaluation.score_choices`.
-    """
-    asked = list(questions)
+        questions: from `evaluation.load_task` or `evaluation.own_questions`, your own, or from `prompts.read_choices`.
+        score_answers: how questions of `read_choices` are asked: by "letter", with the choices listed in the prompt,
+            or by "text", where the prompt lists none and the likeliest choice is taken.
+        **options: for `evaluation.score_choices`, such as `normalise="characters"`.
 
-    def run(model: HookedModel) -> Any:
+    Raises:
+        InputError: `score_answers` is unknown, or is given for questions whose continuations are already set.
+    """
+    asked = as_asked(questions, score_answers)
+
+    def run(model: HookedModel) -> xr.DataArray:
         given: dict[str, Any] = {"progress": False} | options
-        return score_choices(model, asked, **given)["correct"].values
+        found = score_choices(model, asked, **given)
+        return (
+            found["correct"]
+            .assign_coords(
+                given=("example", [str(q.choices[i]) for q, i in zip(asked, found["chosen"].values, strict=True)]),
+                right=("example", [str(q.choices[i]) for q, i in zip(asked, found["answer"].values, strict=True)]),
+                chance=("example", [1 / len(q.choices) for q in asked]),
+            )
+            .assign_attrs(score_answers=_scored(asked), normalise=found.attrs["normalise"])
+        )
 
     run.__name__ = f"choices {_digest(asked)} {sorted(options.items())}"
     return run
+
+
+def as_asked(
+    questions: Sequence[Question] | Sequence[MultipleChoice], score_answers: ScoreAnswers | None = None
+) -> list[Question]:
+    """Questions with their prompts and continuations.
+
+    Args:
+        questions: as for `choices`.
+        score_answers: as for `choices`; None takes letters.
+
+    Raises:
+        InputError: as `choices`.
+    """
+    ways = {"letter": lettered, "text": worded}
+    if score_answers is not None and score_answers not in ways:
+        raise InputError(
+            f"score_answers={score_answers!r} is unknown; {suggest(score_answers, get_args(ScoreAnswers))}"
+        )
+    bare = [question for question in questions if isinstance(question, MultipleChoice)]
+    done = [question for question in questions if isinstance(question, Question)]
+    if bare and done:
+        raise InputError("These questions are of two kinds, some with their continuations and some without; give one.")
+    if bare:
+        return ways[score_answers or "letter"](bare)
+    if score_answers is not None:
+        raise InputError(
+            f"score_answers={score_answers!r} needs questions with their choices, as prompts.read_choices gives them; "
+            "the continuations of these are already set."
+        )
+    return done
+
+
+def _scored(questions: Sequence[Question]) -> ScoreAnswers:
+    """Whether all continuations are letters."""
+    texts = {str(choice).strip() for question in questions for choice in question.choices}
+    return "letter" if texts <= set(LETTERS) else "text"
 
 
 def harnessed(tasks: str | Sequence[str], metric: str = "acc", **options: Any) -> ModelTask:
@@ -53,7 +110,7 @@ def task_of(task: Any) -> ModelTask:
     """
     if callable(task):
         return task
-    if isinstance(task, Sequence) and task and all(isinstance(item, Question) for item in task):
+    if isinstance(task, Sequence) and task and all(isinstance(item, Question | MultipleChoice) for item in task):
         return choices(task)
     raise InputError(
         f"There is no task {str(task)[:60]!r}. Give questions, such as workbench.evaluation.load_task('mmlu', folder) "

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from workbench.names import FigureFormat, FigureName, Metric
+from workbench.names import FigureFormat, FigureName, Metric, ScoreAnswers
 from workbench.papers.catalogue import recipe
 from workbench.papers.recipes import FigureRequest
 from workbench.plot.export import FORMATS, save_figure
@@ -37,6 +37,7 @@ def draw(
     questions: Any = None,
     answers: Any = None,
     prefix: str = "",
+    score_answers: ScoreAnswers | None = None,
     texts: Mapping[str, Sequence[Any]] | None = None,
     progress: bool = True,
 ) -> Done:
@@ -53,6 +54,7 @@ def draw(
         questions: For chat models that are not embedded: questions, or a file of them; by default easy facts.
         answers: Which beginnings of a reply are compared, as `sycophancy.pairs` takes them.
         prefix: A beginning of the reply that is forced on both sides.
+        score_answers: By "letter" or "text", for figures of accuracy on such questions.
         texts: Texts by domain, for the figures that read texts; None takes samples that come with the package.
         progress: Show a bar.
 
@@ -62,7 +64,16 @@ def draw(
     chosen = recipe(name)
     out = check_writable(out)
     request = FigureRequest(
-        out / "data", chosen.models if models is None else models, texts, metric, n, seed, questions, answers, prefix
+        out / "data",
+        chosen.models if models is None else models,
+        texts,
+        metric,
+        n,
+        seed,
+        questions,
+        answers,
+        prefix,
+        score_answers,
     )
     with progress_bar([1.0] * chosen.steps(request), progress) as step:
         drawn = chosen.make(dataclasses.replace(request, step=step))

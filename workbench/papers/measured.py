@@ -282,7 +282,8 @@ class _Subject(Source):
 
     @cached_property
     def asked(self) -> Sequence[Any]:
-        return questions_of(self, self.questions, INACTIVE_QUESTIONS, self.seed)
+        by = None if self.questions is None or self.embedded else "text"
+        return questions_of(self, self.questions, INACTIVE_QUESTIONS, self.seed, by)
 
     @cached_property
     def config(self) -> dict:
@@ -372,6 +373,14 @@ def _dialogues(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     )
 
 
+def _inactive(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
+    """Accuracy curves, or why the model's answers allow none."""
+    try:
+        return wb.ablation_curve(subject.model, subject.asked, INACTIVE_SCORES, INACTIVE_QUANTILES, progress=False)
+    except InputError as refusal:
+        return xr.Dataset(attrs={"refused": str(refusal)})
+
+
 def _text(model: HookedModel, tokens: Sequence[int]) -> str:
     """Tokens as text; as numbers where the model has no tokenizer."""
     tokenizer = getattr(model, "tokenizer", None)
@@ -389,7 +398,7 @@ MEASURES: dict[str, Callable[[_Subject, dict[str, xr.Dataset]], xr.Dataset]] = {
     "attention": _attention,
     "extreme": lambda s, _: wb.extreme_tokens(s.model, s.pairs.base[:EXACT_EXAMPLES], progress=False),
     "sources": lambda s, _: peak_sources(s.model, s.beginnings, progress=False),
-    "inactive": lambda s, _: wb.ablation_curve(s.model, s.asked, INACTIVE_SCORES, INACTIVE_QUANTILES, progress=False),
+    "inactive": _inactive,
     "dialogues": _dialogues,
     "checks": lambda s, _: wb.check(s.model),
 }

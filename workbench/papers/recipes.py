@@ -13,7 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from workbench.errors import InputError
-from workbench.names import Metric
+from workbench.names import Metric, ScoreAnswers
 from workbench.papers.cache import Source
 from workbench.plot import compose
 
@@ -38,6 +38,7 @@ class FigureRequest:
         questions: for chat models that are not embedded.
         answers: which beginnings of a reply are compared, as `sycophancy.pairs` takes them.
         prefix: a beginning of the reply that is forced on both sides.
+        score_answers: how questions with choices are asked, see `inactive_heads.choices`.
         step: called with a text when the next piece of work begins.
     """
 
@@ -50,6 +51,7 @@ class FigureRequest:
     questions: Any = None
     answers: Any = None
     prefix: str = ""
+    score_answers: ScoreAnswers | None = None
     step: Callable[[str], None] = field(default=lambda text: None, compare=False)
 
 

@@ -20,6 +20,7 @@ from .heatmaps import layer_by_head as layer_by_head
 from .inactive import accuracy_curves as accuracy_curves
 from .inactive import auc_ranks as auc_ranks
 from .inactive import frequency_map as frequency_map
+from .inactive import losses_at as losses_at
 from .inactive import score_overlap as score_overlap
 from .inactive_scores import accuracy_changes as accuracy_changes
 from .inactive_scores import score_distances as score_distances

@@ -12,7 +12,7 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.plot.compose import beside
 from workbench.plot.heatmaps import layer_by_head
-from workbench.plot.marks import DOTTED, EDGE, add_dots, add_line, cells, colour_bar, error_bars
+from workbench.plot.marks import DOTTED, EDGE, ZERO, add_dots, add_line, cells, colour_bar, error_bars
 from workbench.plot.theme import ACCENT, AGAINST, INK, SEQUENTIAL, SERIES, SOFT, TOWARDS, house
 
 COLOURS = {
@@ -25,6 +25,7 @@ COLOURS = {
     "FHON": "#e3a6c0",
     "Random": INK,
 }
+SYMBOLS = {"Random": "diamond-open"}
 WORDS = {"Random": "random", "Random_by_layer": "random, each layer's share"}
 
 
@@ -127,6 +128,42 @@ def auc_ranks(ranks: xr.DataArray, *, own: Sequence[str] = (), title: str | None
     figure.update_xaxes(showgrid=False, side="top", tickangle=-40)
     figure.update_yaxes(showgrid=False, autorange="reversed")
     return figure.update_layout(margin_l=190)
+
+
+def losses_at(found: xr.Dataset, *, own: Sequence[str] = (), title: str | None = None) -> go.Figure:
+    """Points of accuracy that models lose where one share of their heads is zeroed, a row per model.
+
+    Args:
+        found: from `inactive_heads.loss_at`, joined along `model`; the rows follow the first score.
+        own: models to set off, in bold at the top.
+        title: Title above the figure.
+    """
+    names = [str(name) for name in found["model"].values]
+    first = dict(zip(names, found["lost"].isel(score=0).values.tolist(), strict=True))
+    order = sorted(names, key=lambda name: (name not in own, first[name]))
+    table = found.sel(model=order).transpose("score", "model")
+    rows = [f"<b>{name}</b>" if name in own else name for name in order]
+    figure = go.Figure()
+    for name in table["score"].values.tolist():
+        values, low, high = (100 * table[f"lost{end}"].sel(score=name).values for end in ("", "_low", "_high"))
+        figure.add_scatter(
+            x=values,
+            y=rows,
+            error_x=error_bars(values, low, high, thickness=1.5),
+            mode="markers",
+            name=label(name),
+            marker={"size": 8, "color": COLOURS.get(name.split("_")[0], SOFT), "symbol": SYMBOLS.get(name, "circle")},
+            hovertemplate=f"<b>%{{y}}</b><br>{label(name)}: %{{x:.1f}} points lost<extra></extra>",
+        )
+    figure.add_vline(100 * found.attrs["within"], line=DOTTED)
+    house(figure, title=title, height=130 + 24 * len(rows))
+    share, within = 100 * found.attrs["share"], 100 * found.attrs["within"]
+    figure.update_xaxes(
+        title_text=f"Points of accuracy lost, {share:g}% of heads zeroed (dotted line: {within:g})", **ZERO
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_layout(margin={"t": 84 if title else 40, "l": 190})
+    return figure
 
 
 def frequency_map(frequency: xr.DataArray, group_size: int = 1, *, title: str | None = None) -> go.Figure:

@@ -172,19 +172,20 @@ def _zeroed(one: Measured) -> str:
 
 
 def inactive_heads(found: Findings) -> Section | None:
-    """Accuracy curves of two scores and of random choice."""
-    if not found.having("inactive"):
-        return None
-    return _section(
-        "inactive-heads",
-        [
-            _per_model(
-                found.having("inactive"),
-                lambda one: curve_panel(one.inactive, capital=True),
-                lambda one: f"{one.inactive.sizes['example']} questions",
-            )
-        ],
-    )
+    """Accuracy curves of two scores and of random choice, or why a model's answers allow none."""
+    measured = found.having("inactive")
+    shown = [one for one in measured if "refused" not in one.inactive.attrs]
+    refused = [f"{one.name}: {one.inactive.attrs['refused']}" for one in measured if "refused" in one.inactive.attrs]
+    parts: list[Part] = []
+    if shown:
+        panel, note = (
+            lambda one: curve_panel(one.inactive, capital=True),
+            lambda one: f"{one.inactive.sizes['example']} questions",
+        )
+        parts.append(_per_model(shown, panel, note))
+    if refused:
+        parts.append(Text(refused))
+    return _section("inactive-heads", parts) if parts else None
 
 
 def tuning(found: Findings) -> Section | None:

@@ -2,13 +2,14 @@
 
 1. `accuracy-curves` (figure 4 and appendix): accuracy against the share of zeroed heads, for the leading scores.
 2. `auc-ranks` (figure 3): ranks of the scores by area, one's own models below the paper's fourteen.
-3. `frequency`: how often each head is inactive, layer by head.
-4. `domains`: the same on each kind of text, with the heads that differ.
-5. `training`: dormant heads over training, of the embedded models, a folder of checkpoints or a model on the Hub.
-6. `score-overlap`: do two scores select the same heads?
-7. `threshold-transfer`: what a threshold selects on another kind of text or another task than it was fitted on, and
+3. `a-tenth-zeroed`: what the paper's models and one's own lose with a tenth of the heads zeroed.
+4. `frequency`: how often each head is inactive, layer by head.
+5. `domains`: the same on each kind of text, with the heads that differ.
+6. `training`: dormant heads over training, of the embedded models, a folder of checkpoints or a model on the Hub.
+7. `score-overlap`: do two scores select the same heads?
+8. `threshold-transfer`: what a threshold selects on another kind of text or another task than it was fitted on, and
    what accuracy is left under thresholds that were fitted on other questions.
-8. `distances`: how far one model's scores are from those of others: base and tuned, small and large, early and late.
+9. `distances`: how far one model's scores are from those of others: base and tuned, small and large, early and late.
 
 The paper is "Identifying and Evaluating Inactive Heads in Pretrained LLMs" (arXiv 2504.03889).
 """
@@ -26,24 +27,27 @@ from workbench.inactive_heads import (
     distances,
     frequency,
     inactive_head_thresholds,
+    loss_at,
     overlap,
     summarize,
     transfer,
 )
+from workbench.inactive_heads.summary import RANDOM
 from workbench.models.checkpoints import local_checkpoints
 from workbench.papers.cache import Source
 from workbench.papers.inactive_heads.measures import (
     HELD_OUT_SCORES,
-    SCORE,
     SHARE,
     curves_of,
     domain_frequencies,
     held_out_curves,
     lives_of,
     question_scores,
+    recorded_curves,
     scores_of,
 )
 from workbench.papers.inactive_heads.published import published
+from workbench.papers.inactive_heads.sentences import SCORE, claim_line, curve_line
 from workbench.papers.recipes import PAIR, TRIO, Drawn, FigureRecipe, FigureRequest, Panel, each, side_by_side, told
 from workbench.plot import compose, inactive
 from workbench.plot import inactive_scores as dormancy
@@ -68,26 +72,6 @@ def accuracy_curves(found: Mapping[str, xr.Dataset]) -> Drawn:
     return side_by_side([*found], panels, title="Accuracy without the heads that a score calls inactive", same_y=True)
 
 
-def curve_line(curves: xr.Dataset) -> str:
-    """How many heads the model can lose, in one sentence."""
-    scores = [s for s in curves["score"].values.tolist() if not s.startswith("Random")]
-    free = curves["free_share"].sel(loss=0.01)
-    best = max(scores, key=lambda s: float(free.sel(score=s)))
-
-    def told(name: str, loss: float = 0.01, measure: str = "free_share") -> str:
-        values = curves.sel(score=name, loss=loss)
-        middle, low, high = (100 * float(values[f"{measure}{end}"]) for end in ("", "_low", "_high"))
-        return f"{middle:.1f}% ({low:.1f} to {high:.1f})"
-
-    others = ", ".join(f"{inactive.label(name)} {told(name)}" for name in (SCORE, "AWFT", "Random") if name != best)
-    return (
-        f"chosen by {inactive.label(best)}, {told(best)} of the heads can go within one point of "
-        f"{float(curves['baseline']):.1%} accuracy on {curves.sizes['example']} questions, {told(best, 0.005)} within "
-        f"half a point; {others}. That is {told(best, measure='gain')} of the heads more than at random, on the same "
-        "questions (95% intervals over questions)."
-    )
-
-
 def auc_ranks(found: Mapping[str, xr.Dataset]) -> Drawn:
     """Ranks of the fourteen curves in the paper's models and one's own."""
     paper = published()
@@ -102,6 +86,17 @@ def auc_ranks(found: Mapping[str, xr.Dataset]) -> Drawn:
     asked = " and ".join(dict.fromkeys(f"{one.sizes['example']}" for one in found.values() if "example" in one.dims))
     lines += [f"One's own models were asked {asked} questions."] if asked else []
     return Drawn(figure, " ".join(lines))
+
+
+def tenth_zeroed(found: Mapping[str, xr.Dataset]) -> Drawn:
+    """What a tenth of the heads costs, chosen by the paper's leading score and at random."""
+    paper, scores = published(), [SCORE, RANDOM]
+    theirs = {str(m): paper.sel(model=m, drop=True) for m in paper["model"].values}
+    losses = [loss_at(one).sel(score=scores) for one in (theirs | dict(found)).values()]
+    table = xr.concat(losses, dim="model", combine_attrs="override").assign_coords(model=[*theirs, *found])
+    title = "Accuracy lost with a tenth of the heads zeroed"
+    line = told([*found], [claim_line(one) for one in found.values()])
+    return Drawn(inactive.losses_at(table, own=list(found), title=title), line)
 
 
 def ranks_line(name: str, ranks: xr.Dataset, paper: xr.DataArray) -> str:
@@ -356,6 +351,7 @@ def distances_line(found: xr.Dataset) -> str:
 RECIPES = (
     FigureRecipe("inactive-heads/accuracy-curves", accuracy_curves, each(curves_of), TRIO),
     FigureRecipe("inactive-heads/auc-ranks", auc_ranks, each(curves_of), TRIO),
+    FigureRecipe("inactive-heads/a-tenth-zeroed", tenth_zeroed, each(recorded_curves), ("smollm2-135m-instruct",)),
     FigureRecipe("inactive-heads/frequency", frequency_maps, each(scores_of), TRIO),
     FigureRecipe("inactive-heads/domains", domain_maps, each(domain_frequencies), TRIO),
     FigureRecipe("inactive-heads/training", training, each(lives_of), PAIR[:1]),

@@ -16,9 +16,12 @@ from workbench import evaluation
 from workbench.errors import InputError
 from workbench.evaluation.embedded_questions import OWN
 from workbench.inactive_heads import ablation_curve, by_domain, choices, head_scores, over_training, recording
+from workbench.inactive_heads.tasks import as_asked
 from workbench.models.checkpoints import hub_checkpoints, local_checkpoints
 from workbench.models.embedded import embedded
+from workbench.names import ScoreAnswers
 from workbench.papers.cache import Source, digest, kept
+from workbench.papers.inactive_heads.sentences import SCORE
 from workbench.papers.recipes import FigureRequest
 from workbench.prompts.facts import default_facts, with_choices
 from workbench.prompts.questions import first, read_choices
@@ -27,8 +30,6 @@ from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.results import open_result
 
-SCORE = "AHON_LN"
-"""The score that leads the paper's ranking, by which heads are judged where one score is asked for."""
 SHARE = 0.1
 """The share of heads that thresholds are fitted to select."""
 WINDOW = 64
@@ -43,35 +44,48 @@ OFTEN = 0.25
 """A head counts as dormant at a checkpoint if it is inactive on more than this share of the texts."""
 CHECKPOINTS = 24
 """Of a training with more checkpoints so many are measured, each a fixed factor of steps after the one before."""
+RECORDS = Path(__file__).parent / "assets"
+"""Accuracy curves of real models on the package's facts, by the models' names."""
 RECORD = "dormancy.nc"
 """An embedded model's dormancy over training, measured while its checkpoints existed."""
 
 
-def questions_of(source: Source, questions: Any, n: int, seed: int) -> list[evaluation.Question]:
-    """The first of the given questions with lettered choices, an embedded model's own, or the default facts.
+def questions_of(
+    source: Source, questions: Any, n: int, seed: int, score_answers: ScoreAnswers | None = None
+) -> list[evaluation.Question]:
+    """The first of the given questions with choices, an embedded model's own, or the default facts.
 
     Args:
         source: the model that is asked.
         questions: as `read_choices` takes them; None for an embedded model's own.
         n: how many.
         seed: of the draw of an embedded model's own.
+        score_answers: by "letter", as the paper does, or by "text"; None takes letters for given questions and text
+            for the default facts. An embedded model's own questions have their continuations.
     """
-    if questions is None:
-        if source.embedded is None:
-            facts = random.Random(seed).sample(default_facts(), n)
-            return evaluation.worded([with_choices(fact) for fact in facts])
-        return evaluation.own_questions(source.model, n, seed)
-    return evaluation.lettered(first(read_choices(questions), n))
+    if questions is None and source.embedded is not None:
+        return as_asked(evaluation.own_questions(source.model, n, seed), score_answers)
+    if questions is not None:
+        return as_asked(first(read_choices(questions), n), score_answers)
+    facts = default_facts()
+    drawn = random.Random(seed).sample(facts, min(n, len(facts)))
+    return as_asked([with_choices(fact) for fact in first(drawn, n)], score_answers or "text")
 
 
 def curves_of(source: Source, request: FigureRequest) -> xr.Dataset:
     """The accuracy curves of all scores; a run that was stopped goes on."""
     request.step(f"{source.name}: accuracy curves")
-    questions = questions_of(source, request.questions, request.n, request.seed)
+    questions = questions_of(source, request.questions, request.n, request.seed, request.score_answers)
     made_from = digest((sorted(source.identity.items()), questions))
     path = request.folder / source.name / f"inactive_curves_{made_from}.nc"
     found = ablation_curve(source.model, questions, seed=request.seed, resume=path, progress=False)
     return found.assign_attrs(n_requested=request.n)
+
+
+def recorded_curves(source: Source, request: FigureRequest) -> xr.Dataset:
+    """The record of a model's accuracy curves that the package holds, or the curves of one's own questions."""
+    record = RECORDS / f"{source.name}.nc"
+    return open_result(record) if request.questions is None and record.is_file() else curves_of(source, request)
 
 
 def windows_of(model: HookedModel, texts: Sequence[Any]) -> list[list[int]]:
@@ -140,7 +154,7 @@ def domain_frequencies(source: Source, request: FigureRequest) -> xr.Dataset:
 def question_scores(source: Source, request: FigureRequest) -> xr.DataArray:
     """All scores of every sequence that the request's questions run, with each one's task."""
     request.step(f"{source.name}: head scores on questions")
-    questions = questions_of(source, request.questions, request.n, request.seed)
+    questions = questions_of(source, request.questions, request.n, request.seed, request.score_answers)
 
     def measure() -> xr.Dataset:
         rows, names = [], []
@@ -159,7 +173,7 @@ def question_scores(source: Source, request: FigureRequest) -> xr.DataArray:
 def held_out_curves(source: Source, request: FigureRequest) -> tuple[xr.Dataset, xr.Dataset]:
     """Accuracy on every second question, with thresholds fitted on these questions, and on the others."""
     request.step(f"{source.name}: thresholds of other questions")
-    questions = questions_of(source, request.questions, request.n, request.seed)
+    questions = questions_of(source, request.questions, request.n, request.seed, request.score_answers)
     fitted, tested = questions[::2], questions[1::2]
     if not tested:
         raise InputError("Thresholds are fitted on one half of the questions and tested on the other; give 2 or more.")

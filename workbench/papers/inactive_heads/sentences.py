@@ -1,17 +1,144 @@
-"""Report texts about accuracy curves."""
+"""What accuracy curves say: the baseline, how many heads can go, and what a tenth of them costs."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import xarray as xr
 
+from workbench.inactive_heads import loss_at, unusable
+from workbench.inactive_heads.summary import RANDOM, UNSEEN
+from workbench.papers.inactive_heads.published import published
+from workbench.plot.inactive import label
 
-def free_heads_table(found: xr.Dataset) -> str:
-    """For each score the share of heads that can be zeroed within one point of the accuracy.
+SCORE = "AHON_LN"
+"""The score that leads the paper's ranking, by which heads are judged where one score is asked for."""
+NORMALISED = {"characters": "characters", "bytes": "bytes", "tokens": "tokens"}
+
+
+def baseline_line(curves: xr.Dataset) -> str:
+    """What the accuracy is before anything is zeroed, and what can be seen with so many questions.
 
     Args:
-        found: of `ablation_curve`.
+        curves: of `ablation_curve`.
     """
-    rows = []
-    for name in found["score"].values:
-        row = found.sel(score=name)
-        share, low, high = (float(row[f"free_share{end}"].sel(loss=0.01)) for end in ("", "_low", "_high"))
-        rows.append(f"{name!s:16} {share:6.1%} of the heads within one point of the accuracy ({low:.1%} to {high:.1%})")
-    return "\n".join(rows)
+    n = curves.sizes["example"]
+    parts = [f"95% interval {_span(curves, 'baseline')}"] if "baseline_low" in curves else []
+    if np.isfinite(curves.get("chance", np.nan)):
+        parts.append(f"chance {float(curves['chance']):.1%}")
+    if np.isfinite(curves.get("commonest", np.nan)):
+        parts.append(f"the commonest answer is given to {float(curves['commonest']):.1%}")
+    parts.append(f"one question is {100 / n:.2g} points")
+    scored = curves.attrs.get("score_answers")
+    if scored:
+        by = NORMALISED.get(curves.attrs.get("normalise", ""))
+        length = f"divided by their {by}" if by else "not divided by their length"
+        parts.append(f"answers scored as {'letters' if scored == 'letter' else 'text'}, {length}")
+    return f"{float(curves['baseline']):.1%} of {n} questions are answered correctly ({'; '.join(parts)})."
+
+
+def curve_line(curves: xr.Dataset) -> str:
+    """How many heads the model can lose, in one sentence.
+
+    Args:
+        curves: of `ablation_curve`.
+    """
+    problem = unusable(curves)
+    if problem is not None:
+        return f"nothing can be said of its heads: {problem}."
+    scores = [s for s in curves["score"].values.tolist() if not s.startswith(RANDOM)]
+    free = curves["free_share"].sel(loss=0.01)
+    best = max(scores, key=lambda s: float(free.sel(score=s)))
+    n = curves.sizes["example"]
+    beside = [name for name in (SCORE, "AWFT", RANDOM) if name != best and name in curves["score"].values]
+    others = ", ".join(f"{label(name)} {free_words(curves, name)}" for name in beside)
+    known = [f"95% interval {_span(curves, 'baseline')}"] if "baseline_low" in curves else []
+    known += [f"chance {float(curves['chance']):.1%}"] if np.isfinite(curves.get("chance", np.nan)) else []
+    told = f" ({'; '.join(known)})" if known else ""
+    unseen = UNSEEN / n
+    doubt = "" if unseen <= 0.01 else f" With {n} questions a loss below {100 * unseen:.1f} points cannot be excluded."
+    return (
+        f"chosen by {label(best)}, {free_words(curves, best)} of the heads can go within one point of "
+        f"{float(curves['baseline']):.1%} accuracy on {n} questions{told}, "
+        f"{free_words(curves, best, 0.005)} within half a point; {others}. {_gain_words(curves, best)} (95% intervals "
+        f"over questions).{doubt}"
+    )
+
+
+def free_words(curves: xr.Dataset, score: str, loss: float = 0.01) -> str:
+    """The free share of a score with its interval; "at least" where its curve ends within the loss.
+
+    Args:
+        curves: of `ablation_curve`.
+        score: which.
+        loss: points of accuracy, as a share.
+    """
+    one = curves.sel(score=score, loss=loss)
+    middle, low, high = (100 * float(one[f"free_share{end}"]) for end in ("", "_low", "_high"))
+    least = "at least " if bool(one.get("free_share_at_least", False)) else ""
+    upper = " or more" if bool(one.get("free_share_high_at_least", False)) else f" to {high:.1f}"
+    return f"{least}{middle:.1f}% ({low:.1f}{upper})"
+
+
+def _gain_words(curves: xr.Dataset, score: str) -> str:
+    one, control = (curves.sel(score=name, loss=0.01) for name in (score, RANDOM))
+    if bool(control.get("free_share_at_least", False)):
+        return "Random choice stays within one point to the end of its curve too, so a gain over it is not known"
+    middle, low, high = (100 * float(one[f"gain{end}"]) for end in ("", "_low", "_high"))
+    least = "at least " if bool(one.get("free_share_at_least", False)) else ""
+    more = f"{least}{middle:.1f}% ({low:.1f} to {high:.1f})"
+    return f"That is {more} of the heads more than at random, on the same questions"
+
+
+def _span(curves: xr.Dataset, name: str) -> str:
+    return f"{float(curves[f'{name}_low']):.1%} to {float(curves[f'{name}_high']):.1%}"
+
+
+WORDS = {"within": "confirmed", "beyond": "refuted", "open": "open", "not reached": "not measured"}
+
+
+def claim_line(curves: xr.Dataset, scores: Sequence[str] = (SCORE,)) -> str:
+    """Whether a tenth of the heads can go within half a point of accuracy, beside the paper's models.
+
+    Args:
+        curves: of `ablation_curve`.
+        scores: by which heads are chosen.
+    """
+    problem = unusable(curves)
+    if problem is not None:
+        return f"whether a tenth of its heads can go within half a point is open: {problem}."
+    found = loss_at(curves)
+    parts = []
+    for name in [s for s in (*scores, RANDOM) if s in found["score"].values]:
+        one = found.sel(score=name)
+        lost, low, high = (100 * float(one[f"lost{end}"]) for end in ("", "_low", "_high"))
+        cost = "" if np.isnan(lost) else f", {lost:z.1f} points lost ({low:z.1f} to {high:z.1f})"
+        parts.append(f"{label(name)} {WORDS[str(one['verdict'].item())]}{cost}")
+    paper = published()
+    theirs = [loss_at(paper.sel(model=m)).sel(score=SCORE) for m in paper["model"].values]
+    losses = np.array([100 * float(one["lost"]) for one in theirs])
+    kept = sum(str(one["verdict"].item()) == "within" for one in theirs)
+    return (
+        f"that a tenth of the heads can go within half a point is, on {curves.sizes['example']} questions: "
+        f"{'; '.join(parts)} (95% intervals). In the paper's curves on MMLU {label(SCORE)} keeps within half a point "
+        f"in {kept} of {len(theirs)} models and loses {np.nanmedian(losses):.1f} points in the median "
+        f"({np.nanmin(losses):.1f} to {np.nanmax(losses):.1f})."
+    )
+
+
+def curve_table(curves: xr.Dataset) -> str:
+    """The baseline, every score and the random controls in one table, each with its questions and chance.
+
+    Args:
+        curves: of `ablation_curve`.
+    """
+    n, at = curves.sizes["example"], loss_at(curves)
+    chance = f"{float(curves['chance']):.1%}" if np.isfinite(curves["chance"]) else "unknown"
+    head = ("heads zeroed by", "n", "chance", "within 1 point", "within 0.5 points", "points lost at 10% of heads")
+    rows = [head, ("(none)", str(n), chance, f"{float(curves['baseline']):.1%} correct ({_span(curves, 'baseline')})")]
+    for name in curves["score"].values.tolist():
+        lost, low, high = (100 * float(at[f"lost{end}"].sel(score=name)) for end in ("", "_low", "_high"))
+        cost = "not reached" if np.isnan(lost) else f"{lost:z.1f} ({low:z.1f} to {high:z.1f})"
+        rows.append((label(name), str(n), chance, *(free_words(curves, name, loss) for loss in (0.01, 0.005)), cost))
+    widths = [max(len(row[i]) for row in rows if len(row) == len(head)) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+    return "\n".join([baseline_line(curves), *lines])
