@@ -91,13 +91,17 @@ def test_a_hookedtransformer_scores_as_the_bridge(family):
     np.testing.assert_allclose(found["loglikelihood"], expected["loglikelihood"], rtol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def expected():
+    return score_choices(bridge("llama"), questions(), progress=False)["loglikelihood"].values
+
+
 @given(st.integers(1, 7), st.randoms())
 @settings(max_examples=5)
-def test_neither_batches_nor_order_matter(batch_size, rng):
+def test_neither_batches_nor_order_matter(expected, batch_size, rng):
     model, asked = bridge("llama"), questions()
     order = list(range(len(asked)))
     rng.shuffle(order)
-    expected = score_choices(model, asked, progress=False)["loglikelihood"].values
     found = score_choices(model, [asked[i] for i in order], batch_size=batch_size, progress=False)
     width = found.sizes["choice"]
     np.testing.assert_allclose(found["loglikelihood"], expected[order][:, :width], rtol=1e-6)

@@ -14,20 +14,24 @@ Shares = Annotated[tuple[float, ...], arg(metavar="[SHARE ...]", help="Shares of
 
 def dormant(
     model: Model,
-    scores: tuple[HeadScoreName, ...] = (),
-    shares: Shares = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3),
+    scores: tuple[HeadScoreName, ...] = ("AHON_LN", "AWFT"),
+    shares: Shares = (0.05, 0.1, 0.2, 0.3),
     draws: int = 1,
     score_answers: Scored = None,
     normalise: Normalise = "none",
-    prompts: Prompts = Prompts(n=300),
+    prompts: Prompts = Prompts(n=200),
     output: Resumable = Resumable(Path("dormant.nc")),
 ) -> None:
     """How many heads can be zeroed, the most inactive by a score first, before accuracy falls?
 
-    Example: workbench dormant organism-gqa --scores AHON_LN AWFT --n 50
+    Example: workbench dormant organism-gqa --scores AHON_LN --n 50
+
+    The questions are answered once unchanged, and once for every share of the heads by every score and both random
+    controls. The defaults, 17 times 200 questions, take an embedded model about 2 minutes on one core, and a model of
+    135 million parameters about 20.
 
     Args:
-        scores: Such as AHON_LN; by default all fifteen of the paper, and random choice.
+        scores: Scores that call heads inactive, beside random choice; without a name all fifteen of the paper.
         draws: How often heads are chosen at random, as a control.
         normalise: What the log-likelihood of an answer is divided by.
     """

@@ -24,6 +24,8 @@ from workbench.errors import InputError
 from workbench.statistics import mean_interval, percentiles, resamples
 
 Curve = Float[np.ndarray, " threshold"]
+Curves = Float[np.ndarray, "*resample threshold"]
+Values = Float[np.ndarray, "*resample"] | float
 RANDOM = "Random"
 LOSSES = (0.005, 0.01)
 """Half a point and one point of accuracy."""
@@ -31,37 +33,45 @@ UNSEEN = 3
 """Where none of n answers was lost, up to so many in n may be (95 %, the rule of three)."""
 
 
-def joined(share: Curve, accuracy: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """The points of a curve in order of their share, points of equal share averaged."""
+def joined(share: Curve, accuracy: Curves) -> tuple[np.ndarray, np.ndarray]:
+    """The points of a curve, of each resample, in order of their share, points of equal share averaged."""
     x, index = np.unique(share, return_inverse=True)
-    return x, np.bincount(index, accuracy) / np.bincount(index)
+    return x, np.stack([accuracy[..., index == i].mean(-1) for i in range(len(x))], axis=-1)
 
 
-def free_share(share: Curve, accuracy: Curve, baseline: float, loss: float) -> float:
+def free_share(share: Curve, accuracy: Curves, baseline: Values, loss: float) -> Values:
     """The largest share at which the curve is not more than `loss` below the baseline; 0 if there is none."""
     x, y = joined(share, accuracy)
-    above = y >= baseline - loss
-    if above[-1]:
-        return float(x[-1])
-    last = int(np.flatnonzero(above)[-1]) if above.any() else -1
-    if last < 0:
-        return 0.0
-    part = (y[last] - (baseline - loss)) / (y[last] - y[last + 1])
-    return float(x[last] + part * (x[last + 1] - x[last]))
+    floor = np.asarray(baseline)[..., None] - loss
+    above = y >= floor
+    last = len(x) - 1 - above[..., ::-1].argmax(-1, keepdims=True)
+    after = np.minimum(last + 1, len(x) - 1)
+    here, there = np.take_along_axis(y, last, -1), np.take_along_axis(y, after, -1)
+    part = np.divide(here - floor, here - there, out=np.zeros_like(here), where=here > there)
+    return np.where(above.any(-1), (x[last] + part * (x[after] - x[last]))[..., 0], 0.0)
 
 
-def ends_within(share: Curve, accuracy: Curve, baseline: float, loss: float) -> bool:
+def ends_within(share: Curve, accuracy: Curves, baseline: Values, loss: float) -> np.ndarray | np.bool_:
     """Whether the curve's last point is not more than `loss` below the baseline, so that its free share is a bound."""
-    return bool(joined(share, accuracy)[1][-1] >= baseline - loss)
+    return joined(share, accuracy)[1][..., -1] >= np.asarray(baseline) - loss
 
 
-def auc(share: Curve, accuracy: Curve, upto: float | None = None) -> float:
+def auc(share: Curve, accuracy: Curves, upto: float | None = None) -> Values:
     """The mean height of the curve over its range, or from its start to `upto`; NaN where nothing was zeroed."""
     x, y = joined(share, accuracy)
+    if x[-1] <= x[0]:
+        return np.full(y.shape[:-1], np.nan)
     if upto is not None and upto < x[-1]:
-        y = np.append(y[x < upto], np.interp(upto, x, y))
+        y = np.concatenate([y[..., x < upto], np.expand_dims(_height(x, y, upto), -1)], axis=-1)
         x = np.append(x[x < upto], upto)
-    return float(np.trapezoid(y, x) / (x[-1] - x[0])) if x[-1] > x[0] else float("nan")
+    return np.trapezoid(y, x) / (x[-1] - x[0])
+
+
+def _height(x: np.ndarray, y: np.ndarray, share: float) -> Values:
+    """The height of joined curves at a share within their range."""
+    i = int(np.clip(np.searchsorted(x, share), 1, len(x) - 1))
+    part = (share - x[i - 1]) / (x[i] - x[i - 1])
+    return y[..., i - 1] + part * (y[..., i] - y[..., i - 1])
 
 
 def summarize(
@@ -96,7 +106,8 @@ def summarize(
     )
     if "correct" not in curves:
         return out
-    drawn = _resampled(curves, share, losses, chance, n, seed)
+    again, baseline = _redrawn(curves, n, seed)
+    drawn = _measures(share, again, baseline, losses, chance)
     bounded = drawn.pop("free_share_at_least").mean(-1) > (1 - level) / 2
     out["free_share_high_at_least"] = (("score", "loss"), bounded)
     for name, values in drawn.items():
@@ -106,21 +117,23 @@ def summarize(
 
 
 def _measures(
-    share: np.ndarray, accuracy: np.ndarray, baseline: float, losses: Sequence[float], chance: int | None
+    share: np.ndarray, accuracy: np.ndarray, baseline: Values, losses: Sequence[float], chance: int | None
 ) -> dict[str, np.ndarray]:
+    """The measures of each score, share [score, threshold] and accuracy [score, *resample, threshold]."""
     common = _common(share)
     curves = list(zip(share, accuracy, strict=True))
-    whole = np.array([auc(x, y) for x, y in curves])
-    same = np.array([auc(x, y, common) for x, y in curves])
-    free = np.array([[free_share(x, y, baseline, loss) for loss in losses] for x, y in curves])
+    whole = np.stack([auc(x, y) for x, y in curves])
+    same = np.stack([auc(x, y, common) for x, y in curves])
+    free = np.stack([np.stack([free_share(x, y, baseline, loss) for loss in losses]) for x, y in curves])
     gain = {} if chance is None else {"gain": free - free[chance]}
+    bound = np.stack([np.stack([ends_within(x, y, baseline, loss) for loss in losses]) for x, y in curves])
     return gain | {
         "free_share": free,
-        "free_share_at_least": np.array([[ends_within(x, y, baseline, loss) for loss in losses] for x, y in curves]),
+        "free_share_at_least": bound,
         "auc": whole,
         "auc_common": same,
-        "rank": stats.rankdata(-whole, nan_policy="omit"),
-        "rank_common": stats.rankdata(-same, nan_policy="omit"),
+        "rank": stats.rankdata(-whole, axis=0, nan_policy="omit"),
+        "rank_common": stats.rankdata(-same, axis=0, nan_policy="omit"),
     }
 
 
@@ -130,20 +143,12 @@ def _common(share: np.ndarray) -> float:
     return float(ends[ends > 0].min(initial=1.0))
 
 
-def _resampled(
-    curves: xr.Dataset, share: np.ndarray, losses: Sequence[float], chance: int | None, n: int, seed: int
-) -> dict[str, np.ndarray]:
-    """The measures on resampled examples, the resamples last."""
-    rows = [_measures(share, y, b, losses, chance) for y, b in zip(*_redrawn(curves, n, seed), strict=True)]
-    return {name: np.stack([row[name] for row in rows], axis=-1) for name in rows[0]}
-
-
 def _redrawn(curves: xr.Dataset, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy (resample, score, threshold) and baseline (resample) on resampled examples, the same ones for both."""
+    """Accuracy [score, resample, threshold] and baseline [resample] on resampled examples, the same ones for both."""
     correct = curves["correct"].transpose("score", "threshold", "example").values.astype(float)
     baseline = curves["baseline_correct"].values.astype(float)
     weights = resamples(len(baseline), n, seed)
-    return np.tensordot(weights, correct, (1, 2)), weights @ baseline
+    return np.tensordot(weights, correct, (1, 2)).transpose(1, 0, 2), weights @ baseline
 
 
 def loss_at(
@@ -168,16 +173,17 @@ def loss_at(
     accuracy = curves["accuracy"].transpose("score", "threshold").values
     far = where.max(axis=1) >= share
 
-    def lost(accuracies: np.ndarray, baseline: float) -> np.ndarray:
-        found = [np.interp(share, *joined(x, y)) for x, y in zip(where, accuracies, strict=True)]
-        return np.where(far, baseline - np.array(found), np.nan)
+    def lost(accuracies: np.ndarray, baseline: Values) -> np.ndarray:
+        found = [baseline - _height(*joined(x, y), share) for x, y in zip(where[far], accuracies[far], strict=True)]
+        out = np.full(accuracies.shape[:-1], np.nan)
+        out[far] = found
+        return out
 
     value = lost(accuracy, float(curves["baseline"]))
     low = high = value
     enough = True
     if "correct" in curves:
-        again = [lost(y, b) for y, b in zip(*_redrawn(curves, n, seed), strict=True)]
-        low, high = percentiles(np.stack(again, axis=-1), level)
+        low, high = percentiles(lost(*_redrawn(curves, n, seed)), level)
         enough = curves.sizes["example"] * within >= UNSEEN
     verdict = np.select(
         [~far, (high <= within) & enough, low > within], ["not reached", "within", "beyond"], default="open"

@@ -47,8 +47,8 @@ def test_figures_about_texts_are_drawn_and_what_was_measured_is_kept(name, tmp_p
 def test_curves_are_measured_on_the_organism_s_own_questions(tmp_path, monkeypatch):
     short = functools.partial(ablation_curve, scores=["AHON_LN", "AWFT"], quantiles=(0.2,))
     monkeypatch.setattr(inactive_measures, "ablation_curve", short)
-    made = drawn("accuracy-curves", tmp_path, n=4)
-    assert "accuracy on 4 questions" in made.sentence and "more than at random" in made.sentence
+    made = drawn("accuracy-curves", tmp_path, n=8)
+    assert "accuracy on 8 questions" in made.sentence and "more than at random" in made.sentence
     assert [t.name for t in made.figure.data][-1] == "random, each layer's share"
 
 

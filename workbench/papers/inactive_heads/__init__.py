@@ -8,8 +8,8 @@ from workbench.names import FigureName
 FIGURES: dict[str, dict[FigureName, str]] = {
     "figures": {
         "inactive-heads/accuracy-curves": "Accuracy without inactive heads",
-        "inactive-heads/a-tenth-zeroed": "Accuracy lost with a tenth of the heads zeroed",
         "inactive-heads/auc-ranks": "Ranks of the scores",
+        "inactive-heads/a-tenth-zeroed": "Accuracy lost with a tenth of the heads zeroed",
         "inactive-heads/frequency": "How often each head is inactive",
         "inactive-heads/domains": "Inactive heads by kind of text",
         "inactive-heads/training": "Dormant heads over training",

@@ -43,7 +43,6 @@ from workbench.papers.inactive_heads.measures import (
     held_out_curves,
     lives_of,
     question_scores,
-    recorded_curves,
     scores_of,
 )
 from workbench.papers.inactive_heads.published import published
@@ -351,7 +350,7 @@ def distances_line(found: xr.Dataset) -> str:
 RECIPES = (
     FigureRecipe("inactive-heads/accuracy-curves", accuracy_curves, each(curves_of), TRIO),
     FigureRecipe("inactive-heads/auc-ranks", auc_ranks, each(curves_of), TRIO),
-    FigureRecipe("inactive-heads/a-tenth-zeroed", tenth_zeroed, each(recorded_curves), ("smollm2-135m-instruct",)),
+    FigureRecipe("inactive-heads/a-tenth-zeroed", tenth_zeroed, each(curves_of), TRIO),
     FigureRecipe("inactive-heads/frequency", frequency_maps, each(scores_of), TRIO),
     FigureRecipe("inactive-heads/domains", domain_maps, each(domain_frequencies), TRIO),
     FigureRecipe("inactive-heads/training", training, each(lives_of), PAIR[:1]),

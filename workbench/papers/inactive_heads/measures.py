@@ -44,8 +44,6 @@ OFTEN = 0.25
 """A head counts as dormant at a checkpoint if it is inactive on more than this share of the texts."""
 CHECKPOINTS = 24
 """Of a training with more checkpoints so many are measured, each a fixed factor of steps after the one before."""
-RECORDS = Path(__file__).parent / "assets"
-"""Accuracy curves of real models on the package's facts, by the models' names."""
 RECORD = "dormancy.nc"
 """An embedded model's dormancy over training, measured while its checkpoints existed."""
 
@@ -80,12 +78,6 @@ def curves_of(source: Source, request: FigureRequest) -> xr.Dataset:
     path = request.folder / source.name / f"inactive_curves_{made_from}.nc"
     found = ablation_curve(source.model, questions, seed=request.seed, resume=path, progress=False)
     return found.assign_attrs(n_requested=request.n)
-
-
-def recorded_curves(source: Source, request: FigureRequest) -> xr.Dataset:
-    """The record of a model's accuracy curves that the package holds, or the curves of one's own questions."""
-    record = RECORDS / f"{source.name}.nc"
-    return open_result(record) if request.questions is None and record.is_file() else curves_of(source, request)
 
 
 def windows_of(model: HookedModel, texts: Sequence[Any]) -> list[list[int]]:
