@@ -174,9 +174,9 @@ def loss_at(
     far = where.max(axis=1) >= share
 
     def lost(accuracies: np.ndarray, baseline: Values) -> np.ndarray:
-        found = [baseline - _height(*joined(x, y), share) for x, y in zip(where[far], accuracies[far], strict=True)]
         out = np.full(accuracies.shape[:-1], np.nan)
-        out[far] = found
+        for i in np.flatnonzero(far):
+            out[i] = baseline - _height(*joined(where[i], accuracies[i]), share)
         return out
 
     value = lost(accuracy, float(curves["baseline"]))
