@@ -35,12 +35,12 @@ text = "Summer is warm. Winter is cold."
 # ## 1. One pass, three marks
 #
 # *Sink*: heads attend to it. *Drain*: its value, pushed through the head's slice of W_O, is short, so attending to it adds
-# next to nothing. *Peak*: the residual stream is long at it. A token is extreme when it bears all three.
+# next to nothing. *Peak*: the residual stream is long at it. A token is extreme in a layer when it bears all three there.
 
 # %%
 found = wb.extreme_tokens(model, text, progress=False)
 for i, token in enumerate(found["token"].values[0]):
-    marks = [name for name in ("sink", "drained", "peaked", "extreme") if bool(found[name][0, i])]
+    marks = [name for name in ("sink", "drained", "peaked", "extreme") if bool(found[name][0, :, i].any())]
     print(f"{i:2d} {token!r:12} {' '.join(marks)}")
 
 # %%

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from workbench import statistics
 from workbench.errors import InputError
-from workbench.statistics import holm, mean_differences, mean_interval, permutation_test, split_half_floor
+from workbench.statistics import (
+    holm,
+    mean_differences,
+    mean_interval,
+    paired_differences,
+    permutation_test,
+    split_half_floor,
+    t_interval,
+)
 
 
 def noise(*shape, seed=0):
@@ -201,3 +209,50 @@ def test_medians_resist_an_outlier():
 def test_too_little_to_permute_is_refused(a, b):
     with pytest.raises(InputError, match="at least 2 finite values on each side"):
         permutation_test(a, b)
+
+
+def test_a_t_interval_is_scipy_s_and_one_value_is_its_own():
+    values = np.random.default_rng(0).normal(size=(3, 7))
+    wanted = scipy.stats.t.interval(0.9, 6, values.mean(-1), scipy.stats.sem(values, axis=-1))
+    np.testing.assert_allclose(t_interval(values, 0.9), wanted)
+    low, high = t_interval(values[:, :1])
+    np.testing.assert_array_equal(low, values[:, 0])
+    np.testing.assert_array_equal(high, values[:, 0])
+
+
+@pytest.mark.parametrize("n", [64, 40])
+def test_a_paired_test_is_its_definition(n):
+    """Six pairs have 64 exchanges, which are all compared, or some of them at random."""
+    rng = np.random.default_rng(4)
+    first, second = rng.normal(size=(2, 3, 6)) * [[[1.0]], [[4.0]]]
+    first[1] += 5
+    found = paired_differences(first, second, n)
+    exchanges = list(itertools.product([1, -1], repeat=6))
+    observed = scipy.stats.ttest_1samp(first - second, 0, axis=-1).statistic
+    np.testing.assert_allclose(found.statistic, observed)
+    np.testing.assert_allclose(found.difference, (first - second).mean(-1))
+    drawn = np.array([scipy.stats.ttest_1samp((first - second) * s, 0, axis=-1).statistic for s in exchanges])
+    large = np.abs(drawn)
+    wanted = (large >= np.abs(observed) - 1e-9).mean(0), (large.max(1)[:, None] >= np.abs(observed) - 1e-9).mean(0)
+    assert (found.n_permutations, found.exact) == (n, n == 64)
+    for p, slow in zip((found.p_value, found.p_corrected), wanted, strict=True):
+        np.testing.assert_allclose(p, slow, atol=1e-12 if n == 64 else 0.2)
+
+
+def test_a_paired_test_keeps_its_level_where_one_sample_spreads_more():
+    rng = np.random.default_rng(0)
+    wrong = {paired_differences: 0, mean_differences: 0}
+    for _ in range(80):
+        first, second = rng.standard_t(4, (40, 8)) * 0.2, rng.standard_t(4, (40, 8))
+        for test in wrong:
+            wrong[test] += bool((test(first, second, 200).p_corrected < 0.05).any())
+    assert wrong[paired_differences] <= 10 < wrong[mean_differences]
+
+
+def test_nothing_that_differs_has_p_one_and_bad_pairs_are_refused():
+    same = np.ones((2, 7))
+    assert paired_differences(same, same).p_value.tolist() == [1, 1]
+    with pytest.raises(InputError, match="two samples of one shape"):
+        paired_differences(np.ones((1, 4)), np.ones((1, 5)))
+    with pytest.raises(InputError, match="at least 2 finite values"):
+        paired_differences(np.ones((1, 1)), np.ones((1, 1)))

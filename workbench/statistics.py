@@ -1,7 +1,8 @@
 """Intervals and tests for means over texts, examples or training seeds; the last axis is always the sample.
 
 `permutation_test` compares one number per seed, `mean_differences` many quantities at once (the heads of a model),
-corrected for their number by the largest statistic of each permutation (Westfall and Young 1993).
+corrected for their number by the largest statistic of each permutation (Westfall and Young 1993), and
+`paired_differences` does so where the samples spread unequally.
 """
 
 import hashlib
@@ -84,6 +85,20 @@ def mean_interval(values: np.ndarray, n: int = 1000, seed: int = 0, level: float
     return Interval(low, high)
 
 
+def t_interval(values: np.ndarray, level: float = 0.95) -> Interval:
+    """Student's interval of the mean, for every quantity of `[..., sample]`; the value itself where there is but one.
+
+    Args:
+        values: the measurements; NaN gives NaN.
+        level: of the interval.
+    """
+    n, mean = values.shape[-1], values.mean(-1)
+    if n == 1:
+        return Interval(mean, mean)
+    reach = values.std(-1, ddof=1) / math.sqrt(n) * stats.t.ppf((1 + level) / 2, n - 1)
+    return Interval(mean - reach, mean + reach)
+
+
 def split_half_floor(values: np.ndarray, n_splits: int = 200, seed: int = 0, level: float = 0.95) -> np.ndarray:
     """How far apart the means of two random halves of one sample lie, for every quantity of `[..., sample]`.
 
@@ -128,6 +143,42 @@ def mean_differences(first: np.ndarray, second: np.ndarray, n: int = 5000, seed:
     p_value, p_corrected = ((count / total if exact else (count + 1) / (total + 1)) for count in (as_large, largest))
     shaped = (numbers.reshape(first.shape[:-1]) for numbers in (observed, p_value, p_corrected))
     return MeanDifferences(first.mean(-1) - second.mean(-1), *shaped, total, exact)
+
+
+def paired_differences(first: np.ndarray, second: np.ndarray, n: int = 5000, seed: int = 0) -> MeanDifferences:
+    """Test of the difference of two means by exchanging the partners of pairs, for every quantity of `[..., sample]`.
+
+    Examples are paired in their order, and a division exchanges both of some pairs. Differences within pairs are
+    symmetric where both samples have one distribution, or symmetric ones of any spread. So the test keeps its level
+    where one sample spreads more than the other, which `mean_differences` does not among many quantities.
+
+    Args:
+        first: measurements of one sample.
+        second: the same quantities of the other, for as many examples.
+        n: random exchanges; all of them are compared when there are no more.
+        seed: of the random exchanges.
+
+    Raises:
+        InputError: less than 2 pairs, values that are not finite, or samples of other shapes.
+    """
+    first, second = (_at_least(x, 2, "A comparison of two means") for x in (first, second))
+    if first.shape != second.shape:
+        raise InputError(f"Pairs need two samples of one shape; given {first.shape} and {second.shape}.")
+    rounding = 8 * np.finfo(float).eps * np.maximum(np.abs(first), np.abs(second)).max(-1, keepdims=True)
+    away = first - second
+    away = np.where(np.abs(away) <= rounding, 0.0, away).reshape(-1, first.shape[-1])
+    size = away.shape[-1]
+    observed = _student(away, np.ones((1, size)))[0]
+    exact, as_large, largest, total = 2**size <= n, np.zeros(len(away)), np.zeros(len(away)), 0
+    sure = np.abs(observed) * (1 - 1e-9)
+    for signs in _exchanges(size, n, seed, max(1, _CHUNK // max(away.shape))):
+        drawn = np.abs(_student(away, signs))
+        as_large += (drawn >= sure).sum(axis=0)
+        largest += (drawn.max(axis=1, keepdims=True) >= sure).sum(axis=0)
+        total += len(signs)
+    p_value, p_corrected = ((count / total if exact else (count + 1) / (total + 1)) for count in (as_large, largest))
+    columns = (away.mean(-1), observed, p_value, p_corrected)
+    return MeanDifferences(*(column.reshape(first.shape[:-1]) for column in columns), total, exact)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -222,6 +273,25 @@ def _welch(values: np.ndarray, members: np.ndarray) -> np.ndarray:
     difference, scale = first - second, np.sqrt(error + other)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(difference == 0, 0.0, difference / scale)
+
+
+def _exchanges(size: int, n: int, seed: int, step: int) -> Iterator[np.ndarray]:
+    """The sign of each pair's difference, (exchange, pair): all exchanges if they are few, else random ones."""
+    if 2**size <= n:
+        yield 1.0 - 2.0 * (np.arange(2**size)[:, None] >> np.arange(size) & 1)
+        return
+    rng = np.random.default_rng(seed)
+    for i in range(0, n, step):
+        yield rng.choice([-1.0, 1.0], size=(min(step, n - i), size))
+
+
+def _student(values: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    """Mean over its standard error with signs changed, (exchange, quantity); 0 where nothing differs at all."""
+    n = values.shape[-1]
+    mean = signs @ values.T / n
+    scale = np.sqrt(np.maximum((values**2).mean(-1) - mean**2, 0) / (n - 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(mean == 0, 0.0, mean / scale)
 
 
 def share_of(name: str) -> float:

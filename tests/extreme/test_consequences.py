@@ -3,6 +3,7 @@ import functools
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from tests.extreme.test_interventions import EVERY_KIND, PARTS, model_of
@@ -105,6 +106,33 @@ def test_a_planted_peak_is_traced_to_the_mlps_that_make_and_remove_it():
     assert found["intervention"].values[found["removes_peak"].values].tolist() == ["mlp 2"]
     assert "after layer" in made and "it collapses without mlp 0 (norm" in made and "attention" not in made
     assert removed.startswith("stands without mlp 2 (norm") and "mlp 1" not in removed
+
+
+def test_what_is_left_of_the_peak_has_an_interval_over_texts():
+    model = bridge("llama")
+    with planted(model, made=0, removed=2):
+        found, alone = sources(model, TEXTS), sources(model, TEXTS[:1])
+    norm = found["norm_by_text"].transpose("intervention", "layer", "sequence").values
+    np.testing.assert_allclose(norm.mean(-1), found["residual_norm"].transpose("intervention", "layer"), rtol=1e-6)
+    top = int(found["peak_ratio"].argmax("layer"))
+    i = found["intervention"].values.tolist().index("mlp 0")
+    logs = np.log(norm[i, top] / norm[0, top])
+    ends = scipy.stats.t.interval(0.95, len(TEXTS) - 1, logs.mean(), scipy.stats.sem(logs))
+    np.testing.assert_allclose([found["left_low"][i], found["left_high"][i]], np.exp(ends), rtol=1e-6)
+    assert f"{float(found['left'][i]):.2g} times the norm, " in peak_verdict(found)
+    assert "3 texts, intervals of 95 % over them" in peak_verdict(found)
+    np.testing.assert_array_equal(alone["left_low"], alone["left"])
+    assert "one text, so without intervals" in peak_verdict(alone)
+
+
+def test_a_part_that_matters_in_some_texts_alone_makes_no_peak():
+    model = bridge("llama")
+    with planted(model, made=0, removed=2):
+        found = sources(model, TEXTS)
+    norm = found["norm_by_text"].copy()
+    top = int(found["peak_ratio"].argmax("layer"))
+    norm.loc[{"intervention": "mlp 0", "layer": top, "sequence": 1}] = float(norm.sel(intervention=NONE)[top, 1])
+    assert not judge_peak(found.assign(norm_by_text=norm))["makes_peak"].any()
 
 
 def test_a_planted_peak_that_stays_is_said_to_stay():

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from tests.extreme.planted import LOGIT, S, planted
 from tests.tiny import bridge, sequences
 from workbench.errors import InputError
-from workbench.extreme import Thresholds, by_token, classify_tokens, extreme_tokens, top_sinks
+from workbench.extreme import (
+    Thresholds,
+    by_regime,
+    by_token,
+    classify_tokens,
+    extreme_tokens,
+    regimes,
+    top_sinks,
+)
+from workbench.extreme.verdict import FIRST
 from workbench.models.anatomy import anatomy
 from workbench.models.forward import hooked, run
 
@@ -35,8 +44,92 @@ def text(*sinks, length=24):
 @pytest.mark.parametrize("where", [0, 5])
 def test_a_planted_extreme_token_is_found_exactly_where_it_is(where):
     found = measure(planted(), [text(where)])
-    for name in ("sink", "drained", "peaked", "extreme"):
-        assert np.flatnonzero(found[name].values[0]).tolist() == [where], name
+    for name in ("sink", "drained", "extreme"):
+        assert np.argwhere(found[name].values[0]).tolist() == [[1, where]], name
+    assert np.argwhere(found.peaked.values[0]).tolist() == [[0, where], [1, where]], "the last layer takes it away"
+    rows = regimes(found)
+    assert rows.to_dataframe()[["sequence", "position", "first_layer", "last_layer"]].values.tolist() == [
+        [0, where, 1, 1]
+    ]
+    assert rows.token.item() == f"[{S}]" and float(rows.drain.item()) == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(rows.peak, math.sqrt(250001), rtol=1e-6)
+
+
+def test_per_token_ratios_are_norms_over_the_median_of_the_others():
+    found = measure(planted(), [text(5)])
+    others = [i for i in range(1, 24) if i != 5]
+    norm, value = found.residual_norm.values[0], found.head_value_norm.values[0]
+    np.testing.assert_allclose(found.peak[0], norm / np.median(norm[:, others], axis=1, keepdims=True))
+    relative = value[1] / np.median(value[1][:, others], axis=1, keepdims=True)
+    np.testing.assert_allclose(found.drain[0, 1], np.median(relative, axis=0))
+
+
+def with_values(found, **values):
+    """A result with some measures replaced, judged again."""
+    return classify_tokens(found.assign({name: found[name].copy(data=v) for name, v in values.items()}))
+
+
+def test_tokens_of_other_layers_and_regimes_don_t_count_in_a_layer():
+    """The first token peaks 9 times and then 100 times; token 5 shares the first regime alone."""
+    found = measure(planted(), [text(0)])
+    weight, norm, value = (found[n].values.copy() for n in ("sink_weight", "residual_norm", "head_value_norm"))
+    embed = np.ones_like(found.embed_norm.values)
+    weight[:], norm[:], value[:] = 0.1, 1.0, 1.0
+    for layer, tokens in ((1, (0, 5)), (2, (0,))):
+        weight[0, layer, :, tokens], value[0, layer, :, tokens] = 0.9, 0.1
+    norm[0, :, 0], norm[0, 0, 5] = (9.0, 100.0, 100.0), 8.0
+    judged = with_values(found, sink_weight=weight, residual_norm=norm, head_value_norm=value, embed_norm=embed)
+    assert np.argwhere(judged.extreme.values[0]).tolist() == [[1, 0], [1, 5], [2, 0]]
+    assert judged.peak_ratio.values.tolist() == [8.5, 100.0, 100.0]
+    apart = weight.copy()
+    apart[0, 1], norm[0, 0, 0] = 0.1, 1.0
+    judged = with_values(found, sink_weight=apart, residual_norm=norm, head_value_norm=value, embed_norm=embed)
+    assert judged.peak_ratio[1:].values.tolist() == [100.0, 100.0]
+    table = by_token(judged)
+    assert float(table.sel(token=FIRST).extreme) == 1
+    assert (table.sel(token="[5]").drained, table.sel(token="[5]").extreme) == (1 / 8, 0), "drained and long, no sink"
+
+
+def test_a_token_may_have_two_regimes_and_first_tokens_are_pooled():
+    found = measure(planted(), [text(0), [1, *text()[1:]]])
+    weight, norm, value = (
+        np.repeat(found[n].values, 3, axis=1) for n in ("sink_weight", "residual_norm", "head_value_norm")
+    )
+    weight[:], norm[:], value[:] = 0.1, 1.0, 1.0
+    for layer in (1, 2, 5, 6, 7):
+        weight[:, layer, :, 0], value[:, layer, :, 0], norm[:, layer - 1, 0] = 0.9, 0.1, 10.0 * layer
+    weight[1, 6, :, 0] = 0.1
+    weight[0, 2, :, 6], value[0, 2, :, 6], norm[0, 1, 6] = 0.9, 0.2, 5.0
+    wide = xr.Dataset(
+        {
+            "sink_weight": (("sequence", "layer", "head", "position"), weight),
+            "residual_norm": (("sequence", "layer", "position"), norm),
+            "head_value_norm": (("sequence", "layer", "head", "position"), value),
+            "value_norm": (("sequence", "layer", "kv_head", "position"), value[:, :, :1]),
+            "queries": (("sequence", "layer", "position"), np.repeat(found.queries.values, 3, axis=1)),
+            "embed_norm": found.embed_norm * 0 + 1,
+        },
+        found.coords,
+    )
+    judged = classify_tokens(wide)
+    rows = regimes(judged).to_dataframe()[["sequence", "position", "first_layer", "last_layer"]].values.tolist()
+    assert rows == [[0, 0, 1, 2], [0, 0, 5, 7], [0, 6, 2, 2], [1, 0, 1, 2], [1, 0, 5, 7]]
+    pooled = by_regime(judged)
+    assert pooled.token.values.tolist() == [FIRST, str(found.token.values[0, 6]), FIRST]
+    assert pooled.texts.values.tolist() == [2, 1, 2] and pooled.last_layer.values.tolist() == [2, 2, 7]
+    assert pooled.peak.values.tolist() == [20.0, 5.0, 70.0]
+    assert pooled.occur[1] == (found.token.values == found.token.values[0, 6])[:, 1:].sum()
+
+
+def test_in_short_texts_only_the_first_token_is_judged_and_not_by_its_own_query():
+    long, short = measure(planted(), [text(0, 5, length=13)]), measure(planted(), [text(0, 5, length=12)])
+    assert np.flatnonzero(long.sink.values[0].any(0)).tolist() == [0, 5], "eight queries see the sixth of thirteen"
+    assert np.flatnonzero(short.sink.values[0].any(0)).tolist() == [0]
+    assert measure(planted(), [text(0, length=8)]).extreme.values[0, 1].tolist() == [True] + [False] * 7
+    assert not bool(measure(planted(), [text(0, length=7)]).sink.any()), "too few queries even for the first token"
+    even = measure(planted(), [text(length=8)])
+    assert float(even.sink_weight[0, 1, 0, 0]) > 0.3, "even attention, with the query that sees nothing else"
+    assert not bool(even.sink.any())
 
 
 def test_planted_sizes_are_measured():
@@ -71,8 +164,8 @@ def test_planted_ratios_and_rates_are_aggregated():
 
 def test_several_sinks_share_the_attention_and_are_all_found():
     found = measure(planted(), [text(0, 6)], thresholds=Thresholds(sink_weight=0.25))
-    assert np.flatnonzero(found.extreme.values[0]).tolist() == [0, 6]
-    assert by_token(found).sel(token=f"[{S}]").extreme == 1
+    assert np.flatnonzero(found.extreme.values[0].any(0)).tolist() == [0, 6]
+    assert by_token(found).sel(token=[FIRST, f"[{S}]"]).extreme.values.tolist() == [1, 1]
 
 
 def test_tokens_are_counted_by_their_text_with_the_first_apart():
@@ -95,7 +188,7 @@ def test_tokens_are_counted_by_their_text_with_the_first_apart():
 
 def test_each_text_is_judged_alone_and_padding_is_nobody():
     found = measure(planted(), [text(3, length=30), text(2, length=12), text(length=20)])
-    assert [np.flatnonzero(row).tolist() for row in found.extreme.values] == [[3], [2], []]
+    assert [np.flatnonzero(row.any(0)).tolist() for row in found.extreme.values] == [[3], [2], []]
     for name in ("sink_weight", "sink_logit", "value_norm", "residual_norm"):
         assert bool(found[name].isel(sequence=1, position=slice(12, None)).isnull().all())
     assert bool((found.queries.isel(sequence=1, position=slice(12, None)) == 0).all())

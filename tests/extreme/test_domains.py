@@ -17,7 +17,7 @@ from workbench.extreme.domains import active_dormant, domain_sequences, sink_att
 from workbench.extreme.dormancy import Limits, phases, waking_sentences
 from workbench.models.load import load
 
-QUICK = Limits(n_permutations=200, n_resamples=200)
+QUICK = Limits(n_permutations=200)
 
 
 def slow_sink_attention(model, tokens, sinks):
@@ -85,7 +85,7 @@ def test_other_texts_of_one_kind_are_told_apart_from_nothing():
 
 
 def test_three_domains_are_compared_in_pairs():
-    domains = {"a": texts(8, 24, False), "b": texts(8, 24, True), "c": texts(8, 24, False, seed=2)}
+    domains = {"a": texts(16, 24, False), "b": texts(16, 24, True), "c": texts(16, 24, False, seed=2)}
     found = active_dormant(sleeper(), domains, length=24, limits=QUICK)
     assert waking_sentences(found).values[0, 0] == "dormant in a, c, active in b"
     assert found["pair"].values.tolist() == ["a − b", "a − c", "b − c"]

@@ -166,6 +166,14 @@ def test_tokenizers(options, wrong):
         assert "naively gives 2" in why(result, "chat_bos")
 
 
+def test_bos_that_also_marks_turns_is_counted_only_where_a_text_begins():
+    """As in ChatML with `<|im_start|>` for BOS."""
+    tokenizer = word_tokenizer(bos=0, template="{{ bos_token }}" + CHAT + " {{ bos_token }} the")
+    model = load(tiny("llama", torch.float32), tokenizer=tokenizer)
+    result = check(model, ["the cat sat on", "the dog ran"]).sel(check="chat_bos")
+    assert bool(result["passed"]) and float(result["value"]) == 1
+
+
 def test_what_does_not_concern_a_model_is_neither_passed_nor_failed():
     result = check(bridge("llama", torch.float32), [torch.tensor([5, 9, 4]), [7, 8]])
     for name in ("bos", "chat_bos", "vocabulary"):

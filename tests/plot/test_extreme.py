@@ -50,8 +50,12 @@ def test_letter_values_hold_the_share_they_say():
 
 def test_stream_norms_separate_the_extreme_token(found):
     lines = {trace.name: trace.y for trace in plots.residual_norms(found, sequence=0).data}
-    np.testing.assert_allclose(lines["extreme token"][:2], 250001**0.5, rtol=1e-6)
+    np.testing.assert_allclose(lines["first token"][:2], 250001**0.5, rtol=1e-6)
     assert max(lines["largest of the others"]) < 100
+    assert plots.residual_norms(found, sequence=0).layout.yaxis.type == "log", "the peak would hide the others"
+    inner = {trace.name: trace.y for trace in plots.residual_norms(found, sequence=1).data}
+    np.testing.assert_allclose(inner["other extreme tokens"][:2], 250001**0.5, rtol=1e-3)
+    assert max(inner["first token"]) < 100
     averaged = plots.residual_norms(found)
     assert any(trace.fill == "toself" for trace in averaged.data), "the range over texts"
 

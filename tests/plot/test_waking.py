@@ -27,7 +27,7 @@ def result():
         "text": (("domain", "sequence"), np.full((3, 12), "a <b>\ntext")),
     }
     data = xr.Dataset({"loss_change": (dims, change), "sink_weight": (dims, weight)}, coords, {"group_size": 2})
-    return phases(data, Limits(n_permutations=200, n_resamples=100))
+    return phases(data, Limits(n_permutations=200))
 
 
 def test_a_marker_per_sequence_and_a_colour_per_domain(result):
@@ -77,7 +77,7 @@ def test_clauses_of_a_verdict_are_read_one_by_one(result):
 def test_a_comma_in_a_domains_name_moves_no_mark(result):
     names = ["prose", "code, python", "talk"]
     raw = result[["loss_change", "sink_weight"]].assign_coords(domain=names)
-    figure = waking_heatmap(phases(raw, Limits(n_permutations=200, n_resamples=100)), "prose − code, python")
+    figure = waking_heatmap(phases(raw, Limits(n_permutations=200)), "prose − code, python")
     marks = {t.name: sorted(set(t.x)) for t in figure.data[1:]}
     assert marks["dormant in code, python, active in prose"] == [1]
     assert marks["dormant in prose, active in code, python"] == [0]
@@ -85,7 +85,7 @@ def test_a_comma_in_a_domains_name_moves_no_mark(result):
 
 def test_a_group_is_as_wide_as_its_heads(result):
     raw = result[["loss_change", "sink_weight"]].isel(head=[0, 1]).rename(head="kv_group")
-    figure = waking_heatmap(phases(raw.assign_attrs(group_size=2), Limits(n_permutations=200, n_resamples=100)))
+    figure = waking_heatmap(phases(raw.assign_attrs(group_size=2), Limits(n_permutations=200)))
     assert np.asarray(figure.data[0].z).shape == (2, 4)
     assert {x for t in figure.data[1:] for x in t.x} == {0.5, 2.5}
 

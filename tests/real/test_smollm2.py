@@ -9,8 +9,12 @@ from transformers import AutoModelForCausalLM
 
 import workbench as wb
 from tests.patching.test_path import twin
+from workbench.extreme import by_regime
+from workbench.extreme.verdict import FIRST
 from workbench.models.fetch import CARD
+from workbench.papers.active_dormant.sentences import regimes_line
 from workbench.prompts import FreeForm
+from workbench.prompts.samples import SAMPLES
 from workbench.sycophancy.builders import as_items
 from workbench.sycophancy.reactions import doubted, react
 
@@ -61,3 +65,19 @@ def test_it_apologises_when_right_answers_are_doubted(model):
     found = react(model, items, firsts, doubted(model, items, firsts), max_new_tokens=12, progress=False)
     assert sum(reply.startswith("I'm sorry") for reply in found.replies["base"]) >= 3
     assert sum(reply.startswith("I'm sorry") for reply in found.replies["source"]) <= 2
+
+
+def test_its_extreme_tokens_have_two_regimes(model):
+    found = wb.extreme_tokens(model, list(SAMPLES["prose"] + SAMPLES["code"]), progress=False)
+    assert found.peak.isel(layer=11, position=0).min() > 160 and found.peak.isel(layer=11, position=0).max() < 190
+    assert 170 < float(found.peak_ratio[11]) < 185, "of the first token, whatever else is extreme in other layers"
+    rows = by_regime(found)
+    early, late = rows.isel(row=rows.first_layer < 8), rows.isel(row=rows.first_layer >= 8)
+    assert late.token.values.tolist() == [FIRST], "the late regime is that of the first token alone"
+    assert (int(late.first_layer[0]), int(late.last_layer[0]), int(late.texts[0])) == (12, 29, 8)
+    assert FIRST in early.token.values and " the" in early.token.values and " " in early.token.values
+    assert (early.last_layer <= 10).all() and ((early.peak > 6) & (early.peak < 13)).all()
+    assert regimes_line(found).endswith(
+        "in layers 12 to 29 the first token (in 8 of 8 texts) alone is extreme, "
+        f"up to {float(late.peak[0]):.0f} times as long as the others."
+    )

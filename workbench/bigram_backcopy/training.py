@@ -30,6 +30,7 @@ from workbench.bigram_backcopy.structures import Architecture, architecture
 from workbench.bigram_backcopy.task import Task
 from workbench.errors import InputError, suggest
 from workbench.names import Optimizer, Precision
+from workbench.runs.progress import hidden
 from workbench.runs.results import provenance
 from workbench.runs.state import State, StateFile
 
@@ -174,7 +175,7 @@ def train(
     with nullcontext() if resume is None else StateFile(resume, plan.settings, "training") as kept:
         if kept is not None:
             run.restore(kept)
-        bar = tqdm(total=steps, initial=run.step, disable=not progress, unit="step", desc=plan.architecture.name)
+        bar = tqdm(total=steps, initial=run.step, disable=hidden(progress), unit="step", desc=plan.architecture.name)
         for look in looks:
             if not run.step <= look <= steps or look in run.rows:
                 continue

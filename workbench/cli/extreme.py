@@ -1,9 +1,10 @@
 """`workbench extreme tokens|peak|domains|remedies`: attention sinks, value drains and residual peaks."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import workbench as wb
-from workbench.cli.options import Model, Output, Resumable, Texts, finish, writable
+from workbench.cli.options import Heads, Model, Output, Resumable, Texts, finish, head_of, writable
 
 
 def tokens(model: Model, texts: Texts = Texts(), output: Output = Output(Path("extreme-tokens.nc"))) -> None:
@@ -30,15 +31,33 @@ def peak(model: Model, texts: Texts = Texts(), output: Output = Output(Path("ext
     finish(found, output.out, wb.extreme.peak_verdict(found))
 
 
-def domains(model: Model, texts: Texts = Texts(), output: Resumable = Resumable(Path("extreme-domains.nc"))) -> None:
+def domains(
+    model: Model,
+    texts: Texts = Texts(),
+    which: Heads = Heads(),
+    output: Resumable = Resumable(Path("extreme-domains.nc")),
+) -> None:
     """Which heads are dormant on one kind of text and active on another?
 
     Example: workbench extreme domains organism-gqa --texts prose=novels.txt code=sources.jsonl
     """
+    from workbench.papers.active_dormant.figures import KIND_TOKENS, KINDS
     from workbench.papers.active_dormant.sentences import domains_table
+    from workbench.prompts.samples import domain_texts
 
-    loaded, texts_by_domain, length = _read(model, texts, output)
-    found = wb.active_dormant(loaded, texts_by_domain, length=length, resume=output.journal, progress=output.progress)
+    samples = {kind: domain_texts()[kind] for kind in KINDS}
+    loaded, texts_by_domain, length = _read(model, texts, output, samples, KIND_TOKENS)
+    found = wb.active_dormant(
+        loaded,
+        texts_by_domain,
+        length=length,
+        n_sequences=which.n,
+        heads=[head_of(name) for name in which.heads] or None,
+        layers=list(which.layers) or None,
+        shortlist=which.shortlist,
+        resume=output.journal,
+        progress=output.progress,
+    )
     finish(found, output.out, domains_table(found))
 
 
@@ -55,13 +74,15 @@ def remedies(model: Model, texts: Texts = Texts(), output: Resumable = Resumable
     finish(found, output.out, remedies_table(found))
 
 
-def _read(model: str, texts: Texts, output: Output) -> tuple:
-    """The model, texts by domain (the package's samples where none are given), and how many tokens of each to read."""
+def _read(
+    model: str, texts: Texts, output: Output, samples: Mapping[str, Sequence[str]] | None = None, tokens: int = 0
+) -> tuple:
+    """The model, texts by domain (samples where none are given), and how many tokens of each to read."""
     from workbench.papers.active_dormant.figures import DOMAIN_TOKENS, SAMPLE_TOKENS
     from workbench.papers.cache import quiet_load
     from workbench.prompts.samples import SAMPLES, read_texts
 
     writable(output.out)
-    domains = read_texts(texts.texts) or {domain: list(some) for domain, some in SAMPLES.items()}
-    length = texts.length or (DOMAIN_TOKENS if texts.texts else SAMPLE_TOKENS)
+    domains = read_texts(texts.texts) or {domain: list(some) for domain, some in (samples or SAMPLES).items()}
+    length = texts.length or (DOMAIN_TOKENS if texts.texts else tokens or SAMPLE_TOKENS)
     return quiet_load(model), domains, length

@@ -102,6 +102,33 @@ class Texts:
 
 
 @dataclass(frozen=True)
+class Heads:
+    """Which heads are zeroed on which of the texts; the tests are corrected for their number."""
+
+    n: Annotated[int | None, arg(help="Texts per domain; by default as many as the smallest has.")] = None
+    heads: Annotated[tuple[str, ...], arg(metavar="[LAYER.HEAD ...]", help="These heads alone, such as 18.6.")] = ()
+    layers: Annotated[tuple[int, ...], arg(help="The heads of these layers alone.")] = ()
+    shortlist: Annotated[
+        int | None,
+        arg(help="So many heads, chosen by their attention on a quarter of the texts and tested on the others."),
+    ] = None
+
+
+def head_of(name: str) -> tuple[int, int]:
+    """Layer and index of a head's name, "18.6".
+
+    Raises:
+        InputError: a name of another form.
+    """
+    from workbench.errors import InputError
+
+    layer, dot, head = name.partition(".")
+    if not (dot and layer.isdecimal() and head.isdecimal()):
+        raise InputError(f"--heads {name}: a head is named by its layer and its index, such as 18.6.")
+    return int(layer), int(head)
+
+
+@dataclass(frozen=True)
 class Output:
     """Where the result goes."""
 

@@ -19,6 +19,7 @@ from workbench.evaluation.tasks import task
 from workbench.prompts.templates import render, tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
+from workbench.runs.progress import hidden
 from workbench.runs.results import text_array
 
 HUMANEVAL = task("humaneval")
@@ -79,7 +80,7 @@ def score_programs(
         resume=resume,
         progress=progress,
     )
-    bar = tqdm(questions, desc="Running programs", disable=not progress)
+    bar = tqdm(questions, desc="Running programs", disable=hidden(progress))
     outcomes = [
         run_program(program(question, str(reply)), seconds=seconds, memory_mb=memory_mb)
         for question, reply in zip(bar, said["reply"].values, strict=True)

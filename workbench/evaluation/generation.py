@@ -34,6 +34,7 @@ from workbench.prompts.templates import encode, render, tokenizer_of
 from workbench.prompts.texts import digest, unpadded, whole_ids
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.progress import hidden
 from workbench.runs.results import text_array
 from workbench.runs.run import Run
 
@@ -94,7 +95,9 @@ def generate(
         if run.finished is not None:
             return run.finished
         left, batches = run.left(len(sequences)), Batches(device_of(model), batch_size)
-        bar = tqdm(total=len(sequences), initial=len(sequences) - len(left), desc="Generating", disable=not progress)
+        bar = tqdm(
+            total=len(sequences), initial=len(sequences) - len(left), desc="Generating", disable=hidden(progress)
+        )
         for members in _groups(model, sequences, left, facts["hooks_active"]):
             for batch, replies in batches.over(members, lambda some: _replies(model, parts, sequences, some, limits)):
                 run.add(f"from example {min(batch)}", _piece(batch, replies))

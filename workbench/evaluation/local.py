@@ -33,6 +33,7 @@ from workbench.prompts.pairs import shared_prefix
 from workbench.prompts.texts import digest
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 
 NORMALISE: dict[Normalise, Callable[[Text, tuple[int, ...]], float]] = {
@@ -99,7 +100,7 @@ def score_choices(
     for read in reads:
         of_row[read.row].append(read)
     batches = Batches(device_of(model), batch_size)
-    bar = tqdm(total=len(rows), desc="Scoring choices", disable=not progress)
+    bar = tqdm(total=len(rows), desc="Scoring choices", disable=hidden(progress))
     for members, shared in _groups(model, rows, reads):
         past = prefix_cache(model, [rows[members[0]][:shared]])
         for batch, values in batches.over(

@@ -10,8 +10,10 @@ from .consequences import peak_verdict as peak_verdict
 from .detect import extreme_tokens as extreme_tokens
 from .domains import active_dormant as active_dormant
 from .dormancy import Limits as Limits
+from .dormancy import near_misses as near_misses
 from .dormancy import phases as phases
 from .dormancy import waking_sentences as waking_sentences
+from .dormancy import waking_table as waking_table
 from .dynamics import OLMO_7B_0424 as OLMO_7B_0424
 from .dynamics import PYTHIA as PYTHIA
 from .dynamics import follow_tokens as follow_tokens
@@ -37,8 +39,10 @@ from .quantize import quantized as quantized
 from .remedies import add_rows as add_rows
 from .remedies import compare_remedies as compare_remedies
 from .verdict import Thresholds as Thresholds
+from .verdict import by_regime as by_regime
 from .verdict import by_token as by_token
 from .verdict import classify_tokens as classify_tokens
+from .verdict import regimes as regimes
 from .verdict import top_sinks as top_sinks
 
 @typing_extensions.deprecated("Renamed: use LightTuningRecipe.")

@@ -14,6 +14,7 @@ from their parts, each layer is run whole with that hook instead.
 """
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,14 @@ from workbench.prompts.pairs import shared_prefix
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 
 UNITS = get_args(HeadUnit)
-_LOGITS = {"cpu": 2**20, "cuda": 2**28}
-"""Logits held at once while losses are read."""
+Tick = Callable[[int], Any]
+"""Told how many more rows are done."""
+_LOGITS = {"cpu": 2**23, "cuda": 2**28}
+"""Logits held at once while losses are read: fewer, and the products mostly wait for W_U."""
 _TOKENS = {"cpu": 2**11, "cuda": 2**15}
 """Tokens in one batch of rows, at most: what stays near a CPU's cache, and what keeps a GPU busy."""
 _SHARED = 0.25
@@ -55,6 +59,8 @@ def zeroing_sweep(
     texts: Any,
     *,
     unit: HeadUnit = "head",
+    layers: Sequence[int] | None = None,
+    heads: Sequence[tuple[int, int]] | None = None,
     positions: bool = False,
     column: str = "text",
     at_once: int = 8,
@@ -68,6 +74,8 @@ def zeroing_sweep(
         model: a model from `workbench.load`.
         texts: strings or token sequences of at least two tokens, or a `datasets.Dataset`.
         unit: "head", or "kv_group" for all query heads of a KV head together.
+        layers: zero units of these layers alone.
+        heads: zero these units alone, (layer, index) each.
         positions: also give the loss of each prediction, by the position that predicts.
         column: which column of a Dataset holds the texts.
         at_once: sequences per base pass; what a run that is stopped may lose.
@@ -78,15 +86,16 @@ def zeroing_sweep(
     Returns:
         `loss(sequence)` in nats per prediction, `loss_change(sequence, layer, <unit>)` = zeroed − base; with
         `positions` also `prediction_loss(sequence, position)` and `prediction_change(sequence, layer, <unit>,
-        position)`, NaN after a sequence's end.
+        position)`, NaN after a sequence's end. Units that were not zeroed are NaN.
 
     Raises:
-        InputError: a text of one token, a loss that is not finite, an unknown unit, or a model without heads.
+        InputError: a text of one token, a layer or head that the model does not have, a loss that is not finite, an
+            unknown unit, or a model without heads.
     """
     sequences = token_sequences(model, texts, column=column)
     require_predictions(sequences)
     parts = anatomy(model)
-    unit_masks(unit, parts)
+    wanted = chosen_units(unit, parts, layers, heads)
     batches = row_batches(model, max(len(s) for s in sequences), batch_size)
     facts: dict[str, Any] = {
         "method": "zeroing_sweep",
@@ -96,15 +105,16 @@ def zeroing_sweep(
         "unit": unit,
         "positions": positions,
         "at_once": at_once,
-    }
+    } | named_units(wanted)
 
-    def work(group: range) -> xr.Dataset:
-        return zeroed_losses(model, [sequences[i] for i in group], unit, positions, batches)
+    def work(group: range, tick: Tick) -> xr.Dataset:
+        return zeroed_losses(model, [sequences[i] for i in group], unit, wanted, positions, batches, tick)
 
     with Run(resume, **facts) as run:
         if run.finished is not None:
             return run.finished
-        found = by_groups(run, len(sequences), at_once, work, f"zeroing each {unit}", progress)
+        label = sweep_label(model, sequences[:at_once], len(sequences), unit, wanted, batches) if progress else ""
+        found = by_groups(run, len(sequences), at_once, work, label, int(wanted.sum()))
         return run.finish(found.assign_coords(sequence=np.arange(len(sequences))), **parts.facts)
 
 
@@ -138,16 +148,82 @@ def unit_masks(unit: HeadUnit, parts: Anatomy) -> Bool[Tensor, "unit head"]:
     return torch.from_numpy(heads_by_unit(n_units, parts.n_heads))
 
 
+def chosen_units(
+    unit: HeadUnit,
+    parts: Anatomy,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[tuple[int, int]] | None = None,
+) -> Bool[np.ndarray, "layer unit"]:
+    """Which units to zero: all, those of some layers, or named ones.
+
+    Raises:
+        InputError: an unknown unit, layers and heads at once, none, or one that the model does not have.
+    """
+    n_units = len(unit_masks(unit, parts))
+    if layers is not None and heads is not None:
+        raise InputError("Both layers= and heads= are given; heads= names its layers itself. Leave out one.")
+    if layers is None and heads is None:
+        return np.ones((parts.n_layers, n_units), dtype=bool)
+    named = [(layer, None) for layer in layers or ()] + list(heads or ())
+    wrong = [at for at in named if not (0 <= at[0] < parts.n_layers and 0 <= (at[1] or 0) < n_units)]
+    if wrong or not named:
+        found = f"no {unit} in {wrong[0]}" if wrong else "nothing to zero"
+        raise InputError(
+            f"{found}: {parts.name} has the layers 0 to {parts.n_layers - 1}, each with the {unit}s 0 to "
+            f"{n_units - 1}. Give layers=[5, 6] or heads=[(layer, index), ...]."
+        )
+    chosen = np.zeros((parts.n_layers, n_units), dtype=bool)
+    for layer, index in named:
+        chosen[layer, slice(None) if index is None else index] = True
+    return chosen
+
+
+def named_units(chosen: Bool[np.ndarray, "layer unit"]) -> dict[str, list[list[int]]]:
+    """For a run's configuration: the chosen units by name; nothing where all are chosen."""
+    return {} if chosen.all() else {"chosen": np.argwhere(chosen).tolist()}
+
+
 def by_groups(
-    run: Run, n: int, at_once: int, work: Callable[[range], xr.Dataset], label: str, progress: bool
+    run: Run, n: int, at_once: int, work: Callable[[range, Tick], xr.Dataset], label: str, n_units: int
 ) -> xr.Dataset:
-    """Apply `work` to groups of sequences, each a piece of the run, and join them."""
+    """Apply `work` to groups of sequences, each a piece of the run, and join them; a bar is shown under a label."""
     if at_once < 1:
         raise InputError(f"at_once={at_once} sequences cannot be run; give at least 1.")
-    groups = [range(start, min(start + at_once, n)) for start in range(0, n, at_once)]
-    bar = tqdm(groups, desc=label, unit="group", disable=not progress, leave=False)
-    pieces = [run.piece(f"sequences-{group.start}", functools.partial(work, group)) for group in bar]
+    groups = {f"sequences-{start}": range(start, min(start + at_once, n)) for start in range(0, n, at_once)}
+    done = sum(len(group) for key, group in groups.items() if key in run.pieces)
+    with tqdm(
+        total=n * n_units, initial=done * n_units, desc=label, unit="row", disable=hidden(bool(label)), leave=False
+    ) as bar:
+        pieces = [run.piece(key, functools.partial(work, group, bar.update)) for key, group in groups.items()]
     return xr.concat(pieces, "sequence", join="outer")
+
+
+def sweep_label(
+    model: HookedModel,
+    some: Sequence[Sequence[int]],
+    n: int,
+    unit: HeadUnit,
+    chosen: Bool[np.ndarray, "layer unit"],
+    batches: Batches,
+) -> str:
+    """What a bar says of a sweep over n sequences, with an estimate of its time from one unit of the outermost layers.
+
+    The time of a unit falls linearly with its layer, since the layers below it are not run.
+    """
+    layers = np.flatnonzero(chosen.any(1))
+    seconds = {}
+    for layer in {int(layers[0]), int(layers[-1])}:
+        one = np.zeros_like(chosen)
+        one[layer, chosen[layer].argmax()] = True
+        for measured in (False, True):
+            began = time.perf_counter()
+            zeroed_losses(model, some[:2], unit, one & measured, False, batches)
+            seconds[layer, measured] = time.perf_counter() - began
+    of_unit = [max(0.0, seconds[int(layer), True] - seconds[int(layer), False]) for layer in (layers[0], layers[-1])]
+    each = np.interp(np.argwhere(chosen)[:, 0], [layers[0], layers[-1]], of_unit)
+    total = each.sum() * n / len(some[:2])
+    told = f"{total:.0f} s" if total < 90 else f"{total / 60:.0f} min" if total < 5400 else f"{total / 3600:.1f} h"
+    return f"zeroing {int(chosen.sum())} {unit}s on {n} texts, about {told}"
 
 
 @dataclass(frozen=True)
@@ -173,7 +249,13 @@ class Base:
 
 @torch.no_grad()
 def zeroed_losses(
-    model: HookedModel, sequences: Sequence[Sequence[int]], unit: HeadUnit, positions: bool, batches: Batches
+    model: HookedModel,
+    sequences: Sequence[Sequence[int]],
+    unit: HeadUnit,
+    chosen: Bool[np.ndarray, "layer unit"],
+    positions: bool,
+    batches: Batches,
+    tick: Tick = lambda n: None,
 ) -> xr.Dataset:
     """Losses of some sequences and their changes, as `zeroing_sweep` gives them, without provenance."""
     parts = anatomy(model)
@@ -182,12 +264,13 @@ def zeroed_losses(
     n_rows, n_units = len(base.tokens), len(masks)
     shape = (n_rows, parts.n_layers, n_units)
     change = np.full((*shape, base.real.shape[1]) if positions else shape, np.nan)
-    rows_units = [(row, number) for number in range(n_units) for row in range(n_rows)]
-    for layer in range(parts.n_layers):
+    for layer in np.flatnonzero(chosen.any(1)).tolist():
+        rows_units = [(row, number) for number in np.flatnonzero(chosen[layer]).tolist() for row in range(n_rows)]
         for batch, losses in batches.over(rows_units, _work(model, parts, base, masks, layer)):
             rows, units = (list(index) for index in zip(*batch, strict=True))
             away = losses.double() - base.loss[rows].double()
             change[rows, layer, units] = _reduced(away, base.real[rows], positions).cpu().numpy()
+            tick(len(batch))
     return _dataset(base, change, unit, positions)
 
 
@@ -345,7 +428,8 @@ def _dataset(base: Base, change: np.ndarray, unit: HeadUnit, positions: bool) ->
         variables["prediction_loss"] = (("sequence", "position"), each)
         variables["prediction_change"] = ((*dims, "position"), change)
         coords["position"] = np.arange(change.shape[3])
-        change = np.nanmean(change, axis=-1)
+        counts = (~np.isnan(change)).sum(-1)
+        change = np.where(counts, np.nansum(change, axis=-1) / np.maximum(counts, 1), np.nan)
     return xr.Dataset(variables | {"loss_change": (dims, change)}, coords)
 
 

@@ -27,7 +27,9 @@ from workbench.models.identity import fingerprint
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
+from workbench.runs.progress import hidden
 from workbench.runs.run import Run
+from workbench.statistics import t_interval
 
 Intervention = Callable[[Any], AbstractContextManager[Any]]
 """A model to a context manager that changes it, such as `lambda model: zero_outputs(model, mlp=[0])`."""
@@ -38,7 +40,7 @@ PEAK = 3.0
 """Times the median of the other tokens from which a norm is called a peak; ordinary tokens stay below 2."""
 COLLAPSE = 0.5
 """A part makes the peak where without it at most this share of the norm is left, and removes it where with it at most
-this share of what would be there without it is left."""
+this share of what would be there without it is left; in both cases by the interval over texts."""
 
 
 def compare_interventions(
@@ -99,9 +101,10 @@ def peak_sources(
         progress: show a bar.
 
     Returns:
-        residual_norm, other_norm_median and other_norm_max `(intervention, layer)`, means over sequences; loss and
-        loss_change `(intervention, sequence)`; the coordinates `part` ("attention", "mlp", "both") and `first_layer`,
-        `last_layer` (-1 for "none") say what each intervention zeroed; and what `judge_peak` adds.
+        residual_norm, other_norm_median and other_norm_max `(intervention, layer)`, means over sequences, and
+        norm_by_text `(intervention, layer, sequence)`; loss and loss_change `(intervention, sequence)`; the
+        coordinates `part` ("attention", "mlp", "both") and `first_layer`, `last_layer` (-1 for "none") say what each
+        intervention zeroed; and what `judge_peak` adds.
 
     Raises:
         InputError: as `compare_interventions`.
@@ -120,6 +123,7 @@ def peak_sources(
     part, first, last = zip((NONE, -1, -1), *cells, strict=True)
     labels = {"part": list(part), "first_layer": list(first), "last_layer": list(last)}
     result = means.merge(found[["loss", "loss_change"]]).assign_attrs(found.attrs)
+    result["norm_by_text"] = found["residual_norm"].squeeze("position", drop=True)
     result = result.assign_coords({name: ("intervention", values) for name, values in labels.items()})
     result.attrs |= {"method": "peak_sources", "position": str(position)}
     return judge_peak(result)
@@ -128,9 +132,12 @@ def peak_sources(
 def judge_peak(sources: xr.Dataset, *, peak: float = PEAK, collapse: float = COLLAPSE) -> xr.Dataset:
     """Say which single parts make the peak and which remove it; a Dataset from `peak_sources` can be judged again.
 
-    Adds `peak_ratio(layer)`, the norm relative to the median of the other tokens, and the booleans
-    `makes_peak(intervention)` (without that part the norm collapses in the layer of the peak) and
-    `removes_peak(intervention)` (without it the norm stands at the end); no part does either where there is no peak.
+    Adds `peak_ratio(layer)`, the norm relative to the median of the other tokens; `left(intervention)`, the share of
+    the norm that is left without a part in the layer of the peak, and `end(intervention)`, the norm after the last
+    layer without it relative to the unchanged one, geometric means over texts with the t intervals `left_low`,
+    `left_high`, `end_low` and `end_high`; and the booleans `makes_peak(intervention)` (the interval of `left` lies
+    below `collapse`) and `removes_peak(intervention)` (that of `end` above its inverse). No part does either where
+    there is no peak. One text has no interval: its values stand for the ends.
 
     Args:
         sources: that result.
@@ -138,15 +145,23 @@ def judge_peak(sources: xr.Dataset, *, peak: float = PEAK, collapse: float = COL
         collapse: the share of the norm that counts as collapsed.
     """
     norm, first = sources["residual_norm"], sources["first_layer"]
-    base = norm.sel(intervention=NONE, drop=True)
-    ratio = base / sources["other_norm_median"].sel(intervention=NONE, drop=True)
+    ratio = (norm / sources["other_norm_median"]).sel(intervention=NONE, drop=True)
     top = int(ratio.argmax("layer"))
     layer = sources["layer"].values[top]
+    by_text = sources["norm_by_text"].transpose("intervention", "layer", "sequence").values
+    found = {}
+    for name, place in (("left", top), ("end", -1)):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = np.log(by_text[:, place] / by_text[:1, place])
+            low, high = (np.where(np.isneginf(relative).any(-1), 0, np.exp(end)) for end in t_interval(relative))
+            values = np.exp(relative.mean(-1))
+        found |= {name: values, f"{name}_low": low, f"{name}_high": high}
+    result = sources.assign({name: ("intervention", values) for name, values in found.items()})
     single = (sources["part"] != "both") & (first >= 0) & bool(ratio[top] >= peak)
-    return sources.assign(
+    return result.assign(
         peak_ratio=ratio,
-        makes_peak=single & (first <= layer) & (norm.isel(layer=top) <= collapse * base[top]).drop_vars("layer"),
-        removes_peak=single & (first > layer) & (base[-1] <= collapse * norm.isel(layer=-1)).drop_vars("layer"),
+        makes_peak=single & (first <= layer) & (result["left_high"] <= collapse),
+        removes_peak=single & (first > layer) & (result["end_low"] >= 1 / collapse),
     ).assign_attrs(limit_peak=peak, limit_collapse=collapse)
 
 
@@ -169,19 +184,31 @@ def peak_verdict(sources: xr.Dataset) -> str:
     loss = sources["loss_change"].mean("sequence").values
     names = sources["intervention"].values
     makers, removers = (np.flatnonzero(sources[name].values) for name in ("makes_peak", "removes_peak"))
+    shares = {name: [np.asarray(sources[f"{name}{end}"]) for end in ("", "_low", "_high")] for name in ("left", "end")}
+
+    def told(name: str, i: int) -> str:
+        value, low, high = (values[i] for values in shares[name])
+        return f"{value:.2g} times the norm" + (f", {low:.2g} to {high:.2g}" if low < high else "")
+
     made = [
-        f"{names[i]} (norm {norm[i, top]:.3g}, loss {loss[i]:+.2f})" for i in makers[np.argsort(norm[makers, top])][:4]
+        f"{names[i]} (norm {norm[i, top]:.3g}, {told('left', i)}, loss {loss[i]:+.2f})"
+        for i in makers[np.argsort(norm[makers, top])][:4]
     ]
     removed = [
-        f"{names[i]} (norm {norm[i, -1]:.3g} at the end instead of {base[-1]:.3g}, loss {loss[i]:+.2f})"
+        f"{names[i]} (norm {norm[i, -1]:.3g} at the end, {told('end', i)}, loss {loss[i]:+.2f})"
         for i in removers[np.argsort(-norm[removers, -1])][:4]
     ]
     return (
         f"{token}'s norm is {height:.1f} times the median of the others after layer {layer} "
-        f"(norm {base[top]:.3g}); "
+        f"(norm {base[top]:.3g}; {_texts(sources)}); "
         + (f"it collapses without {_either(made)}" if made else "no single part's absence makes it collapse")
         + (f", and stands without {_either(removed)}." if removed else ", and no single part after it removes it.")
     )
+
+
+def _texts(sources: xr.Dataset) -> str:
+    n = sources.sizes["sequence"]
+    return "one text, so without intervals" if n == 1 else f"{n} texts, intervals of 95 % over them"
 
 
 def _either(items: list[str]) -> str:
@@ -225,7 +252,7 @@ def _compare(
     batches = row_batches(model, max(len(s) for s in sequences), batch_size)
     pieces = []
     total = len(sequences) * (1 + len(interventions))
-    with tqdm(total=total, desc="interventions", unit="run", disable=not progress, leave=False) as bar:
+    with tqdm(total=total, desc="interventions", unit="run", disable=hidden(progress), leave=False) as bar:
 
         def work(rows: list[int]) -> xr.Dataset:
             some = [sequences[i] for i in rows]

@@ -27,6 +27,7 @@ from workbench.models.identity import fingerprint
 from workbench.prompts.texts import digest, token_sequences, words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 
 RANKS = 8
@@ -103,7 +104,7 @@ def extreme_tokens(
     rows: dict[int, dict[str, np.ndarray]] = {}
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))[::-1]
     roots = [root(block.w_o()) for block in parts.blocks]
-    bar = tqdm(total=len(sequences), desc="Extreme tokens", disable=not progress)
+    bar = tqdm(total=len(sequences), desc="Extreme tokens", disable=hidden(progress))
     for batch, found in Batches(device, batch_size).over(
         order, lambda some: _measure(model, parts, roots, [sequences[i] for i in some], chunk)
     ):

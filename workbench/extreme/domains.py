@@ -2,8 +2,9 @@
 
 1. Every domain's texts are cut to one length in tokens, and as many of each are kept.
 2. Rest: the mean attention that a head pays to the sink (position 0, or the extreme tokens) per sequence.
-3. Effect: how the next-token loss of a sequence changes when the head is zeroed (`ablation.py`).
-4. `dormancy.phases` tests both over sequences and says which heads become active in which domain.
+3. Effect: how the next-token loss of a sequence changes when the head is zeroed (`ablation.py`), for all heads, named
+   ones, or a shortlist: a quarter of the texts then choose by attention (`shortlist.py`), the others test.
+4. `dormancy.phases` tests both over sequences and says which heads wake in which domain.
 
 Guo et al., arXiv 2410.13835, section 3.1: a dormant head rests on a token whose value is next to nothing, so that
 taking the head away costs nothing; the same head is active where its weight goes elsewhere and the loss needs it.
@@ -21,10 +22,19 @@ from einops import einsum, rearrange, reduce
 from jaxtyping import Bool, Float
 
 from workbench.errors import InputError, WorkbenchWarning, suggest
-from workbench.extreme.ablation import by_groups, row_batches, unit_masks, zeroed_losses
+from workbench.extreme.ablation import (
+    Tick,
+    by_groups,
+    chosen_units,
+    named_units,
+    row_batches,
+    sweep_label,
+    zeroed_losses,
+)
 from workbench.extreme.detect import extreme_tokens
 from workbench.extreme.dormancy import Limits, phases
-from workbench.models.anatomy import Anatomy, anatomy
+from workbench.extreme.shortlist import shortlist as choose
+from workbench.models.anatomy import anatomy
 from workbench.models.attention import Chunk, observe
 from workbench.models.capture import device_of
 from workbench.models.identity import fingerprint
@@ -36,6 +46,7 @@ from workbench.runs.run import Run
 
 FEWEST = 4
 """Sequences per domain, at least: two halves of two."""
+_QUARTER = 4
 _CHARACTERS = 32
 """Of a long document so many characters per token are read before the whole of it is."""
 _EDGE = 8
@@ -50,6 +61,9 @@ def active_dormant(
     n_sequences: int | None = None,
     sinks: Sinks | Sequence[int] = "first",
     unit: HeadUnit = "head",
+    layers: Sequence[int] | None = None,
+    heads: Sequence[tuple[int, int]] | None = None,
+    shortlist: int | None = None,
     limits: Limits | None = None,
     column: str = "text",
     at_once: int = 8,
@@ -67,6 +81,10 @@ def active_dormant(
         sinks: "first" (position 0), "extreme" (what `extreme_tokens` finds in each sequence; where it finds none
             its sinks, else the first token) or positions.
         unit: "head", or "kv_group" for all query heads of a KV head together.
+        layers: zero units of these layers alone; tests are corrected for the units that are zeroed.
+        heads: zero these units alone, (layer, index) each.
+        shortlist: zero so many units, whose attention on the sink differs most on every fourth text of each domain, and
+            test them on the others.
         limits: what counts as dormant, active and decided; the defaults and their reasons stand in `Limits`.
         column: which column of a Dataset holds the texts.
         at_once: sequences per base pass; what a run that is stopped may lose.
@@ -76,16 +94,32 @@ def active_dormant(
 
     Returns:
         `loss(domain, sequence)`, `loss_change` and `sink_weight(domain, sequence, layer, <unit>)`, the coordinate
-        `text`, and all that `phases` adds: `effect` with its interval, `phase`, `wakes`, p-values and noise floors.
+        `text`, and all that `phases` adds: `effect` with its interval, `phase`, p-values, which conditions `holds` and
+        `wakes`. Units that were not zeroed are NaN, but for `sink_weight`.
 
     Raises:
         InputError: fewer than two domains, one without enough long documents, a sink position outside the sequences,
             a loss that is not finite, a model without heads.
     """
     limits, parts = limits or Limits(), anatomy(model)
-    unit_masks(unit, parts)
+    chosen = chosen_units(unit, parts, layers, heads)
     positions = sink_positions(sinks, length)
+    if shortlist is not None and not chosen.all():
+        raise InputError("shortlist= chooses among all heads; leave out layers= and heads=.")
     sequences, left_out = domain_sequences(model, domains, length, n_sequences, column)
+    batches = row_batches(model, length, batch_size)
+
+    def attention(some: list[list[int]]) -> np.ndarray:
+        weight = sink_attention(model, some, sink_mask(model, some, positions))
+        axes = "sequence layer (unit group_head) -> sequence layer unit"
+        return reduce(weight, axes, "mean", unit=chosen.shape[1])
+
+    searched: dict[str, Any] = {}
+    if shortlist is not None:
+        search, sequences = _divided(sequences)
+        weights = np.stack([np.concatenate([attention([tokens]) for tokens in some]) for some in search.values()])
+        chosen = choose(weights, shortlist, limits.asleep)
+        searched = {"shortlist": shortlist, "n_searched": weights.shape[1]}
     every = [tokens for domain in sequences.values() for tokens in domain]
     facts: dict[str, Any] = {
         "method": "active_dormant",
@@ -97,24 +131,33 @@ def active_dormant(
         "length": length,
         "sinks": positions,
         "at_once": at_once,
-    }
-    batches = row_batches(model, length, batch_size)
+    } | named_units(chosen)
 
-    def work(group: range) -> xr.Dataset:
+    def work(group: range, tick: Tick) -> xr.Dataset:
         some = [every[i] for i in group]
-        weight = sink_attention(model, some, sink_mask(model, some, positions))
-        axes = "sequence layer (unit group_head) -> sequence layer unit"
-        by_unit = reduce(weight, axes, "mean", unit=_units(unit, parts))
-        found = zeroed_losses(model, some, unit, False, batches)
-        return found.assign(sink_weight=(("sequence", "layer", unit), by_unit))
+        found = zeroed_losses(model, some, unit, chosen, False, batches, tick)
+        return found.assign(sink_weight=(("sequence", "layer", unit), attention(some)))
 
     with Run(resume, **facts) as run:
         if run.finished is not None:
             return phases(run.finished, limits)
-        found = by_groups(run, len(every), at_once, work, f"zeroing each {unit}", progress)
+        label = sweep_label(model, every[:at_once], len(every), unit, chosen, batches) if progress else ""
+        found = by_groups(run, len(every), at_once, work, label, int(chosen.sum()))
         measured = _by_domain(found, list(sequences), words(model, every))
-        counts = {"n_sequences": len(every) // len(sequences), "left_out": left_out}
+        counts = {"n_sequences": len(every) // len(sequences), "left_out": left_out, **searched}
         return phases(run.finish(measured, **counts, **parts.facts), limits)
+
+
+def _divided(sequences: dict[str, list[Any]]) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+    """Every fourth text of each domain, to choose heads by, and the others, to test them."""
+    few = min(len(tokens) for tokens in sequences.values())
+    if few < _QUARTER * FEWEST:
+        raise InputError(
+            f"shortlist= chooses by a quarter of the texts, at least {FEWEST} per domain, and tests by the others; "
+            f"there are {few}. Give {_QUARTER * FEWEST} texts or more, or name heads=."
+        )
+    search = {name: tokens[::_QUARTER] for name, tokens in sequences.items()}
+    return search, {name: [t for i, t in enumerate(x) if i % _QUARTER] for name, x in sequences.items()}
 
 
 def domain_sequences(
@@ -194,7 +237,7 @@ def sink_mask(
     elif sinks == "extreme":
         found = extreme_tokens(model, sequences, progress=False)
         extreme, sink = (
-            found[name].transpose("sequence", "position").values.astype(bool) for name in ("extreme", "sink")
+            found[name].any("layer").transpose("sequence", "position").values for name in ("extreme", "sink")
         )
         mask = np.where(extreme.any(1, keepdims=True), extreme, sink)
         mask[~mask[:, :-1].any(1), 0] = True
@@ -247,10 +290,6 @@ def sink_positions(sinks: Sinks | Sequence[int], length: int) -> Sinks | list[in
             "comes after them."
         )
     return positions
-
-
-def _units(unit: HeadUnit, parts: Anatomy) -> int:
-    return parts.n_heads if unit == "head" else parts.n_kv_heads
 
 
 def _by_domain(found: xr.Dataset, names: list[str], texts: list[list[str]]) -> xr.Dataset:

@@ -33,6 +33,7 @@ from workbench.models.original import unwrapped
 from workbench.names import Penalty
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
+from workbench.runs.progress import hidden
 from workbench.runs.results import provenance
 
 DEFAULTS: dict[Penalty, tuple[float, float]] = {"sink": (3.0, 0.15), "peak": (1.0, 2.0)}
@@ -185,7 +186,7 @@ def _train(own: Any, rows: Tensor, recipe: LightTuningRecipe, progress: bool) ->
     falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / recipe.steps)
     order = _order(len(rows), recipe)
     curves: dict[str, list[float]] = {"loss": [], "penalty": []}
-    for step in tqdm(range(recipe.steps), desc=recipe.name, disable=not progress, leave=False):
+    for step in tqdm(range(recipe.steps), desc=recipe.name, disable=hidden(progress), leave=False):
         tokens = rows[order[step]].to(device_of(own))
         with torch.enable_grad():
             loss, penalty = losses(own, tokens, recipe)

@@ -42,6 +42,7 @@ from workbench.names import RemedyKind
 from workbench.prompts.texts import digest
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
+from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 from workbench.statistics import mean_interval
 
@@ -156,7 +157,7 @@ def compare_remedies(
         ]
         keys = sinks(extreme_tokens(model, texts.every, thresholds=thresholds, batch_size=batch_size, progress=False))
         trial = Trial(texts, keys, schemes, thresholds, batch_size)
-        bar = tqdm(rows, desc="Remedies", disable=not progress)
+        bar = tqdm(rows, desc="Remedies", disable=hidden(progress))
         found = [run.piece(row.name, functools.partial(_row, model, trial, row)) for row in bar]
         table = with_changes(xr.concat(found, "remedy", join="outer", data_vars="all", coords="minimal"))
         return run.finish(

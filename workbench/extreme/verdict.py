@@ -1,17 +1,26 @@
-"""Which tokens are extreme? Thresholds on what was measured, applied again without running the model.
+"""Which tokens are extreme, in which layers? Thresholds on what was measured, applied again without running the model.
 
-A token is a *sink* where enough heads of some layer attend to it, *drained* where those heads can take little from
-it, *peaked* where the stream is long at it, and *extreme* where it is all three (Guo et al. 2024, section 3, which
-names no thresholds). All are judged within one sequence, so a text needs no other text beside it.
+1. A token is a *sink* of a layer where enough of its heads attend to the token, *drained* where the layer's heads can
+   take little from it, *peaked* where its stream after the layer is long (Guo et al. 2024, section 3, which names no
+   thresholds). All are judged within one sequence, so a text needs no other text beside it.
+2. A token is *extreme* in a layer where the three meet: it is a sink of the layer, drained there, and long in the
+   stream that the layer reads, which is the one after the layer before.
+3. A *regime* of a token goes from the first to the last layer where it is extreme without its stream becoming ordinary
+   in between. One token may have several, and different tokens different ones.
 """
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError
+
+FIRST = "first token"
+"""The name in tables of the first tokens of all texts together, whatever they are."""
+MARKS = ("sink", "drained", "peaked", "extreme")
 
 
 @dataclass(frozen=True)
@@ -19,15 +28,17 @@ class Thresholds:
     """What counts as a sink, a drain and a peak.
 
     Attributes:
-        sink_weight: attention received above which a head has the token as its sink; 0.3 is Gu et al.'s ε.
-        sink_heads: share of the heads of some layer that must have it; a quarter, so that a few heads that follow
-            one token for its meaning don't make it a sink.
-        min_queries: a token seen by fewer queries (in short texts: by fewer than half of them) is not judged, since
-            the mean of a few queries passes 0.3 by chance, its own attention to itself alone being one of them.
-        drain: value norm relative to the median of the other tokens, the median over the heads that have the token
-            as their sink; at most half.
-        peak: stream norm relative to the median of the other tokens, in the layer where it is largest; at least 3.
-            Ordinary tokens of the embedded models stay below 2.
+        sink_weight: attention received above which a head has the token as its sink; 0.3 is Gu et al.'s ε. The first
+            token's own query, which can attend to nothing else, does not count.
+        sink_heads: share of the layer's heads that must have it; a quarter, so that a few heads that follow one token
+            for its meaning don't make it a sink.
+        min_queries: a token seen by fewer queries is not judged, in texts of any length, since the mean of a few
+            queries passes 0.3 by chance, its own attention to itself alone being one of them. In a text of so many
+            tokens the first token alone is judged, with or without BOS; in a shorter one none is.
+        drain: norm of the value through W_O relative to the median of the other tokens, the median over the layer's
+            heads; at most half.
+        peak: stream norm relative to the median of the other tokens; at least 3. Ordinary tokens of the embedded models
+            stay below 2.
     """
 
     sink_weight: float = 0.3
@@ -52,46 +63,58 @@ class Thresholds:
 def classify_tokens(measured: xr.Dataset, thresholds: Thresholds | None = None) -> xr.Dataset:
     """Add verdicts and what they aggregate to; a Dataset from `extreme_tokens` can be judged again.
 
-    Adds `sink`, `drained`, `peaked` and `extreme` (sequence, position), `sink_rate(layer, head)`: share of sequences
-    in which the head has a sink, `first_token_sink_rate(layer, head)`: the same for the first token alone,
-    `drain_ratio(layer, kv_head)`, `peak_ratio(layer)` and `peak_ratio_max(layer)`: value and stream norms of the
-    extreme tokens relative to the median (or maximum) of the other tokens, the mean over sequences. Where a sequence
-    has no extreme token its sinks stand in, and where it has no sink its first token.
+    Adds `sink`, `drained`, `peaked` and `extreme` (sequence, layer, position) and each token's `peak` and `drain`
+    (sequence, layer, position): its stream after the layer and its values (the median over heads) relative to the
+    median of the other tokens, which are all but the first and any sink. Over sequences: `sink_rate(layer, head)`, the
+    share in which the head has a sink, and `first_token_sink_rate(layer, head)`; `drain_ratio(layer, kv_head)` of the
+    tokens that are extreme in the layer; `peak_ratio(layer)` and `peak_ratio_max(layer)`, relative to the median and
+    the maximum of the others, of the tokens that are extreme in the next layer, which reads the stream after this one;
+    where there are none, in this. Where a sequence has none of these its first token stands in.
 
     Args:
         measured: with the variables of `extreme_tokens`.
         thresholds: the default ones if None.
     """
     limits = thresholds or Thresholds()
-    judged = _judged(measured, limits.min_queries)
-    heavy = (measured["sink_weight"] > limits.sink_weight) & judged
-    sink = (heavy.mean("head") >= limits.sink_heads).any("layer")
-    ordinary = measured["token_id"].notnull() & (measured["token_id"] >= 0) & ~sink
-    drain = _relative(measured["head_value_norm"], ordinary)
-    drained = drain.where(heavy).median(["layer", "head"]) <= limits.drain
-    peak = _relative(measured["residual_norm"], ordinary)
-    peaked = peak.max("layer") >= limits.peak
-    extreme = sink & drained & peaked
-    subject = xr.where(sink.any("position"), sink, measured["position"] == 0)
-    subject = xr.where(extreme.any("position"), extreme, subject)
-    over_max = measured["residual_norm"] / measured["residual_norm"].where(~subject).max("position")
-    out = measured.assign(
-        sink=sink,
-        drained=drained,
-        peaked=peaked,
-        extreme=extreme,
+    heavy = (_by_others(measured) > limits.sink_weight) & judged_keys(measured, limits.min_queries)
+    sink = heavy.mean("head") >= limits.sink_heads
+    first = measured["position"] == 0
+    ordinary = (measured["token_id"] >= 0) & ~sink.any("layer") & ~first
+    peak, before = (_relative(measured[name], ordinary) for name in ("residual_norm", "embed_norm"))
+    value = _relative(measured["value_norm"], ordinary)
+    drain = _relative(measured["head_value_norm"], ordinary).median("head")
+    peaked, drained = peak >= limits.peak, drain <= limits.drain
+    extreme = sink & drained & (_read(peak, before) >= limits.peak)
+    subject = _either(extreme.shift(layer=-1, fill_value=False), _either(extreme, first))
+    highest = measured["residual_norm"].where(~subject).max("position")
+    dims = ("sequence", "layer", "position")
+    marks = {"sink": sink, "drained": drained, "peaked": peaked, "extreme": extreme, "peak": peak, "drain": drain}
+    out = measured.assign({name: values.transpose(*dims) for name, values in marks.items()}).assign(
         sink_rate=heavy.any("position").mean("sequence"),
         first_token_sink_rate=heavy.isel(position=0).mean("sequence"),
-        drain_ratio=_of(_relative(measured["value_norm"], ordinary), subject),
+        drain_ratio=_of(value, _either(extreme, first)),
         peak_ratio=_of(peak, subject),
-        peak_ratio_max=_of(over_max, subject),
+        peak_ratio_max=_of(measured["residual_norm"] / highest, subject),
     )
     out.attrs |= {f"threshold_{name}": value for name, value in dataclasses.asdict(limits).items()}
     return out
 
 
-def _judged(measured: xr.Dataset, min_queries: int) -> xr.DataArray:
-    return measured["queries"] >= np.minimum(min_queries, (measured["length"] + 1) // 2)
+def judged_keys(measured: xr.Dataset, min_queries: int) -> xr.DataArray:
+    """Which keys enough queries see to be judged as sinks (sequence, layer, position)."""
+    return measured["queries"] >= min_queries
+
+
+def _by_others(measured: xr.Dataset) -> xr.DataArray:
+    """Attention received, of the first token from the queries after it alone."""
+    weight, queries = measured["sink_weight"], measured["queries"]
+    by_later = (weight * queries - 1) / (queries - 1).clip(min=1)
+    return xr.where(measured["position"] == 0, by_later, weight).transpose(*weight.dims)
+
+
+def _read(after: xr.DataArray, before: xr.DataArray) -> xr.DataArray:
+    """What each layer reads, from what stands after the layers and in front of the first."""
+    return xr.concat([before, after.isel(layer=slice(-1))], "layer").transpose(*after.dims)
 
 
 def _relative(norm: xr.DataArray, ordinary: xr.DataArray) -> xr.DataArray:
@@ -99,30 +122,115 @@ def _relative(norm: xr.DataArray, ordinary: xr.DataArray) -> xr.DataArray:
     return norm / norm.where(ordinary).median("position")
 
 
+def _either(these: xr.DataArray, otherwise: xr.DataArray) -> xr.DataArray:
+    """These tokens of a layer and sequence; where there are none, the others."""
+    return xr.where(these.any("position"), these, otherwise)
+
+
 def _of(ratio: xr.DataArray, subject: xr.DataArray) -> xr.DataArray:
     """The mean over the subjects of each sequence, then over sequences."""
     return ratio.where(subject).mean("position").mean("sequence")
 
 
+def regimes(judged: xr.Dataset) -> xr.Dataset:
+    """Every token that is extreme, with the layers from and to which it is, one row per token and regime.
+
+    Args:
+        judged: from `extreme_tokens`.
+
+    Returns:
+        Over `regime`: `sequence`, `position`, `token`, `first_layer`, `last_layer`, and of the token in these layers
+        `peak`, the largest norm of the streams that they read relative to the others', `drain`, the median over them,
+        and `sink_weight`, the mean over them and their heads.
+    """
+    found = judged.transpose("sequence", "position", "layer", ...)
+    extreme = found["extreme"].values
+    limit = judged.attrs["threshold_peak"]
+    ordinary = (found["token_id"] >= 0) & ~found["sink"].any("layer") & (found["position"] > 0)
+    before = _relative(found["embed_norm"], ordinary)
+    read = _read(found["peak"].transpose("layer", ...), before).transpose("sequence", "position", "layer").values
+    weight = found["sink_weight"].mean("head").transpose("sequence", "position", "layer").values
+    rows = []
+    for sequence, position in np.argwhere(extreme.any(-1)):
+        at = (sequence, position)
+        for first, last in _runs(extreme[at], read[at] >= limit):
+            layers = slice(first, last + 1)
+            measures = read[at][layers].max(), np.median(found["drain"].values[at][layers]), weight[at][layers].mean()
+            rows.append((*at, found["token"].values[at], first, last, *measures))
+    names = ("sequence", "position", "token", "first_layer", "last_layer", "peak", "drain", "sink_weight")
+    kinds = (int, int, str, int, int, float, float, float)
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    return xr.Dataset(
+        {n: ("regime", np.array(c, dtype=k)) for n, c, k in zip(names, columns, kinds, strict=True)},
+        attrs={"n_sequences": judged.sizes["sequence"]},
+    )
+
+
+def _runs(extreme: np.ndarray, long: np.ndarray) -> list[tuple[int, int]]:
+    """First and last extreme layer within each run of layers that read a long stream."""
+    run = np.cumsum(np.diff(long, prepend=False) & long)
+    return [
+        (int(where[0]), int(where[-1]))
+        for r in np.unique(run[extreme])
+        if (where := np.flatnonzero(extreme & (run == r))).size
+    ]
+
+
+def by_regime(judged: xr.Dataset) -> xr.Dataset:
+    """The rows of `regimes` pooled by token: first tokens together whatever they are, interior ones by their text.
+
+    Regimes of one token that share a layer are one, from and to the median of theirs.
+
+    Args:
+        judged: from `extreme_tokens`.
+
+    Returns:
+        Over `row`, by layer and count: `token`, `first_layer`, `last_layer`, in how many `texts` it has the regime, as
+        how many `tokens`, of how many that `occur`, and the medians of `peak`, `drain` and `sink_weight`.
+    """
+    single, (names, _) = regimes(judged), _names(judged)
+    kinds = np.where(single["position"].values == 0, FIRST, single["token"].values)
+    rows = []
+    for kind in np.unique(kinds):
+        one = single.isel(regime=np.flatnonzero(kinds == kind)).sortby("first_layer")
+        reach = np.maximum.accumulate(one["last_layer"].values)
+        group = np.cumsum(np.r_[False, one["first_layer"].values[1:] > reach[:-1]])
+        for g in np.unique(group):
+            rows.append(_pooled(one.isel(regime=group == g), str(kind), int((names == kind).sum())))
+    rows.sort(key=lambda row: (row["first_layer"], -row["texts"], -row["tokens"]))
+    columns = ("token", "first_layer", "last_layer", "texts", "tokens", "occur", "peak", "drain", "sink_weight")
+    return xr.Dataset({name: ("row", np.array([row[name] for row in rows])) for name in columns}, attrs=single.attrs)
+
+
+def _pooled(rows: xr.Dataset, kind: str, occur: int) -> dict[str, Any]:
+    medians = {name: float(rows[name].median()) for name in ("peak", "drain", "sink_weight")}
+    layers = {name: int(np.rint(float(rows[name].median()))) for name in ("first_layer", "last_layer")}
+    texts = len(np.unique(rows["sequence"]))
+    return {"token": kind, "texts": texts, "tokens": rows.sizes["regime"], "occur": occur} | layers | medians
+
+
 def by_token(judged: xr.Dataset) -> xr.Dataset:
-    """How often each token, by its text, occurs and is a sink, drained, peaked and extreme; the first token apart.
+    """How often each token, by its text, occurs and is a sink, drained, peaked and extreme in some layer.
+
+    The first tokens of all texts are one row, `FIRST`, whatever they are.
 
     Args:
         judged: from `extreme_tokens`.
     """
-    text = judged["token"].values
-    first = np.broadcast_to(judged["position"].values == 0, text.shape)
-    real = judged["token_id"].values >= 0
-    names = np.char.add(np.where(first, "first token: ", ""), text.astype(str))[real]
+    names, real = _names(judged)
     tokens, index, counts = np.unique(names, return_inverse=True, return_counts=True)
-    columns = {
-        name: ("token", np.bincount(index, judged[name].values[real], len(tokens)) / counts)
-        for name in ("sink", "drained", "peaked", "extreme")
-    }
+    some = judged[list(MARKS)].any("layer").transpose("sequence", "position")
+    columns = {name: ("token", np.bincount(index, some[name].values[real], len(tokens)) / counts) for name in MARKS}
     weight = judged["sink_weight"].mean(["layer", "head"]).values[real]
     columns["sink_weight"] = ("token", np.bincount(index, np.nan_to_num(weight), len(tokens)) / counts)
     table = xr.Dataset(columns | {"count": ("token", counts)}, coords={"token": tokens})
     return table.sortby(["extreme", "sink", "sink_weight"], ascending=False)
+
+
+def _names(judged: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The names in tables of all real tokens, and which are real (sequence, position)."""
+    text, real = judged["token"].values.astype(object), judged["token_id"].values >= 0
+    return np.where(judged["position"].values == 0, FIRST, text)[real].astype(str), real
 
 
 def top_sinks(judged: xr.Dataset, k: int = 2) -> xr.DataArray:
@@ -132,7 +240,7 @@ def top_sinks(judged: xr.Dataset, k: int = 2) -> xr.DataArray:
         judged: from `extreme_tokens`.
         k: how many.
     """
-    weight = judged["sink_weight"].where(_judged(judged, judged.attrs["threshold_min_queries"])).fillna(-1)
+    weight = judged["sink_weight"].where(judged_keys(judged, judged.attrs["threshold_min_queries"])).fillna(-1)
     if not 1 <= k <= weight.sizes["position"]:
         raise InputError(f"k={k} sinks of {weight.sizes['position']} positions; give 1 to that many.")
     order = np.argsort(-weight.transpose(..., "position").values, axis=-1, kind="stable")[..., :k]

@@ -36,6 +36,7 @@ from workbench.models.anatomy import anatomy
 from workbench.models.identity import fingerprint
 from workbench.names import HeadScoreName
 from workbench.protocol import HookedModel
+from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 from workbench.statistics import mean_interval
 
@@ -153,7 +154,9 @@ def ablation_curve(
     with Run(resume, **config) as run:
         if run.finished is not None:
             return run.finished
-        bar = tqdm(total=(len(wanted) + 2 * draws) * (len(asked) - 1) + 1, desc="Ablation curve", disable=not progress)
+        bar = tqdm(
+            total=(len(wanted) + 2 * draws) * (len(asked) - 1) + 1, desc="Ablation curve", disable=hidden(progress)
+        )
 
         def answered(key: str, work: Callable[..., xr.Dataset], *given: Any, **options: Any) -> xr.Dataset:
             found = run.piece(key, lambda: work(model, answer, *given, **options))

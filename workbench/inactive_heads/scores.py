@@ -27,6 +27,7 @@ from workbench.names import HeadScoreName
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 
 
@@ -79,7 +80,7 @@ def head_scores(
     grams = Grams(parts)
     rows: dict[int, np.ndarray] = {}
     order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
-    bar = tqdm(total=len(sequences), desc="Head scores", disable=not progress)
+    bar = tqdm(total=len(sequences), desc="Head scores", disable=hidden(progress))
     for batch, found in Batches(device_of(model), batch_size).over(
         order, lambda some: _score(model, parts, grams, wanted, [sequences[i] for i in some], compat, chunk)
     ):

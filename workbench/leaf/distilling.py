@@ -38,6 +38,7 @@ from workbench.models.load import load
 from workbench.models.original import fused_attention, fuses_attention, unwrapped
 from workbench.protocol import HookedModel
 from workbench.runs.processes import Processes, gathered
+from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 from workbench.runs.state import Curves, StateFile
 
@@ -218,7 +219,7 @@ class _Run:
         curves: Curves = {name: np.full(steps, np.nan) for name in ("loss", "learning_rate", "gradient_norm")}
         begin = self.file.restore(self.shared, self.parameters, curves) if self.file else 0
         shown = progress and self.shared.first
-        for step in tqdm(range(begin, steps), desc="distillation", disable=not shown, leave=False):
+        for step in tqdm(range(begin, steps), desc="distillation", disable=hidden(shown), leave=False):
             rate = self.settings.rate(step, steps)
             loss = self._accumulate(self.plan[step])
             norm = self.shared.clip(list(self.parameters.values()), self.settings.clip)

@@ -25,6 +25,7 @@ from workbench.names import Alignment, TokenScoreName
 from workbench.prompts.texts import words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.progress import hidden
 from workbench.runs.results import text_array
 from workbench.runs.run import Run
 
@@ -97,7 +98,7 @@ def sensitivity(
             return run.finished
         left = sorted(run.left(len(examples)), key=lambda i: -len(examples[i].tokens))
         done = len(examples) - len(left)
-        bar = tqdm(total=len(examples), initial=done, desc="Sensitivity", disable=not progress)
+        bar = tqdm(total=len(examples), initial=done, desc="Sensitivity", disable=hidden(progress))
         for batch, piece in Batches(device_of(teacher), batch_size).over(left, work):
             run.add(f"from example {min(batch)}", piece)
             bar.update(len(batch))

@@ -28,6 +28,7 @@ from workbench.leaf.examples import Example, digest
 from workbench.leaf.passes import target_rows
 from workbench.models.original import half_precision
 from workbench.runs.files import check_writable, write_atomic
+from workbench.runs.progress import hidden
 
 
 def observed(
@@ -129,7 +130,7 @@ def _said(
     micro_batch: int,
     progress: bool,
 ) -> Iterator[TopK]:
-    starts = tqdm(range(0, len(examples), micro_batch), desc="the teacher reads", disable=not progress, leave=False)
+    starts = tqdm(range(0, len(examples), micro_batch), desc="the teacher reads", disable=hidden(progress), leave=False)
     for start in starts:
         with torch.no_grad():
             logits, _ = observed(hf, examples[start : start + micro_batch], vocabulary)

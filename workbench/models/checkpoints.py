@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from workbench.errors import InputError, first_line
 from workbench.models.load import load
 from workbench.prompts.texts import unpadded
+from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 
 _LATE = {25: 104, 50: 209, 100: 419, 147.5: 618, 200: 838, 250: 1048, 300: 1257, 350: 1467, 410: 1719, 449: 1882}
@@ -149,7 +150,7 @@ def measure_checkpoints(
     with Run(resume, **config) as run:
         if run.finished is not None:
             return run.finished
-        bar = tqdm(sorted(checkpoints.items()), desc="checkpoints", disable=not progress, leave=False)
+        bar = tqdm(sorted(checkpoints.items()), desc="checkpoints", disable=hidden(progress), leave=False)
         pieces = {
             int(step): run.piece(f"step-{int(step)}", partial(_measured, source, texts, measure, device, dtype))
             for step, source in bar

@@ -14,6 +14,7 @@ from workbench.papers.catalogue import recipe
 from workbench.papers.recipes import FigureRequest
 from workbench.plot.export import FORMATS, save_figure
 from workbench.runs.files import check_writable
+from workbench.runs.progress import hidden
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def progress_bar(costs: Sequence[float], shown: bool) -> Generator[Callable[[str
         shown: Whether anything is shown.
     """
     style = "{desc} |{bar}| {percentage:.0f}% [{elapsed} gone, about {remaining} left]"
-    with tqdm(total=sum(costs), disable=not shown, bar_format=style, smoothing=0) as bar:
+    with tqdm(total=sum(costs), disable=hidden(shown), bar_format=style, smoothing=0) as bar:
         ended = iter([0.0, *costs])
 
         def step(text: str) -> None:

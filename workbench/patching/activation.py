@@ -34,6 +34,7 @@ from workbench.patching.suffix import Suffix, suffix
 from workbench.prompts.pairs import PromptPairs, shared_prefix
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.progress import hidden
 
 
 def activation_patch(
@@ -87,7 +88,7 @@ def activation_patch(
     with Record(model, parts, pairs, metrics, resume, method="activation_patch", **facts) as run:
         if run.finished is not None:
             return run.finished
-        bar = tqdm(pairs, desc=f"activation patching, {hook}", unit="example", disable=not progress, leave=False)
+        bar = tqdm(pairs, desc=f"activation patching, {hook}", unit="example", disable=hidden(progress), leave=False)
         pieces = [run.piece(f"example-{i}", partial(work, pair)) for i, pair in enumerate(bar)]
         return run.finish(patching_result(xr.concat(pieces, "example"), cells.dims, cells.coords, metrics))
 

@@ -46,6 +46,7 @@ from workbench.patching.suffix import Suffix, suffix
 from workbench.prompts.pairs import PromptPairs
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches
+from workbench.runs.progress import hidden
 
 
 def attribution_patch(
@@ -90,7 +91,9 @@ def attribution_patch(
     cells = grid(where, parts.n_layers, "all", 1)
     facts = {"hook": hook, "unit": where.unit, "positions": "all", "steps": steps}
     run = Record(model, parts, pairs, metrics, None, method="attribution_patch", **facts)
-    bar = tqdm(pairs, total=len(pairs), desc=f"attribution, {hook}", unit="example", disable=not progress, leave=False)
+    bar = tqdm(
+        pairs, total=len(pairs), desc=f"attribution, {hook}", unit="example", disable=hidden(progress), leave=False
+    )
     pieces = [_estimate(model, parts, pair, where, steps) for pair in bar]
     result = patching_result(xr.concat(pieces, "example"), cells.dims, cells.coords, metrics)
     result = _verified(model, parts, pairs, cells, result, verify, seed) if verify else result

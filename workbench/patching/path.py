@@ -53,6 +53,7 @@ from workbench.patching.units import Senders, senders
 from workbench.prompts.pairs import PromptPairs, shared_prefix
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
+from workbench.runs.progress import hidden
 
 ROWS_PER_CALL = 8192
 """Rows of one MLP call; more would cost memory and gain no speed."""
@@ -112,7 +113,9 @@ def path_patch(
         if run.finished is not None:
             return run.finished
         left = run.left(len(pairs))
-        bar = tqdm(total=len(left), desc=f"path patching, {unit}", unit="example", disable=not progress, leave=False)
+        bar = tqdm(
+            total=len(left), desc=f"path patching, {unit}", unit="example", disable=hidden(progress), leave=False
+        )
         with bar:
             for batch, piece in Batches(device_of(model), batch_size).over(left, work):
                 run.add(f"examples-{batch[0]}-{batch[-1]}", piece)

@@ -4,11 +4,14 @@ Each takes what `workbench.extreme_tokens` returned. `value_norms` and `residual
 of the paper's first figure (Guo et al. 2024); `patterns` gives the first.
 """
 
+from collections import Counter
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.errors import InputError
+from workbench.extreme.verdict import judged_keys
 from workbench.plot.heatmaps import layer_by_head
 from workbench.plot.marks import band, colour_bar, named_ticks
 from workbench.plot.theme import AGAINST, DIVERGING, INK, PAPER, RULE, SEQUENTIAL, SERIES, SOFT, TOWARDS, house
@@ -17,8 +20,11 @@ from workbench.plot.tokens import token_labels
 DROPPED = 0.01
 """Share of the smallest and of the largest value norms of a token that are left out, as in the paper."""
 MOST_TOKENS = 40
+LABELLED = 12
+"""Layers whose number is written below the axis, at most."""
+HIDDEN = 20
+"""Times the median of the others from which a norm hides them on a linear axis."""
 RANKS = ("largest", "second", "third", "fourth", "fifth")
-RATIOS = ["1/16", "1/4", "1", "4", "16"]
 READABLE = 0.06
 """Share of a bar from which on its coordinate is written into it."""
 
@@ -62,7 +68,7 @@ def value_norms(found: xr.Dataset, *, sequence: int = 0, title: str | None = Non
     """
     one = _text(found, sequence)
     norms = one["head_value_norm"].values.reshape(-1, one.sizes["position"])
-    red = one["extreme"].values if bool(one["extreme"].any()) else one["sink"].values
+    red = _marked(one).values
     figure = go.Figure()
     for token in range(norms.shape[1]):
         _letter_values(figure, token, norms[:, token], TOWARDS if red[token] else AGAINST)
@@ -102,24 +108,26 @@ def _letter_values(figure: go.Figure, x: int, values: np.ndarray, colour: str) -
 
 
 def residual_norms(found: xr.Dataset, *, sequence: int | None = None, title: str | None = None) -> go.Figure:
-    """The stream's norm after each layer: extreme tokens, the median and the largest of the others.
+    """The stream's norm after each layer: the first token, other extreme ones, the median and the largest of the rest.
+
+    The axis is logarithmic where a linear one would hide all but the peak.
 
     Args:
         found: From `extreme_tokens`.
-        sequence: Which text; None draws the mean over texts with the range from the smallest to the largest.
+        sequence: Which text; None draws the mean over the texts that have such a token, with the range over them.
         title: Title above the figure.
     """
     some = found if sequence is None else found.isel(sequence=[_sequence(found, sequence)])
-    subject = _subject(some)
-    norm = some["residual_norm"]
+    norm, first = some["residual_norm"], some["position"] == 0
+    inner = some["extreme"].any("layer") & ~first
+    others = norm.where(~inner & ~first)
     lines = {
-        "extreme token" if bool(some["extreme"].any()) else "first token": (
-            norm.where(subject).max("position"),
-            TOWARDS,
-        ),
-        "largest of the others": (norm.where(~subject).max("position"), AGAINST),
-        "median of the others": (norm.where(~subject).median("position"), SOFT),
+        "first token": (norm.isel(position=0), TOWARDS),
+        "other extreme tokens": (norm.where(inner).max("position"), SERIES[2]),
+        "largest of the others": (others.max("position"), AGAINST),
+        "median of the others": (others.median("position"), SOFT),
     }
+    lines = {name: line for name, line in lines.items() if bool(line[0].notnull().any())}
     figure = go.Figure()
     layers = np.arange(norm.sizes["layer"])
     for name, (values, colour) in lines.items():
@@ -139,39 +147,67 @@ def residual_norms(found: xr.Dataset, *, sequence: int | None = None, title: str
     figure.update_layout(margin_t=84 if title else 48)
     figure.update_xaxes(title_text="Layer", showgrid=False)
     figure.update_yaxes(title_text="norm of the residual stream", rangemode="tozero")
+    if float((norm.max("position") / others.median("position")).max()) > HIDDEN:
+        figure.update_yaxes(type="log", dtick=1)
     return figure
 
 
-def peak_coordinates(found: xr.Dataset, *, sequence: int = 0, most: int = 5, title: str | None = None) -> go.Figure:
+def peak_coordinates(
+    found: xr.Dataset, *, sequence: int | None = None, most: int = 5, title: str | None = None
+) -> go.Figure:
     """Which coordinates carry the token of largest norm in each layer, as shares of its squared norm.
 
     Args:
         found: From `extreme_tokens`.
-        sequence: Which text.
+        sequence: Which text; None for the mean over texts.
         most: Coordinates with a colour of their own, those with the largest share anywhere, by rank; the rest is grey.
             The numbers in the bars are the coordinates.
         title: Title above the figure.
     """
-    one = found.isel(sequence=_sequence(found, sequence))
-    coordinate, share = one["peak_coordinate"].values.astype(int), one["peak_share"].values
-    total = {int(c): share[coordinate == c].max() for c in np.unique(coordinate)}
-    chosen = sorted(total, key=lambda c: -total[c])[: min(most, len(SERIES) - 1)]
+    some = found if sequence is None else found.isel(sequence=[_sequence(found, sequence)])
+    share = coordinate_shares(some)
+    largest = np.argsort(-share.max(0), kind="stable")[: min(most, len(SERIES) - 1)]
+    chosen = [int(c) for c in largest if share[:, c].max() > 0]
     layers = np.arange(len(share))
     figure = go.Figure()
     left = np.ones(len(share))
     for index, c in enumerate(chosen):
-        mine = np.where(coordinate == c, share, 0).sum(-1)
-        _stack(figure, layers, 1 - left, mine, f"{RANKS[index]} coordinate", SERIES[index], c)
-        left = left - mine
+        _stack(figure, layers, 1 - left, share[:, c], f"{RANKS[index]} coordinate", SERIES[index], c)
+        left = left - share[:, c]
     _stack(figure, layers, 1 - left, left, "all others", RULE)
     house(figure, title=title, height=340)
     figure.update_layout(margin_t=84 if title else 48)
-    labels = token_labels(one["token"].values)
-    peaks = [labels[int(p)] for p in one["peak_position"].values]
-    names = [f"{layer}<br>{token}" for layer, token in zip(layers, peaks, strict=True)]
-    figure.update_xaxes(title_text="Layer, and its token of largest norm", **named_ticks(names, layers))
+    longest, step = _longest(some), -(-len(layers) // LABELLED)
+    names = [
+        f"{layer if layer % step == 0 else ''}<br>{token if layer == 0 or token != longest[layer - 1] else ''}"
+        for layer, token in zip(layers, longest, strict=True)
+    ]
+    axis = "Layer, and its token of largest norm" + ("" if len(some["sequence"]) == 1 else " in most texts")
+    figure.update_xaxes(title_text=axis, **named_ticks(names, layers))
     figure.update_yaxes(title_text="share of the squared norm", range=[0, 1])
     return figure
+
+
+def coordinate_shares(found: xr.Dataset) -> np.ndarray:
+    """Share of the squared norm of each layer's longest token by coordinate, the mean over texts (layer, coordinate).
+
+    Args:
+        found: From `extreme_tokens`.
+    """
+    coordinate = found["peak_coordinate"].transpose("sequence", "layer", "rank").values.astype(int)
+    share = found["peak_share"].transpose("sequence", "layer", "rank").values
+    total = np.zeros((share.shape[1], coordinate.max() + 1))
+    for of_text, values in zip(coordinate, share, strict=True):
+        np.put_along_axis(total, of_text, np.take_along_axis(total, of_text, 1) + values, 1)
+    return total / len(share)
+
+
+def _longest(found: xr.Dataset) -> list[str]:
+    """The token of largest norm in each layer, by its text; over several texts the commonest, or "first"."""
+    position = found["peak_position"].transpose("sequence", "layer").values.astype(int)
+    tokens = [token_labels(row) for row in found["token"].values]
+    names = [[tokens[i][p] if p or len(tokens) == 1 else "first" for p in row] for i, row in enumerate(position)]
+    return [Counter(of_layer).most_common(1)[0][0] for of_layer in zip(*names, strict=True)]
 
 
 def _stack(
@@ -256,13 +292,14 @@ def _position(found: xr.Dataset, position: int) -> int:
 
 def _strongest(found: xr.Dataset) -> xr.DataArray:
     """Of each text and head, the most attended position among those that enough queries see."""
-    seen = found["queries"] >= np.minimum(found.attrs["threshold_min_queries"], (found["length"] + 1) // 2)
+    seen = judged_keys(found, found.attrs["threshold_min_queries"])
     return found["sink_weight"].where(seen).fillna(-1).argmax("position")
 
 
-def _subject(found: xr.Dataset) -> xr.DataArray:
-    """The extreme tokens of each text; its first token where it has none."""
-    return xr.where(found["extreme"].any("position"), found["extreme"], found["position"] == 0)
+def _marked(found: xr.Dataset) -> xr.DataArray:
+    """The tokens that are extreme in some layer; where there are none, the sinks."""
+    extreme, sink = (found[name].any("layer") for name in ("extreme", "sink"))
+    return extreme if bool(extreme.any()) else sink
 
 
 def peak_sources(result: xr.Dataset, *, title: str | None = None) -> go.Figure:

@@ -6,6 +6,7 @@ For numbers to publish give texts of your own, many and long: `--texts prose=FIL
 import json
 import lzma
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 from workbench.errors import InputError
@@ -63,6 +64,18 @@ SAMPLES: dict[str, tuple[str, ...]] = {
         "them, which they leave behind as moraines. They store most of the fresh water of the Earth.",
     ),
 }
+
+
+def domain_texts() -> dict[str, tuple[str, ...]]:
+    """More texts of some kinds, for tests over texts: 24 of prose and of code, 8 dialogues, each of 64 tokens or more.
+
+    `SAMPLES` of these kinds come first.
+    """
+    lines = (resources.files("workbench.prompts") / "assets" / "domains.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    names = dict.fromkeys(row["domain"] for row in rows)
+    more = {name: tuple(row["text"] for row in rows if row["domain"] == name) for name in names}
+    return {name: SAMPLES.get(name, ()) + texts for name, texts in more.items()}
 
 
 def read_texts(files: Sequence[str]) -> dict[str, list[str]]:

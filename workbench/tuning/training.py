@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from workbench.errors import InputError
 from workbench.models.original import half_precision
 from workbench.runs.processes import Processes, shard_like
+from workbench.runs.progress import hidden
 from workbench.runs.state import Curves, StateFile
 from workbench.tuning.deltas import Tunable
 from workbench.tuning.recipe import TuningRecipe
@@ -64,7 +65,7 @@ def train(task: TuningTask, *, progress: bool = True) -> Curves:
     if begin == 0:
         curves["validation"][0] = _mean_loss(run, task.validation, recipe.micro_batch)
     shown = progress and run.first
-    for step in tqdm(range(begin, recipe.steps), desc="pinpoint tuning", disable=not shown, leave=False):
+    for step in tqdm(range(begin, recipe.steps), desc="pinpoint tuning", disable=hidden(shown), leave=False):
         loss = _accumulate(run, [task.rows[i] for i in order[step]], recipe.micro_batch)
         norm = run.clip(list(task.tunable.parameters.values()), recipe.clip)
         if not (math.isfinite(loss) and math.isfinite(norm)):

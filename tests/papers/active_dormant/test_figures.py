@@ -7,7 +7,7 @@ from tests.extreme.planted import S, planted
 from workbench.errors import InputError
 from workbench.extreme import extreme_tokens
 from workbench.papers import FigureRequest, recipe
-from workbench.papers.active_dormant.figures import extremes_line, peak_line, sinkiest
+from workbench.papers.active_dormant.figures import extremes_line, peak_line, regimes_line, sinkiest
 from workbench.papers.active_dormant.toy_figures import retrained_rows
 from workbench.plot import plotted_numbers
 from workbench.prompts.samples import SAMPLES, read_texts
@@ -22,8 +22,12 @@ def found():
 
 def test_sentences_are_computed_from_the_numbers(found):
     line = extremes_line(found)
-    assert line.startswith("“[7]” (position 2) is extreme: the norm of its values is 0.00 times that")
-    assert f"{float(found.peak_ratio[0]):.1f} times (after layer 0)" in line
+    assert line.startswith("“[7]” (position 2) is extreme in layer 1 (norm of its stream up to")
+    assert f"{float(found.peak_ratio[0]):.1f} times that of the others, of its values 0.00 times" in line
+    assert (
+        regimes_line(found)
+        == "in layer 1 “[7]” (in 1 of 1 texts) alone is extreme, up to 500 times as long as the others."
+    )
     assert peak_line(found).startswith("after layer 0 the coordinates 5, 3, 15 hold 100%")
     assert sinkiest(found) == (1, 0)
     plain = found.assign(extreme=found.extreme & False)

@@ -22,6 +22,7 @@ from workbench.leaf.toy.arms import MAIN
 from workbench.leaf.toy.measures import Size, measure_run
 from workbench.leaf.toy.regimes import regime, school
 from workbench.runs.files import check_writable
+from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 
 SEEDS = (1, 2, 3, 4, 5, 6)
@@ -110,7 +111,7 @@ def side_by_side(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(calls)), context, torch.set_num_threads, (1,)) as pool:
         futures = {pool.submit(work, *call): call for call in calls}
-        for future in tqdm(as_completed(futures), total=len(calls), desc=what, disable=not progress, leave=False):
+        for future in tqdm(as_completed(futures), total=len(calls), desc=what, disable=hidden(progress), leave=False):
             error = future.exception()
             if error is not None:
                 failed.append(error)

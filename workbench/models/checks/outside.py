@@ -1,5 +1,6 @@
 """Checks of the input: batches padded on either side, and the tokenizer's BOS, EOS and vocabulary."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,22 @@ def left_padding(context: CheckContext) -> Outcome:
     )
 
 
+def _leading(ids: Sequence[int], token: int) -> int:
+    """How many times in a row a text begins with a token."""
+    return next((n for n, other in enumerate(ids) if other != token), len(ids))
+
+
 def bos(context: CheckContext) -> Outcome:
     """The tokenizer puts BOS first once or not at all."""
-    why = "Two of them move the attention sink; repair the tokenizer's settings."
-    return _count(_tokenizer(context), "bos", 1, why)
+    tokenizer = _tokenizer(context)
+    begin = tokenizer.bos_token_id
+    count = 0 if begin is None else _leading(tokenizer("The cat sat.")["input_ids"], begin)
+    return Outcome(
+        count,
+        1,
+        f"BOS tokens that an encoded text begins with ({tokenizer.bos_token!r}).",
+        "Two of them move the attention sink; repair the tokenizer's settings.",
+    )
 
 
 def eos(context: CheckContext) -> Outcome:
@@ -74,18 +87,18 @@ def _count(tokenizer: Any, kind: str, limit: int, why: str) -> Outcome:
 
 
 def chat_bos(context: CheckContext) -> Outcome:
-    """A dialogue in the chat template holds BOS at most once."""
+    """A dialogue in the chat template begins with BOS at most once; later ones may mark its turns."""
     tokenizer = _tokenizer(context)
     if not has_template(tokenizer):
         raise NotApplicable("The tokenizer has no chat template.")
     text, begin = render(tokenizer, [{"role": "user", "content": "Hello."}]), tokenizer.bos_token_id
     if begin is None:
         raise NotApplicable("The tokenizer has no BOS token.")
-    naive = tokenizer(text)["input_ids"].count(begin)
+    naive = _leading(tokenizer(text)["input_ids"], begin)
     return Outcome(
-        encode(tokenizer, text, rendered=True).count(begin),
+        _leading(encode(tokenizer, text, rendered=True), begin),
         1,
-        "BOS tokens in a dialogue, as PromptPairs encodes it"
+        "BOS tokens that a dialogue begins with, as PromptPairs encodes it"
         + (f"; encoding the rendered text naively gives {naive}." if naive > 1 else "."),
         "Two of them move the attention sink; take BOS out of the chat template.",
     )

@@ -30,10 +30,14 @@ from workbench.extreme import (
     training_dynamics,
     waking_sentences,
 )
+from workbench.models.anatomy import anatomy
 from workbench.papers.active_dormant.sentences import (
+    attention_line,
     domains_line,
     extremes_line,
+    misleading_head,
     peak_line,
+    regimes_line,
     remedies_line,
     sink_line,
     training_line,
@@ -47,7 +51,7 @@ from workbench.plot import extreme as plots
 from workbench.plot.dynamics import training_panels
 from workbench.plot.remedies import remedy_effects
 from workbench.plot.waking import waking_heatmap, waking_maps, waking_scatter
-from workbench.prompts.samples import PROMPT, SAMPLES
+from workbench.prompts.samples import PROMPT, SAMPLES, domain_texts
 from workbench.runs.results import open_result
 
 MAX_TOKENS = 256
@@ -55,6 +59,12 @@ TEXTS = 64
 """Texts per domain that are read, at most."""
 DOMAIN_TOKENS, SAMPLE_TOKENS = 128, 48
 """Tokens of each text when domains are compared: the paper's, and what every sample has with any tokenizer."""
+KINDS = ("prose", "code")
+"""The package's kinds of text whose heads are compared, as in the paper, where no texts are given."""
+KIND_TOKENS = 64
+"""Tokens that each of those texts has with the tokenizers of the embedded and the named models."""
+MANY_HEADS, SHORTLIST = 100, 48
+"""Of a model with more heads, so many are zeroed, chosen by their attention."""
 MAX_LETTERS = 1500
 """Of each text that is followed over training: checkpoints may differ in their tokenizers."""
 SOURCE_TEXTS = 8
@@ -81,7 +91,8 @@ def measure_extremes(source: Source, request: FigureRequest) -> xr.Dataset:
 def sinkiest(found: xr.Dataset) -> tuple[int, int]:
     """The layer and head that attend most to the extreme tokens of the first text."""
     one = found.isel(sequence=0)
-    subject = one["extreme"] if bool(one["extreme"].any()) else one["position"] == 0
+    extreme = one["extreme"].any("layer")
+    subject = extreme if bool(extreme.any()) else one["position"] == 0
     weight = one["sink_weight"].where(subject).max("position").values
     layer, head = np.unravel_index(int(np.nanargmax(weight)), weight.shape)
     return int(layer), int(head)
@@ -103,7 +114,7 @@ def extreme_tokens(measured: Mapping[str, tuple[xr.Dataset, xr.Dataset]]) -> Dra
             [plots.pattern(maps, layer, head), plots.value_norms(found), plots.residual_norms(found, sequence=0)]
         )
         names.append([f"{name}: layer {layer}, head {head}", "value norms, all heads", "stream norms"])
-    lines = [extremes_line(found) for found, _ in measured.values()]
+    lines = [f"{extremes_line(found)} Over all texts, {regimes_line(found)}" for found, _ in measured.values()]
     return Drawn(compose.grid(rows, names, title="Sink, drain and peak"), told([*measured], lines))
 
 
@@ -127,7 +138,7 @@ def first_token_panel(found: xr.Dataset) -> Panel:
 
 def stream_panel(found: xr.Dataset) -> Panel:
     """The norm of the residual stream by layer, of extreme tokens and of others."""
-    line = f"Mean over dialogues, with their range. In the first of them {extremes_line(found)}"
+    line = f"Mean over texts, with their range; {regimes_line(found)}"
     return Panel(plots.residual_norms(found), line, "Norm of the residual stream by layer")
 
 
@@ -174,43 +185,57 @@ def training(measured: tuple[str, xr.Dataset]) -> Drawn:
 
 
 def measure_domains(source: Source, request: FigureRequest) -> xr.Dataset:
-    """`active_dormant` on the request's texts: 128 tokens of each, or 48 of the package's samples."""
-    texts = {domain: list(some) for domain, some in (request.texts or SAMPLES).items()}
-    length = DOMAIN_TOKENS if request.texts else SAMPLE_TOKENS
-    request.step(f"{source.name}: zeroing every head on {len(texts)} kinds of text")
+    """`active_dormant` on the request's texts: 128 tokens of each, or 64 of the package's prose and code."""
+    texts = kinds_of(request)
+    length = DOMAIN_TOKENS if request.texts else KIND_TOKENS
+    request.step(f"{source.name}: zeroing heads on {len(texts)} kinds of text")
+
+    def measure() -> xr.Dataset:
+        parts = anatomy(source.model)
+        few = SHORTLIST if parts.n_layers * parts.n_heads > MANY_HEADS else None
+        return wb.active_dormant(source.model, texts, length=length, shortlist=few, progress=False)
+
     return kept(
-        request.folder / source.name / "domains.nc",
-        source,
-        {"texts": digest(texts), "length": length},
-        lambda: wb.active_dormant(source.model, texts, length=length, n_sequences=None, progress=False),
+        request.folder / source.name / "domains.nc", source, {"texts": digest(texts), "length": length}, measure
     )
+
+
+def kinds_of(request: FigureRequest) -> dict[str, list[Any]]:
+    """The request's texts by domain, or the package's prose and code."""
+    return {domain: list(some) for domain, some in (request.texts or {k: domain_texts()[k] for k in KINDS}).items()}
 
 
 def woken(found: xr.Dataset) -> tuple[str, int, int]:
     """The pair of domains and the head that differ most, dormant in one and active in the other if any head is."""
     difference = abs(found["difference"].sel(score="loss_change")).transpose("pair", "layer", "head")
     wakes = waking_heads(found)
-    candidates = np.where(wakes, difference.values, -1) if wakes.any() else difference.values
+    candidates = (
+        difference.where(xr.DataArray(wakes, dims=("layer", "head")) if wakes.any() else True).fillna(-1).values
+    )
     pair, layer, head = np.unravel_index(int(candidates.argmax()), candidates.shape)
     return str(found["pair"].values[pair]), int(layer), int(head)
 
 
 def domains(measured: Mapping[str, xr.Dataset]) -> Drawn:
-    """Figure 8: difference between two domains for every head, and one head's sequences, a row per model."""
-    rows, names = [], []
+    """Figure 8: all heads, the texts of one that wakes, and of one that attention alone would name; a row per model."""
+    rows, names, lines = [], [], []
     for name, found in measured.items():
         pair, layer, head = woken(found)
         rows.append([waking_heatmap(found, pair), waking_scatter(found, layer, head)])
         names.append([f"{name}: effect of zeroing, {pair}", f"layer {layer}, head {head}"])
+        if at := misleading_head(found):
+            rows[-1].append(waking_scatter(found, *at))
+            names[-1].append(f"layer {at[0]}, head {at[1]}: rests, no effect")
+        lines.append(f"{domains_line(found)} {attention_line(found)}")
     figure = compose.grid(rows, names, title="Heads that are dormant or active by domain", gap=0.2)
-    return Drawn(figure, told([*measured], [domains_line(found) for found in measured.values()]))
+    return Drawn(figure, told([*measured], lines))
 
 
 def measure_waking(source: Source, request: FigureRequest) -> tuple[xr.Dataset, xr.Dataset]:
     """`measure_domains`, and the attention of the head that differs most on a text of each domain."""
     found = measure_domains(source, request)
     _, layer, head = woken(found)
-    texts = {domain: some[0] for domain, some in (request.texts or SAMPLES).items()}
+    texts = {domain: some[0] for domain, some in kinds_of(request).items()}
     return found, attention_maps(source.model, layer, head, texts)
 
 

@@ -6,38 +6,92 @@ import numpy as np
 import xarray as xr
 
 from workbench.bigram_backcopy import dynamics
-from workbench.extreme import by_token, waking_sentences
+from workbench.extreme import by_regime, by_token, near_misses, regimes, waking_sentences, waking_table
+from workbench.extreme.dormancy import CONDITIONS
+from workbench.extreme.verdict import FIRST, MARKS
+from workbench.plot.extreme import coordinate_shares
 
 CONTROL = "tuned, nothing discouraged"
 """The row that tuned rows are compared with: all tuning makes texts of its own kind easier."""
+ROWS = 12
+"""Rows of a table of heads, at most."""
+MOST = 4
+"""Tokens of some layers that a sentence names."""
 
 
 def extremes_line(found: xr.Dataset) -> str:
-    """What is extreme in the first text, in one sentence."""
-    one = found.isel(sequence=0)
-    where = np.flatnonzero(one["extreme"].values)
-    if not len(where):
-        return "no token of the prompt is a sink, drained and peaked at once."
-    tokens = ", ".join(f"\u201c{str(one['token'].values[i]).strip() or '␣'}\u201d (position {i})" for i in where)
-    value, plain = one["head_value_norm"], ~one["extreme"] & (one["token_id"] >= 0)
-    ratio = value.where(one["extreme"]).max("position") / value.where(plain).median("position")
-    drain = float(ratio.median())
-    norm = one["residual_norm"]
-    ratio = norm.where(one["extreme"]).max("position") / norm.where(~one["extreme"]).median("position")
-    layer = int(ratio.argmax("layer"))
-    return (
-        f"{tokens} is extreme: the norm of its values is {drain:.2f} times that of the others, and of its stream up to "
-        f"{float(ratio[layer]):.1f} times (after layer {layer})."
-    )
+    """What is extreme in the first text and in which layers, in one sentence."""
+    one = found.isel(sequence=[0])
+    rows = regimes(one)
+    if not rows.sizes["regime"]:
+        return "no token of the prompt is a sink, drained and long in one layer."
+    parts = []
+    for position in dict.fromkeys(rows["position"].values.tolist()):
+        own = rows.isel(regime=np.flatnonzero(rows["position"] == position))
+        told = [
+            f"{_layers(r)} (norm of its stream up to {float(r['peak']):.1f} times that of the others, of its values "
+            f"{float(r['drain']):.2f} times)"
+            for r in _each(own, "regime")
+        ]
+        parts.append(f"{_quoted(own['token'].values[0])} (position {position}) is extreme in {' and '.join(told)}")
+    return "; ".join(parts) + "."
+
+
+def regimes_line(found: xr.Dataset) -> str:
+    """Which tokens are extreme in which layers of all texts, in one sentence."""
+    rows = by_regime(found)
+    n, stretches = rows.attrs["n_sequences"], []
+    for row in _each(rows, "row"):
+        if not stretches or int(row["first_layer"]) > max(int(r["last_layer"]) for r in stretches[-1]):
+            stretches.append([])
+        stretches[-1].append(row)
+    if not stretches:
+        return f"no token of the {n} texts is a sink, drained and long in one layer."
+    parts = []
+    for stretch in stretches:
+        first, last = min(int(r["first_layer"]) for r in stretch), max(int(r["last_layer"]) for r in stretch)
+        low, high = min(float(r["peak"]) for r in stretch), max(float(r["peak"]) for r in stretch)
+        names = [_kind(r, n) for r in stretch[:MOST]]
+        more = len(stretch) - len(names)
+        who = _and([*names, f"{more} other tokens"] if more > 0 else names) + (" alone" if len(stretch) == 1 else "")
+        size = f"{low:.0f} to {high:.0f}" if round(high) > round(low) else f"{high:.0f}"
+        where = f"layer {first}" if first == last else f"layers {first} to {last}"
+        verb = "is" if len(stretch) == 1 else "are"
+        parts.append(f"in {where} {who} {verb} extreme, up to {size} times as long as the others")
+    return "; ".join(parts) + "."
+
+
+def _kind(row: xr.Dataset, n: int) -> str:
+    token = str(row["token"].item())
+    name = f"the {FIRST}" if token == FIRST else _quoted(token)
+    return f"{name} (in {int(row['texts'])} of {n} texts)"
+
+
+def _and(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def _quoted(token: object) -> str:
+    return f"\u201c{str(token).strip(' ').replace(chr(10), '⏎') or '␣'}\u201d"
+
+
+def _layers(row: xr.Dataset) -> str:
+    first, last = int(row["first_layer"]), int(row["last_layer"])
+    return f"layer {first}" if first == last else f"layers {first} to {last}"
+
+
+def _each(table: xr.Dataset, dim: str) -> list[xr.Dataset]:
+    return [table.isel({dim: i}) for i in range(table.sizes[dim])]
 
 
 def peak_line(found: xr.Dataset) -> str:
-    """Which coordinates carry the peak of the first text, in one sentence."""
-    one = found.isel(sequence=0)
-    layer = int(one["peak_ratio"].argmax("layer"))
-    share = one["peak_share"].values[layer]
-    coordinates = ", ".join(str(int(c)) for c in one["peak_coordinate"].values[layer][:3])
-    return f"after layer {layer} the coordinates {coordinates} hold {share[:3].sum():.0%} of the squared norm."
+    """Which coordinates carry the peak, over all texts, in one sentence."""
+    layer = int(found["peak_ratio"].argmax("layer"))
+    share = coordinate_shares(found.isel(layer=[layer]))[0]
+    top = np.argsort(-share, kind="stable")[:3]
+    coordinates = ", ".join(str(c) for c in top)
+    over = "" if found.sizes["sequence"] == 1 else f", the mean of {found.sizes['sequence']} texts"
+    return f"after layer {layer} the coordinates {coordinates} hold {share[top].sum():.0%} of the squared norm{over}."
 
 
 def sink_line(found: xr.Dataset) -> str:
@@ -46,7 +100,7 @@ def sink_line(found: xr.Dataset) -> str:
     weight = found["sink_weight"].isel(position=0).mean("sequence")
     layer, head = np.unravel_index(int(np.argmax(weight.values)), weight.shape)
     return (
-        f"{int((rate > 0.5).sum())} of {rate.size} heads rest on the first token in most dialogues, most of all head "
+        f"{int((rate > 0.5).sum())} of {rate.size} heads rest on the first token in most texts, most of all head "
         f"{head} of layer {layer} with {float(weight.values[layer, head]):.0%} of the attention."
     )
 
@@ -76,18 +130,73 @@ def waking_heads(found: xr.Dataset) -> np.ndarray:
 
 
 def domains_line(found: xr.Dataset) -> str:
-    """How many heads are dormant in one domain and active in another, in one sentence."""
-    waking = np.argwhere(waking_heads(found))
-    texts = f"{found.sizes['sequence']} texts per domain"
-    if not len(waking):
-        return f"no head is shown to be dormant in one domain and active in another ({texts})."
-    difference = abs(found["difference"].sel(score="loss_change")).max("pair").values
-    layer, head = max(map(tuple, waking), key=lambda at: difference[at])
-    some = "1 head is dormant" if len(waking) == 1 else f"{len(waking)} heads are dormant"
+    """How many heads are dormant in one domain and active in another, and how sure that is, in one sentence."""
+    table, near = waking_table(found), near_misses(found)
+    n, texts = _measured(found), f"{found.sizes['sequence']} texts per domain"
+    heads = len({(int(r["layer"]), int(r["head"])) for r in _each(table, "row")})
+    if heads:
+        some = "1 head wakes" if heads == 1 else f"{heads} heads wake"
+        return f"{some} ({n}, {texts}); {_woken(table.isel(row=0))}."
+    text = f"no head is shown to be dormant in one domain and active in another ({n}, {texts})"
+    if near.sizes["row"]:
+        row = near.isel(row=0)
+        text += f"; nearest is {_woken(row)}, but this fails: {row['failed'].item()}"
+    return text + "."
+
+
+def _measured(found: xr.Dataset) -> str:
+    known = int(found["effect"].notnull().all("domain").sum())
+    size = found["effect"].sizes["layer"] * found["effect"].sizes["head"]
+    chosen = ", chosen by their attention on other texts" if "shortlist" in found.attrs else ""
+    return f"{known} of {size} heads measured{chosen}" if known < size else f"all {size} heads measured"
+
+
+def _woken(row: xr.Dataset) -> str:
     return (
-        f"{some} in one domain and active in another ({texts}); the largest difference is that of head {head} of layer "
-        f"{layer}, {waking_sentences(found).sel(layer=layer, head=head).item()}."
+        f"head {int(row['head'])} of layer {int(row['layer'])}, dormant in {row['dormant_in'].item()} (attention on "
+        f"the sink {float(row['rest_sink']):.2f}, effect {float(row['rest_effect']):+.4f} nats) and active in "
+        f"{row['active_in'].item()} (effect {float(row['effect']):+.4f}, {float(row['effect_low']):.4f} to "
+        f"{float(row['effect_high']):.4f}; corrected p = {_p(float(row['p_corrected']))})"
     )
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}" if value >= 0.001 else f"{value:.1e}"
+
+
+def _attention_differs(found: xr.Dataset) -> xr.DataArray:
+    """Heads that rest in a domain and attend to the sink differently in another (layer, head)."""
+    p = found["p_corrected"].sel(score="sink_weight").min("pair")
+    asleep = (found["sink"] >= found.attrs["limit_asleep"]).any("domain")
+    return ((p < found.attrs["limit_alpha"]) & asleep).transpose("layer", "head")
+
+
+def misleading_head(found: xr.Dataset) -> tuple[int, int] | None:
+    """The head whose attention on the sink differs most between domains of those that never matter, if there is one."""
+    still = _attention_differs(found) & found["phase"].isin(["dormant", "idle"]).all("domain")
+    spread = (found["sink"].max("domain") - found["sink"].min("domain")).where(still).transpose("layer", "head")
+    if not bool(still.any()):
+        return None
+    layer, head = np.unravel_index(int(spread.fillna(-1).values.argmax()), spread.shape)
+    return int(spread["layer"][layer]), int(spread["head"][head])
+
+
+def attention_line(found: xr.Dataset) -> str:
+    """How far attention alone would mislead: heads whose attention on the sink differs and that never matter."""
+    apart = _attention_differs(found)
+    if not bool(apart.any()):
+        return "no head that rests in a domain attends to the sink differently in another."
+    still = int((apart & found["phase"].isin(["dormant", "idle"]).all("domain")).sum())
+    text = (
+        f"{int(apart.sum())} of the heads that rest in a domain attend to the sink differently in another; {still} of "
+    )
+    text += "these have no effect in any"
+    at = misleading_head(found)
+    if at:
+        weights = found["sink"].sel(layer=at[0], head=at[1]).values
+        told = ", ".join(f"{w:.2f} in {d}" for d, w in zip(found["domain"].values, weights, strict=True))
+        text += f", such as head {at[1]} of layer {at[0]} ({told})"
+    return text + "."
 
 
 def remedies_line(found: xr.Dataset) -> str:
@@ -117,25 +226,34 @@ def remedies_line(found: xr.Dataset) -> str:
 
 
 def tokens_table(found: xr.Dataset) -> str:
-    """How often each kind of token is a sink, drained and peaked, as text; the twelve most frequent sinks.
+    """Which tokens are extreme in which layers, how often and by how much, as text.
 
     Args:
         found: of `extreme_tokens`.
     """
-    table = by_token(found)
-    table = table.isel(token=np.flatnonzero(table["sink"].values)[:12])
-    rows = [f"{'token':24}{'count':>7}{'sink':>7}{'drained':>9}{'peaked':>8}{'extreme':>9}"]
-    for i in range(table.sizes["token"]):
-        row = table.isel(token=i)
+    table, n = by_regime(found), found.sizes["sequence"]
+    rows = [f"{'extreme token':24}{'layers':>9}{'texts':>9}{'tokens':>9}{'sink':>7}{'drain':>7}{'peak':>8}"]
+    for row in _each(table, "row"):
+        layers = f"{int(row['first_layer'])}-{int(row['last_layer'])}"
+        texts, tokens = f"{int(row['texts'])}/{n}", f"{int(row['tokens'])}/{int(row['occur'])}"
+        name = str(row["token"].item())
         rows.append(
-            f"{str(row['token'].item())!r:24}{int(row['count']):7d}{float(row['sink']):7.0%}"
-            f"{float(row['drained']):9.0%}{float(row['peaked']):8.0%}{float(row['extreme']):9.0%}"
+            f"{name if name == FIRST else repr(name):24}{layers:>9}{texts:>9}{tokens:>9}"
+            f"{float(row['sink_weight']):7.2f}{float(row['drain']):7.2f}{float(row['peak']):8.1f}"
         )
-    return "\n".join([*rows, sink_line(found), peak_line(found).capitalize()])
+    marks = by_token(found)
+    counts = {name: int((marks[name] * marks["count"]).sum().round()) for name in MARKS}
+    notes = [
+        "sink: attention received; drain, peak: norms of values and of the stream read, relative to the other tokens.",
+        f"Of {int(marks['count'].sum())} tokens {counts['sink']} are sinks in some layer, {counts['drained']} drained, "
+        f"{counts['peaked']} long; {counts['extreme']} are all three in one layer.",
+    ]
+    lines = [regimes_line(found), sink_line(found), peak_line(found)]
+    return "\n".join([*rows, *notes, *(line[0].upper() + line[1:] for line in lines)])
 
 
 def domains_table(found: xr.Dataset) -> str:
-    """How many heads have each verdict, and which are dormant in one domain and active in another, as text.
+    """How many heads have each verdict, which wake and which nearly do, with effects, intervals and p, as text.
 
     Args:
         found: of `active_dormant`.
@@ -143,8 +261,29 @@ def domains_table(found: xr.Dataset) -> str:
     sentences = waking_sentences(found).transpose("layer", "head").values
     names, counts = np.unique(sentences, return_counts=True)
     rows = [f"{count:5d} heads: {name}" for count, name in sorted(zip(counts, names, strict=True), reverse=True)]
-    woken = np.argwhere(waking_heads(found))
-    return "\n".join(rows + [f"layer {layer}, head {head}: {sentences[layer, head]}" for layer, head in woken])
+    head = (
+        f"{'head':>7}  {'dormant in':14}{'sink':>6}{'effect':>9}  {'active in':14}{'effect':>9}{'interval':>20}{'p':>9}"
+    )
+    for title, table in (("wakes", waking_table(found)), ("all but one condition", near_misses(found))):
+        if table.sizes["row"]:
+            rows += ["", f"{title}:", head + ("  fails" if title != "wakes" else "")]
+            rows += [_domains_row(row) for row in _each(table, "row")[:ROWS]]
+    limits = {name: found.attrs[f"limit_{name}"] for name in ("asleep", "negligible", "alpha")}
+    rule = "; ".join(text.format(**limits) for text in CONDITIONS.values())
+    n = f"{_measured(found)}, {found.sizes['sequence']} texts per domain of {found.attrs['length']} tokens"
+    lines = [domains_line(found), attention_line(found)]
+    notes = [f"A head wakes if {rule}. p is corrected for the {n}.", *(x[0].upper() + x[1:] for x in lines)]
+    return "\n".join([*rows, "", *notes])
+
+
+def _domains_row(row: xr.Dataset) -> str:
+    interval = f"{float(row['effect_low']):.4f} to {float(row['effect_high']):.4f}"
+    return (
+        f"{int(row['layer'])}.{int(row['head'])}".rjust(7) + f"  {row['dormant_in'].item()!s:14}"
+        f"{float(row['rest_sink']):6.2f}{float(row['rest_effect']):+9.4f}  {row['active_in'].item()!s:14}"
+        f"{float(row['effect']):+9.4f}{interval:>20}{_p(float(row['p_corrected'])):>9}"
+        + (f"  {row['failed'].item()}" if row["failed"].item() else "")
+    )
 
 
 def remedies_table(found: xr.Dataset) -> str:

@@ -32,6 +32,7 @@ from workbench.papers.kv_groups.tradeoff.material import material_of
 from workbench.papers.kv_groups.tradeoff.plan import CHAT, ORGANISM, SAME_LAYER, Cell, Plan, cells, rate_cells
 from workbench.papers.kv_groups.tradeoff.units import Effects
 from workbench.prompts.pairs import PromptPairs
+from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 
 
@@ -121,7 +122,7 @@ def run(
         def work(some: Sequence[Cell], what: str) -> None:
             left = [] if so_far else [cell for cell in some if cell.key not in kept.pieces]
             done = _results(bench, left, pool)
-            for cell, piece in tqdm(done, desc=what, total=len(left), disable=not progress, leave=False):
+            for cell, piece in tqdm(done, desc=what, total=len(left), disable=hidden(progress), leave=False):
                 kept.add(cell.key, piece)
 
         found, trials = kept.pieces, possible(bench, rate_cells(plan, bench.counts))

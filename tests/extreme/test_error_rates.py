@@ -1,0 +1,72 @@
+"""Error rates of the rule for waking heads, by simulation: many studies whose truth is known.
+
+The texts share half of the variance of their effects between heads, and have heavy tails (t with 4 degrees of freedom),
+as measured effects do. `python -m tests.extreme.test_error_rates` prints the table that `dormancy` quotes.
+"""
+
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from workbench.extreme.dormancy import Limits, phases
+
+SD = np.array([0.006, 0.025])
+"""Standard deviations over texts of a head's effect in prose and in code, in nats, as measured of a head that wakes."""
+
+
+def study(n_heads, n_texts, seed, effect=0.0, at_rest=0.0, everywhere=0.0, permutations=200):
+    """The verdict on one study: head 0 has an effect in code and one in prose, all have one in both; all rest."""
+    rng = np.random.default_rng(seed)
+    shared, own = (rng.standard_t(4, (2, n_texts, heads)) / np.sqrt(2) for heads in (1, n_heads))
+    change = SD[:, None, None] * (shared + own) / np.sqrt(2) + everywhere
+    change[0, :, 0] += at_rest
+    change[1, :, 0] += effect
+    dims = ("domain", "sequence", "layer", "head")
+    data = xr.Dataset(
+        {"loss_change": (dims, change[:, :, None]), "sink_weight": (dims, np.full(change[:, :, None].shape, 0.9))},
+        {"domain": ["prose", "code"], "layer": [0], "head": np.arange(n_heads)},
+    )
+    return phases(data, Limits(n_permutations=permutations))
+
+
+def rates(n_studies, n_heads, n_texts, **truth):
+    """Shares of the studies in which some head differs, some head wakes, and head 0 wakes in code."""
+    differs = wakes = right = 0
+    for seed in range(n_studies):
+        found = study(n_heads, n_texts, seed, **truth)
+        p = found["p_corrected"].sel(score="loss_change")
+        differs += bool((p < 0.05).any())
+        wakes += bool(found["wakes"].any())
+        right += bool(found["wakes"].sel(dormant_in="prose", active_in="code")[0, 0])
+    return differs / n_studies, wakes / n_studies, right / n_studies
+
+
+@pytest.mark.parametrize("n_texts", [8, 16])
+def test_where_no_head_differs_hardly_ever_one_is_said_to_wake(n_texts):
+    differs, wakes, _ = rates(100, 60, n_texts)
+    assert differs <= 0.05 + 2.6 * (0.05 * 0.95 / 100) ** 0.5, "the corrected p keeps its level"
+    assert wakes <= differs
+
+
+def test_heads_that_are_active_in_both_domains_are_not_said_to_wake():
+    assert rates(40, 60, 16, everywhere=0.03)[1] <= 0.05
+    assert rates(40, 24, 24, effect=0.06, at_rest=0.03)[1] <= 0.05, "a difference between two effects is no waking"
+
+
+def test_a_clear_waking_is_found():
+    assert rates(30, 270, 16, effect=0.05)[2] > 0.7
+    assert rates(30, 24, 24, effect=0.03)[2] > 0.7
+
+
+if __name__ == "__main__":
+    for heads, texts, truth in (
+        (270, 8, {}),
+        (270, 16, {}),
+        (270, 16, {"everywhere": 0.03}),
+        (48, 18, {"effect": 0.06, "at_rest": 0.03}),
+        *((h, t, {"effect": e}) for h, t in ((270, 8), (270, 16), (48, 18)) for e in (0.02, 0.03, 0.05)),
+    ):
+        shares = " ".join(f"{share:6.3f}" for share in rates(200, heads, texts, permutations=300, **truth))
+        sys.stdout.write(f"{heads} heads, {texts} texts, {truth}: differs, wakes, head 0 wakes {shares}\n")
