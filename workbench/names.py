@@ -69,7 +69,8 @@ Sinks = Literal["first", "extreme"]
 Correction = Literal["max", "holm"]
 Penalty = Literal["sink", "peak"]
 RemedyKind = Literal["none", "inference", "tuning", "retraining"]
-ScalePer = Literal["token", "tensor"]
+ScalePer = Literal["token", "tensor", "channel"]
+WeightScalePer = Literal["channel", "tensor"]
 
 # The Bigram-Backcopy task
 ToyKind = Literal["backcopy", "skip", "bietti", "markov"]

@@ -175,7 +175,7 @@ def test_tokens_are_counted_by_their_text_with_the_first_apart():
     for i, length in enumerate((24, 12)):
         for p in range(length):
             one = found.isel(sequence=i, position=p)
-            numbers = [float(one[name]) for name in names] + [float(one["sink_weight"].mean())]
+            numbers = [float(one[name].any("layer")) for name in names] + [float(one["sink_weight"].mean())]
             seen.setdefault(f"{'first token: ' if p == 0 else ''}{one['token'].item()}", []).append(numbers)
     table = by_token(found)
     assert sorted(table["token"].values) == sorted(seen)

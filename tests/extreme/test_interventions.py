@@ -20,6 +20,7 @@ from workbench.extreme.interventions import (
     sliding_window,
     swap_token,
     without_first,
+    zero_neurons,
     zero_outputs,
 )
 from workbench.models.anatomy import anatomy
@@ -166,6 +167,25 @@ def test_zeroed_outputs_equal_modules_that_return_zeros(family, backend):
         wanted = hf(TOKENS, use_cache=False).logits
     model = model_of(family, backend)
     close(intervened(model, zero_outputs(model, attention=1, mlp=[0, 2])), wanted)
+
+
+@pytest.mark.parametrize(("family", "down"), [("llama", "mlp.down_proj"), ("gpt2", "mlp.c_proj")])
+def test_zeroed_neurons_equal_a_layer_that_gets_zeros_at_the_position(family, down):
+    hf = tiny(family)
+
+    def silence(_module, args):
+        keep = torch.ones(args[0].shape[1], 1)
+        keep[3] = 0
+        return (args[0] * keep,)
+
+    layers = hf.base_model.h if family == "gpt2" else hf.base_model.layers
+    layers[1].get_submodule(down).register_forward_pre_hook(silence)
+    with torch.no_grad():
+        wanted = hf(TOKENS, use_cache=False).logits
+    model = bridge(family)
+    close(intervened(model, zero_neurons(model, 1, 3)), wanted)
+    with pytest.raises(InputError, match="position"):
+        intervened(model, zero_neurons(model, 1, 99))
 
 
 @pytest.mark.parametrize(("family", "backend"), EVERY_KIND)

@@ -83,7 +83,7 @@ def rounded_hugging_face(family, scheme):
         if isinstance(layer, torch.nn.Linear | Conv1D) and layer is not hf.get_output_embeddings()
     }
     handles = [
-        layer.register_forward_pre_hook(lambda _layer, args, name=name: largest.update({name: args[0].abs().max()}))
+        layer.register_forward_pre_hook(lambda _layer, args, name=name: largest.update({name: args[0].abs()}))
         for name, layer in layers.items()
     ]
     hf(ROWS, use_cache=False)
@@ -94,13 +94,17 @@ def rounded_hugging_face(family, scheme):
         weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
         low = torch.empty_like(weight)
         size = scheme.group or weight.shape[1]
-        for row in range(weight.shape[0]):
+        if scheme.weights == "tensor":
+            whole = weight.detach().numpy().reshape(-1)
+            low = torch.from_numpy(by_hand(whole, scheme.weight_bits, [slice(None)])).view_as(weight)
+        for row in range(weight.shape[0]) if scheme.weights == "channel" else ():
             pieces = [slice(i, i + size) for i in range(0, weight.shape[1], size)]
             low[row] = torch.from_numpy(by_hand(weight[row].detach().numpy(), scheme.weight_bits, pieces))
 
         def run(x):
             top = 2 ** (scheme.activation_bits - 1) - 1
-            scale = x.abs().amax(-1, keepdim=True) / top if scheme.activations == "token" else largest[name] / top
+            reached = {"token": x.abs().amax(-1, keepdim=True), "tensor": largest[name].max()}
+            scale = reached.get(scheme.activations, largest[name].amax((0, 1))) / top
             x = (x / scale).round().clamp(-top, top) * scale
             return torch.nn.functional.linear(x, low, layer.bias)
 
@@ -113,7 +117,11 @@ def rounded_hugging_face(family, scheme):
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "olmo2", "gpt2", "gpt_neox", "phi3"])
-@pytest.mark.parametrize("scheme", [Scheme(8, 8), Scheme(4, 8, "tensor", group=8)], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "scheme",
+    [Scheme(8, 8), Scheme(4, 8, "tensor", group=8), Scheme(8, 8, "channel", weights="tensor")],
+    ids=lambda s: s.name,
+)
 def test_a_rounded_model_equals_the_hugging_face_model_rounded_by_hand(family, scheme):
     model = load(tiny(family))
     ranges = Ranges(model)
@@ -163,7 +171,7 @@ def test_ranges_are_the_largest_inputs_and_their_stretch():
     found = capture(model, ROWS.tolist(), {"blocks.1.mlp.out.hook_in": lambda t: t.abs().amax(-1)})
     tokens = found["blocks.1.mlp.out.hook_in"]
     name = "model.layers.1.mlp.down_proj"
-    assert float(ranges.largest[name]) == pytest.approx(float(tokens.max()))
+    assert float(ranges.largest[name].max()) == pytest.approx(float(tokens.max()))
     assert set(ranges.stretch()) == set(linear_layers(model))
     median = torch.cat([tokens.flatten(), tokens[0]]).float().median()
     assert ranges.stretch()[name] == pytest.approx(float(tokens.max() / median), rel=1e-6)
@@ -176,6 +184,8 @@ def test_ranges_are_the_largest_inputs_and_their_stretch():
         ({"activation_bits": 32}, "8 and 32 bits"),
         ({"activations": "row"}, "activations='row' is unknown"),
         ({"group": 0}, "group=0 inputs share a scale"),
+        ({"weights": "row"}, "weights='row' is unknown"),
+        ({"group": 8, "weights": "tensor"}, "group=8 inputs share a scale"),
     ],
 )
 def test_schemes_that_are_none_are_refused(wrong, match):

@@ -1,5 +1,7 @@
 """Bars are shown where they are wanted and the environment does not forbid them."""
 
+import re
+
 import pytest
 
 from tests.tiny import bridge
@@ -20,4 +22,4 @@ def test_a_sweep_says_beforehand_how_long_it_takes(capsys, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "0")
     zeroing_sweep(bridge("llama"), [[3, 4, 5, 6]] * 3, heads=[(0, 1), (2, 3)])
     shown = capsys.readouterr().err
-    assert "zeroing 2 heads on 3 texts, about 0 s" in shown and "0/6" in shown
+    assert re.search(r"zeroing 2 heads on 3 texts, about \d+ s", shown) and "0/6" in shown

@@ -30,6 +30,7 @@ from .interventions import sink_bias as sink_bias
 from .interventions import sliding_window as sliding_window
 from .interventions import swap_token as swap_token
 from .interventions import without_first as without_first
+from .interventions import zero_neurons as zero_neurons
 from .interventions import zero_outputs as zero_outputs
 from .light_tuning import LightTuningRecipe as LightTuningRecipe
 from .light_tuning import tune_lightly as tune_lightly
@@ -38,6 +39,7 @@ from .quantize import Scheme as Scheme
 from .quantize import quantized as quantized
 from .remedies import add_rows as add_rows
 from .remedies import compare_remedies as compare_remedies
+from .remedies import without_peak as without_peak
 from .verdict import Thresholds as Thresholds
 from .verdict import by_regime as by_regime
 from .verdict import by_token as by_token

@@ -192,11 +192,11 @@ def peak_verdict(sources: xr.Dataset) -> str:
 
     made = [
         f"{names[i]} (norm {norm[i, top]:.3g}, {told('left', i)}, loss {loss[i]:+.2f})"
-        for i in makers[np.argsort(norm[makers, top])][:4]
+        for i in makers[np.argsort(norm[makers, top])][:4].tolist()
     ]
     removed = [
         f"{names[i]} (norm {norm[i, -1]:.3g} at the end, {told('end', i)}, loss {loss[i]:+.2f})"
-        for i in removers[np.argsort(-norm[removers, -1])][:4]
+        for i in removers[np.argsort(-norm[removers, -1])][:4].tolist()
     ]
     return (
         f"{token}'s norm is {height:.1f} times the median of the others after layer {layer} "

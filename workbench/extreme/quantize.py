@@ -2,10 +2,12 @@
 
 1. A tensor is cut into pieces that share one scale, `max |x| / (2^(bits-1) - 1)`, and every number is rounded to a
    whole multiple of it: symmetric absmax rounding (Dettmers et al. 2022, LLM.int8(); Xiao et al. 2023, SmoothQuant).
-2. Weights: one scale per output channel, or per group of consecutive inputs of a channel, which 4 bits need.
-3. Activations in front of each layer: one scale per token, taken from the token itself (dynamic), or one per tensor,
-   taken beforehand from texts (static). A few tokens with massive activations (Sun et al. 2024) stretch the one scale
-   for all tokens, while a scale per token confines the harm to themselves: so both are offered.
+2. Weights: one scale per output channel, per group of consecutive inputs of a channel (which 4 bits need) or per
+   tensor.
+3. Activations in front of each layer: one scale per token, taken from the token itself (dynamic), or one per tensor or
+   per input channel, taken beforehand from texts (static). A few tokens with massive activations (Sun et al. 2024)
+   stretch the one scale for all tokens, while a scale per token confines the harm to themselves, and one per channel
+   to their few channels (integer kernels cannot use it; it tells where the harm comes from).
 4. The products are computed in the model's own dtype from the rounded numbers. Embedding, norms, attention's softmax
    and unembedding stay as they are, which is what kernels for integers do.
 
@@ -26,10 +28,10 @@ from transformers.pytorch_utils import Conv1D
 from workbench.errors import InputError, suggest
 from workbench.models.anatomy import kind_of
 from workbench.models.original import inner_module, unwrapped
-from workbench.names import ScalePer
+from workbench.names import ScalePer, WeightScalePer
 from workbench.protocol import HookedModel
 
-ACTIVATIONS = get_args(ScalePer)
+ACTIVATIONS, WEIGHTS = get_args(ScalePer), get_args(WeightScalePer)
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,16 @@ class Scheme:
     Attributes:
         weight_bits: 2 to 16.
         activation_bits: 2 to 16.
-        activations: "token" for a scale per token, "tensor" for one scale of all tokens.
+        activations: "token" for a scale per token, "tensor" for one scale of all tokens, "channel" for one per input.
         group: consecutive inputs of an output channel that share a scale; None for the whole channel.
+        weights: "channel" for a scale per output channel (or group), "tensor" for one scale of the whole matrix.
     """
 
     weight_bits: int = 8
     activation_bits: int = 8
     activations: ScalePer = "token"
     group: int | None = None
+    weights: WeightScalePer = "channel"
 
     def __post_init__(self):
         """Refuse what is no rounding."""
@@ -55,15 +59,19 @@ class Scheme:
                 f"{self.weight_bits} and {self.activation_bits} bits for weights and activations: give 2 to 16 each; "
                 "1 bit has no symmetric scale, and above 16 nothing is lost."
             )
-        if self.activations not in ACTIVATIONS:
-            raise InputError(f"activations={self.activations!r} is unknown; {suggest(self.activations, ACTIVATIONS)}")
-        if self.group is not None and self.group < 1:
-            raise InputError(f"group={self.group} inputs share a scale; give at least 1, or None for a whole channel.")
+        for name, known in (("activations", ACTIVATIONS), ("weights", WEIGHTS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name}={getattr(self, name)!r} is unknown; {suggest(getattr(self, name), known)}")
+        if self.group is not None and (self.group < 1 or self.weights == "tensor"):
+            raise InputError(
+                f"group={self.group} inputs share a scale: give at least 1, with weights='channel', or None for none."
+            )
 
     @property
     def name(self) -> str:
         """Such as "W4A8 per token": 4-bit weights, 8-bit activations with a scale per token."""
-        return f"W{self.weight_bits}A{self.activation_bits} per {self.activations}"
+        joined = " per tensor, " if self.weights == "tensor" else ""
+        return f"W{self.weight_bits}{joined}A{self.activation_bits} per {self.activations}"
 
 
 SCHEMES = (
@@ -96,16 +104,19 @@ def rounded(x: Float[Tensor, "*row d_in"], scale: Tensor, bits: int) -> Float[Te
 
 
 def rounded_weight(
-    weight: Float[Tensor, "d_out d_in"], bits: int, group: int | None = None
+    weight: Float[Tensor, "d_out d_in"], bits: int, group: int | None = None, per: WeightScalePer = "channel"
 ) -> Float[Tensor, "d_out d_in"]:
-    """A weight matrix with one scale per row, or per group of consecutive columns of a row.
+    """A weight matrix with one scale per row, per group of consecutive columns of a row, or for all of it.
 
     Args:
         weight: rows are output channels.
         bits: of a weight.
         group: columns that share a scale; the last group of a row may be narrower.
+        per: "tensor" for one scale.
     """
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    if per == "tensor":
+        return rounded(wide, absmax_scale(wide.flatten(), bits), bits).to(weight.dtype)
     pieces = [wide] if group is None else wide.split(group, dim=1)
     return torch.cat([rounded(piece, absmax_scale(piece, bits), bits) for piece in pieces], 1).to(weight.dtype)
 
@@ -152,6 +163,9 @@ class Ranges:
 
     Args:
         model: a TransformerBridge.
+
+    Attributes:
+        largest: by layer, of each input channel.
     """
 
     def __init__(self, model: HookedModel):
@@ -165,10 +179,10 @@ class Ranges:
 
         def note(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
             def hook(_layer: nn.Module, args: tuple[Any, ...]) -> None:
-                by_token = args[0].detach().abs().amax(-1).float()
-                before = self.largest.get(name, by_token.new_zeros(()))
-                self.largest[name] = torch.maximum(before, by_token.max())
-                self._by_token[name].append(by_token.flatten().cpu())
+                size = args[0].detach().abs().float()
+                by_channel = size.flatten(0, -2).amax(0)
+                self.largest[name] = torch.maximum(self.largest.get(name, by_channel), by_channel)
+                self._by_token[name].append(size.amax(-1).flatten().cpu())
 
             return hook
 
@@ -188,10 +202,10 @@ def quantized(model: HookedModel, scheme: Scheme, ranges: Ranges | None = None) 
     Args:
         model: a TransformerBridge.
         scheme: how to round.
-        ranges: what the layers' inputs reached on texts, for one scale per tensor; values beyond are cut off.
+        ranges: what the layers' inputs reached on texts, for scales per tensor or channel; values beyond are cut off.
 
     Raises:
-        InputError: a model without linear layers, or a scale per tensor and a layer that was never observed.
+        InputError: a model without linear layers, or a static scale and a layer that was never observed.
     """
     layers = linear_layers(model)
     largest = {} if ranges is None else ranges.largest
@@ -205,7 +219,11 @@ def quantized(model: HookedModel, scheme: Scheme, ranges: Ranges | None = None) 
                     "Run texts inside `with ranges.observing():` first and pass ranges=."
                 )
             wide = args[0].to(torch.promote_types(args[0].dtype, torch.float32))
-            scale = absmax_scale(wide, bits) if by_token else largest[name].to(wide) / (2 ** (bits - 1) - 1)
+            if by_token:
+                scale = absmax_scale(wide, bits)
+            else:
+                reached = largest[name].to(wide)
+                scale = (reached if scheme.activations == "channel" else reached.max()) / (2 ** (bits - 1) - 1)
             return (rounded(wide, scale, bits).to(args[0].dtype), *args[1:])
 
         return hook
@@ -221,7 +239,7 @@ def _weights(layers: Mapping[str, nn.Module], scheme: Scheme) -> Generator[None]
     try:
         for name, layer in layers.items():
             across = own[name].T if isinstance(layer, Conv1D) else own[name]
-            low = rounded_weight(across, scheme.weight_bits, scheme.group)
+            low = rounded_weight(across, scheme.weight_bits, scheme.group, scheme.weights)
             _weight(layer).data = (low.T if isinstance(layer, Conv1D) else low).contiguous()
         yield
     finally:

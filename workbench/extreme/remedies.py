@@ -30,7 +30,7 @@ from workbench.errors import InputError, WorkbenchWarning, suggest
 from workbench.extreme.ablation import zeroing_sweep
 from workbench.extreme.detect import extreme_tokens
 from workbench.extreme.editing import editing
-from workbench.extreme.interventions import clamp_values, mask_key, sink_bias, sliding_window
+from workbench.extreme.interventions import clamp_values, mask_key, sink_bias, sliding_window, zero_neurons
 from workbench.extreme.light_tuning import LightTuningRecipe, tune_lightly
 from workbench.extreme.quantize import SCHEMES, Scheme, linear_layers, rounded_share
 from workbench.extreme.remedy_evaluation import RemedyIntervention, RemedyTexts, Trial, judged, material, sinks
@@ -85,6 +85,7 @@ def compare_remedies(
     dormant_share: float = 0.25,
     recipes: Sequence[LightTuningRecipe] = RECIPES,
     schemes: Sequence[Scheme] = SCHEMES,
+    more: Sequence[Remedy] = (),
     thresholds: Thresholds | None = None,
     column: str = "text",
     batch_size: BatchSize = "auto",
@@ -106,6 +107,7 @@ def compare_remedies(
             where it harms most), once those with the strongest sinks.
         recipes: how to tune lightly, one row each; () for none.
         schemes: roundings of weights and activations; () for none.
+        more: further remedies, one row each, such as `without_peak`.
         thresholds: of the detectors.
         column: which column of a Dataset holds the texts.
         batch_size: sequences at a time; "auto" measures how many fit.
@@ -143,6 +145,7 @@ def compare_remedies(
         "recipes": [str(recipe) for recipe in recipes],
         "schemes": [str(scheme) for scheme in schemes],
         "biases": [str(bias) for bias in biases],
+        "more": [remedy.name for remedy in more],
         "thresholds": str(thresholds or Thresholds()),
         "window": window,
         "keep_first": keep_first,
@@ -152,6 +155,7 @@ def compare_remedies(
             return run.finished
         rows = [
             *inference_remedies(window, keep_first, biases),
+            *more,
             *_zeroed(model, texts, dormant_share),
             *_tuned(texts, recipes),
         ]
@@ -192,6 +196,25 @@ def inference_remedies(window: int, keep_first: int, biases: Sequence[float]) ->
     ]
     rows = [Remedy(name, "inference", on) for name, on in attention]
     return [Remedy("none", "none"), *rows, Remedy("sink token removed", "inference", without_sink=True)]
+
+
+def without_peak(model: HookedModel, texts: Sequence[Any]) -> Remedy:
+    """The remedy that stops the peak where it is made: the MLP's neurons are zero at the sink in one layer.
+
+    It is the layer over which the norm of the first token, relative to the others' median, grows most.
+
+    Args:
+        model: a model from `workbench.load`.
+        texts: in which the layer is looked for.
+    """
+    peak = extreme_tokens(model, texts, progress=False)["peak"].isel(position=0).mean("sequence").values
+    layer = int(np.diff(peak, prepend=1.0).argmax())
+    return Remedy(
+        "peak not made",
+        "inference",
+        lambda model, key: zero_neurons(model, layer, key),
+        chosen=f"MLP of layer {layer}, after which the first token is {float(peak.max()):.0f} times as long as others",
+    )
 
 
 def _zeroed(model: HookedModel, texts: RemedyTexts, share: float) -> list[Remedy]:
