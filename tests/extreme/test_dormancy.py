@@ -166,9 +166,9 @@ def test_every_head_says_which_condition_failed_and_near_misses_are_listed():
         3: "no effect at rest",
     }
     one = found.sel(layer=0, head=0)
-    assert float(waking["effect"]) == float(one["effect"].sel(domain="code"))
-    assert float(waking["rest_sink"]) == float(one["sink"].sel(domain="prose"))
-    assert float(waking["p_corrected"]) == float(one["p_corrected"].sel(score="loss_change").item())
+    assert waking["effect"].item() == float(one["effect"].sel(domain="code"))
+    assert waking["rest_sink"].item() == float(one["sink"].sel(domain="prose"))
+    assert waking["p_corrected"].item() == float(one["p_corrected"].sel(score="loss_change").item())
 
 
 def test_heads_that_were_not_measured_are_no_part_of_the_test():

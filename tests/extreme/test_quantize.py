@@ -74,6 +74,9 @@ def test_one_massive_token_ruins_one_scale_for_all_and_only_itself_with_a_scale_
     assert (by_tensor - x)[1:].norm() / others > 0.9
 
 
+SEPARATE, JOINT = ("llama", "qwen3", "gemma2", "olmo2"), ("gpt2", "gpt_neox", "phi3")
+
+
 def rounded_hugging_face(family, scheme):
     """Logits of the Hugging Face model with every layer's forward replaced by one that rounds."""
     hf, largest = tiny(family), {}
@@ -116,13 +119,15 @@ def rounded_hugging_face(family, scheme):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "olmo2", "gpt2", "gpt_neox", "phi3"])
+@pytest.mark.parametrize("family", [*SEPARATE, *JOINT])
 @pytest.mark.parametrize(
     "scheme",
     [Scheme(8, 8), Scheme(4, 8, "tensor", group=8), Scheme(8, 8, "channel", weights="tensor")],
     ids=lambda s: s.name,
 )
 def test_a_rounded_model_equals_the_hugging_face_model_rounded_by_hand(family, scheme):
+    if family in JOINT and scheme.weights == "tensor":
+        pytest.skip("queries, keys and values are three matrices here and one there")
     model = load(tiny(family))
     ranges = Ranges(model)
     plain = model(ROWS)

@@ -1,0 +1,158 @@
+"""Waking heads and 8-bit rounding in a real model: makes the records in `workbench/papers/active_dormant/assets`.
+
+    python benchmarks/real_heads.py texts DATA texts.json     # seconds; DATA is a folder of corpora
+    python benchmarks/real_heads.py measure texts.json OUT    # minutes on a GPU; days on a CPU
+    python benchmarks/real_heads.py sweep                     # seconds on this machine, and the shortlist's recall
+
+1. `texts` takes one piece each of many documents: books, Python files, encyclopedia articles and scenes of plays. Half
+   of the documents are for finding heads, the others, which share none, for confirming them.
+2. `measure` zeroes every head on the first half (`screen-*.nc`), and the heads that wake or nearly do on the second
+   (`confirm.nc`), whose tests are corrected for these alone.
+3. It then measures, on prose and code, what 8-bit rounding adds to the loss when weights or activations share scales in
+   different ways, beside the remedies at inference time that take away sink, drain or peak (`remedies.nc`).
+"""
+
+import json
+import lzma
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import tyro
+import xarray as xr
+from tyro.conf import Positional
+
+import workbench as wb
+from workbench.extreme import Scheme, compare_remedies, near_misses, phases, waking_table, without_peak
+from workbench.papers.active_dormant.sentences import domains_table, remedies_table
+from workbench.prompts.samples import domain_texts
+from workbench.runs.results import save_result
+from workbench.statistics import share_of
+
+MODEL = "smollm2-135m-instruct"
+LETTERS = 1200
+"""Of each document; 128 tokens or more with the tokenizers of the named models."""
+BREAKS = {"prose": "\n\n", "code": "\n\n\n", "encyclopedia": "\n", "dialogue": "\n\n"}
+"""Where a piece may begin."""
+ROUNDINGS = (
+    Scheme(8, 16, "token"),
+    Scheme(8, 16, "token", weights="tensor"),
+    Scheme(16, 8, "token"),
+    Scheme(16, 8, "channel"),
+    Scheme(16, 8, "tensor"),
+    Scheme(8, 8, "token"),
+    Scheme(8, 8, "tensor"),
+)
+"""Weights alone, activations alone, and both."""
+NEAR = 20
+"""Near misses that are measured again, at most."""
+
+
+def documents(data: Path) -> Iterator[tuple[str, str, str]]:
+    """The kind, name and text of every document."""
+    for kind, file in (("prose", "prose"), ("code", "code"), ("encyclopedia", "wiki")):
+        with lzma.open(data / "corpora" / f"{file}.jsonl.xz", "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines):
+                row = json.loads(line)
+                yield kind, f"{row['source']} {number}", row["text"]
+    plays = (data / "corpora/tinyshakespeare/input.txt").read_text(encoding="utf-8")
+    cuts = range(0, len(plays), 3 * LETTERS)
+    yield from (("dialogue", f"plays {a}", plays[a:b]) for a, b in pairwise(cuts))
+
+
+def piece(kind: str, name: str, text: str) -> str:
+    """So many letters of a document, from a break near a place that depends on its name."""
+    at = int(share_of(name) * max(0, len(text) - 2 * LETTERS))
+    found = text.find(BREAKS[kind], at, at + LETTERS)
+    return text[at if found < 0 else found :].lstrip("\n")[:LETTERS]
+
+
+def texts(data: Positional[Path], out: Positional[Path], n: int = 104) -> None:
+    """Draw n documents of each kind to find heads with, and as many others to confirm them."""
+    pieces: dict[str, dict[str, str]] = {kind: {} for kind in BREAKS}
+    for kind, name, text in documents(data):
+        if len(text) >= 3 * LETTERS // (3 if kind == "encyclopedia" else 1):
+            pieces[kind][name] = piece(kind, name, text)
+    drawn = {}
+    for kind, some in pieces.items():
+        names = sorted(name for name, text in some.items() if len(text) == LETTERS)
+        random.Random(0).shuffle(names)
+        assert len(names) >= 2 * n, (kind, len(names))
+        drawn[kind] = {"screen": [some[x] for x in names[:n]], "confirm": [some[x] for x in names[n : 2 * n]]}
+    out.write_text(json.dumps(drawn, ensure_ascii=False), encoding="utf-8")
+
+
+def measure(
+    texts: Positional[Path], out: Positional[Path], model: str = MODEL, n: int = 96, length: int = 128, few: int = 32
+) -> None:
+    """Screen all heads, confirm those that wake or nearly do, and measure the roundings on a few of the texts."""
+    drawn, out = json.loads(texts.read_text(encoding="utf-8")), Path(out)
+    loaded = wb.load(model)
+
+    def of(name: str, *kinds: str) -> dict[str, list[str]]:
+        return {kind: drawn[kind][name] for kind in kinds}
+
+    def heads(name: str, asked: list[tuple[int, int]] | None, *kinds: str) -> xr.Dataset:
+        options = {"length": length, "n_sequences": n, "heads": asked, "progress": False, "at_once": 32}
+        return wb.active_dormant(loaded, of(name, *kinds), **options)
+
+    first = _timed(out / "screen-1.nc", lambda: heads("screen", None, "prose", "code"))
+    print(domains_table(first))
+    second = _timed(out / "screen-2.nc", lambda: heads("screen", None, "encyclopedia", "dialogue"))
+    every = together(first, second)
+    print(domains_table(every))
+    print(domains_table(_timed(out / "confirm.nc", lambda: heads("confirm", candidates(first, every), *BREAKS))))
+    rounded = {kind: drawn[kind]["confirm"][: 2 * few] for kind in ("prose", "code")}
+    options = {"length": length, "n_sequences": few, "recipes": (), "schemes": ROUNDINGS, "progress": False}
+    peak = without_peak(loaded, [text for some in of("screen", "prose", "code").values() for text in some[:8]])
+    print(
+        remedies_table(_timed(out / "remedies.nc", lambda: compare_remedies(loaded, rounded, more=[peak], **options)))
+    )
+
+
+def together(*screens: xr.Dataset) -> xr.Dataset:
+    """Several kinds of text that were measured apart, judged together."""
+    measured = [found[["loss", "loss_change", "sink_weight"]] for found in screens]
+    joined = xr.concat(measured, "domain", combine_attrs="drop_conflicts", coords="minimal", compat="override")
+    return phases(joined)
+
+
+def candidates(*screens: xr.Dataset) -> list[tuple[int, int]]:
+    """Heads that wake, and the nearest misses, in any of the screens."""
+    found: dict[tuple[int, int], None] = {}
+    for judged in screens:
+        for rows in (waking_table(judged), near_misses(judged).isel(row=slice(NEAR))):
+            found |= dict.fromkeys(zip(rows["layer"].values.tolist(), rows["head"].values.tolist(), strict=True))
+    return sorted(found)
+
+
+def _timed(path: Path, work: Callable[[], xr.Dataset]) -> xr.Dataset:
+    began = time.perf_counter()
+    result = work()
+    save_result(result, path, compressed=True)
+    print(f"{path.name}: {time.perf_counter() - began:.0f} s", flush=True)
+    return result
+
+
+def sweep(model: str = MODEL, n: int = 16, length: int = 64, short: int = 48) -> None:
+    """Time all heads on n texts of prose and of code, and the shortlist; and which waking heads the shortlist holds."""
+    loaded, kinds = wb.load(model), {kind: list(domain_texts()[kind][:n]) for kind in ("prose", "code")}
+    found = []
+    for chosen in (None, short):
+        began = time.perf_counter()
+        found.append(wb.active_dormant(loaded, kinds, length=length, shortlist=chosen, progress=False))
+        print(f"shortlist {chosen}: {time.perf_counter() - began:.0f} s", flush=True)
+    full, listed = found
+    chosen = np.isfinite(listed["effect"].isel(domain=0).transpose("layer", "head").values)
+    for what, rows in (("wake", waking_table(full)), ("nearly wake", near_misses(full))):
+        held = chosen[rows["layer"].values, rows["head"].values]
+        print(f"{rows.sizes['row']} heads {what} in the full sweep, {int(held.sum())} of them in the shortlist")
+    print(domains_table(full), domains_table(listed), sep="\n\n")
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.extras.subcommand_cli_from_dict({"texts": texts, "measure": measure, "sweep": sweep}))
