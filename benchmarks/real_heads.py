@@ -28,7 +28,7 @@ from tyro.conf import Positional
 
 import workbench as wb
 from workbench.extreme import Scheme, compare_remedies, near_misses, phases, waking_table, without_peak
-from workbench.papers.active_dormant.sentences import domains_table, remedies_table
+from workbench.papers.active_dormant.sentences import domains_table, misleading_head, remedies_table
 from workbench.prompts.samples import domain_texts
 from workbench.runs.results import save_result
 from workbench.statistics import share_of
@@ -50,6 +50,8 @@ ROUNDINGS = (
 """Weights alone, activations alone, and both."""
 NEAR = 20
 """Near misses that are measured again, at most."""
+NAMED = [(18, 6)]
+"""Measured again whatever the screen says: dormant in prose and active in code in an earlier measurement."""
 
 
 def documents(data: Path) -> Iterator[tuple[str, str, str]]:
@@ -122,9 +124,11 @@ def together(*screens: xr.Dataset) -> xr.Dataset:
 
 
 def candidates(*screens: xr.Dataset) -> list[tuple[int, int]]:
-    """Heads that wake, and the nearest misses, in any of the screens."""
-    found: dict[tuple[int, int], None] = {}
+    """Heads that wake, the nearest misses and the head that attention alone would name, in any of the screens."""
+    found: dict[tuple[int, int], None] = dict.fromkeys(NAMED)
     for judged in screens:
+        if at := misleading_head(judged):
+            found[at] = None
         for rows in (waking_table(judged), near_misses(judged).isel(row=slice(NEAR))):
             found |= dict.fromkeys(zip(rows["layer"].values.tolist(), rows["head"].values.tolist(), strict=True))
     return sorted(found)
