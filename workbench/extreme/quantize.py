@@ -43,7 +43,7 @@ class Scheme:
         activation_bits: 2 to 16.
         activations: "token" for a scale per token, "tensor" for one scale of all tokens, "channel" for one per input.
         group: consecutive inputs of an output channel that share a scale; None for the whole channel.
-        weights: "channel" for a scale per output channel (or group), "tensor" for one scale of the matrix; queries, keys
+        weights: "channel" for a scale per output channel (or group), "tensor" for one of the matrix; queries, keys
             and values have one each, also where the model keeps them in one.
     """
 
