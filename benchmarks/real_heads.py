@@ -2,6 +2,7 @@
 
     python benchmarks/real_heads.py texts DATA texts.json     # seconds; DATA is a folder of corpora
     python benchmarks/real_heads.py measure texts.json OUT    # minutes on a GPU; days on a CPU
+    python benchmarks/real_heads.py pack OUT FOLDER           # the package's records of what was measured
     python benchmarks/real_heads.py sweep                     # seconds on this machine, and the shortlist's recall
 
 1. `texts` takes one piece each of many documents: books, Python files, encyclopedia articles and scenes of plays. Half
@@ -12,6 +13,7 @@
    different ways, beside the remedies at inference time that take away sink, drain or peak (`remedies.nc`).
 """
 
+import functools
 import json
 import lzma
 import random
@@ -30,7 +32,7 @@ import workbench as wb
 from workbench.extreme import Scheme, compare_remedies, near_misses, phases, waking_table, without_peak
 from workbench.papers.active_dormant.sentences import domains_table, misleading_head, remedies_table
 from workbench.prompts.samples import domain_texts
-from workbench.runs.results import save_result
+from workbench.runs.results import open_result, save_result
 from workbench.statistics import share_of
 
 MODEL = "smollm2-135m-instruct"
@@ -99,8 +101,8 @@ def measure(
         return {kind: drawn[kind][name] for kind in kinds}
 
     def heads(name: str, asked: list[tuple[int, int]] | None, *kinds: str) -> xr.Dataset:
-        options = {"length": length, "n_sequences": n, "heads": asked, "progress": False, "at_once": 32}
-        return wb.active_dormant(loaded, of(name, *kinds), **options)
+        given = of(name, *kinds)
+        return wb.active_dormant(loaded, given, length=length, n_sequences=n, heads=asked, at_once=32, progress=False)
 
     first = _timed(out / "screen-1.nc", lambda: heads("screen", None, "prose", "code"))
     print(domains_table(first))
@@ -109,11 +111,11 @@ def measure(
     print(domains_table(every))
     print(domains_table(_timed(out / "confirm.nc", lambda: heads("confirm", candidates(first, every), *BREAKS))))
     rounded = {kind: drawn[kind]["confirm"][: 2 * few] for kind in ("prose", "code")}
-    options = {"length": length, "n_sequences": few, "recipes": (), "schemes": ROUNDINGS, "progress": False}
     peak = without_peak(loaded, [text for some in of("screen", "prose", "code").values() for text in some[:8]])
-    print(
-        remedies_table(_timed(out / "remedies.nc", lambda: compare_remedies(loaded, rounded, more=[peak], **options)))
+    compare = functools.partial(
+        compare_remedies, loaded, rounded, length=length, n_sequences=few, recipes=(), schemes=ROUNDINGS, more=[peak]
     )
+    print(remedies_table(_timed(out / "remedies.nc", functools.partial(compare, progress=False))))
 
 
 def together(*screens: xr.Dataset) -> xr.Dataset:
@@ -132,6 +134,20 @@ def candidates(*screens: xr.Dataset) -> list[tuple[int, int]]:
         for rows in (waking_table(judged), near_misses(judged).isel(row=slice(NEAR))):
             found |= dict.fromkeys(zip(rows["layer"].values.tolist(), rows["head"].values.tolist(), strict=True))
     return sorted(found)
+
+
+def pack(out: Positional[Path], folder: Positional[Path], model: str = MODEL) -> None:
+    """Make the package's records of what `measure` wrote: no texts, single precision."""
+    by_text = open_result(out / "confirm.nc")[["loss", "loss_change", "sink_weight"]]
+    small = {
+        "screen": open_result(out / "screen-1.nc").drop_dims("sequence"),
+        "confirm": by_text.assign(sink_weight=by_text["sink_weight"].where(by_text["loss_change"].notnull())),
+        "rounding": open_result(out / "remedies.nc").drop_dims("sequence"),
+    }
+    for name, found in small.items():
+        found = found.drop_vars("text", errors="ignore")
+        narrow = {x: found[x].astype(np.float32) for x in found.data_vars if found[x].dtype == np.float64}
+        save_result(found.assign(narrow), folder / f"{model}-{name}.nc", compressed=True)
 
 
 def _timed(path: Path, work: Callable[[], xr.Dataset]) -> xr.Dataset:
@@ -159,4 +175,4 @@ def sweep(model: str = MODEL, n: int = 16, length: int = 64, short: int = 48) ->
 
 
 if __name__ == "__main__":
-    sys.exit(tyro.extras.subcommand_cli_from_dict({"texts": texts, "measure": measure, "sweep": sweep}))
+    sys.exit(tyro.extras.subcommand_cli_from_dict({"texts": texts, "measure": measure, "pack": pack, "sweep": sweep}))

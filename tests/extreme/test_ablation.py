@@ -169,12 +169,12 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ablation, "zeroed_losses", failing)
     with pytest.raises(KeyboardInterrupt):
-        zeroing_sweep(model, ROWS, at_once=1, resume=str(file))
+        zeroing_sweep(model, ROWS, at_once=1, resume=str(file), progress=False)
     assert not file.exists()
-    found = zeroing_sweep(model, ROWS, at_once=1, resume=str(file))
+    found = zeroing_sweep(model, ROWS, at_once=1, resume=str(file), progress=False)
     assert len(calls) == 5, "two of four sequences were on disk"
     xr.testing.assert_allclose(found.drop_attrs(), whole.drop_attrs())
-    again = zeroing_sweep(model, ROWS, at_once=1, resume=str(file))
+    again = zeroing_sweep(model, ROWS, at_once=1, resume=str(file), progress=False)
     assert len(calls) == 5 and again.drop_attrs().identical(found.drop_attrs())
     with pytest.raises(InputError, match="another configuration"):
         zeroing_sweep(model, ROWS, at_once=1, unit="kv_group", resume=str(file))

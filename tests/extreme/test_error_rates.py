@@ -1,10 +1,8 @@
 """Error rates of the rule for waking heads, by simulation: many studies whose truth is known.
 
 The texts share half of the variance of their effects between heads, and have heavy tails (t with 4 degrees of freedom),
-as measured effects do. `python -m tests.extreme.test_error_rates` prints the table that `dormancy` quotes.
+as measured effects do. `benchmarks/waking_error_rates.py` runs more of them, whose rates `dormancy` quotes.
 """
-
-import sys
 
 import numpy as np
 import pytest
@@ -65,15 +63,3 @@ def test_heads_that_are_active_in_both_domains_are_not_said_to_wake():
 def test_a_clear_waking_is_found():
     assert rates(12, 60, 16, effect=0.05)[2] > 0.5
     assert rates(12, 24, 24, effect=0.03)[2] > 0.5
-
-
-if __name__ == "__main__":
-    for heads, texts, truth in (
-        (270, 8, {}),
-        (270, 16, {}),
-        (270, 16, {"everywhere": 0.03}),
-        (48, 18, {"effect": 0.06, "at_rest": 0.03}),
-        *((h, t, {"effect": e}) for h, t in ((270, 8), (270, 16), (48, 18)) for e in (0.02, 0.03, 0.05)),
-    ):
-        shares = " ".join(f"{share:6.3f}" for share in rates(200, heads, texts, permutations=300, **truth))
-        sys.stdout.write(f"{heads} heads, {texts} texts, {truth}: differs, wakes, head 0 wakes {shares}\n")

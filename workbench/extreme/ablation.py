@@ -113,7 +113,7 @@ def zeroing_sweep(
     with Run(resume, **facts) as run:
         if run.finished is not None:
             return run.finished
-        label = sweep_label(model, sequences[:at_once], len(sequences), unit, wanted, batches) if progress else ""
+        label = "" if hidden(progress) else sweep_label(model, sequences[:2], len(sequences), unit, wanted, batches)
         found = by_groups(run, len(sequences), at_once, work, label, int(wanted.sum()))
         return run.finish(found.assign_coords(sequence=np.arange(len(sequences))), **parts.facts)
 
@@ -191,9 +191,7 @@ def by_groups(
         raise InputError(f"at_once={at_once} sequences cannot be run; give at least 1.")
     groups = {f"sequences-{start}": range(start, min(start + at_once, n)) for start in range(0, n, at_once)}
     done = sum(len(group) for key, group in groups.items() if key in run.pieces)
-    with tqdm(
-        total=n * n_units, initial=done * n_units, desc=label, unit="row", disable=hidden(bool(label)), leave=False
-    ) as bar:
+    with tqdm(total=n * n_units, initial=done * n_units, desc=label, unit="row", disable=not label, leave=False) as bar:
         pieces = [run.piece(key, functools.partial(work, group, bar.update)) for key, group in groups.items()]
     return xr.concat(pieces, "sequence", join="outer")
 
@@ -217,11 +215,11 @@ def sweep_label(
         one[layer, chosen[layer].argmax()] = True
         for measured in (False, True):
             began = time.perf_counter()
-            zeroed_losses(model, some[:2], unit, one & measured, False, batches)
+            zeroed_losses(model, some, unit, one & measured, False, batches)
             seconds[layer, measured] = time.perf_counter() - began
     of_unit = [max(0.0, seconds[int(layer), True] - seconds[int(layer), False]) for layer in (layers[0], layers[-1])]
     each = np.interp(np.argwhere(chosen)[:, 0], [layers[0], layers[-1]], of_unit)
-    total = each.sum() * n / len(some[:2])
+    total = each.sum() * n / len(some)
     told = f"{total:.0f} s" if total < 90 else f"{total / 60:.0f} min" if total < 5400 else f"{total / 3600:.1f} h"
     return f"zeroing {int(chosen.sum())} {unit}s on {n} texts, about {told}"
 

@@ -42,6 +42,7 @@ from workbench.names import HeadUnit, Sinks
 from workbench.prompts.texts import digest, token_sequences, words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
+from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 
 FEWEST = 4
@@ -141,7 +142,7 @@ def active_dormant(
     with Run(resume, **facts) as run:
         if run.finished is not None:
             return phases(run.finished, limits)
-        label = sweep_label(model, every[:at_once], len(every), unit, chosen, batches) if progress else ""
+        label = "" if hidden(progress) else sweep_label(model, every[:2], len(every), unit, chosen, batches)
         found = by_groups(run, len(every), at_once, work, label, int(chosen.sum()))
         measured = _by_domain(found, list(sequences), words(model, every))
         counts = {"n_sequences": len(every) // len(sequences), "left_out": left_out, **searched}

@@ -11,7 +11,7 @@
    active in the other, and the corrected p below `alpha`. There is no other threshold; which conditions fail is kept
    for every head, and `near_misses` lists the heads that one alone fails.
 
-Error rates, from 200 simulated studies each (tests/extreme/test_error_rates.py) of effects with heavy tails, half of
+Error rates, from 200 simulated studies each (benchmarks/waking_error_rates.py) of effects with heavy tails, half of
 their variance shared between heads, and a standard deviation over texts of 0.006 nats in one domain and 0.025 in the
 other: among 270 heads of which none differs, one is said to wake in 5.5 % of the studies with 8 texts per domain and in
 7.5 % with 16 (standard error 2 %); where all heads are active in both domains, in none. Effects of 0.02 nats are
