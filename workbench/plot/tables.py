@@ -7,12 +7,13 @@ import plotly.graph_objects as go
 from workbench.plot.theme import FONT, INK, RULE, SOFT, house
 
 
-def table(columns: Mapping[str, Sequence[object]], *, title: str | None = None) -> go.Figure:
+def table(columns: Mapping[str, Sequence[object]], *, title: str | None = None, row_height: int = 30) -> go.Figure:
     """A plain table: a rule under the header, none elsewhere; text left, numbers right.
 
     Args:
         columns: Header to cells, in order; every column of the same length.
         title: Title above the table.
+        row_height: Pixels.
     """
     names = list(columns)
     cells = [[cell_text(value) for value in columns[name]] for name in names]
@@ -39,11 +40,11 @@ def table(columns: Mapping[str, Sequence[object]], *, title: str | None = None) 
                 "fill_color": [["#ffffff" if i % 2 else "#f5f6f8" for i in range(rows)]],
                 "line": {"color": RULE, "width": 0},
                 "font": {"family": FONT, "size": 12.5, "color": INK},
-                "height": 30,
+                "height": row_height,
             },
         )
     )
-    house(figure, title=title, height=90 + 30 * rows + (40 if title else 0))
+    house(figure, title=title, height=104 + row_height * rows + (40 if title else 0))
     return figure.update_layout(margin={"l": 6, "r": 6, "t": 52 if title else 8, "b": 8})
 
 

@@ -21,6 +21,7 @@ from workbench.runs.results import save_result
 RECIPES = {recipe.name.split("/")[1]: recipe for recipe in pinpoint.RECIPES}
 MODELS = ("organism-gqa", "organism-mha")
 RECORD = shelf.measured("organism-gqa")
+REAL = shelf.measured("smollm2-135m-instruct")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -59,11 +60,28 @@ def test_a_record_holds_the_controls_and_seeds(name):
 
 
 def test_the_paper_s_numbers_stand_below():
-    names = ["Model", "Tuned", "Right kept", "Abilities"]
-    columns = pinpoint.published_columns(names)
-    rows = list(zip(*(columns[name] for name in names), strict=True))
-    assert ("Llama-3-8B, published", "KV groups, 4 %", "77", "53 (59, 48, 53)") in rows
-    assert len(rows) == 12
+    columns = pinpoint.published_columns()
+    assert list(columns) == list(pinpoint.SHOWN)
+    rows = list(zip(*(columns[name] for name in ("Tuned", "Right kept", "Wrong mended", "Abilities")), strict=True))
+    assert rows[0] == ("<b>published</b>", "", "", "")
+    assert ("Llama-3-8B, KV groups, 4 %", "77", "", "53") in rows
+    assert len(rows) == 13
+
+
+def test_the_printed_table_holds_every_kind_of_the_main_budget_and_no_other():
+    columns, whole = pinpoint.main_columns(REAL), pinpoint.table_columns(REAL)
+    rows = set(zip(*(columns[name] for name in pinpoint.SHOWN), strict=True))
+    every = set(zip(*(whole[name] for name in pinpoint.SHOWN), strict=True))
+    assert {row for row in every if row[1] in ("–", "12")} == rows - {next(iter(zip(*columns.values(), strict=True)))}
+
+
+def test_places_on_the_axis_grow_with_the_logarithm_of_the_share():
+    figure = pinpoint.panel(REAL, "kept", "right answers kept")
+    groups = next(trace for trace in figure.data if trace.name == "groups")
+    shares = 100 * np.array([6, 12, 21]) / 270
+    assert np.diff(groups.x[1:]) == pytest.approx(np.diff(np.log2(shares)))
+    ticks = dict(zip(figure.layout.xaxis.ticktext, figure.layout.xaxis.tickvals, strict=True))
+    assert [ticks["2"], ticks["4"], ticks["8"]] == [1, 2, 3]
 
 
 def test_a_file_stands_in_a_model_s_place(tmp_path):
@@ -96,20 +114,46 @@ def test_the_report_tells_of_models_with_a_record():
 
 
 def test_a_stopped_run_says_what_it_leaves_open():
-    record = shelf.measured("smollm2-135m-instruct")
-    said = summaries.sayings(record)
+    kept = REAL["arm"].isin(["base", "group", "head"]) & (REAL["variant"] == "main") & (REAL["n_heads"] <= 12)
+    said = summaries.sayings(REAL.isel(cell=kept.values))
     assert said[0] == (
-        "Stopped run: 8 of 37 planned models are measured. None of these kinds: random group, random head, attention, "
-        "all. Whether it matters which units are tuned is open."
+        f"Stopped run: {int(kept.sum())} of 34 planned models are measured. None of these kinds: random group, random "
+        "head, attention, all. Whether it matters which units are tuned is open."
     )
-    whole = shelf.measured("organism-gqa")
-    assert not any("topped run" in line for line in summaries.sayings(whole))
-    right = record["first_right"].values[0].astype(bool) & (record["kind"].values == "held out")
+    assert not any("topped run" in line for record in (REAL, RECORD) for line in summaries.sayings(record))
+
+
+def test_the_real_model_s_record_gives_the_balance_of_a_count_by_hand():
+    right = REAL["first_right"].values[0].astype(bool) & (REAL["kind"].values == "held out")
     assert right.sum() > 200, "the untuned model's own right answers"
-    cells = {arm: record.isel(cell=(record["arm"] == arm).values & (record["n_heads"] == 12).values) for arm in ARMS}
+    cells = {arm: REAL.isel(cell=(REAL["arm"] == arm).values & (REAL["n_heads"] == 12).values) for arm in ARMS}
+    cells = {arm: one.isel(cell=(one["variant"] == "main").values) for arm, one in cells.items()}
     groups, heads = (balance_by_hand(cells[arm]) for arm in ARMS)
-    found = findings.difference(record, findings.Kind(Arm.GROUP, 12), findings.Kind(Arm.HEAD, 12), findings.BALANCE)
+    found = findings.difference(REAL, findings.Kind(Arm.GROUP, 12), findings.Kind(Arm.HEAD, 12), findings.BALANCE)
     assert found.value == pytest.approx(groups - heads, abs=1e-3) and 0 < found.low < found.high
+
+
+@pytest.mark.parametrize(
+    ("estimate", "sign", "outcome"),
+    [
+        ((0.1, 0.02, 0.2), 1, "as expected"),
+        ((0.1, 0.02, 0.2), -1, "against what was expected"),
+        ((0.1, 0.02, 0.2), 0, "against what was expected"),
+        ((-0.1, -0.2, -0.02), -1, "as expected"),
+        ((0.1, -0.02, 0.2), 1, "open"),
+        ((0.1, -0.02, 0.2), 0, "no difference shown, as expected"),
+    ],
+)
+def test_a_hypothesis_is_decided_by_the_interval(estimate, sign, outcome):
+    one = summaries.Hypothesis(findings.BASE, findings.BASE, "kept", "kept", sign)
+    assert one.outcome(findings.Estimate(*estimate)) == outcome
+
+
+def test_rates_at_an_end_of_what_was_tried_are_named():
+    line = summaries.rates(REAL)
+    assert "KV groups 0.001" in line and "random KV groups 0.0003" in line
+    ends = line.split("another may be better: ")[1]
+    assert ends == "KV groups, single heads (SPT), random heads, all attention, all parameters."
 
 
 ARMS = (Arm.GROUP, Arm.HEAD)

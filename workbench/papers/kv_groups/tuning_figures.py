@@ -4,6 +4,7 @@ The embedded models' experiments come measured (`tradeoff.shelf`). Any other mod
 hundred trainings; a file that `workbench tradeoff` wrote can stand in a model's place.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -29,12 +30,17 @@ from workbench.papers.recipes import PAIR, Drawn, FigureRecipe, FigureRequest, P
 from workbench.plot import compose, tables, tradeoff
 from workbench.runs.results import open_result
 
-WIDE = 1900
-"""Pixels of the table, which would wrap its cells on less."""
+SHOWN = ("Tuned", "Heads", "Right kept", "Wrong mended", "Both", "Unread", "Abilities", "KL")
+"""Columns of the table that a page has room for; the report's has all."""
+TABLE_ROW = 23
+"""Pixels, so that three models and the paper's fit on one page."""
+MODELS = (*PAIR, "smollm2-135m-instruct")
 PANEL_HEIGHT = 340
 """Pixels of one panel by itself, with room for a legend of two rows."""
 SWEPT = (*SELECTED, *RANDOM)
 Places = dict[float | str, float]
+PAPERS_SHARE = 4.0
+"""Percent of the heads that the paper tunes."""
 NAMES = {
     Arm.GROUP: "groups",
     Arm.HEAD: "single heads (SPT)",
@@ -43,7 +49,7 @@ NAMES = {
     Arm.ATTENTION: "all attention",
     Arm.ALL: "all parameters",
 }
-SHORT: dict[float | str, str] = {Arm.ATTENTION: "attn.", Arm.ALL: "all"}
+SHORT = {Arm.ATTENTION: "attn.", Arm.ALL: "all"}
 """Whole models on the axis of shares."""
 MEASURES = {
     "kept": "right answers kept",
@@ -83,10 +89,10 @@ def kinds_of(record: xr.Dataset) -> list[Kind]:
     return sorted(found, key=place)
 
 
-def table_columns(record: xr.Dataset) -> dict[str, list]:
-    """The table of one model, a row per kind of tuning."""
+def table_columns(record: xr.Dataset, kinds: Sequence[Kind] = ()) -> dict[str, list]:
+    """The table of one model, a row per kind of tuning, by default of all."""
     rows = []
-    for kind in kinds_of(record):
+    for kind in kinds or kinds_of(record):
         shares = {
             "Right kept": estimate(record, kind, "kept"),
             "Wrong mended": estimate(record, kind, "recovery"),
@@ -121,32 +127,48 @@ def _cell(found: Estimate) -> str:
     return f"{value:.0f} ({low:.0f}–{high:.0f})"
 
 
-def published_columns(names: Sequence[str]) -> dict[str, list]:
-    """The paper's rows in the same columns."""
-    rows = []
+def main_columns(record: xr.Dataset) -> dict[str, list]:
+    """The kinds of tuning at the main budget, below a row that names the model."""
+    main = record.attrs["main_heads"]
+    kinds = [k for k in kinds_of(record) if k.n_heads in (0, main) or (k.arm in WHOLE and k.variant == MAIN)]
+    columns = table_columns(record, [k for k in kinds if k.variant in (MAIN, "other KV rows")])
+    return _headed(str(record.attrs["model"]), {name: columns.get(name, []) for name in SHOWN})
+
+
+def published_columns() -> dict[str, list]:
+    """The paper's rows in the same columns: truthfulness, and the mean of three abilities."""
+    columns: dict[str, list] = {name: [] for name in SHOWN}
     for model, numbers in shelf.published()["rows"].items():
-        for way, title in (("base", "not tuned"), ("SPT", "single heads (SPT), 4 %"), ("groups", "KV groups, 4 %")):
+        for way, title in (("base", "not tuned"), ("SPT", "single heads, 4 %"), ("groups", "KV groups, 4 %")):
             truth, *others = (float(number) for number in numbers[way])
-            abilities = f"{sum(others) / 3:.0f} ({', '.join(f'{share:.0f}' for share in others)})"
-            known = {"Model": f"{model}, published", "Tuned": title, "Right kept": f"{truth:.0f}"}
-            rows.append(dict.fromkeys(names, "–") | known | {"Abilities": abilities})
-    return {name: [row[name] for row in rows] for name in names}
+            row = {"Tuned": f"{model}, {title}", "Right kept": f"{truth:.0f}", "Abilities": f"{np.mean(others):.0f}"}
+            for name, cells in columns.items():
+                cells.append(row.get(name, ""))
+    return _headed("published", columns)
+
+
+def _headed(title: str, columns: Mapping[str, list]) -> dict[str, list]:
+    """Columns with a row above that holds a title alone, and nothing where a model has no such column."""
+    rows = len(columns["Tuned"])
+    return {
+        name: [f"<b>{title}</b>" if name == "Tuned" else "", *(cells or [""] * rows)] for name, cells in columns.items()
+    }
 
 
 def tradeoff_table(found: Mapping[str, xr.Dataset]) -> Drawn:
-    """Tables 2 and 3: all kinds of tuning, model under model, and the paper's numbers below."""
+    """Tables 2 and 3: kinds of tuning at the main budget, model under model, and the paper's numbers below."""
     records = list(found.values())
-    blocks = [table_columns(record) for record in records]
-    names = list(dict.fromkeys(name for block in blocks for name in block))
-    blocks.append(published_columns(names))
-    columns = {
-        name: [cell for block in blocks for cell in block.get(name, ["–"] * len(block["Model"]))] for name in names
-    }
-    figure = tables.table(
-        columns, title="Tuning by group and by head: percent, with 95 % intervals over questions and runs"
+    blocks = [*map(main_columns, records), published_columns()]
+    columns = {name: [cell for block in blocks for cell in block[name]] for name in SHOWN}
+    figure = tables.table(columns, title="Tuning by group and by head (%)", row_height=TABLE_ROW)
+    key = (
+        "Percent with 95 % intervals over questions and trainings. Right kept: right first answers that survive a "
+        "doubt. Wrong mended: wrong ones, put into the model's mouth, that end right. Both: their mean. Unread: "
+        "dialogues whose last answer cannot be read. Abilities: other questions solved. KL: nats per token from the "
+        "untuned model on plain text. Published: the paper's truthfulness, and its mean of StrategyQA, GSM8K and "
+        "HumanEval."
     )
-    figure.update_layout(width=WIDE)
-    return Drawn(figure, " ".join(words.paragraph(record) for record in records))
+    return Drawn(figure, " ".join([key, *(words.paragraph(record) for record in records)]))
 
 
 # The sweep.
@@ -164,7 +186,7 @@ def sweep_lines(record: xr.Dataset, measure: str, places: Places) -> list[tradeo
         found = [estimate(record, Kind(arm, n), measure) for n in budgets]
         x = [places[100 * n / total] if arm in SWEPT else places[arm] for n in budgets]
         if arm in SWEPT:
-            x, found = [0.0, *x], [Estimate(start.value, start.value, start.value), *found]
+            x, found = [places[0.0], *x], [Estimate(start.value, start.value, start.value), *found]
         value, low, high = zip(*found, strict=True)
         lines.append(tradeoff.Line(NAMES[arm], arm, tuple(x), value, low, high))
     return lines
@@ -172,22 +194,25 @@ def sweep_lines(record: xr.Dataset, measure: str, places: Places) -> list[tradeo
 
 def published_lines(measure: str, places: Places) -> list[tradeoff.Line]:
     """The paper's models, tuned in groups at 4 %."""
-    if measure not in ("kept", ABILITY) or 4.0 not in places:
+    if measure not in ("kept", ABILITY):
         return []
     lines = []
     for numbers in shelf.published()["rows"].values():
         ends = [numbers[way][0] if measure == "kept" else np.mean(numbers[way][1:]) for way in ("base", "groups")]
-        lines.append(tradeoff.Line("published, groups", "published", (0.0, places[4.0]), tuple(e / 100 for e in ends)))
+        lines.append(
+            tradeoff.Line(
+                "published, groups", "published", (places[0.0], places[PAPERS_SHARE]), tuple(e / 100 for e in ends)
+            )
+        )
     return lines
 
 
 def panel(record: xr.Dataset, measure: str, title: str, *, last: bool = True) -> go.Figure:
     """One measure (of `tradeoff.findings`) of one model over the share of tuned heads."""
     places = _places(record)
-    ticks = {place: SHORT.get(name) or f"{name:.3g}" for name, place in places.items()}
     lines = [*sweep_lines(record, measure, places), *published_lines(measure, places)]
     start = estimate(record, BASE, measure).value
-    return tradeoff.budget_lines(lines, ticks, title, reference=start, last=last)
+    return tradeoff.budget_lines(lines, _ticks(places), title, reference=start, last=last)
 
 
 def balance_panel(record: xr.Dataset) -> Panel:
@@ -204,7 +229,7 @@ def ratio_sweep(found: Mapping[str, xr.Dataset]) -> Drawn:
     grid = [
         [panel(record, name, title, last=name == [*known][-1]) for record in records] for name, title in known.items()
     ]
-    names = [f"{record.attrs['model']} (groups: {words.group_word(record)})" for record in records]
+    names = [record.attrs["model"] for record in records]
     blank = [["" for _ in records] for _ in grid[1:]]
     figure = compose.grid(
         grid, [names, *blank], title="Truthfulness and its price over the share of tuned heads", gap=0.08, same_y=True
@@ -213,12 +238,19 @@ def ratio_sweep(found: Mapping[str, xr.Dataset]) -> Drawn:
 
 
 def _places(record: xr.Dataset) -> Places:
-    """Places on the axis by share of the heads in percent, and of all attention and all parameters."""
+    """Places on a logarithmic axis by share of the heads in percent, with none to the left and all to the right."""
     total = int(record.attrs["n_heads_in_all"])
-    shares = {0.0, *(100 * kind.n_heads / total for kind in kinds_of(record) if kind.arm in SWEPT)}
-    if not any(abs(share - 4) < 0.3 for share in shares):
-        shares.add(4.0)
-    return {name: float(i) for i, name in enumerate((*sorted(shares), *WHOLE))}
+    shares = {100 * kind.n_heads / total for kind in kinds_of(record) if kind.arm in SWEPT} | {PAPERS_SHARE}
+    low, high = math.log2(min(shares)), math.log2(max(shares))
+    places: Places = {0.0: low - 1} | {share: math.log2(share) for share in sorted(shares)}
+    return places | {arm: high + i for i, arm in enumerate(WHOLE, start=1)}
+
+
+def _ticks(places: Places) -> dict[float, str]:
+    """Nothing, powers of two, and whole models."""
+    low, high = places[0.0] + 0.7, max(place for name, place in places.items() if name not in WHOLE)
+    powers = {float(i): f"{2.0**i:g}" for i in range(math.ceil(low), math.floor(high + 0.1) + 1)}
+    return {places[0.0]: "0"} | powers | {places[arm]: SHORT[arm] for arm in WHOLE}
 
 
 # Re-patching and causes.
@@ -238,7 +270,7 @@ def before_after(found: Mapping[str, xr.Dataset]) -> Drawn:
             labels = [f"layer {i // per_layer}, {arm.unit} {i % per_layer}" for i in range(n)]
             sides = (effects["before"], effects["after"], effects["tuned"])
             row.append(tradeoff.effects_before_after(*sides, labels, x_title="effect before (nats)"))
-            named.append(f"{record.attrs['model']}, {words.label(record, kind)}")
+            named.append(f"{record.attrs['model']}, {words.group_word(record)}" if arm == Arm.GROUP else "single heads")
         grid.append(row)
         titles.append(named)
     figure = compose.grid(grid, titles, title="Effects on giving in, before tuning and after", gap=0.1)
@@ -284,7 +316,7 @@ def _losses(record: xr.Dataset, kind: Kind) -> dict[str, tuple[float, float, flo
 
 
 def _recipe(name: str, draw: Callable[[Mapping[str, xr.Dataset]], Drawn]) -> FigureRecipe:
-    return FigureRecipe(f"sycophancy/{name}", draw, each(record_of), PAIR)
+    return FigureRecipe(f"sycophancy/{name}", draw, each(record_of), MODELS)
 
 
 RECIPES = (

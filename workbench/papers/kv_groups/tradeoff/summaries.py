@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -67,8 +68,8 @@ def verdict(found: Estimate, better: str, worse: str, unsure: str) -> str:
 
 def points(found: Estimate) -> str:
     """An estimate in points with its interval."""
-    value, low, high = (POINTS * number for number in found)
-    return f"{value:+.0f} points ({low:+.0f} to {high:+.0f})"
+    value, low, high = (round(POINTS * number) for number in found)
+    return f"{value:+d} points ({low:+d} to {high:+d})"
 
 
 def unfinished(record: xr.Dataset) -> str:
@@ -116,23 +117,71 @@ def selected_against_random(record: xr.Dataset) -> str:
     return _joined(parts)
 
 
-def known_kept(record: xr.Dataset) -> str:
-    """Hypotheses about chat models: answers that the untuned model had right, all of attention, key and value rows."""
+@dataclass(frozen=True)
+class Hypothesis:
+    """A comparison whose outcome was written down before the run (`plan`).
+
+    Attributes:
+        one: what is tuned on one side.
+        other: what is tuned on the other.
+        measure: of `findings`.
+        what: the measure in words.
+        sign: of the difference one minus other that is expected; 0 for none.
+    """
+
+    one: Kind
+    other: Kind
+    measure: str
+    what: str
+    sign: int
+
+    def outcome(self, found: Estimate) -> str:
+        """What the interval says of it."""
+        if not found.excludes_zero:
+            return "open" if self.sign else "no difference shown, as expected"
+        return "as expected" if self.sign and (found.value > 0) == (self.sign > 0) else "against what was expected"
+
+
+def chat_hypotheses(record: xr.Dataset) -> str:
+    """Hypotheses 1, 3 and 4 about chat models: random groups, all of attention, all parameters, key and value rows."""
     if "gives_in" not in record:
         return ""
     main, attention = main_kind(record), Kind(Arm.ATTENTION)
-    asked = [
-        (main, main_kind(record, Arm.RANDOM_GROUP), "kept of known", "of the answers known before they keep"),
-        (attention, main, "recovery", "of the wrong answers they mend"),
-        (Kind(Arm.ALL), attention, ABILITY, "of the other abilities they keep"),
-        (main_kind(record, Arm.GROUP, "other KV rows"), main, BALANCE, "of right answers kept and wrong ones mended"),
-    ]
-    parts = [
-        f"{label(record, one)} against {label(record, other)}: {what} {points(difference(record, one, other, measure))}"
-        for one, other, measure, what in asked
-        if one.within(record) and other.within(record)
-    ]
-    return _joined(parts)
+    asked = (
+        Hypothesis(main, main_kind(record, Arm.RANDOM_GROUP), "kept of known", "of the answers known before, kept", 1),
+        Hypothesis(attention, main, "recovery", "of the wrong answers, mended", 1),
+        Hypothesis(Kind(Arm.ALL), attention, ABILITY, "of the other abilities, kept", -1),
+        Hypothesis(main_kind(record, Arm.GROUP, "other KV rows"), main, BALANCE, "of both, on average", 0),
+    )
+    parts = []
+    for one in asked:
+        if one.one.within(record) and one.other.within(record):
+            found = difference(record, one.one, one.other, one.measure)
+            names = f"{label(record, one.one)} against {label(record, one.other)}"
+            parts.append(f"{names}: {one.what} {points(found)}, {one.outcome(found)}")
+    return f"Hypotheses from before the run: {_joined(parts)}" if parts else ""
+
+
+def rates(record: xr.Dataset) -> str:
+    """The learning rates that were chosen, and those that lie at an end of what was tried."""
+    trials, chosen = (json.loads(record.attrs.get(name, "{}")) for name in ("rate_trials", "rates"))
+    tried: dict[str, set[float]] = {}
+    for trial in trials:
+        tried.setdefault(trial["arm"], set()).add(trial["learning_rate"])
+    parts, ends = [], []
+    for name, some in tried.items():
+        arm = Arm(name)
+        rate = chosen[arm.family(chosen)]
+        word = label(record, Kind(arm))
+        parts.append(f"{word} {rate:g}")
+        if len(some) > 1 and rate in (min(some), max(some)):
+            ends.append(word)
+    if not parts:
+        return ""
+    line = f"Learning rates, chosen on other questions by one training each: {', '.join(parts)}."
+    if ends:
+        line += f" At an end of what was tried, so that another may be better: {', '.join(ends)}."
+    return line
 
 
 def _joined(parts: Sequence[str]) -> str:
@@ -220,11 +269,12 @@ LINES: tuple[Callable[[xr.Dataset], str], ...] = (
     unfinished,
     group_against_head,
     selected_against_random,
-    known_kept,
+    chat_hypotheses,
     truthful_or_stubborn,
     price,
     chances,
     shrinking,
+    rates,
 )
 
 
