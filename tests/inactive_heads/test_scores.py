@@ -58,14 +58,14 @@ def test_float32_is_exact_to_a_hundred_thousandth(family):
 
 @pytest.fixture(scope="module")
 def alone():
-    """Texts of every length up to 12, and the scores of each by itself."""
-    texts = sequences(range(1, 13))
+    """Texts and the scores of each by itself."""
+    texts = sequences((1, 2, 3, 5, 8, 12))
     return texts, [head_scores(bridge("qwen2"), [ids]) for ids in texts]
 
 
 @settings(max_examples=15)
 @given(
-    picked=st.lists(st.integers(0, 11), min_size=1, max_size=5), batch_size=st.integers(1, 4), chunk=st.integers(1, 12)
+    picked=st.lists(st.integers(0, 5), min_size=1, max_size=5), batch_size=st.integers(1, 4), chunk=st.integers(1, 12)
 )
 def test_batches_and_chunks_change_nothing(alone, picked, batch_size, chunk):
     texts, scores = alone
