@@ -140,14 +140,19 @@ def pack(out: Positional[Path], folder: Positional[Path], model: str = MODEL) ->
     """Make the package's records of what `measure` wrote: no texts, single precision."""
     by_text = open_result(out / "confirm.nc")[["loss", "loss_change", "sink_weight"]]
     small = {
-        "screen": open_result(out / "screen-1.nc").drop_dims("sequence"),
+        "screen": _verdicts(open_result(out / "screen-1.nc")),
         "confirm": by_text.assign(sink_weight=by_text["sink_weight"].where(by_text["loss_change"].notnull())),
-        "rounding": open_result(out / "remedies.nc").drop_dims("sequence"),
+        "rounding": _verdicts(open_result(out / "remedies.nc")),
     }
     for name, found in small.items():
         found = found.drop_vars("text", errors="ignore")
         narrow = {x: found[x].astype(np.float32) for x in found.data_vars if found[x].dtype == np.float64}
         save_result(found.assign(narrow), folder / f"{model}-{name}.nc", compressed=True)
+
+
+def _verdicts(found: xr.Dataset) -> xr.Dataset:
+    """What is told of all texts together."""
+    return found.drop_vars([name for name, values in found.data_vars.items() if "sequence" in values.dims])
 
 
 def _timed(path: Path, work: Callable[[], xr.Dataset]) -> xr.Dataset:
