@@ -132,17 +132,10 @@ def mean_differences(first: np.ndarray, second: np.ndarray, n: int = 5000, seed:
     both[np.abs(both) <= rounding] = 0.0
     n_first, size = first.shape[-1], both.shape[-1]
     observed = _welch(both, np.arange(size)[None] < n_first)[0]
-    ways = math.comb(size, n_first)
-    exact, as_large, largest, total = ways <= n, np.zeros(len(both)), np.zeros(len(both)), 0
-    sure = np.abs(observed) * (1 - 1e-9)
-    for members in _divisions(size, n_first, n, seed, max(1, _CHUNK // max(both.shape))):
-        drawn = np.abs(_welch(both, members))
-        as_large += (drawn >= sure).sum(axis=0)
-        largest += (drawn.max(axis=1, keepdims=True) >= sure).sum(axis=0)
-        total += len(members)
-    p_value, p_corrected = ((count / total if exact else (count + 1) / (total + 1)) for count in (as_large, largest))
-    shaped = (numbers.reshape(first.shape[:-1]) for numbers in (observed, p_value, p_corrected))
-    return MeanDifferences(first.mean(-1) - second.mean(-1), *shaped, total, exact)
+    divisions = _divisions(size, n_first, n, seed, max(1, _CHUNK // max(both.shape)))
+    drawn = (_welch(both, members) for members in divisions)
+    exact = math.comb(size, n_first) <= n
+    return _compared(first.mean(-1) - second.mean(-1), observed, drawn, exact)
 
 
 def paired_differences(first: np.ndarray, second: np.ndarray, n: int = 5000, seed: int = 0) -> MeanDifferences:
@@ -169,16 +162,20 @@ def paired_differences(first: np.ndarray, second: np.ndarray, n: int = 5000, see
     away = np.where(np.abs(away) <= rounding, 0.0, away).reshape(-1, first.shape[-1])
     size = away.shape[-1]
     observed = _student(away, np.ones((1, size)))[0]
-    exact, as_large, largest, total = 2**size <= n, np.zeros(len(away)), np.zeros(len(away)), 0
-    sure = np.abs(observed) * (1 - 1e-9)
-    for signs in _exchanges(size, n, seed, max(1, _CHUNK // max(away.shape))):
-        drawn = np.abs(_student(away, signs))
-        as_large += (drawn >= sure).sum(axis=0)
-        largest += (drawn.max(axis=1, keepdims=True) >= sure).sum(axis=0)
-        total += len(signs)
+    drawn = (_student(away, signs) for signs in _exchanges(size, n, seed, max(1, _CHUNK // max(away.shape))))
+    return _compared((first - second).mean(-1), observed, drawn, 2**size <= n)
+
+
+def _compared(difference: Numbers, observed: np.ndarray, drawn: Iterator[np.ndarray], exact: bool) -> MeanDifferences:
+    """P-values of statistics `[quantity]` among drawn ones `[division, quantity]`, all of them or random ones."""
+    sure, as_large, largest, total = np.abs(observed) * (1 - 1e-9), np.zeros(len(observed)), np.zeros(len(observed)), 0
+    for some in map(np.abs, drawn):
+        as_large += (some >= sure).sum(axis=0)
+        largest += (some.max(axis=1, keepdims=True) >= sure).sum(axis=0)
+        total += len(some)
     p_value, p_corrected = ((count / total if exact else (count + 1) / (total + 1)) for count in (as_large, largest))
-    columns = (away.mean(-1), observed, p_value, p_corrected)
-    return MeanDifferences(*(column.reshape(first.shape[:-1]) for column in columns), total, exact)
+    shaped = (numbers.reshape(difference.shape) for numbers in (observed, p_value, p_corrected))
+    return MeanDifferences(difference, *shaped, total, exact)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

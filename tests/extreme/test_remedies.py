@@ -17,7 +17,7 @@ from workbench.extreme import remedies
 from workbench.extreme.detect import extreme_tokens
 from workbench.extreme.light_tuning import LightTuningRecipe
 from workbench.extreme.quantize import Ranges, Scheme, quantized
-from workbench.extreme.remedies import add_rows, compare_remedies, dormant_heads
+from workbench.extreme.remedies import add_rows, compare_remedies, dormant_heads, without_peak
 from workbench.extreme.remedy_evaluation import dialogues, material, sinks
 from workbench.extreme.verdict import Thresholds
 from workbench.models.load import load
@@ -69,6 +69,16 @@ def loss_of(model, ids, first, hooks=()):
     with torch.no_grad(), model.hooks(fwd_hooks=list(hooks)):
         logits = model(torch.tensor([ids]))[0, first:-1].double()
     return float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[first + 1 :])))
+
+
+def test_a_further_remedy_stops_the_peak_where_it_is_made(few):
+    texts = [plain(0, start=i) for i in range(4)]
+    remedy = without_peak(planted(), texts)
+    assert remedy.chosen.startswith("MLP of layer 0, after which the first token is 500 times as long")
+    table = compare_remedies(planted(), {"text": texts}, more=[remedy], **(QUICK | {"length": 24, "schemes": ()}))
+    peak = table["peak_ratio"].isel(domain=0)
+    assert float(peak.sel(remedy="none")) > 300 and float(peak.sel(remedy="peak not made")) < 2
+    assert table["chosen"].sel(remedy="peak not made").item() == remedy.chosen
 
 
 # Numbers against slow definitions.
