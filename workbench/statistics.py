@@ -175,7 +175,7 @@ def _compared(difference: Numbers, observed: np.ndarray, drawn: Iterator[np.ndar
         total += len(some)
     p_value, p_corrected = ((count / total if exact else (count + 1) / (total + 1)) for count in (as_large, largest))
     shaped = (numbers.reshape(difference.shape) for numbers in (observed, p_value, p_corrected))
-    return MeanDifferences(difference, *shaped, total, exact)
+    return MeanDifferences(np.asarray(difference), *shaped, total, exact)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
