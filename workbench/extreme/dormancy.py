@@ -14,8 +14,9 @@
 Error rates, from 200 simulated studies each (benchmarks/waking_error_rates.py) of effects with heavy tails, half of
 their variance shared between heads, and a standard deviation over texts of 0.006 nats in one domain and 0.025 in the
 other: among 270 heads of which none differs, one is said to wake in 5.5 % of the studies with 8 texts per domain and in
-7.5 % with 16 (standard error 2 %); where all heads are active in both domains, in none. Effects of 0.02 nats are
-rarely found with 8 texts (4 %), of 0.03 nats with 16 in 70 %. A permutation of all texts instead of pairs errs in 30 % and 15 % of these studies.
+7.5 % with 16 (standard error 2 %); where all heads are active in both domains, in none. An effect of 0.03 nats is found
+in 70 % with 16 texts, one of 0.02 nats in 17 %, and in 4 % with 8. A permutation of all texts instead of pairs errs in
+30 % and 15 % of these studies.
 """
 
 import dataclasses
