@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.papers.inactive_heads.test_sentences import curves
 from tests.tiny import tiny
 from workbench import organisms
 from workbench.errors import InputError
@@ -67,6 +68,19 @@ def test_own_models_stand_below_the_paper_s():
     assert len(heat.y) == 15 and heat.y[-1] == "<b>organism-gqa</b>"
     assert list(heat.z[-1]) == list(heat.z[list(heat.y).index("OLMo-2-1124-7B")])
     assert "In organism-gqa AHON (LN) ranks first, AHON (LN) 1; its order" in made.sentence
+
+
+def test_what_a_tenth_costs_stands_above_the_paper_s_models():
+    made = inactive_heads.tenth_zeroed({"organism-gqa": curves(320, (12, 30), (20, 40), (40, 80))})
+    lost = {trace.name: dict(zip(trace.y, trace.x, strict=True)) for trace in made.figure.data}
+    assert list(lost) == ["AHON (LN)", "random"] and [len(rows) for rows in lost.values()] == [15, 15]
+    own, *theirs = lost["AHON (LN)"]
+    assert own == "<b>organism-gqa</b>" and theirs == sorted(theirs, key=lost["AHON (LN)"].get)
+    assert lost["AHON (LN)"][own] == pytest.approx(3) and lost["random"][own] == pytest.approx(10)
+    one = published().sel(model="OLMo-2-1124-7B", score="AHON_LN")
+    between = np.interp(0.1, one["share"], one["accuracy"])
+    assert lost["AHON (LN)"]["OLMo-2-1124-7B"] == pytest.approx(100 * float(one["baseline"] - between))
+    assert "refuted, 3.0 points lost (1." in made.sentence
 
 
 def test_training_takes_a_folder_of_checkpoints(tmp_path):
