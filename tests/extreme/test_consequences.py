@@ -65,16 +65,20 @@ def test_norms_and_losses_equal_those_of_each_text_alone(family, backend):
 def test_skipped_layers_change_nothing(family, backend):
     model = model_of(family, backend)
     found = sources(model, TEXTS)
-    for name, zeroed in (
-        ("attention 2", {"attention": 2}),
-        ("mlp 1", {"mlp": 1}),
-        ("both 2", {"attention": 2, "mlp": 2}),
-        ("both 0-2", {"attention": [0, 1, 2], "mlp": [0, 1, 2]}),
-    ):
-        whole = compare(model, TEXTS, {"it": lambda m, zeroed=zeroed: zero_outputs(m, **zeroed)}).sel(intervention="it")
-        norm = whole["residual_norm"].squeeze("position").mean("sequence")
+    zeroed = {
+        "attention 2": {"attention": 2},
+        "mlp 1": {"mlp": 1},
+        "both 2": {"attention": 2, "mlp": 2},
+        "both 0-2": {"attention": [0, 1, 2], "mlp": [0, 1, 2]},
+    }
+    edits = {name: functools.partial(lambda m, parts: zero_outputs(m, **parts), parts=p) for name, p in zeroed.items()}
+    whole = compare(model, TEXTS, edits)
+    for name in zeroed:
+        norm = whole["residual_norm"].sel(intervention=name).squeeze("position").mean("sequence")
         np.testing.assert_allclose(found["residual_norm"].sel(intervention=name), norm, rtol=1e-9)
-        np.testing.assert_allclose(found["loss"].sel(intervention=name), whole["loss"], rtol=1e-9)
+        np.testing.assert_allclose(
+            found["loss"].sel(intervention=name), whole["loss"].sel(intervention=name), rtol=1e-9
+        )
 
 
 @contextlib.contextmanager
@@ -95,10 +99,16 @@ def planted(model, size=300.0, made=0, removed=None):
         yield
 
 
-def test_a_planted_peak_is_traced_to_the_mlps_that_make_and_remove_it():
+@pytest.fixture(scope="module")
+def traced():
+    """Where a peak comes from that the first MLP makes and the third takes away."""
     model = bridge("llama")
     with planted(model, made=0, removed=2):
-        found = sources(model, TEXTS)
+        return sources(model, TEXTS)
+
+
+def test_a_planted_peak_is_traced_to_the_mlps_that_make_and_remove_it(traced):
+    found = traced
     assert found["residual_norm"].sel(intervention=NONE, layer=[0, 1]).min() > 290
     verdict = peak_verdict(found)
     made, removed = verdict.split(", and ")
@@ -108,10 +118,10 @@ def test_a_planted_peak_is_traced_to_the_mlps_that_make_and_remove_it():
     assert removed.startswith("stands without mlp 2 (norm") and "mlp 1" not in removed
 
 
-def test_what_is_left_of_the_peak_has_an_interval_over_texts():
-    model = bridge("llama")
+def test_what_is_left_of_the_peak_has_an_interval_over_texts(traced):
+    model, found = bridge("llama"), traced
     with planted(model, made=0, removed=2):
-        found, alone = sources(model, TEXTS), sources(model, TEXTS[:1])
+        alone = sources(model, TEXTS[:1])
     norm = found["norm_by_text"].transpose("intervention", "layer", "sequence").values
     np.testing.assert_allclose(norm.mean(-1), found["residual_norm"].transpose("intervention", "layer"), rtol=1e-6)
     top = int(found["peak_ratio"].argmax("layer"))
@@ -125,14 +135,11 @@ def test_what_is_left_of_the_peak_has_an_interval_over_texts():
     assert "one text, so without intervals" in peak_verdict(alone)
 
 
-def test_a_part_that_matters_in_some_texts_alone_makes_no_peak():
-    model = bridge("llama")
-    with planted(model, made=0, removed=2):
-        found = sources(model, TEXTS)
-    norm = found["norm_by_text"].copy()
-    top = int(found["peak_ratio"].argmax("layer"))
+def test_a_part_that_matters_in_some_texts_alone_makes_no_peak(traced):
+    norm = traced["norm_by_text"].copy()
+    top = int(traced["peak_ratio"].argmax("layer"))
     norm.loc[{"intervention": "mlp 0", "layer": top, "sequence": 1}] = float(norm.sel(intervention=NONE)[top, 1])
-    assert not judge_peak(found.assign(norm_by_text=norm))["makes_peak"].any()
+    assert not judge_peak(traced.assign(norm_by_text=norm))["makes_peak"].any()
 
 
 def test_a_planted_peak_that_stays_is_said_to_stay():

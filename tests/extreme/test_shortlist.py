@@ -27,10 +27,10 @@ def test_heads_that_rest_nowhere_are_left_out_and_the_rest_is_ranked_by_sure_dif
 
 
 def test_the_sleeper_is_chosen_on_some_texts_and_tested_on_others():
-    domains = {"plain": texts(24, 24, False), "triggered": texts(24, 24, True, seed=1)}
+    domains = {"plain": texts(16, 24, False), "triggered": texts(16, 24, True, seed=1)}
     found = active_dormant(sleeper(), domains, length=24, shortlist=1, limits=QUICK, progress=False)
     assert waking_sentences(found).values.tolist() == [["dormant in plain, active in triggered", "not measured"]]
-    assert found.sizes["sequence"] == 18 and found.attrs["n_searched"] == 6 and found.attrs["shortlist"] == 1
+    assert found.sizes["sequence"] == 12 and found.attrs["n_searched"] == 4 and found.attrs["shortlist"] == 1
     rest = {name: [row for i, row in enumerate(rows) if i % 4] for name, rows in domains.items()}
     named = active_dormant(sleeper(), rest, length=24, heads=[(0, 0)], limits=QUICK, progress=False)
     np.testing.assert_array_equal(named["loss_change"].values, found["loss_change"].values)

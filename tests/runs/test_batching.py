@@ -86,12 +86,18 @@ def test_sizes_below_one_are_refused(size):
         Batches(CPU, size)
 
 
-def test_memory_is_measured_whatever_waits_to_be_collected():
+def test_memory_is_measured_whatever_waits_to_be_collected(monkeypatch):
+    monkeypatch.setattr(batching.psutil, "virtual_memory", lambda: type("V", (), {"available": 1_600_000_000})())
+
+    def work(items):
+        lists = [[] for _ in range(100_000)]  # so many that the collector would run by itself
+        return len(torch.ones(20_000_000)) + len(lists)
+
+    gc.collect()
     waiting = [torch.ones(40_000_000)]
     waiting.append(waiting)
     del waiting
-    before = batching.memory_in_use(CPU)
-    gc.collect()
-    block = torch.ones(20_000_000)
-    assert batching.peak_memory(CPU) - before > 60_000_000
-    del block
+    batches = Batches(CPU, largest=1000)
+    seen(batches, [1], work)
+    assert 5 < batches.size <= 13, "half of 1.6 GB, at 80 MB an item"
+    assert gc.isenabled()
