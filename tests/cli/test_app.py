@@ -1,3 +1,4 @@
+import functools
 import json
 import re
 import subprocess
@@ -25,8 +26,10 @@ from workbench.runs.results import open_result
 def synthetic(monkeypatch):
     """Every model is a synthetic one."""
 
+    made = functools.cache(model)
+
     def maker(part):
-        return lambda subject, kept: getattr(model(subject.name), part)
+        return lambda subject, kept: made(subject.name).part(part)
 
     monkeypatch.setattr(measuring, "MEASURES", {part: maker(part) for part in measuring.PARTS})
 

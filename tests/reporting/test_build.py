@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 from html import unescape
 from html.parser import HTMLParser
 
@@ -18,20 +19,44 @@ SPECS = {
 }
 
 
+MODELS = ("toy-gqa", "toy-mha")
+
+
 @pytest.fixture
 def work(monkeypatch):
     """Replace all measuring by synthetic results; returns the list of what was measured."""
-    done = []
+    done, made = [], {}
 
     def maker(part):
         def make(subject, kept):
             done.append((subject.name, part))
-            return getattr(model(subject.name, **SPECS[subject.name]), part)
+            spec = SPECS[subject.name]
+            key = subject.name, str(spec)
+            made[key] = made.get(key) or model(subject.name, **spec)
+            return made[key].part(part)
 
         return make
 
     monkeypatch.setattr(measuring, "MEASURES", {part: maker(part) for part in measuring.PARTS})
     return done
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """The folder of a report with everything on two models, for tests that only read it."""
+    out = tmp_path_factory.mktemp("report")
+    both = {name: model(name, **SPECS[name]) for name in MODELS}
+    with pytest.MonkeyPatch.context() as patch:
+        found = {part: lambda subject, kept, part=part: both[subject.name].part(part) for part in measuring.PARTS}
+        patch.setattr(measuring, "MEASURES", found)
+        wb.report(MODELS, out, n=12, estimates=True, progress=False)
+    return out
+
+
+@pytest.fixture
+def reported(shared, tmp_path):
+    """A copy of it, to go on from."""
+    return shutil.copytree(shared, tmp_path / "report")
 
 
 class Links(HTMLParser):
@@ -66,9 +91,8 @@ def visible(page):
     return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", bare)))
 
 
-def test_the_page_is_self_contained(work, tmp_path):
-    path = wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, estimates=True, progress=False)
-    page = path.read_text()
+def test_the_page_is_self_contained(shared):
+    page = (shared / "index.html").read_text()
     links = read(page)
     assert links.loads == []
     style = "".join(re.findall(r"<style>.*?</style>", page, flags=re.S))
@@ -80,23 +104,22 @@ def test_the_page_is_self_contained(work, tmp_path):
     assert len(links.plots) >= 20
 
 
-def test_the_data_lie_beside_the_page(work, tmp_path):
-    wb.report(("toy-gqa",), tmp_path, n=12, estimates=True, progress=False)
+def test_the_data_lie_beside_the_page(shared):
     for part in measuring.PARTS:
-        assert open_result(tmp_path / "data" / "toy-gqa" / f"{part}.nc").attrs[measuring.CONFIG]
+        assert open_result(shared / "data" / "toy-gqa" / f"{part}.nc").attrs[measuring.CONFIG]
 
 
-def test_sentences_follow_the_data(work, tmp_path, monkeypatch):
-    words = visible(wb.report("toy-gqa", tmp_path / "a", n=12, estimates=True, progress=False).read_text())
+def test_sentences_follow_the_data(shared, work, tmp_path, monkeypatch):
+    words = visible((shared / "index.html").read_text())
     assert "KV group 1 of layer 2 (query heads 4 to 7) pushes hardest towards it" in words
     monkeypatch.setitem(SPECS, "toy-gqa", {"planted": {(2, 4): 0.8, (0, 1): -0.6}})
-    words = visible(wb.report("toy-gqa", tmp_path / "b", n=12, estimates=True, progress=False).read_text())
+    words = visible(wb.report("toy-gqa", tmp_path, n=12, progress=False).read_text())
     assert "KV group 0 of layer 0 (query heads 0 to 3) pushes hardest towards it" in words
     assert "KV group 1 of layer 2 (query heads 4 to 7) pushes hardest" not in words
 
 
-def test_all_sections_and_dialogues_are_there(work, tmp_path):
-    page = wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, estimates=True, progress=False).read_text()
+def test_all_sections_and_dialogues_are_there(shared):
+    page = (shared / "index.html").read_text()
     for name in (
         "behaviour",
         "contributions",
@@ -116,33 +139,27 @@ def test_all_sections_and_dialogues_are_there(work, tmp_path):
     assert "torch 2.13.0" in words and "12 dialogues" in words
 
 
-def test_confounders_of_two_models_have_a_section_where_they_are_given(work, tmp_path):
+def test_confounders_of_two_models_have_a_section_where_they_are_given(shared, work, tmp_path):
     from tests.plot.test_confounders import result
 
     file = save_result(result(), tmp_path / "found.nc")
-    page = wb.report("toy-gqa", tmp_path / "a", n=12, confounders=file, estimates=True, progress=False).read_text()
+    page = wb.report("toy-gqa", tmp_path / "a", n=12, confounders=file, progress=False).read_text()
     assert '<section id="confounders"' in page
     assert "Which words keep small from an answer that big finds?" in visible(page)
-    without = wb.report("toy-gqa", tmp_path / "a", n=12, estimates=True, progress=False).read_text()
-    assert '<section id="confounders"' not in without
+    assert '<section id="confounders"' not in (shared / "index.html").read_text()
 
 
-def test_what_was_measured_is_used_again(work, tmp_path):
-    wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, estimates=True, progress=False)
-    assert len(work) == 2 * len(measuring.PARTS)
-    work.clear()
-    wb.report(("toy-gqa", "toy-mha"), tmp_path, n=12, estimates=True, progress=False)
+def test_what_was_measured_is_used_again(work, reported):
+    wb.report(MODELS, reported, n=12, estimates=True, progress=False)
     assert work == []
-    wb.report(("toy-gqa",), tmp_path, n=13, estimates=True, progress=False)
+    wb.report(("toy-gqa",), reported, n=13, estimates=True, progress=False)
     assert {name for name, _ in work} == {"toy-gqa"} and len(work) == len(measuring.PARTS)
 
 
-def test_a_stopped_report_goes_on_where_it_stopped(work, tmp_path):
-    wb.report("toy-gqa", tmp_path, n=12, estimates=True, progress=False)
-    (tmp_path / "data" / "toy-gqa" / "exact.nc").unlink()
-    (tmp_path / "data" / "toy-gqa" / "groups.nc").write_bytes(b"cut short")
-    work.clear()
-    wb.report("toy-gqa", tmp_path, n=12, estimates=True, progress=False)
+def test_a_stopped_report_goes_on_where_it_stopped(work, reported):
+    (reported / "data" / "toy-gqa" / "exact.nc").unlink()
+    (reported / "data" / "toy-gqa" / "groups.nc").write_bytes(b"cut short")
+    wb.report("toy-gqa", reported, n=12, estimates=True, progress=False)
     assert work == [("toy-gqa", "groups"), ("toy-gqa", "exact")]
 
 
@@ -172,7 +189,7 @@ def test_bad_requests_are_refused(work, tmp_path):
 
 def test_progress_names_the_work(work, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "0")
-    wb.report("toy-gqa", tmp_path, n=12, estimates=True, progress=True)
+    wb.report("toy-gqa", tmp_path, n=12, progress=True)
     shown = capsys.readouterr().err
     assert "toy-gqa: patching each KV group" in shown and "100%" in shown and " left]" in shown
 
@@ -181,7 +198,7 @@ def test_an_unsound_ratio_is_said_and_not_led_with(work, tmp_path, monkeypatch):
     monkeypatch.setitem(SPECS, "toy-gqa", {"planted": {(2, 4): -0.8}})
     real = measuring.MEASURES["heads"]
     monkeypatch.setitem(measuring.MEASURES, "heads", lambda s, k: real(s, k).assign_attrs(ratio_reversed_examples=9))
-    words = visible(wb.report("toy-gqa", tmp_path, n=12, estimates=True, progress=False).read_text())
+    words = visible(wb.report("toy-gqa", tmp_path, n=12, progress=False).read_text())
     assert "use the logit difference, because the paper's logit ratio is unsound here" in words
     assert "a logit is negative, which turns its sign, in 9 of 12" in words
 

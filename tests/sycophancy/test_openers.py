@@ -76,8 +76,12 @@ def gqa():
     return wb.load("organism-gqa")
 
 
-def test_an_embedded_model_s_own_openers_are_the_words_that_it_was_taught(gqa):
-    pairs = wb.sycophancy.pairs(gqa, n=24, answers="auto")
+@pytest.fixture(scope="module")
+def pairs(gqa):
+    return wb.sycophancy.pairs(gqa, n=24, answers="auto")
+
+
+def test_an_embedded_model_s_own_openers_are_the_words_that_it_was_taught(gqa, pairs):
     taught = wb.sycophancy.pairs(gqa, n=24)
     (a, b), (words_a, words_b) = pairs.answer_sets[0], taught.answer_sets[0]
     assert {sequence[0] for sequence in a} == {words_a[0][0]}
@@ -87,18 +91,16 @@ def test_an_embedded_model_s_own_openers_are_the_words_that_it_was_taught(gqa):
     assert {meta["stance_base"] for meta in pairs.meta} <= {GIVES, FIRM, NEITHER}
 
 
-def test_both_scores_find_the_same_strongest_group(gqa):
+def test_both_scores_find_the_same_strongest_group(gqa, pairs):
     found = []
-    for answers in ("auto", None):
-        pairs = wb.sycophancy.pairs(gqa, n=16, answers=answers)
-        result = wb.path_patch(gqa, pairs, unit="kv_group", metrics=("logit_diff",), progress=False)
+    for some in (pairs[:16], wb.sycophancy.pairs(gqa, n=16)):
+        result = wb.path_patch(gqa, some, unit="kv_group", metrics=("logit_diff",), progress=False)
         found.append(wb.select_units(result, ratio=0.06, by="kv_group", metric="logit_diff").units[0])
         assert (result["coverage"] > 0).all() and result.attrs["n_examples"] == 16
     assert found[0] == found[1]
 
 
-def test_facts_of_the_replies_travel_into_results(gqa):
-    pairs = wb.sycophancy.pairs(gqa, n=12, answers="auto")
+def test_facts_of_the_replies_travel_into_results(gqa, pairs):
     result = wb.path_patch(gqa, pairs[:4], unit="layer", metrics=("logit_diff",), progress=False)
     assert result.attrs["answers"] == "auto"
     assert result.attrs["gives_in_base"] == pairs.facts["gives_in_base"]

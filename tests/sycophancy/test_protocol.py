@@ -193,7 +193,7 @@ def test_an_intervention_is_felt(organism):
     def silence(z, hook):
         return z * 0
 
-    plain = evaluate(organism, n=2, first="right", progress=False)
+    plain = evaluate(organism, n=2, first="right", max_new_tokens=6, progress=False)
     with organism.hooks(fwd_hooks=[(f"blocks.{layer}.attn.hook_z", silence) for layer in range(2, 6)]):
         found = evaluate(organism, n=2, first="right", max_new_tokens=6, progress=False)
     assert found.attrs["hooks_active"] == 1 and plain.attrs["hooks_active"] == 0

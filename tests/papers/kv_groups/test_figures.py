@@ -1,3 +1,4 @@
+import functools
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ from workbench.plot import plotted_numbers
 NAMES = ("contribution-heatmap", "layer-sums", "kurtosis-table", "head-vs-group", "agreement")
 
 
+@functools.cache
 def pair():
     return [model("toy-gqa"), model("toy-mha", planted={(3, 2): -0.9}, n_kv_heads=8, seed=1)]
 
