@@ -55,6 +55,27 @@ def test_padding_on_the_left_is_used_where_it_does_no_harm():
     assert len(generation._groups(bridge("llama"), sequences(LENGTHS), list(range(6)), hooks=False)) == 4
 
 
+def test_the_original_model_generates_where_it_gives_the_same_logits(monkeypatch):
+    def used(model):
+        seen = []
+        embed = model.original_model.get_input_embeddings
+        real = generation._cached
+
+        def noting(*given):
+            step = real(*given)
+            return lambda live: seen.append(type(embed()).__name__) or step(live)
+
+        monkeypatch.setattr(generation, "_cached", noting)
+        generate(model, sequences(LENGTHS), max_new_tokens=2, progress=False)
+        monkeypatch.setattr(generation, "_cached", real)
+        return set(seen)
+
+    model = bridge("llama", torch.float32)
+    assert used(model) == {"Embedding"}
+    generation._trials[model][generation._plain_logits] = False
+    assert used(model) == {"EmbeddingBridge"}
+
+
 def mean_dependent(z, hook):
     return z * torch.tanh(z.mean((1, 3), keepdim=True) * 9)
 

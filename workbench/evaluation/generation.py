@@ -2,14 +2,16 @@
 
 1. Prompts of different lengths share a batch through padding on the left, a mask and explicit positions; models whose
    logits change under padding in a short trial (and hooks, which may read every position) get batches of one length.
-2. Keys and values are kept from step to step. While hooks are on the model, or where it keeps no cache, every step runs
-   the whole sequences again: an intervention then sees what it would see in a text that long.
+2. Keys and values are kept from step to step, in the original model with fused attention where a short trial gives the
+   same logits. While hooks are on the model, or where it keeps no cache, every step runs the whole sequences again: an
+   intervention then sees what it would see in a text that long.
 3. A reply ends at an end token, at a stop string, after so many tokens or where the model's context ends.
 """
 
 import inspect
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -29,7 +31,13 @@ from workbench.models.anatomy import Anatomy, anatomy, kind_of
 from workbench.models.attention import has_hooks
 from workbench.models.capture import at, capture, device_of
 from workbench.models.identity import fingerprint
-from workbench.models.original import left_padded, left_padded_logits, masked_positions
+from workbench.models.original import (
+    fused_attention,
+    left_padded,
+    left_padded_logits,
+    masked_positions,
+    unwrapped,
+)
 from workbench.prompts.templates import encode, render, tokenizer_of
 from workbench.prompts.texts import digest, unpadded, whole_ids
 from workbench.protocol import HookedModel
@@ -206,27 +214,48 @@ def _groups(model: HookedModel, sequences: Sequence[Sequence[int]], left: list[i
     return groups
 
 
-_pads_left: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+Trial = Callable[[HookedModel, list[list[int]]], Tensor]
+"""Last logits of some sequences, computed in another way."""
+_trials: weakref.WeakKeyDictionary[Any, dict[Trial, bool]] = weakref.WeakKeyDictionary()
 
 
 def pads_left(model: HookedModel) -> bool:
     """Whether padding on the left changes nothing for this model, found out once by a short trial."""
-    if model not in _pads_left:
-        _pads_left[model] = _trial(model)
-    return _pads_left[model]
+    return _holds(model, left_padded_logits)
+
+
+def _holds(model: HookedModel, trial: Trial) -> bool:
+    """Whether a way to compute logits gives what the model gives for each sequence alone, found out once."""
+    known = _trials.setdefault(model, {})
+    if trial not in known:
+        known[trial] = _same(model, trial)
+    return known[trial]
 
 
 @torch.no_grad()
-def _trial(model: HookedModel) -> bool:
+def _same(model: HookedModel, trial: Trial) -> bool:
     vocab = int(model.cfg.d_vocab)
-    short, long = [[(7 * i + 3) % vocab for i in range(n)] for n in (5, 12)]
+    some = [[(7 * i + 3) % vocab for i in range(n)] for n in (5, 12)]
     try:
-        both = left_padded_logits(model, [short, long]).double()
-        alone = torch.cat([left_padded_logits(model, [s]) for s in (short, long)]).double()
+        alone = torch.cat([left_padded_logits(model, [s]) for s in some]).double()
+        found = trial(model, some).double()
     except (RuntimeError, TypeError, ValueError):
         return False
     limit = {torch.float64: 1e-5, torch.float32: 1e-4}.get(next(model.parameters()).dtype, 0.05)
-    return bool((both - alone).norm() <= limit * alone.norm())
+    return bool((found - alone).norm() <= limit * alone.norm())
+
+
+def _plain_logits(model: HookedModel, sequences: list[list[int]]) -> Tensor:
+    """The logits that the original model with fused attention gives."""
+    with _plain(model):
+        return torch.cat([left_padded_logits(model, [s]) for s in sequences])
+
+
+@contextmanager
+def _plain(model: HookedModel) -> Generator[None]:
+    """The original model in place of the wrapped one, with fused attention."""
+    with unwrapped(model) as hf, fused_attention(hf):
+        yield
 
 
 # Step 2: one token after the other.
@@ -240,10 +269,11 @@ def _replies(
     keeps_cache = kind_of(model) == "bridge" and not has_hooks(model)
     step = _cached(model, prompts) if keeps_cache else _whole(model, parts, prompts, replies)
     live = list(range(len(some)))
-    while live:
-        for row, token in zip(live, step(live), strict=True):
-            limits.take(replies[row], token, len(prompts[row]))
-        live = [row for row in live if not replies[row].ending]
+    with _plain(model) if keeps_cache and _holds(model, _plain_logits) else nullcontext():
+        while live:
+            for row, token in zip(live, step(live), strict=True):
+                limits.take(replies[row], token, len(prompts[row]))
+            live = [row for row in live if not replies[row].ending]
     return replies
 
 
