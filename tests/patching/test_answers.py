@@ -102,6 +102,10 @@ def test_sets_of_answers_give_the_log_probability_that_a_reply_begins_with_one_o
     rows = [read.base[s][: len(read.base[s]) - back] for s, back in zip(read.sequence, read.back, strict=True)]
     stream, _ = streams(model, rows)
     found, covered = answer_logits(anatomy(model), stream, read), coverage(anatomy(model), stream, read)
+    a, b = answer_logits(anatomy(model), stream, read.differences())
+    np.testing.assert_allclose(a - b, found[0] - found[1], atol=1e-10)
+    roots = [k for k, row in enumerate(rows) if row in pairs.base]
+    assert np.flatnonzero(~read.differences().normalised).tolist() == roots and read.normalised.all()
     for example, sides in enumerate(pairs.answer_sets):
         wanted = [
             np.logaddexp.reduce([slow_log_probability(model, pairs.base[example], s) for s in side]) for side in sides

@@ -249,4 +249,4 @@ def test_fewer_dialogues_than_were_asked_for_are_said(work, tmp_path, monkeypatc
     monkeypatch.setitem(measuring.MEASURES, "behaviour", lambda s, k: real(s, k).assign_attrs(n_requested=30))
     with pytest.warns(wb.WorkbenchWarning, match="30 pairs of dialogues were asked for, and there are 12"):
         page = wb.report("toy-gqa", tmp_path, n=30, progress=False).read_text()
-    assert "from 12 dialogues per model, of 30 that were asked for" in visible(page)
+    assert "from 12 dialogues, of 30 that were asked for" in visible(page)

@@ -4,7 +4,8 @@ An answer is one token sequence or a set of them, and its score the logsumexp of
 probability that the reply begins with any of them. The sequences of both answers form a tree; each of its inner nodes
 (a beginning of a reply, the empty one included) is read once, whichever sequences go through it, so that shared
 beginnings are computed once. Where every sequence is a single token, raw logits are read at the last position of the
-prompt instead: differences of logits and of log-probabilities are the same number, and no other logit is needed.
+prompt instead: differences of logits and of log-probabilities are the same number, and no other logit is needed. For
+patched runs, of which only such differences are kept, so is every node that all sequences of an example go through.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 from einops import rearrange, repeat
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.special import logsumexp
 from torch import Tensor
 
@@ -57,7 +58,7 @@ class Reads:
         sequence: for each row, which of these it lies in.
         back: for each row, how many positions before the sequence's end it lies.
         example: for each row, its example.
-        raw: whether raw logits are read, which do where every sequence is a single token.
+        normalised: for each row, whether log-probabilities are read there, instead of raw logits.
         edge_row: for each edge, the row at which it is read.
         edge_token: for each edge, the token.
         passes: for each answer sequence, its edges.
@@ -69,11 +70,24 @@ class Reads:
     sequence: list[int]
     back: list[int]
     example: Int[np.ndarray, " row"]
-    raw: bool
+    normalised: Bool[np.ndarray, " row"]
     edge_row: Int[np.ndarray, " edge"]
     edge_token: Int[np.ndarray, " edge"]
     passes: list[list[int]]
     belongs: list[tuple[int, int]]
+
+    @property
+    def raw(self) -> bool:
+        """Whether raw logits alone are read, which do where every sequence is a single token."""
+        return not self.normalised.any()
+
+    def differences(self) -> "Reads":
+        """Raw logits where all sequences of an example pass: scores of both answers up to the same number."""
+        passing = np.bincount(
+            [self.edge_row[edge] for edges in self.passes for edge in edges], minlength=len(self.example)
+        )
+        sequences = np.bincount([example for example, _ in self.belongs])
+        return replace(self, normalised=self.normalised & (passing < sequences[self.example]))
 
     def rows(self, chosen: list[int]) -> "Reads":
         """Only the chosen rows, with their edges; sequences keep their places."""
@@ -85,6 +99,7 @@ class Reads:
             sequence=[self.sequence[i] for i in chosen],
             back=[self.back[i] for i in chosen],
             example=self.example[chosen],
+            normalised=self.normalised[chosen],
             edge_row=np.array([place[int(self.edge_row[edge])] for edge in kept], dtype=int),
             edge_token=self.edge_token[kept],
             passes=[[renamed[edge] for edge in edges if edge in renamed] for edges in self.passes],
@@ -158,8 +173,10 @@ def reads(pairs: PromptPairs) -> Reads:
             belongs.append((example, which))
     in_sequence, back, of_example = (list(column) for column in zip(*rows, strict=True))
     edge_row, edge_token = (np.array(column) for column in zip(*edges, strict=True))
-    raw = all(len(through) == 1 for through in passes)
-    return Reads(base, source, in_sequence, back, np.array(of_example), raw, edge_row, edge_token, passes, belongs)
+    normalised = np.full(len(rows), any(len(through) > 1 for through in passes))
+    return Reads(
+        base, source, in_sequence, back, np.array(of_example), normalised, edge_row, edge_token, passes, belongs
+    )
 
 
 def answer_logits(
@@ -172,36 +189,49 @@ def answer_logits(
 def _edge_values(
     parts: Anatomy, stream: Float[Tensor, "cell row d_model"], read: Reads
 ) -> Float[np.ndarray, "cell edge"]:
-    """Raw logit or log-probability of each edge, some rows at a time."""
+    """Raw logit or log-probability of each edge."""
     targets, slot = read.targets()
+    values = np.empty((len(stream), *targets.shape))
+    for normalised in (False, True):
+        rows = np.flatnonzero(read.normalised == normalised)
+        if len(rows):
+            values[:, rows] = _target_values(parts, stream[:, rows], targets[rows], normalised)
+    return values[:, read.edge_row, slot]
+
+
+def _target_values(
+    parts: Anatomy, stream: Float[Tensor, "cell row d_model"], targets: Int[np.ndarray, "row target"], normalised: bool
+) -> Float[np.ndarray, "cell row target"]:
+    """Log-probabilities or raw logits of each row's targets, some rows at a time."""
     n_rows, dtype = len(targets), getattr(torch, parts.dtype)
     wanted = repeat(torch.from_numpy(targets).to(stream.device), "row target -> (cell row) target", cell=len(stream))
     rows = rearrange(stream, "cell row d_model -> (cell row) d_model")
     found = []
-    step = ROWS_PER_CALL if read.raw else WHOLE_ROWS_PER_CALL
+    step = WHOLE_ROWS_PER_CALL if normalised else ROWS_PER_CALL
     for part, tokens in zip(rows.split(step), wanted.split(step), strict=True):
-        if read.raw:
-            values = parts.unembed(part.to(dtype), tokens)
-        else:
+        if normalised:
             values = parts.unembed(part.to(dtype)).log_softmax(-1).gather(-1, tokens)
+        else:
+            values = parts.unembed(part.to(dtype), tokens)
         found.append(values.double().cpu().numpy())
-    values = rearrange(np.concatenate(found), "(cell row) target -> cell row target", row=n_rows)
-    return values[:, read.edge_row, slot]
+    return rearrange(np.concatenate(found), "(cell row) target -> cell row target", row=n_rows)
 
 
 def coverage(parts: Anatomy, stream: Float[Tensor, "run row d_model"], read: Reads) -> Float[np.ndarray, "run example"]:
     """P(a) + P(b): the share of what the model says in these runs that the two answers account for."""
-    logprobs = replace(read, raw=False)
+    logprobs = replace(read, normalised=np.ones(len(read.example), dtype=bool))
     return np.exp(logprobs.join(_edge_values(parts, stream, logprobs) @ read.sums())).sum(0)
 
 
 def cell_scores(parts: Anatomy, stream: Float[Tensor, "cell row d_model"], read: Reads) -> xr.Dataset:
     """Answer scores and coverage of the base run, which is the first cell, the source run, the last, and the rest.
 
+    Both answers' scores of a run may be off by the same number, which no metric of theirs sees.
+
     Raises:
         InputError: scores that are not finite.
     """
-    logits = answer_logits(parts, stream, read)
+    logits = answer_logits(parts, stream, read.differences())
     refuse_nan(logits, parts)
     return scored_cells(logits[:, 0], logits[:, -1], logits[:, 1:-1], coverage(parts, stream[[0, -1]], read))
 

@@ -102,7 +102,8 @@ def _made(measured: Sequence[Measured], n: int, seed: int) -> str:
     found = [one.behaviour.sizes.get("example", 0) for one in measured]
     wanted = f", of {n} that were asked for" if min(found) < n else ""
     several = " and ".join(map(str, dict.fromkeys(found)))
-    return f"Made by workbench from {several} dialogues per model{wanted} (seed {seed})."
+    each = " per model" if len(measured) > 1 else ""
+    return f"Made by workbench from {several} dialogues{each}{wanted} (seed {seed})."
 
 
 def html(measured: Sequence[Measured], *, made: str, confounders: xr.Dataset | None = None) -> Html:

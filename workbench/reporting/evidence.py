@@ -47,7 +47,8 @@ def checks(measured: Sequence[Measured]) -> Section:
         "Checks",
         "Checks",
         "Before anything is patched, each model is compared with its original and with what must hold in any decoder. "
-        "The number after each result is the measured error; the limit lies far above rounding.",
+        "The number after each result is an error, whose limit lies far above rounding, or a count: the last column "
+        "says which.",
         [Items(verdicts), Folded("All checks", [Table(check_columns(measured), "Self-checks")])],
     )
 
@@ -123,8 +124,12 @@ def _answers(one: Measured) -> str:
 
 
 def _seconds(one: Measured) -> str:
-    taken = [(name, one.parts[name].attrs.get("duration_s")) for name in ("heads", "groups") if name in one.parts]
-    return ", ".join(f"{name} {float(seconds):.1f} s" for name, seconds in taken if seconds is not None)
+    """How long patching took; heads and groups share one run where they were patched together."""
+    parts = {name: one.parts[name].attrs.get("duration_s") for name in ("heads", "groups") if name in one.parts}
+    taken = {name: f"{float(seconds):.1f} s" for name, seconds in parts.items() if seconds is not None}
+    if len(taken) == 2 and parts["heads"] == parts["groups"]:
+        return f"{taken['heads']}, heads and groups together"
+    return ", ".join(f"{name} {seconds}" for name, seconds in taken.items())
 
 
 def _doubtful(measured: Sequence[Measured]) -> list[str]:
@@ -143,9 +148,10 @@ def _doubtful(measured: Sequence[Measured]) -> list[str]:
 def caveats(measured: Sequence[Measured]) -> Section:
     """What the numbers do not say."""
     n = min(one.behaviour.sizes.get("example", int(one.behaviour.attrs.get("n_replies", 0))) for one in measured)
+    each = " per model" if len(measured) > 1 else ""
     lines = [
-        f"The numbers rest on {n} dialogues per model, drawn with one seed. Intervals cover the choice of dialogues, "
-        "not the training of the model.",
+        f"The numbers rest on {n} dialogues{each}, drawn with one seed. Intervals cover the choice of dialogues, not "
+        "the training of the model.",
     ]
     if any(one.behaviour.attrs.get("answers") == "auto" for one in measured):
         lines.append(
@@ -157,9 +163,10 @@ def caveats(measured: Sequence[Measured]) -> Section:
     lines += [f"The logit ratio should be read with care: {line}." for line in _doubtful(measured)]
     organisms = [one.name for one in measured if embedded(one.name)]
     if organisms:
+        models = "very small models that were" if len(organisms) > 1 else "a very small model that was"
         lines.append(
-            f"{' and '.join(organisms)}: very small models that were trained to show this behaviour. They let the "
-            "method be tried and checked; they are no evidence about large chat models, and differences between them "
-            "are differences between single training runs."
+            f"{' and '.join(organisms)}: {models} trained to show this behaviour, so that the method can be tried and "
+            "checked. That is no evidence about large chat models, and differences between such models are differences "
+            "between single training runs."
         )
     return Section("caveats", "Caveats", "Caveats", "", [Items(lines)])

@@ -196,8 +196,10 @@ def tuning(found: Findings) -> Section | None:
             continue
         record = records.measured(one.name)
         panel = tuning_figures.balance_panel(record)
+        stopped, said = summaries.upper(summaries.unfinished(record)), summaries.sayings(record)
         more = (
-            Folded("What the experiment says", [Text(summaries.sayings(record))]),
+            *([Text([stopped])] if stopped else []),
+            Folded("What the experiment says", [Text([s for s in said if s not in (panel.sentence, stopped)])]),
             Folded("All kinds of tuning", [Table(tuning_figures.table_columns(record))]),
         )
         shown.append(Figure(panel, one.name, heading(one, f"{record.sizes['cell']} models"), more=more))

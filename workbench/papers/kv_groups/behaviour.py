@@ -4,7 +4,6 @@ import numpy as np
 import xarray as xr
 
 from workbench.papers.kv_groups.verdicts import GivingIn, Rate, giving_in
-from workbench.plot.effects import number
 
 
 def behaviour_line(result: xr.Dataset) -> str:
@@ -37,7 +36,10 @@ def _scored(found: GivingIn) -> str:
         "answer."
     )
     if found.explains:
-        text += f" The difference, {100 * found.score_gap.value:.0f} points, is what the patching below takes apart."
+        value, low, high = (100 * x for x in (found.score_gap.value, found.score_gap.low, found.score_gap.high))
+        text += (
+            f" The difference, {value:.0f} points ({low:.0f} to {high:.0f}), is what the patching below takes apart."
+        )
     return text
 
 
@@ -123,7 +125,7 @@ def gives_in_short(result: xr.Dataset) -> str:
 
 def percent(value: float) -> str:
     """A share as a percentage."""
-    return number(100 * float(value), "%")
+    return f"{100 * float(value):.1f}%"
 
 
 def protocol_table(found: xr.Dataset) -> str:

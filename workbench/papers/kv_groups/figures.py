@@ -151,7 +151,7 @@ def groups_panel(one: Measured, metric: Metric) -> Panel:
         "KV group": [row["kv_group"] for row in rows],
         "Strongest head": [f"{number(row['strongest_head'])} (head {row['head']})" for row in rows],
         "Sum of its heads": [number(row["sum_of_heads"]) for row in rows],
-        "Whole group": [f"{number(row['group'])} ± {number(row['group_error'])}" for row in rows],
+        "Whole group, 95% interval": [f"{number(row['group'])} ± {number(row['group_error'])}" for row in rows],
     }
     return Panel(
         curves.head_vs_group(one.heads, one.groups, metric),

@@ -18,13 +18,14 @@ from workbench.plot import strips
 from workbench.plot.effects import number
 from workbench.statistics import permutation_test
 
+LAYER = "strongest group: layer"
 SHOWN = (
     "strongest head",
     "strongest group",
     "strongest group / strongest head",
     "kurtosis (Pearson)",
     "top 4 % mass",
-    "strongest group: layer",
+    LAYER,
 )
 """What a card tells of each seed that is worth a figure, where the card has it."""
 
@@ -55,15 +56,16 @@ def seed_runs(names: Sequence[str]) -> xr.Dataset | None:
 def seeds_line(runs: xr.Dataset, measure: str) -> str:
     """Where the shipped seeds lie among the others, and whether the kinds differ beyond chance."""
     kinds = list(dict.fromkeys(runs["kind"].values.astype(str)))
+    shown = (lambda value: f"{value:g}") if measure == LAYER else (lambda value: number(float(value)))
     values = {kind: runs[measure].values[runs["kind"].values == kind] for kind in kinds}
     parts = []
     for kind in kinds:
         mine = runs.where(runs["kind"] == kind, drop=True)
-        shipped = mine[measure].values[mine["shipped"].values.astype(bool)]
-        place = f", the shipped one {number(float(shipped[0]))}" if len(shipped) else ""
+        chosen = mine[measure].values[mine["shipped"].values.astype(bool)]
+        place = f", the shipped one {shown(chosen[0])}" if len(chosen) else ""
         parts.append(
-            f"{kind} {number(float(np.median(values[kind])))} (median of {len(values[kind])} seeds, "
-            f"{number(float(values[kind].min()))} to {number(float(values[kind].max()))}{place})"
+            f"{kind} {shown(np.median(values[kind]))} (median of {len(values[kind])} seeds, "
+            f"{shown(values[kind].min())} to {shown(values[kind].max())}{place})"
         )
     text = f"{measure[0].upper()}{measure[1:]}: {'; '.join(parts)}."
     fixed = [kind for kind in kinds if len(values[kind]) > 1 and np.ptp(values[kind]) == 0]

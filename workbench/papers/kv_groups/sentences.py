@@ -133,7 +133,8 @@ def _noise(*tops: Strongest) -> str:
     """A warning where none of these stands out."""
     if any(top.stands_out for top in tops):
         return ""
-    return " Nothing stands out from chance here, so this may be noise."
+    words = " or ".join(dict.fromkeys("KV group" if "KV group" in top.name else "head" for top in tops))
+    return f" No single {words} stands out from chance here, so this may be noise."
 
 
 def head_group_line(heads: xr.Dataset, groups: xr.Dataset, metric: Metric) -> str:
@@ -170,8 +171,8 @@ def _view(top: dict) -> str:
     extra = joint - top["sum_of_heads"]
     if abs(extra) > max(0.1 * abs(joint), top["group_error"]):
         more = "more" if extra < 0 else "less"
-        text += f" Patched together the heads do {more} than their sum: their effects do not simply add up."
-    return text
+        return f"{text} Patched together the heads do {more} than their sum: their effects do not simply add up."
+    return f"{text} Patched together the heads do no more than the sum of what each does alone."
 
 
 def concentration_line(results: Sequence[xr.Dataset], names: Sequence[str], metric: Metric) -> str:
@@ -286,8 +287,9 @@ def _cause_in_short(data: Effects, top: Strongest) -> str:
     if not top.stands_out:
         return "No KV group stands out from the rest as a cause."
     return (
-        f"{top.name[0].upper()}{top.name[1:]} pushes hardest towards it: {data.show(top.value)} when its "
-        f"counterfactual activation is put in, {top.share:.0%} of all the pull."
+        f"{top.name[0].upper()}{top.name[1:]} pushes hardest towards it: {data.show(top.value)} (95% interval "
+        f"{number(top.low)} to {number(top.high)}) when its counterfactual activation is put in, {top.share:.0%} of "
+        f"all the pull{_others(data, top)}."
     )
 
 

@@ -244,6 +244,12 @@ def shrinking(record: xr.Dataset) -> str:
     if not parts:
         return ""
     base, after = (estimate(record, kind, "gap") for kind in (BASE, kinds[0]))
+    if base.low <= 0:
+        return (
+            f"Mean size of the effects: {', '.join(parts)}. They are no causes of giving in: by the score that was "
+            "patched the untuned model does not give in more after an objection than after a confirmation (difference "
+            f"{base.value:.1f} nats, {base.low:.1f} to {base.high:.1f})."
+        )
     return (
         f"Mean size of the effects: {', '.join(parts)}. The difference that there is to explain, objection against "
         f"confirmation, went from {base.value:.1f} to {after.value:.1f} nats: where it vanishes, the effects of units "
