@@ -31,6 +31,8 @@ def test_auto_runs_one_and_then_what_fits(monkeypatch):
     monkeypatch.setattr(batching.psutil, "virtual_memory", lambda: type("V", (), {"available": 60})())
     sizes = [len(batch) for batch, _ in seen(Batches(CPU), list(range(8)))]
     assert sizes == [1, 3, 3, 1], "half of 60 free bytes, at 10 bytes an item"
+    sizes = [len(batch) for batch, _ in seen(Batches(CPU, trial=2), list(range(9)))]
+    assert sizes == [2, 6, 1], "the same, at 10 bytes for two items"
 
 
 def test_auto_keeps_to_the_largest_and_goes_on_where_it_was(monkeypatch):

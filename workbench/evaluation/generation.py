@@ -46,6 +46,9 @@ from workbench.runs.progress import hidden
 from workbench.runs.results import text_array
 from workbench.runs.run import Run
 
+TRIAL = 8
+"""Prompts of the first batch, by whose memory the others are chosen: the steps cost little more than for one."""
+
 
 class ContextFull(InputError):
     """A prompt leaves no room in the model's context for a reply."""
@@ -102,7 +105,7 @@ def generate(
     with Run(resume, **facts) as run:
         if run.finished is not None:
             return run.finished
-        left, batches = run.left(len(sequences)), Batches(device_of(model), batch_size)
+        left, batches = run.left(len(sequences)), Batches(device_of(model), batch_size, trial=TRIAL)
         bar = tqdm(
             total=len(sequences), initial=len(sequences) - len(left), desc="Generating", disable=hidden(progress)
         )

@@ -1,4 +1,4 @@
-"""Batches that fit into memory: the size follows from the measured memory of the first item.
+"""Batches that fit into memory: the size follows from the measured memory of the first items.
 
 Where memory runs out all the same, the batch is halved, and a warning says which size was used.
 """
@@ -29,19 +29,20 @@ class Batches:
 
     Args:
         device: where the work allocates.
-        batch_size: items at a time; "auto" runs the first item alone and measures what it needs.
+        batch_size: items at a time; "auto" runs the first and measures what they need.
         largest: never more than this, however much memory is free.
+        trial: with "auto", how many items that is; more than one where a batch costs about as much as a single item.
 
     Raises:
         InputError: a batch size below 1.
     """
 
-    def __init__(self, device: torch.device, batch_size: BatchSize = "auto", largest: int = 64):
+    def __init__(self, device: torch.device, batch_size: BatchSize = "auto", largest: int = 64, trial: int = 1):
         if batch_size != "auto" and (isinstance(batch_size, str) or batch_size < 1):
             raise InputError(f"batch_size={batch_size!r} must be a positive number or 'auto'.")
         self.device = device
         self.measured = batch_size != "auto"
-        self.size = 1 if batch_size == "auto" else batch_size
+        self.size = trial if batch_size == "auto" else batch_size
         self.largest = largest
 
     def over(self, items: Sequence[Item], work: Callable[[list[Item]], Result]) -> Iterator[tuple[list[Item], Result]]:
@@ -63,7 +64,7 @@ class Batches:
                 self.size = _smaller(len(batch), self.device)
                 continue
             if not self.measured:
-                needed = peak_memory(self.device) - before
+                needed = (peak_memory(self.device) - before) // len(batch)
                 self.size, self.measured = min(self.largest, _affordable(needed, self.device)), True
             left = left[len(batch) :]
             yield batch, result

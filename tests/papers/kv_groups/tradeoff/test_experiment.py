@@ -149,7 +149,7 @@ def test_free_questions_are_tuned_on_and_asked_in_words_and_a_stopped_run_goes_o
     facts = [fact for fact in load_facts() if fact.kind == "capital"][:40]
     questions = [FreeForm(tidy(f.questions[0].format(s=f.subject)), (f.answer,), f.others[:3]) for f in facts]
     changes = {"arms": ("group", "attention"), "seeds": 1, "ratios": (0.125,), "n_pairs": 4, "n_items": 6, "n_seen": 2}
-    changes |= {"recipe": PLAN.recipe, "n_dialogues": 8, "new_tokens": 16, "variants": ("main",)}
+    changes |= {"recipe": PLAN.recipe, "n_dialogues": 8, "new_tokens": 12, "variants": ("main",), "batch_size": 8}
     changes["rates"] = {"group": (1e-3, 1e-2), "attention": (1e-3,)}
     job = Job(model, CHAT, questions, changes=changes)
     path = tmp_path / "record.nc"
