@@ -37,7 +37,7 @@ def dormant(
     """
     from workbench.papers.cache import Source
     from workbench.papers.inactive_heads.measures import questions_of
-    from workbench.papers.inactive_heads.sentences import claim_line, curve_line, curve_table
+    from workbench.papers.inactive_heads.sentences import claim_line, curve_line, curve_table, paper_line
 
     writable(output.out)
     source = Source(model)
@@ -52,5 +52,5 @@ def dormant(
         resume=output.journal,
         progress=output.progress,
     )
-    lines = (line[0].upper() + line[1:] for line in (curve_line(found), claim_line(found)))
+    lines = (line[0].upper() + line[1:] for line in (curve_line(found), claim_line(found), paper_line()))
     finish(found, output.out, curve_table(found), *lines)

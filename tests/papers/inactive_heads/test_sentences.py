@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from workbench.inactive_heads import baseline_of, summarize
-from workbench.papers.inactive_heads.sentences import baseline_line, claim_line, curve_line, curve_table
+from workbench.papers.inactive_heads.sentences import baseline_line, claim_line, curve_line, curve_table, paper_line
 
 NAMES = ("AHON_LN", "AWFT", "Random")
 
@@ -77,7 +77,15 @@ def test_at_chance_nothing_is_said_of_heads(tell):
 )
 def test_the_paper_s_claim_is_judged_beside_its_models(lost, n, verdict):
     told = claim_line(curves(int(0.8 * n), (lost, lost), (lost, lost), (lost, lost), n=n))
-    assert verdict in told and "keeps within half a point in 5 of 14 models and loses 1.3 points in the median" in told
+    assert verdict in told
+    assert "zeroed in 5 of 14 models and loses 1.3 points in the median" in paper_line()
+
+
+def test_a_score_that_selects_no_head_is_named():
+    found = curves(320, (0, 0), (8, 40), (40, 160))
+    assert "selects no head" not in curve_table(found)
+    found["share"].loc[{"score": "AWFT"}] = 0
+    assert "selects no head" in curve_table(found).splitlines()[4]
 
 
 def test_the_table_holds_every_row_with_questions_and_chance():

@@ -46,7 +46,7 @@ from workbench.papers.inactive_heads.measures import (
     scores_of,
 )
 from workbench.papers.inactive_heads.published import published
-from workbench.papers.inactive_heads.sentences import SCORE, claim_line, curve_line
+from workbench.papers.inactive_heads.sentences import SCORE, claim_line, curve_line, paper_line
 from workbench.papers.recipes import PAIR, TRIO, Drawn, FigureRecipe, FigureRequest, Panel, each, side_by_side, told
 from workbench.plot import compose, inactive
 from workbench.plot import inactive_scores as dormancy
@@ -94,7 +94,7 @@ def tenth_zeroed(found: Mapping[str, xr.Dataset]) -> Drawn:
     losses = [loss_at(one).sel(score=scores) for one in (theirs | dict(found)).values()]
     table = xr.concat(losses, dim="model", combine_attrs="override").assign_coords(model=[*theirs, *found])
     title = "Accuracy lost with a tenth of the heads zeroed"
-    line = told([*found], [claim_line(one) for one in found.values()])
+    line = f"{told([*found], [claim_line(one) for one in found.values()])} {paper_line()}"
     return Drawn(inactive.losses_at(table, own=list(found), title=title), line)
 
 
