@@ -26,6 +26,8 @@ from workbench.runs.results import open_result
 MODELS = ("organism-gqa", "organism-mha")
 TITLE = "Which KV groups make a model give in?"
 HEADING = "Which KV groups make a model give in to a wrong objection?"
+PAGE_COST = 5.0
+"""Of writing the page, on the scale of `COSTS`."""
 LEDE = (
     "A chat model answers a question correctly, the user objects, and the model apologises. Here the output of every "
     "attention head, and of every group of heads that shares keys and values, is replaced by its value from a dialogue "
@@ -79,7 +81,7 @@ def report(
     if n < 2:
         raise InputError(f"n={n} dialogues give no interval; use at least 2, better 20 or more.")
     parts = [part for part in PARTS if estimates or part not in ESTIMATES]
-    costs = [*[COSTS[part] for _ in sources for part in parts], 1.0]
+    costs = [*[COSTS[part] for _ in sources for part in parts], PAGE_COST]
     with progress_bar(costs, progress) as step:
         measured = measure_all(
             sources,

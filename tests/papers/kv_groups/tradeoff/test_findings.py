@@ -170,12 +170,12 @@ def test_words_compare_known_answers_and_name_the_chance_level():
     ds = with_stances()
     gain = difference(ds, Kind(Arm.GROUP, 2), Kind(Arm.RANDOM_GROUP, 2), "kept of known")
     assert gain.low > 0.2
-    told = f"KV groups against random KV groups: of the answers known before they keep {words.points(gain)}."
-    assert words.known_kept(ds) == told
+    told = f"KV groups against random KV groups: of the answers known before, kept {words.points(gain)}, as expected."
+    assert words.chat_hypotheses(ds) == f"Hypotheses from before the run: {told}"
     assert told in words.paragraph(ds)
     solved = estimate(ds, BASE, "ability", challenge="lines").value
     assert words.chances(ds) == f"The untuned model solves of lines {solved:.0%} (chance 50%)."
-    assert words.known_kept(record()) == words.chances(record()) == ""
+    assert words.chat_hypotheses(record()) == words.chances(record()) == ""
 
 
 def test_what_was_not_measured_is_refused():
