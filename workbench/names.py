@@ -109,6 +109,7 @@ FigureName = Literal[
     "active-dormant/waking-head",
     "active-dormant/remedies",
     "active-dormant/peak-sources",
+    "active-dormant/real-heads",
     "active-dormant/one-layer",
     "active-dormant/dynamics",
     "active-dormant/optimizer-and-attention",

@@ -170,12 +170,12 @@ def test_zeroed_outputs_equal_modules_that_return_zeros(family, backend):
 
 
 @pytest.mark.parametrize(("family", "down"), [("llama", "mlp.down_proj"), ("gpt2", "mlp.c_proj")])
-def test_zeroed_neurons_equal_a_layer_that_gets_zeros_at_the_position(family, down):
+def test_zeroed_neurons_equal_a_layer_that_gets_zeros_at_the_positions(family, down):
     hf = tiny(family)
 
     def silence(_module, args):
         keep = torch.ones(args[0].shape[1], 1)
-        keep[3] = 0
+        keep[[1, 3]] = 0
         return (args[0] * keep,)
 
     layers = hf.base_model.h if family == "gpt2" else hf.base_model.layers
@@ -183,7 +183,7 @@ def test_zeroed_neurons_equal_a_layer_that_gets_zeros_at_the_position(family, do
     with torch.no_grad():
         wanted = hf(TOKENS, use_cache=False).logits
     model = bridge(family)
-    close(intervened(model, zero_neurons(model, 1, 3)), wanted)
+    close(intervened(model, zero_neurons(model, 1, [1, 3])), wanted)
     with pytest.raises(InputError, match="position"):
         intervened(model, zero_neurons(model, 1, 99))
 

@@ -5,7 +5,7 @@ import pytest
 
 from workbench.errors import InputError
 from workbench.papers.active_dormant import figures as active_dormant
-from workbench.papers.active_dormant import toy_figures
+from workbench.papers.active_dormant import real_figures, toy_figures
 from workbench.papers.catalogue import FIGURES, recipe
 from workbench.papers.inactive_heads import figures as inactive_heads
 from workbench.papers.kv_groups import figures as kv_groups
@@ -13,7 +13,7 @@ from workbench.papers.kv_groups import tuning_figures
 from workbench.papers.leaf import figures as leaf
 from workbench.papers.leaf import word_problems
 
-ROOMS = (kv_groups, tuning_figures, active_dormant, toy_figures, inactive_heads, leaf, word_problems)
+ROOMS = (kv_groups, tuning_figures, active_dormant, real_figures, toy_figures, inactive_heads, leaf, word_problems)
 
 
 def test_every_recipe_is_listed_with_a_title_and_found_by_name():

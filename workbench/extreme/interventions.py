@@ -66,22 +66,22 @@ def zero_outputs(
     return editing(model, dict.fromkeys(names, torch.zeros_like))
 
 
-def zero_neurons(model: HookedModel, layer: int, position: int = 0) -> AbstractContextManager[None]:
-    """Zero all neurons of one layer's MLP at one position, so that a token's peak is not made there.
+def zero_neurons(model: HookedModel, layer: int, positions: int | Iterable[int] = 0) -> AbstractContextManager[None]:
+    """Zero all neurons of one layer's MLP at some positions of every sequence, so that no peak is made there.
 
     Args:
         model: a model from `workbench.load`.
         layer: whose MLP.
-        position: of the token, the first by default.
+        positions: of the tokens, the first by default.
 
     Raises:
         InputError: a layer that the model does not have, or a position beyond the end of the tokens run.
     """
     _layers(layer, anatomy(model).n_layers, "mlp")
-    where = int(_positions(position))
+    where = torch.tensor([positions] if isinstance(positions, int) else [int(p) for p in positions])
 
     def silence(neurons: Float[Tensor, "batch pos d_mlp"]) -> Tensor:
-        require_inside(torch.tensor(where), neurons.shape[1])
+        require_inside(where.max(), neurons.shape[1])
         changed = neurons.clone()
         changed[:, where] = 0
         return changed

@@ -199,9 +199,10 @@ def inference_remedies(window: int, keep_first: int, biases: Sequence[float]) ->
 
 
 def without_peak(model: HookedModel, texts: Sequence[Any]) -> Remedy:
-    """The remedy that stops the peak where it is made: the MLP's neurons are zero at the sink in one layer.
+    """The remedy that stops the peak where it is made: in one layer the MLP's neurons are zero at the sink.
 
-    It is the layer over which the norm of the first token, relative to the others' median, grows most.
+    It is the layer over which the norm of the first token, relative to the others' median, grows most. Tokens before
+    the sink are zeroed too: the next token often takes the place of one that makes no peak.
 
     Args:
         model: a model from `workbench.load`.
@@ -212,7 +213,7 @@ def without_peak(model: HookedModel, texts: Sequence[Any]) -> Remedy:
     return Remedy(
         "peak not made",
         "inference",
-        lambda model, key: zero_neurons(model, layer, key),
+        lambda model, key: zero_neurons(model, layer, range(key + 1)),
         chosen=f"MLP of layer {layer}, after which the first token is {float(peak.max()):.0f} times as long as others",
     )
 

@@ -16,6 +16,9 @@ FIGURES: dict[str, dict[FigureName, str]] = {
         "active-dormant/remedies": "What remedies cost and reduce",
         "active-dormant/peak-sources": "Where the peak is made and unmade",
     },
+    "real_figures": {
+        "active-dormant/real-heads": "Waking heads of a real model",
+    },
     "toy_figures": {
         "active-dormant/one-layer": "One layer: attention, values and interventions",
         "active-dormant/dynamics": "One layer over training",

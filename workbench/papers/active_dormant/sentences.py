@@ -163,17 +163,15 @@ def _woken(row: xr.Dataset) -> str:
 def head_line(found: xr.Dataset, layer: int, head: int) -> str:
     """What a result says of one head in each domain, in one sentence."""
     one = found.sel(layer=layer, head=head)
-    parts = [
-        f"{name}: attention on the sink {float(row['sink']):.2f}, effect {float(row['effect']):+.4f} nats "
-        f"({float(row['effect_low']):.4f} to {float(row['effect_high']):.4f})"
-        for name in map(str, found["domain"].values)
-        if (row := one.sel(domain=name)) is not None
-    ]
-    p = [float(one[name].sel(score="loss_change").min("pair")) for name in ("p_value", "p_corrected")]
-    return (
-        f"head {head} of layer {layer} is {waking_sentences(one).item()}: {'; '.join(parts)}; the effects differ with "
-        f"p = {_p(p[0])}, corrected {_p(p[1])}."
-    )
+    parts = []
+    for name in map(str, found["domain"].values):
+        sink, effect, low, high = (
+            float(one[x].sel(domain=name)) for x in ("sink", "effect", "effect_low", "effect_high")
+        )
+        parts.append(f"effect {effect:+.4f} nats, {low:.4f} to {high:.4f}, attention on the sink {sink:.2f} in {name}")
+    p = float(one["p_corrected"].sel(score="loss_change").min("pair"))
+    verdict = waking_sentences(one).item()
+    return f"head {head} of layer {layer} is {verdict} ({'; '.join(parts)}; corrected p = {_p(p)})."
 
 
 def _p(value: float) -> str:
