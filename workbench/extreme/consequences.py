@@ -187,8 +187,8 @@ def peak_verdict(sources: xr.Dataset) -> str:
     shares = {name: [np.asarray(sources[f"{name}{end}"]) for end in ("", "_low", "_high")] for name in ("left", "end")}
 
     def told(name: str, i: int) -> str:
-        value, low, high = (values[i] for values in shares[name])
-        return f"{value:.2g} times the norm" + (f", {low:.2g} to {high:.2g}" if low < high else "")
+        value, low, high = (f"{values[i]:.2g}" for values in shares[name])
+        return f"{value} times the norm" + (f", {low} to {high}" if low != high else "")
 
     made = [
         f"{names[i]} (norm {norm[i, top]:.3g}, {told('left', i)}, loss {loss[i]:+.2f})"
