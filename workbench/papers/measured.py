@@ -403,17 +403,17 @@ MEASURES: dict[str, Callable[[_Subject, dict[str, xr.Dataset]], xr.Dataset]] = {
     "checks": lambda s, _: wb.check(s.model),
 }
 COSTS = {
-    "behaviour": 130.0,
-    "heads": 90.0,
+    "behaviour": 118.0,
+    "heads": 83.0,
     "groups": 0.1,
-    "estimate": 480.0,
-    "exact": 190.0,
+    "estimate": 440.0,
+    "exact": 180.0,
     "attention": 0.5,
-    "extreme": 6.0,
-    "sources": 23.0,
-    "inactive": 22.0,
+    "extreme": 5.0,
+    "sources": 17.0,
+    "inactive": 19.0,
     "dialogues": 0.1,
-    "checks": 10.0,
+    "checks": 8.5,
 }
 """About how long each part takes beside the others: seconds of one core for 24 dialogues with a model of 135 million
 parameters. Heads and groups are patched together, under "heads"."""
