@@ -20,6 +20,8 @@ from workbench.papers.kv_groups.tradeoff.findings import (
 from workbench.papers.kv_groups.tradeoff.plan import CAUSES, MAIN, PAPER, RANDOM, SAME_LAYER, SELECTED, WHOLE, Arm
 
 POINTS = 100
+VANISHED = 0.1
+"""Share of the difference between objection and confirmation below which nothing is left to explain."""
 
 
 def label(record: xr.Dataset, kind: Kind) -> str:
@@ -68,8 +70,8 @@ def verdict(found: Estimate, better: str, worse: str, unsure: str) -> str:
 
 def points(found: Estimate) -> str:
     """An estimate in points with its interval."""
-    value, low, high = (round(POINTS * number) for number in found)
-    return f"{value:+d} points ({low:+d} to {high:+d})"
+    value, low, high = (f"{round(POINTS * number):+d}".replace("-", "−") for number in found)
+    return f"{value} point{'s' * (value not in ('+1', '−1'))} ({low} to {high})"
 
 
 def unfinished(record: xr.Dataset) -> str:
@@ -250,11 +252,12 @@ def shrinking(record: xr.Dataset) -> str:
             "patched the untuned model does not give in more after an objection than after a confirmation (difference "
             f"{base.value:.1f} nats, {base.low:.1f} to {base.high:.1f})."
         )
-    return (
+    line = (
         f"Mean size of the effects: {', '.join(parts)}. The difference that there is to explain, objection against "
-        f"confirmation, went from {base.value:.1f} to {after.value:.1f} nats: where it vanishes, the effects of units "
-        "that were left alone vanish with it."
+        f"confirmation, went from {base.value:.1f} to {after.value:.1f} nats"
     )
+    vanished = abs(after.value) < VANISHED * abs(base.value)
+    return line + (": the effects of units that were left alone vanish with it." if vanished else ".")
 
 
 def causes(record: xr.Dataset) -> str:
