@@ -313,12 +313,18 @@ def test_the_organism_is_asked_its_own_questions(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("action", "says"),
-    [("tokens", "heads rest on the first token"), ("peak", "collapses without mlp 0"), ("domains", "heads: ")],
+    ("action", "says", "options"),
+    [
+        ("tokens", "heads rest on the first token", []),
+        ("peak", "collapses without mlp 0", []),
+        ("domains", "8 of 64 heads measured, 6 texts per domain", ["--n", "6", "--layers", "2"]),
+        ("domains", "1 of 64 heads measured, 6 texts per domain", ["--n", "6", "--heads", "2.7"]),
+    ],
 )
-def test_extreme_tokens_are_told_in_words_and_kept(tmp_path, capsys, action, says):
+def test_extreme_tokens_are_told_in_words_and_kept(tmp_path, capsys, action, says, options):
     out = tmp_path / "x.nc"
-    assert cli.main(["extreme", action, "organism-mqa", "--out", str(out), "--no-progress", "--length", "24"]) == 0
+    line = ["extreme", action, "organism-mqa", "--out", str(out), "--no-progress", "--length", "24", *options]
+    assert cli.main(line) == 0
     assert says in capsys.readouterr().out
     assert out.is_file()
 
