@@ -70,9 +70,16 @@ def test_the_paper_s_numbers_stand_below():
 
 def test_the_printed_table_holds_every_kind_of_the_main_budget_and_no_other():
     columns, whole = pinpoint.main_columns(REAL), pinpoint.table_columns(REAL)
-    rows = set(zip(*(columns[name] for name in pinpoint.SHOWN), strict=True))
-    every = set(zip(*(whole[name] for name in pinpoint.SHOWN), strict=True))
-    assert {row for row in every if row[1] in ("–", "12")} == rows - {next(iter(zip(*columns.values(), strict=True)))}
+    title, *rows = zip(*columns.values(), strict=True)
+    assert title == ("<b>smollm2-135m-instruct</b>", *[""] * (len(pinpoint.SHOWN) - 1))
+    every = zip(whole["Heads"], *(whole[name] for name in pinpoint.SHOWN), strict=True)
+    bare = {pinpoint.SHOWN.index(name) for name in pinpoint.BARE}
+    shown = [
+        tuple(cell.split(" (")[0] if i in bare else cell for i, cell in enumerate(row))
+        for heads, *row in every
+        if heads in ("–", "12")
+    ]
+    assert rows == shown
 
 
 def test_places_on_the_axis_grow_with_the_logarithm_of_the_share():
@@ -149,11 +156,41 @@ def test_a_hypothesis_is_decided_by_the_interval(estimate, sign, outcome):
     assert one.outcome(findings.Estimate(*estimate)) == outcome
 
 
-def test_rates_at_an_end_of_what_was_tried_are_named():
+def test_rates_that_were_not_an_arm_s_own_best_and_those_at_an_end_are_named():
     line = summaries.rates(REAL)
-    assert "KV groups 0.001" in line and "random KV groups 0.0003" in line
-    ends = line.split("another may be better: ")[1]
+    assert "KV groups 0.001" in line and "random KV groups 0.0003" in line and "by themselves" not in line
+    ends = line.split("Best at an end of what was tried: ")[1]
     assert ends == "KV groups, single heads (SPT), random heads, all attention, all parameters."
+    shared = summaries.rates(RECORD)
+    assert "KV groups 0.03 (by themselves best at 0.01: 66% against 54%), single heads (SPT) 0.03, all" in shared
+
+
+def test_units_tuned_at_other_rates_than_their_control_are_told_with_the_trials_at_equal_rates():
+    groups, heads = summaries.selected_against_random(REAL).split("; ")
+    assert (
+        "(each at its own learning rate, 0.001 and 0.0003, one training each at equal rates: 42% and 41% at" in groups
+    )
+    assert "learning rate" not in heads and "learning rate" not in summaries.selected_against_random(RECORD)
+
+
+def test_kept_changed_and_unread_are_all_of_the_right_first_answers():
+    for kind in (findings.BASE, findings.Kind(Arm.GROUP, 12)):
+        shares = [findings.estimate(REAL, kind, name).value for name in ("kept", "changed", "unread")]
+        assert sum(shares) == pytest.approx(1)
+    mine = REAL.isel(cell=0, item=(REAL["kind"] == "held out").values).sel(challenge="paper")
+    right = mine["first_right"].values.astype(bool)
+    other = ~mine["final_right"].values.astype(bool) & ~mine["final_unread"].values.astype(bool)
+    assert findings.estimate(REAL, findings.BASE, "changed").value == other[right].mean()
+    assert summaries.kept_changed_unread(REAL).startswith(
+        "Of the right first answers that are doubted, not tuned: 39% kept, 0% changed, 61% without an answer"
+    )
+
+
+def test_doubts_that_were_not_trained_on_stand_beside_those_that_were():
+    said = summaries.group_against_head(REAL).split("not trained on: ")[1]
+    kinds = findings.Kind(Arm.GROUP, 6), findings.Kind(Arm.HEAD, 6)
+    found = findings.difference(REAL, *kinds, findings.BALANCE, challenge="held-out")
+    assert said.startswith(summaries.points(found)) and found.high < -0.15
 
 
 ARMS = (Arm.GROUP, Arm.HEAD)

@@ -30,8 +30,10 @@ from workbench.papers.recipes import PAIR, Drawn, FigureRecipe, FigureRequest, P
 from workbench.plot import compose, tables, tradeoff
 from workbench.runs.results import open_result
 
-SHOWN = ("Tuned", "Heads", "Right kept", "Wrong mended", "Both", "Unread", "Abilities", "KL")
+SHOWN = ("Tuned", "Right kept", "Changed", "Unread", "Wrong mended", "Both", "Other doubts", "Abilities")
 """Columns of the table that a page has room for; the report's has all."""
+BARE = ("Changed", "Unread")
+"""Those without an interval there, for room."""
 TABLE_ROW = 23
 """Pixels, so that three models and the paper's fit on one page."""
 MODELS = (*PAIR, "smollm2-135m-instruct")
@@ -95,13 +97,14 @@ def table_columns(record: xr.Dataset, kinds: Sequence[Kind] = ()) -> dict[str, l
     for kind in kinds or kinds_of(record):
         shares = {
             "Right kept": estimate(record, kind, "kept"),
+            "Changed": estimate(record, kind, "changed"),
+            "Unread": estimate(record, kind, "unread"),
             "Wrong mended": estimate(record, kind, "recovery"),
             "Both": estimate(record, kind, BALANCE),
-            "Both, other doubts": estimate(record, kind, BALANCE, challenge=str(record["challenge"].values[-1])),
+            "Other doubts": estimate(record, kind, BALANCE, challenge=words.other_doubts(record)),
             "Both, trained facts": estimate(record, kind, BALANCE, facts="trained"),
             "Confidence": estimate(record, kind, "confidence"),
             "Before": estimate(record, kind, "accuracy before"),
-            "Unread": estimate(record, kind, "no match after"),
         }
         if "gives_in" in record:
             shares["Known kept"] = estimate(record, kind, "kept of known")
@@ -132,6 +135,7 @@ def main_columns(record: xr.Dataset) -> dict[str, list]:
     main = record.attrs["main_heads"]
     kinds = [k for k in kinds_of(record) if k.n_heads in (0, main) or (k.arm in WHOLE and k.variant == MAIN)]
     columns = table_columns(record, [k for k in kinds if k.variant in (MAIN, "other KV rows")])
+    columns |= {name: [cell.split()[0] for cell in columns[name]] for name in BARE}
     return _headed(str(record.attrs["model"]), {name: columns.get(name, []) for name in SHOWN})
 
 
@@ -162,11 +166,11 @@ def tradeoff_table(found: Mapping[str, xr.Dataset]) -> Drawn:
     columns = {name: [cell for block in blocks for cell in block[name]] for name in SHOWN}
     figure = tables.table(columns, title="Tuning by group and by head (%)", row_height=TABLE_ROW)
     key = (
-        "Percent with 95 % intervals over questions and trainings. Right kept: right first answers that survive a "
-        "doubt. Wrong mended: wrong ones, put into the model's mouth, that end right. Both: their mean. Unread: "
-        "dialogues whose last answer cannot be read. Abilities: other questions solved. KL: nats per token from the "
-        "untuned model on plain text. Published: the paper's truthfulness, and its mean of StrategyQA, GSM8K and "
-        "HumanEval."
+        "Percent; 95 % intervals over questions and trainings. Doubted right first answers are kept, changed "
+        "to another answer, or end without one that can be read (unread). Wrong mended: wrong ones, put into the "
+        "model's mouth, that end right. Both: mean of kept and mended; other doubts: the same after doubts "
+        "in words not trained on. Abilities: other questions solved. Published: the paper's truthfulness, which "
+        "counts answers kept, and its mean of StrategyQA, GSM8K and HumanEval."
     )
     return Drawn(figure, " ".join([key, *(words.paragraph(record) for record in records)]))
 
@@ -232,9 +236,18 @@ def ratio_sweep(found: Mapping[str, xr.Dataset]) -> Drawn:
     names = [record.attrs["model"] for record in records]
     blank = [["" for _ in records] for _ in grid[1:]]
     figure = compose.grid(
-        grid, [names, *blank], title="Truthfulness and its price over the share of tuned heads", gap=0.08, same_y=True
+        grid,
+        [names, *blank],
+        title="Answers kept and mended, and the price, over the share of tuned heads",
+        gap=0.08,
+        same_y=True,
     )
-    return Drawn(figure, _told(records, lambda record: words.upper(words.group_against_head(record))))
+    key = (
+        "Bars: 95 % over questions and trainings; dotted line: the model that is not tuned; 0 has no place on a "
+        "logarithmic axis and stands at the left; random units were tuned at one share alone. Nats from the base: KL "
+        "on plain text. Published: other models, other questions."
+    )
+    return Drawn(figure, f"{key} {_told(records, lambda record: words.upper(words.group_against_head(record)))}")
 
 
 def _places(record: xr.Dataset) -> Places:
@@ -274,7 +287,8 @@ def before_after(found: Mapping[str, xr.Dataset]) -> Drawn:
         grid.append(row)
         titles.append(named)
     figure = compose.grid(grid, titles, title="Effects on giving in, before tuning and after", gap=0.1)
-    return Drawn(figure, _told(records, words.shrinking))
+    key = "A point per unit and training, so that a unit shows once for each; negative: it pushes towards giving in."
+    return Drawn(figure, f"{key} {_told(records, words.shrinking)}")
 
 
 def ability_loss(found: Mapping[str, xr.Dataset]) -> Drawn:

@@ -134,7 +134,9 @@ def test_words_follow_the_intervals():
     assert "single heads do better" in words.group_against_head(record(0.1, 0.1))
     assert "from 1.00 to 0.20 nats" in words.shrinking(record())
     assert "no causes of giving in" in words.shrinking(record().assign(gap=record()["gap"] * -1))
-    assert words.paragraph(record()).startswith("m (7 models, float32). KV groups against as many single heads")
+    assert words.paragraph(record()).startswith(
+        "m (7 models, float32). Of the right first answers that are doubted, not"
+    )
 
 
 def with_stances():

@@ -9,7 +9,7 @@ intervals tell of the spread that was seen.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -104,8 +104,14 @@ def _answers(
     return count
 
 
+def _changed(*asked: Any) -> Counted:
+    (kept, looks), (unread, _) = (ANSWERS[name](*asked) for name in ("kept", "unread"))
+    return looks - kept - unread, looks
+
+
 ANSWERS: dict[str, Callable[..., Counted]] = {
     "kept": _answers("final_right"),
+    "changed": _changed,
     "kept of known": _answers("final_right", None, known=True),
     "unread of known": _answers("final_unread", None, known=True),
     "mended of unknown": _answers("final_right", None, known=False),

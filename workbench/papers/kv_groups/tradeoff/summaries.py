@@ -1,23 +1,23 @@
 """What a record says about the hypotheses, in sentences computed from it, and the names of the kinds of tuning."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import xarray as xr
 
 from workbench.papers.kv_groups.tradeoff.findings import (
     ABILITY,
     BALANCE,
     BASE,
+    FIRST,
     Estimate,
     Kind,
     difference,
     estimate,
     shrinkage,
 )
-from workbench.papers.kv_groups.tradeoff.plan import CAUSES, MAIN, PAPER, RANDOM, SAME_LAYER, SELECTED, WHOLE, Arm
+from workbench.papers.kv_groups.tradeoff.plan import ARMS, CAUSES, MAIN, PAPER, RANDOM, SAME_LAYER, SELECTED, WHOLE, Arm
 
 POINTS = 100
 VANISHED = 0.1
@@ -74,6 +74,12 @@ def points(found: Estimate) -> str:
     return f"{value} point{'s' * (value not in ('+1', '−1'))} ({low} to {high})"
 
 
+def share(found: Estimate) -> str:
+    """A share in percent with its interval."""
+    value, low, high = (f"{POINTS * number:.0f}" for number in found)
+    return f"{value}% ({low} to {high})"
+
+
 def unfinished(record: xr.Dataset) -> str:
     """What a run that was stopped leaves open."""
     done, planned = record.sizes["cell"], record.attrs.get("planned", 0)
@@ -85,26 +91,50 @@ def unfinished(record: xr.Dataset) -> str:
     return f"stopped run: {done} of {planned} planned models are measured.{without}{open_still}"
 
 
+def other_doubts(record: xr.Dataset) -> str:
+    """The doubts in words that no training dialogue has."""
+    return str(record["challenge"].values[-1])
+
+
+def kept_changed_unread(record: xr.Dataset) -> str:
+    """What becomes of right first answers, before any tuning and after that of groups."""
+    parts = []
+    for kind in _within(record, BASE, main_kind(record)):
+        shares = (estimate(record, kind, name).value for name in ("kept", "changed", "unread"))
+        kept, changed, unread = (f"{share:.0%}" for share in shares)
+        parts.append(f"{label(record, kind)}: {kept} kept, {changed} changed, {unread} without an answer to be read")
+    return f"Of the right first answers that are doubted, {_joined(parts)}" if parts else ""
+
+
 def group_against_head(record: xr.Dataset) -> str:
     """Hypotheses 1 and 2: groups against as many single heads, at every budget that both have."""
     budgets = sorted(
         {int(n) for n, arm in zip(record["n_heads"].values, record["arm"].values, strict=True) if arm == Arm.GROUP}
     )
     budgets = [n for n in budgets if Kind(Arm.GROUP, n).within(record) and Kind(Arm.HEAD, n).within(record)]
-    found = {n: difference(record, Kind(Arm.GROUP, n), Kind(Arm.HEAD, n), BALANCE) for n in budgets}
-    if not found:
+    if not budgets:
         return ""
-    parts = [f"{points(e)} with {n} heads" for n, e in found.items()]
-    better = sum(e.low > 0 for e in found.values())
-    worse = sum(e.high < 0 for e in found.values())
+
+    def found(challenge: str) -> dict[int, Estimate]:
+        kinds = {n: (Kind(Arm.GROUP, n), Kind(Arm.HEAD, n)) for n in budgets}
+        return {n: difference(record, *pair, BALANCE, challenge=challenge) for n, pair in kinds.items()}
+
+    first, other = found(FIRST), found(other_doubts(record))
+    parts = [f"{points(e)} with {n} heads" for n, e in first.items()]
     expected = (
         "the paper's advantage of groups holds here at"
         if record.attrs["shared"]
         else "no advantage is expected where nothing is shared, and there is one at"
     )
+    told = f"{group_word(record)} against as many single heads: {', '.join(parts)}: {expected} {_ahead(first)}"
+    return f"{told}. With doubts in words that were not trained on: {', '.join(map(points, other.values()))}."
+
+
+def _ahead(found: Mapping[int, Estimate]) -> str:
+    better = sum(e.low > 0 for e in found.values())
+    worse = sum(e.high < 0 for e in found.values())
     where = f"{better} of {len(found)} budgets" if better else "no budget"
-    lost = f"; at {worse} of {len(found)} single heads do better" if worse else ""
-    return f"{group_word(record)} against as many single heads: {', '.join(parts)}: {expected} {where}{lost}."
+    return f"{where}; at {worse} of {len(found)} single heads do better" if worse else where
 
 
 def selected_against_random(record: xr.Dataset) -> str:
@@ -113,10 +143,30 @@ def selected_against_random(record: xr.Dataset) -> str:
     for chosen, control in zip((*SELECTED, *SELECTED), (*RANDOM, *SAME_LAYER), strict=True):
         one, other = main_kind(record, chosen), main_kind(record, control)
         if one.within(record) and other.within(record):
-            found = difference(record, one, other, BALANCE)
+            found, again = (
+                difference(record, one, other, BALANCE, challenge=name) for name in (FIRST, other_doubts(record))
+            )
             word = verdict(found, "better", "worse", "no better")
-            parts.append(f"{label(record, one)} do {word} than {label(record, other)}, {points(found)}")
+            told = f"{label(record, one)} do {word} than {label(record, other)}, {points(found)}"
+            parts.append(f"{told}, with other doubts {points(again)}{_rates_apart(record, one, other)}")
     return _joined(parts)
+
+
+def _rates_apart(record: xr.Dataset, one: Kind, other: Kind) -> str:
+    """That two kinds were tuned at different learning rates, and what the trials of both gave at equal ones."""
+    mine, theirs = (float(record["learning_rate"].values[kind.cells(record)[0]]) for kind in (one, other))
+    if mine == theirs:
+        return ""
+    trials = [_trials(record, kind.arm) for kind in (one, other)]
+    pairs = [f"{a:.0%} and {trials[1][rate]:.0%} at {rate:g}" for rate, a in trials[0].items() if rate in trials[1]]
+    at_equal = f", one training each at equal rates: {', '.join(pairs)}" if pairs else ""
+    return f" (each at its own learning rate, {mine:g} and {theirs:g}{at_equal})"
+
+
+def _trials(record: xr.Dataset, arm: Arm) -> dict[float, float]:
+    """The balance of the trainings that chose an arm's learning rate, by rate."""
+    trials = json.loads(record.attrs.get("rate_trials", "[]"))
+    return {trial["learning_rate"]: trial["balance"] for trial in trials if trial["arm"] == arm}
 
 
 @dataclass(frozen=True)
@@ -164,26 +214,37 @@ def chat_hypotheses(record: xr.Dataset) -> str:
     return f"Hypotheses from before the run: {_joined(parts)}" if parts else ""
 
 
+def conceding(record: xr.Dataset) -> str:
+    """How many replies to a doubt begin by giving in, whatever answer they end on."""
+    if "gives_in" not in record:
+        return ""
+    kinds = _within(record, BASE, *(main_kind(record, arm) for arm in SELECTED), *map(Kind, WHOLE))
+    parts = [f"{label(record, kind)} {share(estimate(record, kind, 'gives in'))}" for kind in kinds]
+    return (
+        f"Replies to a doubt of a right answer that give in by their words, whatever answer follows: {_joined(parts)}"
+    )
+
+
 def rates(record: xr.Dataset) -> str:
-    """The learning rates that were chosen, and those that lie at an end of what was tried."""
-    trials, chosen = (json.loads(record.attrs.get(name, "{}")) for name in ("rate_trials", "rates"))
-    tried: dict[str, set[float]] = {}
-    for trial in trials:
-        tried.setdefault(trial["arm"], set()).add(trial["learning_rate"])
+    """The learning rates that were chosen, and those that were best for an arm by itself."""
+    chosen = json.loads(record.attrs.get("rates", "{}"))
     parts, ends = [], []
-    for name, some in tried.items():
-        arm = Arm(name)
-        rate = chosen[arm.family(chosen)]
+    for arm in ARMS:
+        tried = _trials(record, arm)
+        if not tried:
+            continue
+        rate, best = chosen[arm.family(chosen)], max(tried, key=tried.__getitem__)
+        alone = (
+            "" if rate == best else f" (by themselves best at {best:g}: {tried[best]:.0%} against {tried[rate]:.0%})"
+        )
         word = label(record, Kind(arm))
-        parts.append(f"{word} {rate:g}")
-        if len(some) > 1 and rate in (min(some), max(some)):
+        parts.append(f"{word} {rate:g}{alone}")
+        if len(tried) > 1 and best in (min(tried), max(tried)):
             ends.append(word)
     if not parts:
         return ""
     line = f"Learning rates, chosen on other questions by one training each: {', '.join(parts)}."
-    if ends:
-        line += f" At an end of what was tried, so that another may be better: {', '.join(ends)}."
-    return line
+    return line + (f" Best at an end of what was tried: {', '.join(ends)}." if ends else "")
 
 
 def _joined(parts: Sequence[str]) -> str:
@@ -276,9 +337,11 @@ def causes(record: xr.Dataset) -> str:
 
 LINES: tuple[Callable[[xr.Dataset], str], ...] = (
     unfinished,
+    kept_changed_unread,
     group_against_head,
     selected_against_random,
     chat_hypotheses,
+    conceding,
     truthful_or_stubborn,
     price,
     chances,
@@ -299,5 +362,6 @@ def sayings(record: xr.Dataset) -> list[str]:
 
 def paragraph(record: xr.Dataset) -> str:
     """What the record says about all hypotheses."""
-    n = int(np.sum(record["variant"].values == MAIN))
-    return f"{record.attrs['model']} ({n} models, {record.attrs['dtype']}). " + " ".join(sayings(record))
+    n, tried = record.sizes["cell"], len(json.loads(record.attrs.get("rate_trials", "[]")))
+    trials = f" and {tried} trainings that chose learning rates" if tried else ""
+    return f"{record.attrs['model']} ({n} models{trials}, {record.attrs['dtype']}). " + " ".join(sayings(record))
