@@ -13,7 +13,7 @@ from workbench.errors import InputError
 from workbench.plot.compose import beside
 from workbench.plot.heatmaps import layer_by_head
 from workbench.plot.marks import DOTTED, EDGE, ZERO, add_dots, add_line, cells, colour_bar, error_bars
-from workbench.plot.theme import ACCENT, AGAINST, INK, SEQUENTIAL, SERIES, SOFT, TOWARDS, house
+from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SEQUENTIAL, SERIES, SOFT, TOWARDS, house
 
 COLOURS = {
     "AHON": TOWARDS,
@@ -50,7 +50,7 @@ def accuracy_curves(
     Args:
         curves: from `ablation_curve`, or one model of `published()`.
         scores: which to draw; by default the three of the largest area and the random baselines.
-        loss: how far below the baseline the dotted line lies.
+        loss: how far below the baseline the dashed line lies.
         interval: show 95 % intervals where the Dataset has them.
         title: Title above the figure.
 
@@ -102,7 +102,7 @@ def auc_ranks(ranks: xr.DataArray, *, own: Sequence[str] = (), title: str | None
     """Ranks of the scores in each model, 1 the largest area: the paper's models, and one's own in bold below.
 
     Args:
-        ranks: (model, score); NaN where a score was not measured.
+        ranks: (model, score); NaN where a score has none, which is drawn as a dash on grey.
         own: models to set off.
         title: Title above the figure.
     """
@@ -124,6 +124,20 @@ def auc_ranks(ranks: xr.DataArray, *, own: Sequence[str] = (), title: str | None
         textfont={"size": 11},
         showscale=False,
     )
+    if np.isnan(values).any():
+        figure.add_heatmap(
+            z=np.where(np.isnan(values), 0, np.nan),
+            x=figure.data[0].x,
+            y=rows,
+            name="no rank",
+            colorscale=[[0, RULE], [1, RULE]],
+            text=[["–" if np.isnan(v) else "" for v in row] for row in values],
+            texttemplate="%{text}",
+            hovertemplate="<b>%{y}</b><br>%{x}: no rank<extra></extra>",
+            xgap=1,
+            ygap=1,
+            showscale=False,
+        )
     house(figure, title=title, height=int(150 + 24 * len(rows)), top=104)
     figure.update_xaxes(showgrid=False, side="top", tickangle=-40)
     figure.update_yaxes(showgrid=False, autorange="reversed")
@@ -159,7 +173,7 @@ def losses_at(found: xr.Dataset, *, own: Sequence[str] = (), title: str | None =
     house(figure, title=title, height=130 + 24 * len(rows))
     share, within = 100 * found.attrs["share"], 100 * found.attrs["within"]
     figure.update_xaxes(
-        title_text=f"Points of accuracy lost, {share:g}% of heads zeroed (dotted line: {within:g})", **ZERO
+        title_text=f"Points of accuracy lost, {share:g}% of heads zeroed (dashed line: {within:g})", **ZERO
     )
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_layout(margin={"t": 84 if title else 40, "l": 190})

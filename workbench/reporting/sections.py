@@ -179,7 +179,7 @@ def inactive_heads(found: Findings) -> Section | None:
     parts: list[Part] = []
     if shown:
         panel, note = (
-            lambda one: curve_panel(one.inactive, capital=True),
+            lambda one: curve_panel(one.inactive, alone=True),
             lambda one: f"{one.inactive.sizes['example']} questions",
         )
         parts.append(_per_model(shown, panel, note))

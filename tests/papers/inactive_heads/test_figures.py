@@ -6,16 +6,19 @@ import json
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from scipy import stats
 
 from tests.papers.inactive_heads.test_sentences import curves
 from tests.tiny import tiny
 from workbench import organisms
 from workbench.errors import InputError
-from workbench.inactive_heads import ablation_curve
+from workbench.inactive_heads import ablation_curve, summarize
 from workbench.papers.cache import Source
 from workbench.papers.inactive_heads import figures as inactive_heads
 from workbench.papers.inactive_heads import measures as inactive_measures
 from workbench.papers.inactive_heads.published import published
+from workbench.papers.inactive_heads.sentences import rank_correlation
 from workbench.papers.recipes import ORGANISMS, FigureRequest
 from workbench.runs.results import open_result
 
@@ -51,6 +54,21 @@ def test_curves_are_measured_on_the_organism_s_own_questions(tmp_path, monkeypat
     made = drawn("accuracy-curves", tmp_path, n=8)
     assert "accuracy on 8 questions" in made.sentence and "more than at random" in made.sentence
     assert [t.name for t in made.figure.data][-1] == "random, each layer's share"
+    again = drawn("a-tenth-zeroed", tmp_path, n=8)
+    assert "Questions: organism-gqa: 8 held-out questions of the kinds in training; the paper's" in again.sentence
+
+
+def test_the_curves_drawn_are_those_that_the_caption_quotes_and_its_lines_are_explained():
+    found = {"a": curves(320, (0, 30), (8, 40), (40, 80)), "b": curves(320, (0, 30), (8, 40), (40, 80))}
+    found["b"]["share"] = found["b"]["share"].where(found["b"]["score"] != "AWFT", 0)
+    made = inactive_heads.accuracy_curves(found)
+    by_panel = {axis: [t.name for t in made.figure.data if (t.xaxis or "x") == axis] for axis in ("x", "x2")}
+    assert by_panel == {"x": ["AHON (LN)", "AWFT", "random"], "x2": ["AHON (LN)", "random"]}
+    assert "AWFT 5.0% (" in made.sentence and "AWFT selects no head" in made.sentence
+    assert "nothing zeroed (solid) and one point less (dashed). Bars: 95% intervals over questions" in made.sentence
+    assert made.sentence.endswith("Not drawn in b, since no head is selected: AWFT.")
+    alone = inactive_heads.curve_panel(found["a"], alone=True)
+    assert alone.sentence.startswith("Chosen by AHON (LN), ") and "one point less (dashed)" in alone.sentence
 
 
 def test_other_models_take_questions_with_lettered_choices(tmp_path):
@@ -67,7 +85,36 @@ def test_own_models_stand_below_the_paper_s():
     heat = made.figure.data[0]
     assert len(heat.y) == 15 and heat.y[-1] == "<b>organism-gqa</b>"
     assert list(heat.z[-1]) == list(heat.z[list(heat.y).index("OLMo-2-1124-7B")])
-    assert "In organism-gqa AHON (LN) ranks first, AHON (LN) 1; its order" in made.sentence
+    assert made.sentence.startswith("Ranks among 14 scores, 1 the best (the largest area).")
+    assert "In organism-gqa AHON (LN) ranks first; its order of 14 scores" in made.sentence
+    assert "dash on grey" not in made.sentence and "not ranked" not in made.sentence
+
+
+def test_scores_without_a_rank_or_without_the_paper_s_curves_are_named():
+    theirs = published().sel(model="OLMo-2-1124-7B", drop=True)
+    theirs["share"] = theirs["share"].where(theirs["score"] != "AVVN_LN", 0)
+    extra = theirs.sel(score=["AHON_LN"]).assign_coords(score=["FHON_LN"])
+    both = xr.concat([theirs, extra.assign(accuracy=extra["accuracy"] + 0.01)], "score", data_vars="minimal")
+    made = inactive_heads.auc_ranks({"mine": both.merge(summarize(both))})
+    assert "its order of 13 scores correlates" in made.sentence
+    assert "A dash on grey: the score selects no head, so it has no rank." in made.sentence
+    assert "the paper has no curves of them: FHON (LN). In mine FHON (LN) has the largest area of all." in made.sentence
+    ranks, none = made.figure.data
+    missing = np.isnan(np.array(ranks.z, float))
+    assert missing.sum() == 1 and missing[-1, list(ranks.x).index("AVVN (LN)")]
+    np.testing.assert_array_equal(np.isfinite(np.array(none.z, float)), missing)
+    np.testing.assert_array_equal(np.array(none.text) == "–", missing)
+
+
+def test_correlations_of_ranks_have_intervals_over_scores():
+    rng = np.random.default_rng(1)
+    first, second = np.arange(14.0), np.arange(14.0) + rng.normal(0, 5, 14)
+    value, low, high = rank_correlation(first, second)
+    assert value == pytest.approx(stats.spearmanr(first, second).statistic)
+    draws = rng.integers(14, size=(400, 14))
+    slow = np.percentile([stats.spearmanr(first[i], second[i]).statistic for i in draws], [2.5, 97.5])
+    np.testing.assert_allclose([low, high], slow, atol=0.1)
+    assert rank_correlation(first, first)[:2] == (1, 1)
 
 
 def test_what_a_tenth_costs_stands_above_the_paper_s_models():
@@ -81,6 +128,11 @@ def test_what_a_tenth_costs_stands_above_the_paper_s_models():
     between = np.interp(0.1, one["share"], one["accuracy"])
     assert lost["AHON (LN)"]["OLMo-2-1124-7B"] == pytest.approx(100 * float(one["baseline"] - between))
     assert "refuted, 3.0 points lost (1." in made.sentence
+    assert made.figure.layout.xaxis.title.text.endswith("(dashed line: 0.5)")
+    assert made.sentence.endswith(
+        "Questions: organism-gqa: 400 questions; the paper's models: MMLU, without intervals, since single answers are "
+        "not released."
+    )
 
 
 def test_training_takes_a_folder_of_checkpoints(tmp_path):
@@ -100,6 +152,7 @@ def test_training_takes_a_folder_of_checkpoints(tmp_path):
 
 def test_the_record_of_an_embedded_model_s_training_is_read(tmp_path):
     made = drawn("training", tmp_path)
+    assert "10.0% at step 3,356, half of it reached between steps 867 and 1,216;" in made.sentence
     record = open_result(organisms.ASSETS / "organism-gqa" / inactive_measures.RECORD)
     traces = {trace.name: trace for trace in made.figure.data}
     np.testing.assert_allclose(traces["share of heads and texts inactive"].y, 100 * record["share_inactive"])
@@ -122,6 +175,7 @@ def test_thresholds_are_carried_to_other_texts_tasks_and_questions(tmp_path, mon
     made = drawn("threshold-transfer", tmp_path, n=8)
     assert "between kinds of text " in made.sentence and "between tasks " in made.sentence
     assert made.sentence.endswith(f"on 4 questions. {ORGANISMS}")
+    assert "(plus: more are correct than under own thresholds)" in made.sentence
     names = {trace.name for trace in made.figure.data}
     assert {"fitted on prose", "fitted on dialogue", "fitted on fact", "AHON (LN)"} <= names
 

@@ -1,6 +1,6 @@
 """Inactive heads: the paper's figures, drawn for any model, as named recipes.
 
-1. `accuracy-curves` (figure 4 and appendix): accuracy against the share of zeroed heads, for the leading scores.
+1. `accuracy-curves` (figure 4 and appendix): accuracy against the share of zeroed heads, by score.
 2. `auc-ranks` (figure 3): ranks of the scores by area, one's own models below the paper's fourteen.
 3. `a-tenth-zeroed`: what the paper's models and one's own lose with a tenth of the heads zeroed.
 4. `frequency`: how often each head is inactive, layer by head.
@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
 from workbench.errors import InputError
 from workbench.inactive_heads import (
@@ -46,29 +45,57 @@ from workbench.papers.inactive_heads.measures import (
     scores_of,
 )
 from workbench.papers.inactive_heads.published import published
-from workbench.papers.inactive_heads.sentences import SCORE, claim_line, curve_line, paper_line
+from workbench.papers.inactive_heads.sentences import (
+    SCORE,
+    asked_line,
+    claim_line,
+    curve_line,
+    key_line,
+    labels,
+    left_out_lines,
+    paper_line,
+    quoted,
+    ranks_line,
+)
 from workbench.papers.recipes import PAIR, TRIO, Drawn, FigureRecipe, FigureRequest, Panel, each, side_by_side, told
 from workbench.plot import compose, inactive
 from workbench.plot import inactive_scores as dormancy
 
 
-def curve_panel(curves: xr.Dataset, scores: Sequence[str] | None = None, *, capital: bool = False) -> Panel:
+def curve_panel(curves: xr.Dataset, scores: Sequence[str] | None = None, *, alone: bool = False) -> Panel:
     """Accuracy against the share of zeroed heads.
 
     Args:
         curves: from `ablation_curve`.
-        scores: which are drawn; None draws the leading ones.
-        capital: begin the sentence with a capital, where no name stands before it.
+        scores: which are drawn; None draws those that the sentence quotes, and the random controls.
+        alone: no other panel stands beside it: the sentence begins with a capital and says what the lines are.
     """
-    figure, line = inactive.accuracy_curves(curves, scores=scores), curve_line(curves)
-    return Panel(figure, line[0].upper() + line[1:] if capital else line, "Accuracy against the share of zeroed heads")
+    figure = inactive.accuracy_curves(curves, scores=curves_drawn([curves]) if scores is None else scores)
+    line = curve_line(curves)
+    told = f"{line[0].upper()}{line[1:]} {key_line(curves)}" if alone else line
+    return Panel(figure, told, "Accuracy against the share of zeroed heads")
+
+
+def curves_drawn(found: Sequence[xr.Dataset]) -> list[str]:
+    """The scores that the sentences on any of the curves quote, and the random controls last."""
+    quotes = dict.fromkeys(name for one in found for name in quoted(one) if name != RANDOM)
+    return [*quotes, *dict.fromkeys(s for one in found for s in one["score"].values.tolist() if s.startswith(RANDOM))]
 
 
 def accuracy_curves(found: Mapping[str, xr.Dataset]) -> Drawn:
-    """The scores that lead in any of the models and the random baselines, a column per model."""
-    scores = list(dict.fromkeys(name for one in found.values() for name in inactive.leading(one)))
-    panels = [curve_panel(one, scores) for one in found.values()]
-    return side_by_side([*found], panels, title="Accuracy without the heads that a score calls inactive", same_y=True)
+    """The scores that the sentences quote and the random controls, a column per model."""
+    scores = curves_drawn([*found.values()])
+    empty = {
+        name: [s for s in scores if not bool((one["share"].sel(score=s) > 0).any())] for name, one in found.items()
+    }
+    panels = [curve_panel(one, [s for s in scores if s not in empty[name]]) for name, one in found.items()]
+    title = "Accuracy without the heads that a score calls inactive"
+    drawn = side_by_side([*found], panels, title=title, same_y=True)
+    lines = [drawn.sentence, key_line(next(iter(found.values())))]
+    lines += [
+        f"Not drawn in {name}, since no head is selected: {labels(some)}." for name, some in empty.items() if some
+    ]
+    return Drawn(drawn.figure, " ".join(lines))
 
 
 def auc_ranks(found: Mapping[str, xr.Dataset]) -> Drawn:
@@ -80,11 +107,14 @@ def auc_ranks(found: Mapping[str, xr.Dataset]) -> Drawn:
     table = table.assign_coords(model=[*theirs, *own])
     figure = inactive.auc_ranks(table, own=list(own), title="Rank of the scores by area under the accuracy curve")
     mean = table.sel(model=list(theirs)).mean("model")
-    lines = [f"Of the paper's models AHON (LN) has the mean rank {float(mean.sel(score=SCORE)):.2f}."]
+    lines = [
+        f"Ranks among {paper.sizes['score']} scores, 1 the best (the largest area). Of the paper's models AHON (LN) "
+        f"has the mean rank {float(mean.sel(score=SCORE)):.2f}."
+    ]
     lines += [ranks_line(name, one, mean) for name, one in own.items()]
-    asked = " and ".join(dict.fromkeys(f"{one.sizes['example']}" for one in found.values() if "example" in one.dims))
-    lines += [f"One's own models were asked {asked} questions."] if asked else []
-    return Drawn(figure, " ".join(lines))
+    if bool(table.isnull().any()):
+        lines.append("A dash on grey: the score selects no head, so it has no rank.")
+    return Drawn(figure, " ".join([*lines, *left_out_lines(found, paper), asked_line(found)]))
 
 
 def tenth_zeroed(found: Mapping[str, xr.Dataset]) -> Drawn:
@@ -94,22 +124,8 @@ def tenth_zeroed(found: Mapping[str, xr.Dataset]) -> Drawn:
     losses = [loss_at(one).sel(score=scores) for one in (theirs | dict(found)).values()]
     table = xr.concat(losses, dim="model", combine_attrs="override").assign_coords(model=[*theirs, *found])
     title = "Accuracy lost with a tenth of the heads zeroed"
-    line = f"{told([*found], [claim_line(one) for one in found.values()])} {paper_line()}"
+    line = f"{told([*found], [claim_line(one) for one in found.values()])} {paper_line()} {asked_line(found)}"
     return Drawn(inactive.losses_at(table, own=list(found), title=title), line)
-
-
-def ranks_line(name: str, ranks: xr.Dataset, paper: xr.DataArray) -> str:
-    """Which score ranks first, where the paper's first one is, and whether the order is the paper's."""
-    one = ranks["rank"]
-    first = str(one["score"].values[int(np.nanargmin(one.values))])
-    between = [float(ranks[f"rank_{end}"].sel(score=SCORE)) for end in ("low", "high") if f"rank_{end}" in ranks]
-    interval = f" (95% interval {between[0]:g} to {between[1]:g})" if between else ""
-    both = one.notnull()
-    alike = stats.spearmanr(one.where(both, drop=True), paper.where(both, drop=True)).statistic
-    return (
-        f"In {name} {inactive.label(first)} ranks first, AHON (LN) {float(one.sel(score=SCORE)):g}{interval}; its "
-        f"order of the scores correlates with the paper's mean ranks by {float(alike):.2f} (Spearman)."
-    )
 
 
 def _ranks(curves: xr.Dataset, paper: xr.Dataset) -> xr.Dataset:
@@ -173,7 +189,8 @@ def training(found: Mapping[str, xr.Dataset]) -> Drawn:
 def lives_line(found: xr.Dataset) -> str:
     """When heads became dormant, and whether they stayed so, in one sentence."""
     share, inactive_share, steps = found["share_dormant"], found["share_inactive"].values, found["step"].values
-    half = int(steps[int((inactive_share >= inactive_share[-1] / 2).argmax())])
+    i = int((inactive_share >= inactive_share[-1] / 2).argmax())
+    half = f"between steps {int(steps[i - 1]):,} and {int(steps[i]):,}" if i else f"by step {int(steps[0]):,}"
     n = found.sizes["layer"] * found.sizes["head"]
     ever = int(found["dormant"].any("step").sum())
     near = found["distance"].values[:-1] <= 2 * float(found["floor"])
@@ -186,7 +203,7 @@ def lives_line(found: xr.Dataset) -> str:
     often = float(found.attrs["usually"])
     return (
         f"of all heads and texts {inactive_share[0]:.1%} are below the threshold at step {int(steps[0])} and "
-        f"{inactive_share[-1]:.1%} at step {int(steps[-1]):,}, half of that by step {half:,}; "
+        f"{inactive_share[-1]:.1%} at step {int(steps[-1]):,}, half of it reached {half}; "
         f"{round(float(share[-1]) * n)} of {n} heads end up dormant (inactive on more than {often:.0%} of the texts), "
         f"{ever} ever were, and {int((found['switches'] > 1).sum())} switched more than once; {like}."
     )
@@ -279,8 +296,8 @@ def held_out_line(own: xr.Dataset, held_out: xr.Dataset) -> str:
         low, high = (100 * float(worst[end]) for end in ("change_low", "change_high"))
         parts.append(f"{inactive.label(name)} {100 * float(worst['change']):+.1f} ({low:+.1f} to {high:+.1f})")
     return (
-        f"thresholds of the other half of the questions change accuracy by at most, in points with a 95% interval: "
-        f"{', '.join(parts)}, on {own.sizes['example']} questions."
+        f"thresholds of the other half of the questions change accuracy by at most, in points with a 95% interval "
+        f"(plus: more are correct than under own thresholds): {', '.join(parts)}, on {own.sizes['example']} questions."
     )
 
 

@@ -77,7 +77,14 @@ def curves_of(source: Source, request: FigureRequest) -> xr.Dataset:
     made_from = digest((sorted(source.identity.items()), questions))
     path = request.folder / source.name / f"inactive_curves_{made_from}.nc"
     found = ablation_curve(source.model, questions, seed=request.seed, resume=path, progress=False)
-    return found.assign_attrs(n_requested=request.n)
+    return found.assign_attrs(n_requested=request.n, asked=_asked(source, request))
+
+
+def _asked(source: Source, request: FigureRequest) -> str:
+    """What the questions are, in a caption's words."""
+    if request.questions is not None:
+        return "given questions"
+    return "easy facts" if source.embedded is None else "held-out questions of the kinds in training"
 
 
 def windows_of(model: HookedModel, texts: Sequence[Any]) -> list[list[int]]:

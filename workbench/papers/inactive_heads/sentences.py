@@ -1,11 +1,13 @@
-"""What accuracy curves say: the baseline, how many heads can go, and what a tenth of them costs."""
+"""What accuracy curves say: the baseline, how many heads can go, what a tenth of them costs, and how scores rank."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
+from scipy import stats
 
 from workbench.inactive_heads import loss_at, unusable
+from workbench.inactive_heads.curves import RANDOM_BY_LAYER
 from workbench.inactive_heads.summary import RANDOM, UNSEEN
 from workbench.papers.inactive_heads.published import published
 from workbench.plot.inactive import label
@@ -45,11 +47,8 @@ def curve_line(curves: xr.Dataset) -> str:
     problem = unusable(curves)
     if problem is not None:
         return f"nothing can be said of its heads: {problem}."
-    scores = [s for s in curves["score"].values.tolist() if not s.startswith(RANDOM)]
-    free = curves["free_share"].sel(loss=0.01)
-    best = max(scores, key=lambda s: float(free.sel(score=s)))
+    best, *beside = quoted(curves)
     n = curves.sizes["example"]
-    beside = [name for name in (SCORE, "AWFT", RANDOM) if name != best and name in curves["score"].values]
     others = ", ".join(f"{label(name)} {free_words(curves, name)}" for name in beside)
     known = [f"95% interval {_span(curves, 'baseline')}"] if "baseline_low" in curves else []
     known += [f"chance {float(curves['chance']):.1%}"] if np.isfinite(curves.get("chance", np.nan)) else []
@@ -62,6 +61,95 @@ def curve_line(curves: xr.Dataset) -> str:
         f"{free_words(curves, best, 0.005)} within half a point; {others}. {_gain_words(curves, best)} (95% intervals "
         f"over questions).{doubt}"
     )
+
+
+def quoted(curves: xr.Dataset) -> list[str]:
+    """The scores whose free shares `curve_line` tells: the one with the largest, `SCORE`, AWFT and random choice.
+
+    Args:
+        curves: of `ablation_curve`.
+    """
+    measured = curves["score"].values.tolist()
+    free = curves["free_share"].sel(loss=0.01)
+    best = max((s for s in measured if not s.startswith(RANDOM)), key=lambda s: float(free.sel(score=s)))
+    return [best, *(name for name in (SCORE, "AWFT", RANDOM) if name != best and name in measured)]
+
+
+def key_line(curves: xr.Dataset) -> str:
+    """What the lines and bars of the accuracy curves are.
+
+    Args:
+        curves: of `ablation_curve`.
+    """
+    matched = label(str(curves.attrs.get("matched", SCORE)))
+    return (
+        "Grey lines: accuracy with nothing zeroed (solid) and one point less (dashed). Bars: 95% intervals over "
+        f'questions. "{label(RANDOM_BY_LAYER)}" zeroes as many heads of each layer as {matched}, chosen at random.'
+    )
+
+
+def asked_line(found: Mapping[str, xr.Dataset]) -> str:
+    """What one's own models and the paper's were asked.
+
+    Args:
+        found: curves by model; `asked` in attrs says what the questions are.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, one in found.items():
+        if "example" in one.dims:
+            asked = f"{one.sizes['example']} {one.attrs.get('asked', 'questions')}"
+            groups.setdefault(asked, []).append(name)
+    own = [f"{', '.join(names)}: {asked}; " for asked, names in groups.items()]
+    return (
+        f"Questions: {''.join(own)}the paper's models: MMLU, without intervals, since single answers are not released."
+    )
+
+
+def labels(scores: Sequence[str]) -> str:
+    """Names of scores, joined."""
+    return "; ".join(label(name) for name in scores)
+
+
+def ranks_line(name: str, ranks: xr.Dataset, paper: xr.DataArray) -> str:
+    """Which score ranks first, where the paper's first one is, and whether the order is the paper's."""
+    one = ranks["rank"]
+    first = str(one["score"].values[int(np.nanargmin(one.values))])
+    between = [float(ranks[f"rank_{end}"].sel(score=SCORE)) for end in ("low", "high") if f"rank_{end}" in ranks]
+    interval = f" (95% interval {between[0]:g} to {between[1]:g})" if between else ""
+    ranked = interval if first == SCORE else f", AHON (LN) {float(one.sel(score=SCORE)):g}{interval}"
+    both = one.notnull()
+    alike, low, high = rank_correlation(one.where(both, drop=True).values, paper.where(both, drop=True).values)
+    return (
+        f"In {name} {label(first)} ranks first{ranked}; its order of {int(both.sum())} scores correlates with "
+        f"the paper's mean ranks by {alike:.2f} (Spearman; {low:.2f} to {high:.2f}, bootstrap over scores)."
+    )
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray, n: int = 5000, seed: int = 0) -> tuple[float, float, float]:
+    """Spearman's correlation with its 95 % interval over resampled pairs."""
+    drawn = np.random.default_rng(seed).integers(len(first), size=(n, len(first)))
+    places = np.vstack([np.arange(len(first)), drawn])
+    x, y = (stats.rankdata(values[places], axis=-1) - (len(first) + 1) / 2 for values in (first, second))
+    with np.errstate(invalid="ignore"):
+        found = (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+    low, high = np.nanpercentile(found[1:], [2.5, 97.5])
+    return float(found[0]), float(low), float(high)
+
+
+def left_out_lines(found: Mapping[str, xr.Dataset], paper: xr.Dataset) -> list[str]:
+    """Which measured scores have no rank, as the paper has no curves of them, and where one has the largest area."""
+    known = paper["score"].values.tolist()
+    extra = list(dict.fromkeys(s for one in found.values() for s in one["score"].values.tolist() if s not in known))
+    if not extra:
+        return []
+    lines = [f"Measured but not ranked, since the paper has no curves of them: {labels(extra)}."]
+    for name, one in found.items():
+        first = str(one["score"].values[np.nanargmax(one["auc"].values)])
+        if first in extra:
+            ends = [float(one[f"rank_{end}"].sel(score=first)) for end in ("low", "high") if f"rank_{end}" in one]
+            interval = f" (95% interval of its rank {ends[0]:g} to {ends[1]:g})" if ends else ""
+            lines.append(f"In {name} {label(first)} has the largest area of all{interval}.")
+    return lines
 
 
 def free_words(curves: xr.Dataset, score: str, loss: float = 0.01) -> str:
