@@ -71,7 +71,7 @@ def waking_scatter(result: xr.Dataset, layer: int, unit: int, *, title: str | No
         figure.add_hline(side, line=DOTTED)
     figure.add_vline(asleep, line=DOTTED)
     figure.update_xaxes(title_text="mean attention on the sink", range=[-0.02, 1.02])
-    figure.update_yaxes(title_text="change of the loss when zeroed (nats per prediction)")
+    figure.update_yaxes(title_text="loss change when zeroed (nats)")
     return figure
 
 

@@ -19,6 +19,8 @@ from workbench.runs.results import open_result
 FOLDER = Path(__file__).parent / "assets"
 MODEL = "smollm2-135m-instruct"
 PAIR = ("prose", "code")
+HEIGHTS = 620, 300
+"""Pixels of the heat map and of a scatter, so that all fit on a page."""
 NAMED = (18, 6)
 """A head that was seen to be dormant in prose and active in code on fewer texts."""
 
@@ -39,10 +41,17 @@ def real_heads() -> Drawn:
     """All heads, and on other texts one that wakes in code, one in prose, and one that attention alone would name."""
     screen, other = record("screen"), confirmed()
     shown = _shown(screen, other)
-    cells = [(f"effect of zeroing, {screen['pair'].values[0]}", waking_heatmap(screen))]
+    cells = [
+        (f"effect of zeroing, {screen['pair'].values[0]}", waking_heatmap(screen).update_layout(height=HEIGHTS[0]))
+    ]
     for layer, head in shown:
         sentence = waking_sentences(other.sel(layer=layer, head=head)).item()
-        cells.append((f"layer {layer}, head {head}: {sentence}", waking_scatter(other, layer, head)))
+        cells.append(
+            (
+                f"layer {layer}, head {head}: {sentence}",
+                waking_scatter(other, layer, head).update_layout(height=HEIGHTS[1]),
+            )
+        )
     rows = [cells[i : i + 2] for i in range(0, len(cells), 2)]
     drawn, names = [[cell for _, cell in row] for row in rows], [[name for name, _ in row] for row in rows]
     figure = compose.grid(drawn, names, title=f"Heads of {MODEL} that wake", gap=0.2)
