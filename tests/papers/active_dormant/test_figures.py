@@ -7,7 +7,9 @@ from tests.extreme.planted import S, planted
 from workbench.errors import InputError
 from workbench.extreme import extreme_tokens
 from workbench.papers import FigureRequest, recipe
-from workbench.papers.active_dormant.figures import extremes_line, peak_line, regimes_line, sinkiest
+from workbench.papers.active_dormant import real_figures
+from workbench.papers.active_dormant.figures import domains, extremes_line, peak_line, regimes_line, sinkiest
+from workbench.papers.active_dormant.sentences import misleading_head
 from workbench.papers.active_dormant.toy_figures import retrained_rows
 from workbench.plot import plotted_numbers
 from workbench.prompts.samples import SAMPLES, read_texts
@@ -107,3 +109,14 @@ def test_models_trained_otherwise_join_the_table_of_remedies():
     assert rows["toy: AdamW"]["loss_change"] == 0
     assert rows["toy: AdamW"]["peak_ratio"] > 3 > rows["toy: SGD"]["peak_ratio"]
     assert rows["toy: AdamW, ReLU attention"]["first_token_weight"] < 0.05
+
+
+def test_models_with_and_without_a_head_that_attention_misleads_about_are_drawn_together():
+    whole = real_figures.record("screen")
+    early = whole.isel(layer=slice(0, 2))
+    assert misleading_head(whole) is not None and misleading_head(early) is None
+    both = domains({"whole": whole, "early": early})
+    alone = domains({"whole": whole})
+    panels = [len({trace.xaxis for trace in drawn.figure.data}) for drawn in (alone, both)]
+    assert panels == [3, 4]
+    assert "early: " in both.sentence and "whole: " in both.sentence

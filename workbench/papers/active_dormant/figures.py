@@ -216,19 +216,27 @@ def woken(found: xr.Dataset) -> tuple[str, int, int]:
     return str(found["pair"].values[pair]), int(layer), int(head)
 
 
+DOMAIN_ROW = 300
+"""Pixels, so that three models fit on a page."""
+
+
 def domains(measured: Mapping[str, xr.Dataset]) -> Drawn:
-    """Figure 8: all heads, the texts of one that wakes, and of one that attention alone would name; a row per model."""
-    rows, names, lines = [], [], []
+    """Figure 8: all heads, the texts of one that wakes, and one that attention misleads about."""
+    rows, names = [], []
+    misleading = {name: misleading_head(found) for name, found in measured.items()}
     for name, found in measured.items():
         pair, layer, head = woken(found)
-        rows.append([waking_heatmap(found, pair), waking_scatter(found, layer, head)])
-        names.append([f"{name}: effect of zeroing, {pair}", f"layer {layer}, head {head}"])
-        if at := misleading_head(found):
+        heatmap = waking_heatmap(found, pair).update_traces(
+            selector={"type": "heatmap"}, colorbar_title_text=f"{pair} (nats)"
+        )
+        rows.append([heatmap, waking_scatter(found, layer, head)])
+        names.append([name, f"layer {layer}, head {head}"])
+        if (at := misleading[name]) and all(misleading.values()):
             rows[-1].append(waking_scatter(found, *at))
             names[-1].append(f"layer {at[0]}, head {at[1]}: rests, no effect")
-        lines.append(f"{domains_line(found)} {attention_line(found)}")
-    figure = compose.grid(rows, names, title="Heads that are dormant or active by domain", gap=0.2)
-    return Drawn(figure, told([*measured], lines))
+    rows = [[cell.update_layout(height=DOMAIN_ROW) for cell in row] for row in rows]
+    figure = compose.grid(rows, names, title="Change of the loss when a head is zeroed, by domain", gap=0.2)
+    return Drawn(figure, told([*measured], [f"{domains_line(f)} {attention_line(f)}" for f in measured.values()]))
 
 
 def measure_waking(source: Source, request: FigureRequest) -> tuple[xr.Dataset, xr.Dataset]:
