@@ -112,7 +112,7 @@ def test_models_trained_otherwise_join_the_table_of_remedies():
 
 
 def test_models_with_and_without_a_head_that_attention_misleads_about_are_drawn_together():
-    whole = real_figures.record("screen")
+    whole = real_figures.confirmed()
     early = whole.isel(layer=slice(0, 2))
     assert misleading_head(whole) is not None and misleading_head(early) is None
     both = domains({"whole": whole, "early": early})
