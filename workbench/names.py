@@ -110,6 +110,7 @@ FigureName = Literal[
     "active-dormant/remedies",
     "active-dormant/peak-sources",
     "active-dormant/real-heads",
+    "active-dormant/real-rounding",
     "active-dormant/one-layer",
     "active-dormant/dynamics",
     "active-dormant/optimizer-and-attention",

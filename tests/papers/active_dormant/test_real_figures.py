@@ -3,7 +3,15 @@
 import numpy as np
 
 from workbench.extreme import phases, waking_table
-from workbench.papers.active_dormant.real_figures import NAMED, PAIR, confirmed, real_heads, record
+from workbench.papers.active_dormant.real_figures import (
+    NAMED,
+    PAIR,
+    confirmed,
+    real_heads,
+    record,
+    rounding,
+    rounding_line,
+)
 
 
 def test_a_head_is_found_on_some_texts_and_confirmed_on_others():
@@ -27,3 +35,20 @@ def test_the_sentence_counts_the_heads_that_wake_again():
     assert f"{len(again)} heads wake (all 270 heads measured, 96 texts per domain)" in sentence
     assert f"{sum(again)} of them wake again on as many other texts" in sentence
     assert "head 6 of layer 18 is dormant in prose, active in code (effect +0.0010 nats" in sentence
+
+
+def test_what_rounding_costs_is_told_with_the_price_of_each_remedy_and_another_damage():
+    found = record("rounding")
+    added = {
+        name: found["quantized_loss"].sel(remedy=name) - found["loss"].sel(remedy=name) for name in found.remedy.values
+    }
+    cost = {name: float(some.sel(scheme="W16A8 per tensor").mean()) for name, some in added.items()}
+    line = rounding_line(found)
+    assert f"{cost['no attention to the sink']:+.3f} without the sink" in line
+    assert f"{cost['peak not made']:+.3f} without the peak" in line
+    assert f"saves {1 - cost['peak not made'] / cost['none']:.0%} of it" in line
+    assert f"has {cost['68 heads zero, least loss']:+.3f}." in line
+    harmless = found.assign(quantized_loss_change=found["quantized_loss_change"].copy())
+    harmless["quantized_loss_change"].loc[{"remedy": "no attention to the sink"}] = 0
+    assert "taking away the sink saves 100%" in rounding_line(harmless)
+    assert rounding().sentence.endswith("95 % intervals over texts.")

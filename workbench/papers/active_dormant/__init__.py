@@ -18,6 +18,7 @@ FIGURES: dict[str, dict[FigureName, str]] = {
     },
     "real_figures": {
         "active-dormant/real-heads": "Waking heads of a real model",
+        "active-dormant/real-rounding": "8-bit rounding of a real model",
     },
     "toy_figures": {
         "active-dormant/one-layer": "One layer: attention, values and interventions",

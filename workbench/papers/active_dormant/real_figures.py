@@ -1,18 +1,25 @@
-"""Waking heads of a real model, drawn from the records that come with the package.
+"""Waking heads and 8-bit rounding of a real model, drawn from the records that come with the package.
 
-`screen` holds the verdict on every head on 96 texts each of prose and code, `confirm` the measurements of those
-that wake or nearly do on as many other texts. `benchmarks/real_heads.py` makes them.
+1. `screen` holds the verdict on every head on 96 texts each of prose and code, `confirm` the measurements of those
+   that wake or nearly do on as many other texts.
+2. `rounding` holds what 8-bit rounding adds to the loss with different scales, beside remedies at inference time.
+
+`benchmarks/real_heads.py` makes them.
 """
 
 from pathlib import Path
 
 import numpy as np
+import plotly.graph_objects as go
 import xarray as xr
+from plotly.subplots import make_subplots
 
 from workbench.extreme import phases, waking_sentences, waking_table
 from workbench.papers.active_dormant.sentences import attention_line, domains_line, head_line, misleading_head
 from workbench.papers.recipes import Drawn, FigureRecipe
 from workbench.plot import compose
+from workbench.plot.marks import ZERO, add_dots, error_bars
+from workbench.plot.theme import SERIES, house
 from workbench.plot.waking import waking_heatmap, waking_scatter
 from workbench.runs.results import open_result
 
@@ -23,6 +30,26 @@ HEIGHTS = 620, 300
 """Pixels of the heat map and of a scatter, so that all fit on a page."""
 NAMED = (18, 6)
 """A head that was seen to be dormant in prose and active in code on fewer texts."""
+
+
+ALONE = {
+    "no attention to the sink": "the sink",
+    "values of the sink zero": "what the drain leaves of its values",
+    "peak not made": "the peak",
+}
+"""Remedies that take away one of the three, and which."""
+
+SCALES = {
+    "weights": {"per channel": "W8A16 per token", "per tensor": "W8 per tensor, A16 per token"},
+    "activations": {
+        "per token": "W16A8 per token",
+        "per channel": "W16A8 per channel",
+        "per tensor": "W16A8 per tensor",
+    },
+    "weights per channel, activations": {"per token": "W8A8 per token", "per tensor": "W8A8 per tensor"},
+}
+"""Of what is rounded to 8 bits, the roundings by what shares a scale."""
+COLOURS = dict(zip(("per channel", "per tensor", "per token"), SERIES, strict=False))
 
 
 def record(name: str) -> xr.Dataset:
@@ -80,4 +107,67 @@ def _shown(screen: xr.Dataset, other: xr.Dataset) -> list[tuple[int, int]]:
     return [*heads, at] if (at := misleading_head(screen)) else heads
 
 
-RECIPES = (FigureRecipe("active-dormant/real-heads", real_heads),)
+def rounding() -> Drawn:
+    """What each rounding adds to the loss, by remedy."""
+    found = record("rounding")
+    key = "Means over the kinds of text; bars: the mean of their 95 % intervals over texts."
+    figure = rounding_costs(found, title=f"8-bit rounding of {MODEL}")
+    return Drawn(figure, f"{MODEL}: {rounding_line(found)} {key}")
+
+
+def rounding_costs(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
+    """What each rounding adds to the loss under each remedy: means over domains, with the mean of their intervals."""
+    names = [str(name) for name in found["remedy"].values]
+    figure = make_subplots(1, len(SCALES), shared_yaxes=True, subplot_titles=list(SCALES), horizontal_spacing=0.04)
+    inner, top = 30 * len(names) + 10, 118
+    house(figure, title=title, height=inner + top + 60)
+    mean = found[["quantized_loss_change", "quantized_loss_change_low", "quantized_loss_change_high"]].mean("domain")
+    shown: list[str] = []
+    for column, scales in enumerate(SCALES.values(), 1):
+        for label, scheme in scales.items():
+            value, low, high = (mean[name].sel(scheme=scheme).values for name in mean.data_vars)
+            hover = f"<b>%{{y}}</b><br>{label}: %{{x:.4f}}<extra></extra>"
+            place = {"row": 1, "col": column, "legendgroup": label, "showlegend": label not in shown}
+            shown.append(label)
+            add_dots(figure, value, names, label, COLOURS[label], hover, error_x=error_bars(value, low, high), **place)
+    for note in figure.layout.annotations:
+        note.update(font={"size": 13}, yshift=6)
+    figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=names)
+    figure.update_xaxes(**ZERO)
+    figure.update_xaxes(title_text="loss that rounding adds (nats per prediction)", col=2)
+    return figure.update_layout(margin={"l": 190, "t": top, "b": 60}, legend_y=1 + 34 / inner)
+
+
+def rounding_line(found: xr.Dataset) -> str:
+    """Which of sink, drain and peak makes rounding expensive, in words."""
+    added, price = (found[name].mean("domain") for name in ("quantized_loss_change", "loss_change"))
+    plain = added.sel(remedy="none")
+    costs = [
+        f"{what} {', '.join(f'{label} {float(plain.sel(scheme=scheme)):+.3f}' for label, scheme in scales.items())}"
+        for what, scales in SCALES.items()
+    ]
+    worst = added.sel(scheme=SCALES["activations"]["per tensor"])
+    told = [
+        f"{float(worst.sel(remedy=remedy)):+.3f} without {thing} (\u201c{remedy}\u201d, which itself costs "
+        f"{float(price.sel(remedy=remedy)):+.3f})"
+        for remedy, thing in ALONE.items()
+    ]
+    best = min(ALONE, key=lambda remedy: float(worst.sel(remedy=remedy)))
+    share = 1 - float(worst.sel(remedy=best)) / float(worst.sel(remedy="none"))
+    control = next(str(name) for name in found["remedy"].values if str(name).endswith("heads zero, least loss"))
+    stretch = found["stretch"].sel(remedy=["none", best])
+    where = [str(name) for name in stretch["stretched_layer"].values]
+    return (
+        f"8-bit rounding adds to the loss, in nats: {'; '.join(costs)}. Activations with one scale per tensor cost "
+        f"{', '.join(told)}; so taking away {ALONE[best]} saves {share:.0%} of it, which is the most of the three. A "
+        f"model damaged otherwise (\u201c{control}\u201d, {float(price.sel(remedy=control)):+.3f}) has "
+        f"{float(worst.sel(remedy=control)):+.3f}. The "
+        f"largest token has {float(stretch[0]):.0f} times the range of the median one in front of {where[0]}, and "
+        f"without {ALONE[best]} {float(stretch[1]):.0f} times, in front of {where[1]}."
+    )
+
+
+RECIPES = (
+    FigureRecipe("active-dormant/real-heads", real_heads),
+    FigureRecipe("active-dormant/real-rounding", rounding),
+)
