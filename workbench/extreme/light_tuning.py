@@ -29,7 +29,7 @@ from workbench.models.attention import require_no_hooks
 from workbench.models.capture import device_of
 from workbench.models.forward import HookFn, hooked
 from workbench.models.load import load
-from workbench.models.original import unwrapped
+from workbench.models.original import thaw, unwrapped
 from workbench.names import Penalty
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
@@ -133,7 +133,11 @@ def tune_lightly(
     sequences = token_sequences(model, texts, column=column)
     rows = windows(sequences, recipe.window)
     own = _cast(copied(model), torch.promote_types(getattr(torch, parts.dtype), torch.float32))
-    curves = _train(own.requires_grad_(True), rows, recipe, progress)
+    own.requires_grad_(True)
+    if kind_of(own) == "bridge":
+        with unwrapped(own) as hf:
+            thaw(hf)
+    curves = _train(own, rows, recipe, progress)
     own = _cast(own.requires_grad_(False), getattr(torch, parts.dtype))
     object.__setattr__(own, "workbench_name", f"{parts.name}, {recipe.name}")
     settings = vars(recipe) | {"strength": recipe.weight, "level": recipe.limit}

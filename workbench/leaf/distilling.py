@@ -35,7 +35,7 @@ from workbench.leaf.vocabularies import check_lengths, check_shared, identities
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import require_no_hooks
 from workbench.models.load import load
-from workbench.models.original import fused_attention, fuses_attention, unwrapped
+from workbench.models.original import fused_attention, fuses_attention, thaw, unwrapped
 from workbench.protocol import HookedModel
 from workbench.runs.processes import Processes, gathered
 from workbench.runs.progress import hidden
@@ -318,7 +318,8 @@ def _trainable(student: HookedModel, dtype: str, fused: bool = True) -> Any:
     own = own.to(torch.promote_types(getattr(torch, dtype), torch.float32))
     if fused and fuses_attention(own):
         own.set_attn_implementation("sdpa")
-    return own.requires_grad_(True)
+    thaw(own)
+    return own
 
 
 def _digest(lessons: Sequence[Lesson]) -> str:

@@ -5,6 +5,7 @@ moment, they are the original model with the same parameters in memory, so the c
 copy.
 """
 
+import copy
 import inspect
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
@@ -113,3 +114,24 @@ def left_padded_logits(model: HookedModel, sequences: list[list[int]]) -> Float[
     if "position_ids" in inspect.signature(hf.forward).parameters:
         keywords["position_ids"] = masked_positions(mask)
     return hf(input_ids=tokens, **keywords).logits[:, -1]
+
+
+def thaw(hf: nn.Module) -> None:
+    """Make every weight of a Hugging Face model trainable, but for a bias that a bridge added to its output matrix.
+
+    TransformerLens 3.9 adds one of zeros where the architecture has none; trained, it could not be saved.
+    """
+    hf.requires_grad_(True)
+    for parameter in added_parameters(hf).values():
+        parameter.requires_grad_(False)
+
+
+def added_parameters(hf: Any) -> dict[str, nn.Parameter]:
+    """The bias of the output matrix by its name where the architecture has none."""
+    head = hf.get_output_embeddings()
+    bias = getattr(head, "bias", None)
+    if bias is None:
+        return {}
+    with torch.device("meta"):
+        own = type(hf)(copy.deepcopy(hf.config)).get_output_embeddings().bias
+    return {} if own is not None else {name: p for name, p in hf.named_parameters() if p is bias}

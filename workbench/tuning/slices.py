@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
+from workbench.models.original import added_parameters
 from workbench.tuning.units import Units
 
 INTERLEAVED = ("gpt_neox", "bloom")
@@ -58,7 +59,9 @@ def slices_of(hf: nn.Module, parts: Anatomy, units: Units) -> Slices:
         InputError: an architecture whose projections are stored in a way that is not known here.
     """
     if units.kind == "all":
-        return Slices(whole=tuple(name for name, p in hf.named_parameters() if p.is_floating_point()))
+        added = added_parameters(hf)
+        named = ((name, p) for name, p in hf.named_parameters() if name not in added)
+        return Slices(whole=tuple(name for name, p in named if p.is_floating_point()))
     attentions = attention_modules(hf, parts)
     if units.kind == "attention":
         return Slices(whole=_attention_parameters(hf, attentions))
