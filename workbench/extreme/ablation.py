@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +28,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache
 
-from workbench.errors import InputError, suggest
-from workbench.models.anatomy import Anatomy, anatomy, heads_by_unit
+from workbench.errors import InputError
+from workbench.extreme.chosen import chosen_units, named_units, unit_masks
+from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.capture import capture, device_of
 from workbench.models.exact import block_output, require_exact
@@ -43,7 +44,6 @@ from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 
-UNITS = get_args(HeadUnit)
 Tick = Callable[[int], Any]
 """Told how many more rows are done."""
 _LOGITS = {"cpu": 2**23, "cuda": 2**28}
@@ -133,54 +133,6 @@ def row_batches(model: HookedModel, length: int, batch_size: BatchSize) -> Batch
     device = device_of(model)
     tokens = _TOKENS.get(device.type, _TOKENS["cpu"])
     return Batches(device, batch_size, largest=max(1, tokens // length))
-
-
-def unit_masks(unit: HeadUnit, parts: Anatomy) -> Bool[Tensor, "unit head"]:
-    """Which query heads each unit of a layer holds.
-
-    Args:
-        unit: "head" or "kv_group".
-        parts: the model's anatomy.
-    """
-    if unit not in UNITS:
-        raise InputError(f"unit={unit!r} cannot be zeroed one by one; {suggest(unit, UNITS)}")
-    n_units = parts.n_heads if unit == "head" else parts.n_kv_heads
-    return torch.from_numpy(heads_by_unit(n_units, parts.n_heads))
-
-
-def chosen_units(
-    unit: HeadUnit,
-    parts: Anatomy,
-    layers: Sequence[int] | None = None,
-    heads: Sequence[tuple[int, int]] | None = None,
-) -> Bool[np.ndarray, "layer unit"]:
-    """Which units to zero: all, those of some layers, or named ones.
-
-    Raises:
-        InputError: an unknown unit, layers and heads at once, none, or one that the model does not have.
-    """
-    n_units = len(unit_masks(unit, parts))
-    if layers is not None and heads is not None:
-        raise InputError("Both layers= and heads= are given; heads= names its layers itself. Leave out one.")
-    if layers is None and heads is None:
-        return np.ones((parts.n_layers, n_units), dtype=bool)
-    named = [(layer, None) for layer in layers or ()] + list(heads or ())
-    wrong = [at for at in named if not (0 <= at[0] < parts.n_layers and 0 <= (at[1] or 0) < n_units)]
-    if wrong or not named:
-        found = f"no {unit} in {wrong[0]}" if wrong else "nothing to zero"
-        raise InputError(
-            f"{found}: {parts.name} has the layers 0 to {parts.n_layers - 1}, each with the {unit}s 0 to "
-            f"{n_units - 1}. Give layers=[5, 6] or heads=[(layer, index), ...]."
-        )
-    chosen = np.zeros((parts.n_layers, n_units), dtype=bool)
-    for layer, index in named:
-        chosen[layer, slice(None) if index is None else index] = True
-    return chosen
-
-
-def named_units(chosen: Bool[np.ndarray, "layer unit"]) -> dict[str, list[list[int]]]:
-    """For a run's configuration: the chosen units by name; nothing where all are chosen."""
-    return {} if chosen.all() else {"chosen": np.argwhere(chosen).tolist()}
 
 
 def by_groups(

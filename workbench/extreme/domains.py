@@ -22,15 +22,8 @@ from einops import einsum, rearrange, reduce
 from jaxtyping import Bool, Float
 
 from workbench.errors import InputError, WorkbenchWarning, suggest
-from workbench.extreme.ablation import (
-    Tick,
-    by_groups,
-    chosen_units,
-    named_units,
-    row_batches,
-    sweep_label,
-    zeroed_losses,
-)
+from workbench.extreme.ablation import Tick, by_groups, row_batches, sweep_label, zeroed_losses
+from workbench.extreme.chosen import chosen_units, named_units
 from workbench.extreme.detect import extreme_tokens
 from workbench.extreme.dormancy import Limits, phases
 from workbench.extreme.shortlist import shortlist as choose
