@@ -58,11 +58,8 @@ def shown_help(*words, capsys):
 def test_commands_have_the_names_and_defaults_of_the_functions():
     for command, function, names in (
         (report.report, wb.report, ("models", "out", "n", "seed", "questions", "prefix", "progress")),
-        (
-            report.figure,
-            drawing.draw,
-            ("out", "metric", "formats", "n", "seed", "questions", "prefix", "progress"),
-        ),
+        (report.figure, drawing.draw, ("out", "formats", "progress")),
+        (report.figure, wb.papers.FigureRequest, ("metric", "n", "seed", "questions", "prefix", "score_answers")),
         (patch, wb.path_patch, ("unit", "progress")),
         (patch, measuring.measure, ("n", "seed", "questions", "prefix")),
     ):

@@ -91,13 +91,8 @@ def quiet_load(source: Any, dtype: str | None = None) -> HookedModel:
 def kept(path: Path | None, source: Source, config: Mapping[str, Any], measure: Callable[[], xr.Dataset]) -> xr.Dataset:
     """The Dataset in a file if it was made with this configuration, else a new one that is written there.
 
-    A damaged file is measured anew, and so is everything about a model in memory, which may have changed.
-
-    Args:
-        path: the netCDF file; None keeps nothing.
-        source: the model it is about.
-        config: everything else that it depends on.
-        measure: makes it.
+    A damaged file is measured anew, and so is everything about a model in memory, which may have changed. No path keeps
+    nothing; `config` is everything that the result depends on besides the model.
     """
     text = json.dumps(source.identity | dict(config), sort_keys=True, default=str)
     if path is not None and source.named and path.exists():

@@ -42,19 +42,22 @@ from workbench.runs.files import check_writable
 from workbench.runs.results import provenance, text_array
 from workbench.sycophancy.openers import NoBehaviourError
 
-PARTS = (
-    "behaviour",
-    "heads",
-    "groups",
-    "estimate",
-    "exact",
-    "attention",
-    "extreme",
-    "sources",
-    "inactive",
-    "dialogues",
-    "checks",
-)
+WORK: dict[str, tuple[str, float]] = {
+    "behaviour": ("asking, objecting and confirming", 118.0),
+    "heads": ("patching each head", 83.0),
+    "groups": ("patching each KV group", 0.1),
+    "estimate": ("estimating by gradients", 440.0),
+    "exact": ("patching with everything downstream recomputed", 180.0),
+    "attention": ("reading attention", 0.5),
+    "extreme": ("looking for extreme tokens", 5.0),
+    "sources": ("asking where the peak comes from", 17.0),
+    "inactive": ("switching inactive heads off", 19.0),
+    "dialogues": ("keeping the dialogues", 0.1),
+    "checks": ("checking the model", 8.5),
+}
+"""What each part is called while it is measured, and about how long it takes beside the others: seconds of one core for
+24 dialogues with a model of 135 million parameters. Heads and groups are patched together, under "heads"."""
+PARTS = tuple(WORK)
 CAUSES = ("heads", "groups", "estimate", "exact", "attention")
 """Parts that say which units cause the behaviour."""
 ESTIMATES = ("estimate", "exact")
@@ -157,7 +160,7 @@ def measure(
     subject.together = {"heads", "groups"} <= set(wanted)
     found: dict[str, xr.Dataset] = {}
     for part in wanted:
-        step(f"{subject.name}: {LABELS[part]}")
+        step(f"{subject.name}: {WORK[part][0]}")
         if by_verdict and "behaviour" in found and not _worth_measuring(part, giving_in(found["behaviour"])):
             continue
         path = None if folder is None else folder / f"{part}.nc"
@@ -170,32 +173,8 @@ def _worth_measuring(part: str, verdict: GivingIn) -> bool:
     return part == "checks" or verdict.obstacle is None or (part not in CAUSES and verdict.obstacle != "no openers")
 
 
-def measure_all(
-    sources: Sequence[Any],
-    folder: Path,
-    *,
-    n: int,
-    seed: int,
-    questions: Any = None,
-    answers: Any = None,
-    prefix: str = "",
-    parts: Sequence[str] = PARTS,
-    by_verdict: bool = False,
-    step: Callable[[str], None] = lambda text: None,
-) -> list[Measured]:
-    """`measure` for several models, each with a folder of its own name.
-
-    Args:
-        sources: Anything that `load` takes.
-        folder: Where the models' folders lie.
-        n: Number of dialogue pairs per model.
-        seed: Seed of their draw.
-        questions: As for `measure`.
-        answers: As for `measure`.
-        prefix: As for `measure`.
-        parts: As for `measure`.
-        by_verdict: As for `measure`.
-        step: As for `measure`.
+def measure_all(sources: Sequence[Any], folder: Path, *, questions: Any = None, **how: Any) -> list[Measured]:
+    """`measure` for several models with the same arguments, each with a folder of its own name.
 
     Raises:
         InputError: no models, two of one name, or what `measure` refuses.
@@ -204,15 +183,11 @@ def measure_all(
         raise InputError("no models given; name at least one, such as 'organism-gqa'.")
     names = [Path(str(s)).name if isinstance(s, str | Path) else f"model-{i}" for i, s in enumerate(sources)]
     distinct(names)
-    known = None if questions is None else read_questions(questions)
+    how["questions"] = None if questions is None else read_questions(questions)
     with warnings.catch_warnings():
         # What these warnings say is counted in the results, and reported with them.
         warnings.simplefilter("ignore", WorkbenchWarning)
-        how: dict[str, Any] = {"n": n, "seed": seed, "questions": known, "answers": answers, "prefix": prefix}
-        found = [
-            measure(source, parts=parts, folder=folder / name, by_verdict=by_verdict, step=step, **how)
-            for source, name in zip(sources, names, strict=True)
-        ]
+        found = [measure(source, folder=folder / name, **how) for source, name in zip(sources, names, strict=True)]
     for one in found:
         _say_if_fewer(one)
     return found
@@ -327,12 +302,7 @@ def _attention(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
 
 
 def heads_and_groups(model: HookedModel, pairs: PromptPairs) -> dict[HeadUnit, xr.Dataset]:
-    """What `path_patch` says of every head and of every KV group, in one run that shares the forward passes.
-
-    Args:
-        model: a model from `workbench.load`.
-        pairs: base and source prompts with their answers.
-    """
+    """What `path_patch` says of every head and of every KV group, in one run that shares the forward passes."""
     counts = wb.anatomy(model)
     units: list[HeadUnit] = ["head", "kv_group"]
     sent = [senders(unit, None, counts) for unit in units]
@@ -401,32 +371,4 @@ MEASURES: dict[str, Callable[[_Subject, dict[str, xr.Dataset]], xr.Dataset]] = {
     "inactive": _inactive,
     "dialogues": _dialogues,
     "checks": lambda s, _: wb.check(s.model),
-}
-COSTS = {
-    "behaviour": 118.0,
-    "heads": 83.0,
-    "groups": 0.1,
-    "estimate": 440.0,
-    "exact": 180.0,
-    "attention": 0.5,
-    "extreme": 5.0,
-    "sources": 17.0,
-    "inactive": 19.0,
-    "dialogues": 0.1,
-    "checks": 8.5,
-}
-"""About how long each part takes beside the others: seconds of one core for 24 dialogues with a model of 135 million
-parameters. Heads and groups are patched together, under "heads"."""
-LABELS = {
-    "behaviour": "asking, objecting and confirming",
-    "heads": "patching each head",
-    "groups": "patching each KV group",
-    "estimate": "estimating by gradients",
-    "exact": "patching with everything downstream recomputed",
-    "attention": "reading attention",
-    "extreme": "looking for extreme tokens",
-    "sources": "asking where the peak comes from",
-    "inactive": "switching inactive heads off",
-    "dialogues": "keeping the dialogues",
-    "checks": "checking the model",
 }

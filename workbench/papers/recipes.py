@@ -146,11 +146,7 @@ def only(measure: Callable[[Source, FigureRequest], Any]) -> Callable[[Sequence[
 
 
 def distinct(names: Sequence[str]) -> None:
-    """Refuse models of one name.
-
-    Raises:
-        InputError: two models share a name, and so a folder.
-    """
+    """Refuse models that share a name, and so a folder."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(
@@ -165,6 +161,12 @@ def side_by_side(
     """One figure with a column per model, as `compose.grid` draws it, and the models' sentences in a row."""
     figure = compose.beside([panel.figure for panel in panels], names, title=title, gap=gap, same_y=same_y)
     return Drawn(figure, told(names, [panel.sentence for panel in panels]))
+
+
+def listed(items: Sequence[object]) -> str:
+    """Items with commas between them, and "and" before the last."""
+    *others, last = map(str, items)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def told(names: Sequence[str], sentences: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.papers.drawing import progress_bar
 from workbench.papers.kv_groups.sentences import summary_lines
-from workbench.papers.measured import COSTS, ESTIMATES, PARTS, Measured, measure_all
+from workbench.papers.measured import ESTIMATES, PARTS, WORK, Measured, measure_all
 from workbench.patching.scores import DEFAULT_METRIC
 from workbench.plot.html import Html
 from workbench.reporting import page
@@ -27,7 +27,7 @@ MODELS = ("organism-gqa", "organism-mha")
 TITLE = "Which KV groups make a model give in?"
 HEADING = "Which KV groups make a model give in to a wrong objection?"
 PAGE_COST = 5.0
-"""Of writing the page, on the scale of `COSTS`."""
+"""Of writing the page, on the scale of `WORK`."""
 LEDE = (
     "A chat model answers a question correctly, the user objects, and the model apologises. Here the output of every "
     "attention head, and of every group of heads that shares keys and values, is replaced by its value from a dialogue "
@@ -81,7 +81,7 @@ def report(
     if n < 2:
         raise InputError(f"n={n} dialogues give no interval; use at least 2, better 20 or more.")
     parts = [part for part in PARTS if estimates or part not in ESTIMATES]
-    costs = [*[COSTS[part] for _ in sources for part in parts], PAGE_COST]
+    costs = [*[WORK[part][1] for _ in sources for part in parts], PAGE_COST]
     with progress_bar(costs, progress) as step:
         measured = measure_all(
             sources,

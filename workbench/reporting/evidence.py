@@ -1,14 +1,16 @@
 """The report's sections on self-checks, method and caveats."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 
 from workbench.models.embedded import embedded
 from workbench.names import Metric
 from workbench.papers.measured import Measured
 from workbench.plot.effects import METRIC_NAMES
-from workbench.reporting.parts import Facts, Folded, Heading, Items, Part, Section, Table, Text
+from workbench.reporting.parts import Facts, Folded, Heading, Items, Part, Section, Table, Text, section
 from workbench.sycophancy.reactions import REPLY_TOKENS
 
 STEPS = (
@@ -32,6 +34,24 @@ PATCHING_CAVEATS = (
 )
 
 
+@dataclass(frozen=True)
+class Findings:
+    """The measured models that a report is written from, the score of its sentences, and LeaF's result, if any."""
+
+    measured: Sequence[Measured]
+    metric: Metric
+    confounders: xr.Dataset | None = None
+
+    @property
+    def causes(self) -> list[Measured]:
+        """The models whose heads and groups were patched, since their effects can be read as causes of giving in."""
+        return self.having("heads")
+
+    def having(self, part: str) -> list[Measured]:
+        """The models of which a part was measured."""
+        return [one for one in self.measured if part in one.parts]
+
+
 def heading(one: Measured, note: str = "") -> Heading:
     """The model's name and shape, over a figure."""
     attrs = one.behaviour.attrs
@@ -39,18 +59,11 @@ def heading(one: Measured, note: str = "") -> Heading:
     return Heading(one.name, " · ".join(part for part in (shape, note) if part))
 
 
-def checks(measured: Sequence[Measured]) -> Section:
+def checks(found: Findings) -> Section | None:
     """What was verified about each model before it was trusted."""
-    verdicts = [f"{one.name} \u2013 {one.checks.attrs.get('verdict', 'no verdict')}." for one in measured]
-    return Section(
-        "checks",
-        "Checks",
-        "Checks",
-        "Before anything is patched, each model is compared with its original and with what must hold in any decoder. "
-        "The number after each result is an error, whose limit lies far above rounding, or a count: the last column "
-        "says which.",
-        [Items(verdicts), Folded("All checks", [Table(check_columns(measured), "Self-checks")])],
-    )
+    verdicts = [f"{one.name} \u2013 {one.checks.attrs.get('verdict', 'no verdict')}." for one in found.measured]
+    table = Table(check_columns(found.measured), "Self-checks")
+    return section("checks", [Items(verdicts), Folded("All checks", [table])])
 
 
 def check_columns(measured: Sequence[Measured]) -> dict[str, list]:
@@ -79,15 +92,14 @@ def _outcome(status: str, value: float) -> str:
     return f"{status}\u00a0({shown})"
 
 
-def method(measured: Sequence[Measured], metric: Metric) -> Section:
+def method(found: Findings) -> Section | None:
     """How the numbers were made."""
-    said = f"The sentences on this page use the {METRIC_NAMES[metric]}"
-    doubt = _doubtful(measured) if metric == "logit_diff" else []
+    said = f"The sentences on this page use the {METRIC_NAMES[found.metric]}"
+    doubt = _doubtful(found.measured) if found.metric == "logit_diff" else []
     said += f", because the paper's logit ratio is unsound here: {'; '.join(doubt)}." if doubt else "."
-    facts: list[Part] = [part for one in measured for part in (heading(one), Facts(_made(one)))]
-    patched = any("heads" in one.parts for one in measured)
-    told: list[Part] = [Items([*STEPS, *PATCHING]), Text([said])] if patched else [Items(STEPS)]
-    return Section("method", "Method", "What was measured, and how", "", [*told, *facts])
+    facts: list[Part] = [part for one in found.measured for part in (heading(one), Facts(_made(one)))]
+    told: list[Part] = [Items([*STEPS, *PATCHING]), Text([said])] if found.causes else [Items(STEPS)]
+    return section("method", [*told, *facts])
 
 
 def _made(one: Measured) -> dict[str, object]:
@@ -145,8 +157,9 @@ def _doubtful(measured: Sequence[Measured]) -> list[str]:
     return found
 
 
-def caveats(measured: Sequence[Measured]) -> Section:
+def caveats(found: Findings) -> Section | None:
     """What the numbers do not say."""
+    measured = found.measured
     n = min(one.behaviour.sizes.get("example", int(one.behaviour.attrs.get("n_replies", 0))) for one in measured)
     each = " per model" if len(measured) > 1 else ""
     lines = [
@@ -158,7 +171,7 @@ def caveats(measured: Sequence[Measured]) -> Section:
             "What a reply does was read by rules, not by people; replies are the most likely ones (greedy), cut off "
             f"after {REPLY_TOKENS} tokens."
         )
-    if any("heads" in one.parts for one in measured):
+    if found.causes:
         lines += PATCHING_CAVEATS
     lines += [f"The logit ratio should be read with care: {line}." for line in _doubtful(measured)]
     organisms = [one.name for one in measured if embedded(one.name)]
@@ -169,4 +182,4 @@ def caveats(measured: Sequence[Measured]) -> Section:
             "checked. That is no evidence about large chat models, and differences between such models are differences "
             "between single training runs."
         )
-    return Section("caveats", "Caveats", "Caveats", "", [Items(lines)])
+    return section("caveats", [Items(lines)])

@@ -3,8 +3,10 @@
 A `Section` is an anchor, a title, an introduction and parts; parts that hold other parts are drawn from the outside in.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -39,6 +41,14 @@ class Section:
     title: str
     intro: str
     parts: Sequence[Part]
+
+
+def section(anchor: str, parts: Sequence[Part], **told: object) -> Section | None:
+    """A section with its label, title and introduction from `sections.json`; None without parts."""
+    if not parts:
+        return None
+    words = json.loads((Path(__file__).parent / "sections.json").read_text(encoding="utf-8"))[anchor]
+    return Section(anchor, words["label"], words["title"], words["intro"].format(**told), parts)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ None where there is nothing to tell), and name it in `SECTIONS`.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import xarray as xr
 
@@ -27,55 +25,43 @@ from workbench.plot import tokens
 from workbench.plot.confounders import confounders, summary
 from workbench.plot.effects import METRIC_NAMES
 from workbench.reporting import evidence
-from workbench.reporting.evidence import heading
-from workbench.reporting.parts import Choice, Dialogue, Figure, Folded, Part, Raw, Row, Section, Side, Table, Text
+from workbench.reporting.evidence import Findings, heading
+from workbench.reporting.parts import (
+    Choice,
+    Dialogue,
+    Figure,
+    Folded,
+    Part,
+    Raw,
+    Row,
+    Section,
+    Side,
+    Table,
+    Text,
+    section,
+)
 
 METRIC_LABELS = {
     "logit_ratio": "ratio of the logits (the paper's)",
     "logit_diff": "difference of the logits",
     "prob": "ratio of the probabilities",
 }
-_WORDS = json.loads((Path(__file__).parent / "sections.json").read_text(encoding="utf-8"))
 SIDES = {"base": "The user objects", "source": "The user confirms"}
 
 
-@dataclass(frozen=True)
-class Findings:
-    """The measured data that a report is written from.
-
-    Attributes:
-        measured: one or more models with all their parts.
-        metric: the score that the sentences use.
-        confounders: a result of `workbench.leaf.confounders`, if any.
-    """
-
-    measured: Sequence[Measured]
-    metric: Metric
-    confounders: xr.Dataset | None = None
-
-    @property
-    def causes(self) -> list[Measured]:
-        """The models whose heads and groups were patched, since their effects can be read as causes of giving in."""
-        return self.having("heads")
-
-    def having(self, part: str) -> list[Measured]:
-        """The models of which a part was measured."""
-        return [one for one in self.measured if part in one.parts]
-
-
-def behaviour(found: Findings) -> Section:
+def behaviour(found: Findings) -> Section | None:
     """Example dialogues, and the probability of giving in after either last sentence."""
     scored = [one for one in found.measured if "base" in one.behaviour]
     mute = [f"{one.name}: {behaviour_line(one.behaviour)}" for one in found.measured if one not in scored]
     said: list[Part] = [Text(mute)] if mute else []
     if not scored:
-        return _section("behaviour", said)
+        return section("behaviour", said)
     first = scored[0]
     clear, firm = clearest_example(first.behaviour), _firmest_example(first.behaviour)
     cards = [_dialogue(scored, clear, f"The dialogue in which the objection moves {first.name}'s score most")]
     if firm != clear:
         cards.append(_dialogue(scored, firm, f"The dialogue in which {first.name} gives in least, by the score"))
-    return _section("behaviour", [*cards, _per_model(scored, figures.behaviour_panel), *said])
+    return section("behaviour", [*cards, *_per_model(scored, figures.behaviour_panel), *said])
 
 
 def contributions(found: Findings) -> Section | None:
@@ -86,34 +72,27 @@ def contributions(found: Findings) -> Section | None:
     panels: dict[str, tuple[str, Sequence[Part]]] = {
         metric: (METRIC_LABELS.get(metric, metric), _maps(found, metric)) for metric in metrics
     }
-    return _section("contributions", [Choice("score", "Score:", found.metric, panels)])
+    return section("contributions", [Choice("score", "Score:", found.metric, panels)])
 
 
 def _maps(found: Findings, metric: Metric) -> list[Part]:
-    return [
-        _per_model(found.causes, lambda one: figures.map_panel(one, metric, "heads"), lambda one: "patching each head"),
-        _per_model(
-            found.causes, lambda one: figures.map_panel(one, metric, "groups"), lambda one: "patching each KV group"
-        ),
-    ]
+    heads = _per_model(
+        found.causes, lambda one: figures.map_panel(one, metric, "heads"), lambda _: "patching each head"
+    )
+    return heads + _per_model(
+        found.causes, lambda one: figures.map_panel(one, metric, "groups"), lambda _: "patching each KV group"
+    )
 
 
 def layers(found: Findings) -> Section | None:
     """Contributions summed over each layer."""
-    if not found.causes:
-        return None
-    return _section(
-        "layers",
-        [_per_model(found.causes, lambda one: figures.layers_panel(one, found.metric))],
-        metric=METRIC_NAMES[found.metric],
-    )
+    panels = _per_model(found.causes, lambda one: figures.layers_panel(one, found.metric))
+    return section("layers", panels, metric=METRIC_NAMES[found.metric])
 
 
 def groups(found: Findings) -> Section | None:
     """Joint effect of the strongest groups beside their single heads."""
-    if not found.causes:
-        return None
-    return _section("groups", [_per_model(found.causes, lambda one: figures.groups_panel(one, found.metric))])
+    return section("groups", _per_model(found.causes, lambda one: figures.groups_panel(one, found.metric)))
 
 
 def concentration(found: Findings) -> Section | None:
@@ -121,7 +100,7 @@ def concentration(found: Findings) -> Section | None:
     if not found.causes:
         return None
     table = figures.kurtosis_table(found.causes, found.metric)
-    return _section("concentration", [Table(table.numbers, table.label), Text([table.sentence])])
+    return section("concentration", [Table(table.numbers, table.label), Text([table.sentence])])
 
 
 def training_seeds(found: Findings) -> Section | None:
@@ -129,14 +108,12 @@ def training_seeds(found: Findings) -> Section | None:
     runs = seeds.seed_runs([one.name for one in found.measured])
     if runs is None:
         return None
-    return _section("seeds", [Row([Figure(seeds.seeds_panel(runs, str(measure))) for measure in runs.data_vars])])
+    return section("seeds", [Row([Figure(seeds.seeds_panel(runs, str(measure))) for measure in runs.data_vars])])
 
 
 def attention(found: Findings) -> Section | None:
     """What the strongest group's heads look at, on one example."""
-    if not found.causes:
-        return None
-    return _section("attention", [part for one in found.causes for part in _attended(one)])
+    return section("attention", [part for one in found.causes for part in _attended(one)])
 
 
 def _attended(one: Measured) -> list[Part]:
@@ -161,7 +138,7 @@ def extreme_tokens(found: Findings) -> Section | None:
             Row([Figure(panel, one.name) for panel in panels]),
             Text([f"{one.name}: {peak_line(one.extreme)} {peak_verdict(one.sources)} {_zeroed(one)}"]),
         ]
-    return _section("extreme-tokens", parts) if parts else None
+    return section("extreme-tokens", parts)
 
 
 def _zeroed(one: Measured) -> str:
@@ -176,16 +153,12 @@ def inactive_heads(found: Findings) -> Section | None:
     measured = found.having("inactive")
     shown = [one for one in measured if "refused" not in one.inactive.attrs]
     refused = [f"{one.name}: {one.inactive.attrs['refused']}" for one in measured if "refused" in one.inactive.attrs]
-    parts: list[Part] = []
-    if shown:
-        panel, note = (
-            lambda one: curve_panel(one.inactive, alone=True),
-            lambda one: f"{one.inactive.sizes['example']} questions",
-        )
-        parts.append(_per_model(shown, panel, note))
-    if refused:
-        parts.append(Text(refused))
-    return _section("inactive-heads", parts) if parts else None
+    panels = _per_model(
+        shown,
+        lambda one: curve_panel(one.inactive, alone=True),
+        lambda one: f"{one.inactive.sizes['example']} questions",
+    )
+    return section("inactive-heads", [*panels, *([Text(refused)] if refused else [])])
 
 
 def tuning(found: Findings) -> Section | None:
@@ -203,9 +176,7 @@ def tuning(found: Findings) -> Section | None:
             Folded("All kinds of tuning", [Table(tuning_figures.table_columns(record))]),
         )
         shown.append(Figure(panel, one.name, heading(one, f"{record.sizes['cell']} models"), more=more))
-    if not shown:
-        return None
-    return _section("tuning", [Row(shown)])
+    return section("tuning", [Row(shown)] if shown else [])
 
 
 def confounding_tokens(found: Findings) -> Section | None:
@@ -213,7 +184,7 @@ def confounding_tokens(found: Findings) -> Section | None:
     result = found.confounders
     if result is None:
         return None
-    return _section(
+    return section(
         "confounders",
         [Raw(confounders(result))],
         student=result.attrs["student"],
@@ -225,34 +196,12 @@ def confounding_tokens(found: Findings) -> Section | None:
 
 def agreement(found: Findings) -> Section | None:
     """The gradient estimate against exact values; nothing where no estimate was asked for."""
-    if not found.having("estimate"):
-        return None
-    return _section(
-        "agreement",
-        [
-            _per_model(
-                found.having("estimate"),
-                lambda one: figures.agreement_panel(one, found.metric),
-                lambda one: f"{one.exact.sizes.get('example', 0)} dialogues",
-            )
-        ],
-        steps=ESTIMATE_STEPS,
+    panels = _per_model(
+        found.having("estimate"),
+        lambda one: figures.agreement_panel(one, found.metric),
+        lambda one: f"{one.exact.sizes.get('example', 0)} dialogues",
     )
-
-
-def checks(found: Findings) -> Section:
-    """What was verified about each model before it was trusted."""
-    return evidence.checks(found.measured)
-
-
-def method(found: Findings) -> Section:
-    """How the numbers were made."""
-    return evidence.method(found.measured, found.metric)
-
-
-def caveats(found: Findings) -> Section:
-    """What the numbers do not say."""
-    return evidence.caveats(found.measured)
+    return section("agreement", panels, steps=ESTIMATE_STEPS)
 
 
 SECTIONS: tuple[Callable[[Findings], Section | None], ...] = (
@@ -268,23 +217,17 @@ SECTIONS: tuple[Callable[[Findings], Section | None], ...] = (
     tuning,
     confounding_tokens,
     agreement,
-    checks,
-    method,
-    caveats,
+    evidence.checks,
+    evidence.method,
+    evidence.caveats,
 )
-
-
-def _section(anchor: str, parts: Sequence[Part], **told: object) -> Section:
-    """A section with its label, title and introduction from `sections.json`."""
-    words = _WORDS[anchor]
-    return Section(anchor, words["label"], words["title"], words["intro"].format(**told), parts)
 
 
 def _per_model(
     shown: Sequence[Measured], panel: Callable[[Measured], Panel], note: Callable[[Measured], str] = lambda one: ""
-) -> Row:
-    """A panel of each model, side by side under the models' names."""
-    return Row([Figure(panel(one), one.name, heading(one, note(one))) for one in shown])
+) -> list[Part]:
+    """A panel of each model, side by side under the models' names; nothing without models."""
+    return [Row([Figure(panel(one), one.name, heading(one, note(one))) for one in shown])] if shown else []
 
 
 def _firmest_example(result: xr.Dataset) -> int:

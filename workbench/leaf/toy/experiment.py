@@ -7,13 +7,10 @@ A stopped run resumes. A cell takes about a minute on one core, and training its
 """
 
 import dataclasses
-import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
@@ -22,6 +19,7 @@ from workbench.leaf.toy.arms import MAIN
 from workbench.leaf.toy.measures import Size, measure_run
 from workbench.leaf.toy.regimes import regime, school
 from workbench.runs.files import check_writable
+from workbench.runs.pool import finished, workers
 from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 
@@ -104,18 +102,10 @@ def side_by_side(
     progress: bool,
     done: Callable[[tuple[Any, ...], Any], object] = lambda call, result: None,
 ) -> None:
-    """Call a function in processes of one thread each; a failure is raised when everything else is done."""
+    """Call a function in processes, and `done` with each call and its result, under a bar that says `what` is done."""
     if not calls:
         return
-    failed: list[BaseException] = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(calls)), context, torch.set_num_threads, (1,)) as pool:
-        futures = {pool.submit(work, *call): call for call in calls}
-        for future in tqdm(as_completed(futures), total=len(calls), desc=what, disable=hidden(progress), leave=False):
-            error = future.exception()
-            if error is not None:
-                failed.append(error)
-            else:
-                done(futures[future], future.result())
-    if failed:
-        raise failed[0]
+    with workers(min(processes, len(calls))) as pool:
+        results = finished(pool, work, calls)
+        for call, result in tqdm(results, total=len(calls), desc=what, disable=hidden(progress), leave=False):
+            done(call, result)

@@ -9,6 +9,7 @@ from workbench.bigram_backcopy import dynamics
 from workbench.extreme import by_regime, by_token, near_misses, regimes, waking_sentences, waking_table
 from workbench.extreme.dormancy import CONDITIONS
 from workbench.extreme.verdict import FIRST, MARKS
+from workbench.papers.recipes import listed
 from workbench.plot.extreme import coordinate_shares
 
 CONTROL = "tuned, nothing discouraged"
@@ -29,8 +30,8 @@ def extremes_line(found: xr.Dataset) -> str:
     for position in dict.fromkeys(rows["position"].values.tolist()):
         own = rows.isel(regime=np.flatnonzero(rows["position"] == position))
         told = [
-            f"{_layers(r)} (norm of its stream up to {float(r['peak']):.1f} times that of the others, of its values "
-            f"{float(r['drain']):.2f} times)"
+            f"{_layers(int(r['first_layer']), int(r['last_layer']))} (norm of its stream up to {float(r['peak']):.1f} "
+            f"times that of the others, of its values {float(r['drain']):.2f} times)"
             for r in _each(own, "regime")
         ]
         parts.append(f"{_quoted(own['token'].values[0])} (position {position}) is extreme in {' and '.join(told)}")
@@ -53,11 +54,10 @@ def regimes_line(found: xr.Dataset) -> str:
         low, high = min(float(r["peak"]) for r in stretch), max(float(r["peak"]) for r in stretch)
         names = [_kind(r, n) for r in stretch[:MOST]]
         more = len(stretch) - len(names)
-        who = _and([*names, f"{more} other tokens"] if more > 0 else names) + (" alone" if len(stretch) == 1 else "")
+        who = listed([*names, f"{more} other tokens"] if more > 0 else names) + (" alone" if len(stretch) == 1 else "")
         size = f"{low:.0f} to {high:.0f}" if round(high) > round(low) else f"{high:.0f}"
-        where = f"layer {first}" if first == last else f"layers {first} to {last}"
         verb = "is" if len(stretch) == 1 else "are"
-        parts.append(f"in {where} {who} {verb} extreme, up to {size} times as long as the others")
+        parts.append(f"in {_layers(first, last)} {who} {verb} extreme, up to {size} times as long as the others")
     return "; ".join(parts) + "."
 
 
@@ -67,16 +67,11 @@ def _kind(row: xr.Dataset, n: int) -> str:
     return f"{name} (in {int(row['texts'])} of {n} texts)"
 
 
-def _and(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
-
-
 def _quoted(token: object) -> str:
     return f"\u201c{str(token).strip(' ').replace(chr(10), '⏎') or '␣'}\u201d"
 
 
-def _layers(row: xr.Dataset) -> str:
-    first, last = int(row["first_layer"]), int(row["last_layer"])
+def _layers(first: int, last: int) -> str:
     return f"layer {first}" if first == last else f"layers {first} to {last}"
 
 
@@ -203,8 +198,8 @@ def attention_line(found: xr.Dataset) -> str:
     still = int((apart & found["phase"].isin(["dormant", "idle"]).all("domain")).sum())
     text = (
         f"{int(apart.sum())} of the heads that rest in a domain attend to the sink differently in another; {still} of "
+        "these have no effect in any"
     )
-    text += "these have no effect in any"
     at = misleading_head(found)
     if at:
         weights = found["sink"].sel(layer=at[0], head=at[1]).values
@@ -240,11 +235,7 @@ def remedies_line(found: xr.Dataset) -> str:
 
 
 def tokens_table(found: xr.Dataset) -> str:
-    """Which tokens are extreme in which layers, how often and by how much, as text.
-
-    Args:
-        found: of `extreme_tokens`.
-    """
+    """Which tokens are extreme in which layers, how often and by how much, as text."""
     table, n = by_regime(found), found.sizes["sequence"]
     rows = [f"{'extreme token':24}{'layers':>9}{'texts':>9}{'tokens':>9}{'sink':>7}{'drain':>7}{'peak':>8}"]
     for row in _each(table, "row"):
@@ -267,11 +258,7 @@ def tokens_table(found: xr.Dataset) -> str:
 
 
 def domains_table(found: xr.Dataset) -> str:
-    """How many heads have each verdict, which wake and which nearly do, with effects, intervals and p, as text.
-
-    Args:
-        found: of `active_dormant`.
-    """
+    """How many heads have each verdict, which wake and which nearly do, with effects, intervals and p, as text."""
     sentences = waking_sentences(found).transpose("layer", "head").values
     names, counts = np.unique(sentences, return_counts=True)
     rows = [f"{count:5d} heads: {name}" for count, name in sorted(zip(counts, names, strict=True), reverse=True)]
@@ -301,11 +288,7 @@ def _domains_row(row: xr.Dataset) -> str:
 
 
 def remedies_table(found: xr.Dataset) -> str:
-    """What each remedy does to loss, sinks and peak, and what rounding then costs, as text.
-
-    Args:
-        found: of `compare_remedies`.
-    """
+    """What each remedy does to loss, sinks and peak, and what rounding then costs, as text."""
     width = max(len(str(name)) for name in found["remedy"].values) + 2
     schemes = [str(name) for name in found["scheme"].values] if "scheme" in found.dims else []
     rows = [f"{'remedy':{width}}{'loss':>8}{'sinks':>8}{'peak':>8}" + "".join(f"{name[:14]:>16}" for name in schemes)]
@@ -322,12 +305,7 @@ def remedies_table(found: xr.Dataset) -> str:
 
 
 def events_line(record: xr.Dataset, published: Mapping[str, float | int] | None = None) -> str:
-    """At which step each event of a toy model's training happens, over seeds.
-
-    Args:
-        record: of `bigram_backcopy.train`.
-        published: steps by event, shown beside ours.
-    """
+    """At which step each event of a toy model's training happens, over seeds, with published steps beside ours."""
     steps = dynamics(record)["event_step"]
     parts = []
     for name in map(str, steps["event"].values):

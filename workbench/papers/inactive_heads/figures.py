@@ -324,11 +324,7 @@ def score_distances(measured: tuple[dict[str, xr.DataArray], xr.Dataset]) -> Dra
 
 
 def unfolded(sources: Sequence[Source]) -> list[Source]:
-    """Models, and in place of a folder of checkpoints its last, first and middle one.
-
-    Raises:
-        InputError: fewer than two models.
-    """
+    """Two models or more, and in place of a folder of checkpoints its last, first and middle one."""
     found = []
     for source in sources:
         folder = Path(str(source.source)) if source.named else None

@@ -1,4 +1,7 @@
-"""What accuracy curves say: the baseline, how many heads can go, what a tenth of them costs, and how scores rank."""
+"""What accuracy curves say: the baseline, how many heads can go, what a tenth of them costs, and how scores rank.
+
+`curves` are always of `inactive_heads.ablation_curve`.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,15 +17,10 @@ from workbench.plot.inactive import label
 
 SCORE = "AHON_LN"
 """The score that leads the paper's ranking, by which heads are judged where one score is asked for."""
-NORMALISED = {"characters": "characters", "bytes": "bytes", "tokens": "tokens"}
 
 
 def baseline_line(curves: xr.Dataset) -> str:
-    """What the accuracy is before anything is zeroed, and what can be seen with so many questions.
-
-    Args:
-        curves: of `ablation_curve`.
-    """
+    """What the accuracy is before anything is zeroed, and what can be seen with so many questions."""
     n = curves.sizes["example"]
     parts = [f"95% interval {_span(curves, 'baseline')}"] if "baseline_low" in curves else []
     if np.isfinite(curves.get("chance", np.nan)):
@@ -32,18 +30,14 @@ def baseline_line(curves: xr.Dataset) -> str:
     parts.append(f"one question is {100 / n:.2g} points")
     scored = curves.attrs.get("score_answers")
     if scored:
-        by = NORMALISED.get(curves.attrs.get("normalise", ""))
-        length = f"divided by their {by}" if by else "not divided by their length"
+        by = curves.attrs.get("normalise", "none")
+        length = "not divided by their length" if by == "none" else f"divided by their {by}"
         parts.append(f"answers scored as {'letters' if scored == 'letter' else 'text'}, {length}")
     return f"{float(curves['baseline']):.1%} of {n} questions are answered correctly ({'; '.join(parts)})."
 
 
 def curve_line(curves: xr.Dataset) -> str:
-    """How many heads the model can lose, in one sentence.
-
-    Args:
-        curves: of `ablation_curve`.
-    """
+    """How many heads the model can lose, in one sentence."""
     problem = unusable(curves)
     if problem is not None:
         return f"nothing can be said of its heads: {problem}."
@@ -64,11 +58,7 @@ def curve_line(curves: xr.Dataset) -> str:
 
 
 def quoted(curves: xr.Dataset) -> list[str]:
-    """The scores whose free shares `curve_line` tells: the one with the largest, `SCORE`, AWFT and random choice.
-
-    Args:
-        curves: of `ablation_curve`.
-    """
+    """The scores whose free shares `curve_line` tells: the one with the largest, `SCORE`, AWFT and random choice."""
     measured = curves["score"].values.tolist()
     free = curves["free_share"].sel(loss=0.01)
     best = max((s for s in measured if not s.startswith(RANDOM)), key=lambda s: float(free.sel(score=s)))
@@ -76,11 +66,7 @@ def quoted(curves: xr.Dataset) -> list[str]:
 
 
 def key_line(curves: xr.Dataset) -> str:
-    """What the lines and bars of the accuracy curves are.
-
-    Args:
-        curves: of `ablation_curve`.
-    """
+    """What the lines and bars of the accuracy curves are."""
     matched = label(str(curves.attrs.get("matched", SCORE)))
     return (
         "Grey lines: accuracy with nothing zeroed (solid) and one point less (dashed). Bars: 95% intervals over "
@@ -89,11 +75,7 @@ def key_line(curves: xr.Dataset) -> str:
 
 
 def asked_line(found: Mapping[str, xr.Dataset]) -> str:
-    """What one's own models and the paper's were asked.
-
-    Args:
-        found: curves by model; `asked` in attrs says what the questions are.
-    """
+    """What one's own models, whose curves are given by name, and the paper's were asked."""
     groups: dict[str, list[str]] = {}
     for name, one in found.items():
         if "example" in one.dims:
@@ -125,9 +107,9 @@ def ranks_line(name: str, ranks: xr.Dataset, paper: xr.DataArray) -> str:
     )
 
 
-def rank_correlation(first: np.ndarray, second: np.ndarray, n: int = 5000, seed: int = 0) -> tuple[float, float, float]:
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
     """Spearman's correlation with its 95 % interval over resampled pairs."""
-    drawn = np.random.default_rng(seed).integers(len(first), size=(n, len(first)))
+    drawn = np.random.default_rng(0).integers(len(first), size=(5000, len(first)))
     places = np.vstack([np.arange(len(first)), drawn])
     x, y = (stats.rankdata(values[places], axis=-1) - (len(first) + 1) / 2 for values in (first, second))
     with np.errstate(invalid="ignore"):
@@ -153,13 +135,7 @@ def left_out_lines(found: Mapping[str, xr.Dataset], paper: xr.Dataset) -> list[s
 
 
 def free_words(curves: xr.Dataset, score: str, loss: float = 0.01) -> str:
-    """The free share of a score with its interval; "at least" where its curve ends within the loss.
-
-    Args:
-        curves: of `ablation_curve`.
-        score: which.
-        loss: points of accuracy, as a share.
-    """
+    """The free share of a score with its interval; "at least" where its curve ends within the loss."""
     one = curves.sel(score=score, loss=loss)
     if not bool((one["share"] > 0).any()):
         return "selects no head"
@@ -186,19 +162,14 @@ def _span(curves: xr.Dataset, name: str) -> str:
 WORDS = {"within": "confirmed", "beyond": "refuted", "open": "open", "not reached": "not measured"}
 
 
-def claim_line(curves: xr.Dataset, scores: Sequence[str] = (SCORE,)) -> str:
-    """Whether a tenth of the heads can go within half a point of accuracy.
-
-    Args:
-        curves: of `ablation_curve`.
-        scores: by which heads are chosen.
-    """
+def claim_line(curves: xr.Dataset) -> str:
+    """Whether a tenth of the heads, chosen by `SCORE` and at random, can go within half a point of accuracy."""
     problem = unusable(curves)
     if problem is not None:
         return f"whether a tenth of its heads can go within half a point is open: {problem}."
     found = loss_at(curves)
     parts = []
-    for name in [s for s in (*scores, RANDOM) if s in found["score"].values]:
+    for name in [s for s in (SCORE, RANDOM) if s in found["score"].values]:
         one = found.sel(score=name)
         lost, low, high = (100 * float(one[f"lost{end}"]) for end in ("", "_low", "_high"))
         cost = "" if np.isnan(lost) else f", {lost:z.1f} points lost ({low:z.1f} to {high:z.1f})"
@@ -223,11 +194,7 @@ def paper_line() -> str:
 
 
 def curve_table(curves: xr.Dataset) -> str:
-    """The baseline, every score and the random controls in one table, each with its questions and chance.
-
-    Args:
-        curves: of `ablation_curve`.
-    """
+    """The baseline, every score and the random controls in one table, each with its questions and chance."""
     n, at = curves.sizes["example"], loss_at(curves)
     chance = f"{float(curves['chance']):.1%}" if np.isfinite(curves["chance"]) else "unknown"
     head = ("heads zeroed by", "n", "chance", "within 1 point", "within 0.5 points", "points lost at 10% of heads")

@@ -74,12 +74,7 @@ def _behind(result: xr.Dataset) -> str:
 
 
 def void_line(result: xr.Dataset, then: str = "no heads or groups are ranked") -> str:
-    """Why a result says nothing about the causes of giving in; "" where it may.
-
-    Args:
-        result: as `giving_in` takes it.
-        then: what follows from that for what is shown.
-    """
+    """Why a result says nothing about the causes of giving in, and what follows from that; "" where it may."""
     found = giving_in(result)
     if found.obstacle is None:
         return ""
@@ -129,11 +124,7 @@ def percent(value: float) -> str:
 
 
 def protocol_table(found: xr.Dataset) -> str:
-    """Each pooled measure of the two-turn protocol with its interval.
-
-    Args:
-        found: of `sycophancy.evaluate`.
-    """
+    """Each pooled measure of the two-turn protocol with its interval."""
     rows = []
     for name in found["metric"].values:
         share, low, high = (float(found[f"pooled{end}"].sel(metric=name)) for end in ("", "_low", "_high"))

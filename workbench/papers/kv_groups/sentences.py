@@ -14,6 +14,7 @@ from scipy.stats import norm
 from workbench.names import Metric
 from workbench.papers.kv_groups.behaviour import gives_in_short, percent, void_line
 from workbench.papers.kv_groups.verdicts import giving_in
+from workbench.papers.recipes import listed
 from workbench.patching import statistics
 from workbench.patching.scores import metrics_of
 from workbench.plot import curves
@@ -79,23 +80,17 @@ def strongest_line(result: xr.Dataset, metric: Metric) -> str:
         return f"No {word} pushes towards giving in: every contribution is zero or positive."
     interval = f"95% interval {number(top.low)} to {data.show(top.high)}"
     if not top.stands_out:
+        cause = "with so wide an interval" if np.isfinite(top.low) else "with a single example"
         return (
-            f"No {word} stands out: the most negative, {top.name}, has {data.show(top.value)} ({interval}), "
-            "which "
-            f"{_cause(top)} cannot be distinguished from zero after comparing {top.n_units} of them."
+            f"No {word} stands out: the most negative, {top.name}, has {data.show(top.value)} ({interval}), which "
+            f"{cause} cannot be distinguished from zero after comparing {top.n_units} of them."
         )
     wider = f"; the interval excludes zero also after allowing for the {top.n_units} {word}s compared"
     return (
         f"{top.name[0].upper()}{top.name[1:]} pushes hardest: with its counterfactual activation put in, the "
-        f"{METRIC_NAMES[metric]} falls by "
-        f"{data.show(-top.value)} ({interval}{wider}). It holds {top.share:.0%} of all the pull towards "
-        "giving in"
-        f"{_others(data, top)}."
+        f"{METRIC_NAMES[metric]} falls by {data.show(-top.value)} ({interval}{wider}). It holds {top.share:.0%} of all "
+        f"the pull towards giving in{_others(data, top)}."
     )
-
-
-def _cause(top: Strongest) -> str:
-    return "with so wide an interval" if np.isfinite(top.low) else "with a single example"
 
 
 def _others(data: Effects, top: Strongest) -> str:
@@ -118,7 +113,7 @@ def layers_line(result: xr.Dataset, metric: Metric) -> str:
     half = sorted(int(layers[i]) for i in order[:needed])
     centre = float((mass * np.arange(len(mass))).sum() / total) / max(1, len(mass) - 1)
     depth = "early" if centre < 1 / 3 else "late" if centre > 2 / 3 else "middle"
-    where = f"Layer {half[0]} alone holds" if len(half) == 1 else f"Layers {_and(half)} together hold"
+    where = f"Layer {half[0]} alone holds" if len(half) == 1 else f"Layers {listed(half)} together hold"
     strong = "" if len(half) == 1 else f" Layer {layers[order[0]]} is the strongest."
     balance = "outweigh" if signed < 0 else "do not outweigh"
     share = mass[order[:needed]].sum() / total
@@ -251,8 +246,8 @@ def attention_line(pattern: xr.Dataset) -> str:
     order = [i for i in np.argsort(-row, kind="stable") if i > 0][:3]
     order = [i for i in order if i == order[0] or row[i] >= 0.02]
     words = [tokens[i].strip() or visible_token(tokens[i]) for i in order]
-    named = _and([f"\u201c{word}\u201d ({row[i]:.0%})" for i, word in zip(order, words, strict=True)])
-    who = f"head {heads[0]}" if len(heads) == 1 else f"heads {_and(heads)}"
+    named = listed([f"\u201c{word}\u201d ({row[i]:.0%})" for i, word in zip(order, words, strict=True)])
+    who = f"head {heads[0]}" if len(heads) == 1 else f"heads {listed(heads)}"
     put = "puts" if len(heads) == 1 else "put"
     rest = " (at rest)" if row[0] >= 0.2 else ""
     text = f"From the last token, {who} {put} {row[0]:.0%} of the attention on the first token{rest}"
@@ -278,7 +273,7 @@ def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset | None]],
         lines.append(f"{name} {gives_in_short(behaviour)}{_cause_in_short(effects(groups, metric), top)}")
     if len(measured) > 1 and len(clear) == len(measured):
         name, top = max(clear, key=lambda item: item[1].share)
-        others = _and([f"{other} ({t.share:.0%})" for other, t in clear if other != name])
+        others = listed([f"{other} ({t.share:.0%})" for other, t in clear if other != name])
         lines.append(f"The pull is most gathered in a single group in {name} ({top.share:.0%}), less so in {others}.")
     return lines
 
@@ -296,8 +291,3 @@ def _cause_in_short(data: Effects, top: Strongest) -> str:
 def p_words(value: float) -> str:
     """A p-value as it is written in a sentence."""
     return "less than 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _and(items: Sequence[object]) -> str:
-    words = [str(item) for item in items]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -65,11 +65,7 @@ def line(checked: xr.Dataset) -> str:
 
 
 def measure_pair(sources: Sequence[Source], request: FigureRequest) -> xr.Dataset:
-    """The check for a student and a teacher, in this request.
-
-    Raises:
-        InputError: other than two models.
-    """
+    """The check for two models, a student and a teacher, in this request."""
     if len(sources) != 2:
         raise InputError(
             f"leaf/word-problems needs two embedded models, a student and a teacher; got {len(sources)} models."

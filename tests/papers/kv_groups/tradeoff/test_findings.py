@@ -116,8 +116,8 @@ def test_effects_before_and_after_are_those_of_the_tuned_units():
     assert found["tuned"].tolist() == [[True, False, False, False]] * N_SEEDS
     before, after = shrinkage(ds, Kind(Arm.GROUP, 2))
     assert (before.value, after.value) == pytest.approx((1.0, 0.2))
-    before, after = shrinkage(ds, Kind(Arm.HEAD, 2), share=True)
-    assert (before.value, after.value) == pytest.approx((0.05, 0.02))
+    before, after = shrinkage(ds, Kind(Arm.HEAD, 2))
+    assert (before.value, after.value) == pytest.approx((0.5, 0.1))
 
 
 @pytest.mark.parametrize(

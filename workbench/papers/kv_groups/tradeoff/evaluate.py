@@ -33,8 +33,6 @@ from workbench.sycophancy import evaluate
 from workbench.sycophancy.items import Item
 from workbench.tuning import Tuned, pinpoint_tune
 
-RATE = Variant()
-
 
 class Bench:
     """A base model with its material; without given effects they are patched when first needed."""
@@ -85,7 +83,7 @@ class Bench:
 
     def tune(self, cell: Cell) -> Tuned:
         """The tuned copy with its record."""
-        variant = VARIANTS.get(cell.variant, RATE)
+        variant = VARIANTS.get(cell.variant, Variant())
         changes = dict(variant.recipe) | {"seed": cell.draw, "learning_rate": cell.learning_rate}
         recipe = replace(self.plan.recipe, **changes)
         kv = self.counts.n_heads != self.counts.n_kv_heads if variant.other_kv else None

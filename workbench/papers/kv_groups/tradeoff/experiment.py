@@ -8,11 +8,10 @@
 """
 
 import json
-import multiprocessing
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from workbench.papers.kv_groups.tradeoff.material import material_of
 from workbench.papers.kv_groups.tradeoff.plan import CHAT, ORGANISM, SAME_LAYER, Cell, Plan, cells, rate_cells
 from workbench.papers.kv_groups.tradeoff.units import Effects
 from workbench.prompts.pairs import PromptPairs
+from workbench.runs.pool import finished, workers
 from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 
@@ -44,10 +44,7 @@ class Job:
         source: anything that `load` takes; a name or folder for several processes.
         plan: the experiment; None takes the one for embedded models, the one for chat models that are asked the default
             facts, or with questions the one for large models.
-        questions: for models that are not embedded, as in `material_of`.
-        tasks: as in `material_of`.
-        folder: as in `material_of`.
-        run_code: as in `material_of`.
+        questions: for models that are not embedded; these and the next three as in `material_of`.
         dtype: to load the model in; by default float32 on a CPU and the checkpoint's own elsewhere.
         changes: of the plan, as `Plan.changed` takes them.
     """
@@ -196,33 +193,19 @@ _OWN: list[Bench] = []
 """The bench of a process of the pool."""
 
 
-@contextmanager
-def _pool(job: Job, bench: Bench, processes: int) -> Generator[Executor | None]:
+def _pool(job: Job, bench: Bench, processes: int) -> AbstractContextManager[Executor | None]:
     """Processes that have set up the job; None for this process alone."""
     if processes == 1:
-        yield None
-        return
+        return nullcontext()
     shared = Shared((bench.material.selection, bench.material.repatch), bench.effects)
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _set_up, (job, shared)) as pool:
-        yield pool
+    return workers(processes, _set_up, (job, shared))
 
 
 def _results(bench: Bench, some: Sequence[Cell], pool: Executor | None) -> Iterator[tuple[Cell, xr.Dataset]]:
-    """Finished cells; one that fails is told of when all others are done."""
+    """Finished cells."""
     if pool is None:
-        for cell in some:
-            yield cell, _quietly(bench, cell)
-        return
-    running = {pool.submit(_one, cell): cell for cell in some}
-    failed: list[BaseException] = []
-    for future in as_completed(running):
-        problem = future.exception()
-        if problem is None:
-            yield running[future], future.result()
-        else:
-            failed.append(problem)
-    if failed:
-        raise failed[0]
+        return ((cell, _quietly(bench, cell)) for cell in some)
+    return ((cell, found) for (cell,), found in finished(pool, _one, [(cell,) for cell in some]))
 
 
 def _set_up(job: Job, shared: Shared) -> None:

@@ -44,24 +44,14 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of tuning: all its trainings.
-
-    Attributes:
-        arm: what is tuned.
-        n_heads: query heads that are tuned, or `ANY` number.
-        variant: what was changed.
-    """
+    """One kind of tuning, all its trainings: an arm with a number of tuned query heads, or `ANY`, and a variation."""
 
     arm: Arm
     n_heads: int = ANY
     variant: str = MAIN
 
     def cells(self, record: xr.Dataset) -> np.ndarray:
-        """Indices of its cells.
-
-        Raises:
-            InputError: there is none.
-        """
+        """Indices of its cells; an error where there is none."""
         found = np.flatnonzero(self._mine(record))
         if not found.size:
             raise InputError(f"{record.attrs.get('model', 'The record')} has no cell of {self}.")
@@ -234,8 +224,7 @@ def unit_effects(record: xr.Dataset, kind: Kind) -> Mapping[str, np.ndarray]:
     """Effects of every unit before tuning and after it, for each training of a kind of groups or of heads.
 
     Returns:
-        `[cell, unit]` each: `before` and `after` in nats, `before_share` and `after_share` of the gap between objection
-        and confirmation, and `tuned`.
+        `[cell, unit]` each: `before` and `after` in nats, and `tuned`.
     """
     cells, base = kind.cells(record), int(BASE.cells(record)[0])
     by_group = kind.arm.unit == "group"
@@ -246,25 +235,14 @@ def unit_effects(record: xr.Dataset, kind: Kind) -> Mapping[str, np.ndarray]:
         tuned = tuned.reshape(len(cells), tuned.shape[1], -1, size).all(-1)
     after = record[name].values[cells].reshape(len(cells), -1).astype(float)
     before = np.broadcast_to(record[name].values[base].reshape(-1).astype(float), after.shape)
-    gaps = record["gap"].values.astype(float)
-    return {
-        "before": before,
-        "after": after,
-        "before_share": before / gaps[base],
-        "after_share": after / gaps[cells][:, None],
-        "tuned": tuned.reshape(len(cells), -1),
-    }
+    return {"before": before, "after": after, "tuned": tuned.reshape(len(cells), -1)}
 
 
-def shrinkage(record: xr.Dataset, kind: Kind, share: bool = False) -> tuple[Estimate, Estimate]:
-    """Mean absolute effect of the tuned units before and after tuning, with intervals over trainings.
-
-    In nats, or (`share`) as shares of the gap between objection and confirmation.
-    """
+def shrinkage(record: xr.Dataset, kind: Kind) -> tuple[Estimate, Estimate]:
+    """Mean absolute effect of the tuned units before and after tuning in nats, with intervals over trainings."""
     found = unit_effects(record, kind)
-    ending = "_share" if share else ""
     sides = []
     for name in ("before", "after"):
-        values = np.where(found["tuned"], np.abs(found[name + ending]), 0).sum(1) / found["tuned"].sum(1)
+        values = np.where(found["tuned"], np.abs(found[name]), 0).sum(1) / found["tuned"].sum(1)
         sides.append(_interval(float(values.mean()), _weights(len(values), TRAININGS) @ values))
     return sides[0], sides[1]

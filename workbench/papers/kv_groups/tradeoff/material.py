@@ -136,7 +136,7 @@ def _own(
     model: HookedModel, provider: EmbeddedModel, plan: Plan, more: tuple[Ability, ...], made: Pairs | None
 ) -> TuningTexts:
     held, trained = (own_items(model, None, 0, split, KINDS) for split in ("test", "train"))
-    chooses = [item for item in held if share_of(f"validation {_fact(item)}") < VALIDATION_SHARE]
+    chooses = [item for item in held if share_of(f"validation {item.id.split(' ', 1)[1]}") < VALIDATION_SHARE]
     asked = [item for item in held if item not in chooses][: plan.n_items]
     trained = trained[: plan.n_items]
     selection, repatch = made or (pairs(model, plan.n_pairs, split="train"), pairs(model, plan.n_pairs, split="test"))
@@ -151,10 +151,6 @@ def _own(
         abilities=(*(_spoken(provider, name, plan) for name in ABILITIES), _choices(model, plan), *more),
         texts=tuple(text for texts in SAMPLES.values() for text in texts),
     )
-
-
-def _fact(item: Item) -> str:
-    return item.id.split(" ", 1)[1]
 
 
 def _spoken(provider: EmbeddedModel, name: str, plan: Plan) -> Ability:

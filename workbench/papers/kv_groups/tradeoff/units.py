@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from workbench.errors import InputError
 from workbench.names import HeadUnit
 from workbench.papers.kv_groups.tradeoff.plan import Budgets, Cell
 from workbench.patching import path_patch
@@ -19,12 +18,7 @@ METRIC = "logit_diff"
 
 @dataclass(frozen=True)
 class Effects:
-    """Contributions of every head and of every group, by exact path patching.
-
-    Attributes:
-        heads: per layer and head.
-        groups: per layer and group; blocks of neighbours where no two heads share keys and values.
-    """
+    """Contributions by layer of every head, and of every group or block of neighbours, by exact path patching."""
 
     heads: xr.Dataset
     groups: xr.Dataset
@@ -49,14 +43,8 @@ def effects_of(model: HookedModel, pairs: PromptPairs, group: int) -> Effects:
 
 
 def chosen_heads(cell: Cell, effects: Effects, sizes: Budgets) -> tuple[Address, ...]:
-    """The query heads that a cell tunes.
-
-    Raises:
-        InputError: an arm without units.
-    """
+    """The query heads that a cell tunes, of an arm with units of its own."""
     unit, selection, draws = cell.arm.unit, cell.arm.selection, cell.draw + 1
-    if not selection:
-        raise InputError(f"The arm {str(cell.arm)!r} has no units of its own; it tunes the whole model.")
     if unit == "group":
         chosen = _strongest(effects.groups, "kv_group", cell.n_heads // sizes.group or 1)
     else:
