@@ -76,6 +76,7 @@ def room_for(model: Any, rows: int) -> Iterator[None]:
         if len(given[0]) > rows:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
+    small_machine.__module__ = "accelerate"  # No hook that somebody forgot.
     hook = model.blocks[0].register_forward_pre_hook(small_machine)
     try:
         yield

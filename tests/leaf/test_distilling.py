@@ -5,7 +5,7 @@ import torch
 from tests.interrupts import Killed, killed_before_update, spoiled, watched
 from tests.leaf.made import examples, pair
 from tests.tiny import tiny
-from workbench.errors import InputError
+from workbench.errors import InputError, WorkbenchWarning
 from workbench.leaf.distillation_pairs import Lesson, Plan, lessons_of
 from workbench.leaf.distilling import Settings, distill
 from workbench.leaf.passes import target_rows
@@ -107,9 +107,10 @@ def test_all_teacher_logits_from_disk_are_the_teacher_in_the_loop(tmp_path):
         raise Killed
 
     hook = teacher.original_model.register_forward_pre_hook(asked)
-    again = losses(student, teacher, made()[::-1], steps=4, top_k=97, cache=tmp_path)
+    with pytest.warns(WorkbenchWarning, match="the whole model"):
+        again = losses(student, teacher, made()[::-1], steps=4, top_k=97, cache=tmp_path)
     assert len(again) == 4
-    with pytest.raises(Killed):
+    with pytest.raises(Killed), pytest.warns(WorkbenchWarning, match="the whole model"):
         losses(student, teacher, made(), steps=4, top_k=5, cache=tmp_path)
     hook.remove()
 

@@ -132,7 +132,7 @@ def test_anything_else_added_to_the_stream_is_found(model):
 def test_attention_that_does_not_sum_to_1_is_found(model):
     breaking(model, "blocks.1.attn.hook_pattern", lambda out: 0.5 * out)
     result = check(model)
-    assert failed(result) == {"attention_rows", "hugging_face_logits"}
+    assert failed(result) == {"attention_rows", "hugging_face_logits", "left_hooks"}
     assert float(result["value"].sel(check="attention_rows")) == pytest.approx(0.5, abs=1e-5)
 
 

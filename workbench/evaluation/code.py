@@ -16,6 +16,7 @@ from workbench.evaluation.local import accuracy
 from workbench.evaluation.questions import Question
 from workbench.evaluation.sandbox import check_sandbox, run_program
 from workbench.evaluation.tasks import task
+from workbench.models.state import measures
 from workbench.prompts.templates import render, tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
@@ -25,6 +26,7 @@ from workbench.runs.results import text_array
 HUMANEVAL = task("humaneval")
 
 
+@measures
 def score_programs(
     model: HookedModel,
     questions: Sequence[Question],

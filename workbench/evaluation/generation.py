@@ -38,6 +38,7 @@ from workbench.models.original import (
     masked_positions,
     unwrapped,
 )
+from workbench.models.state import measures
 from workbench.prompts.templates import encode, render, tokenizer_of
 from workbench.prompts.texts import digest, unpadded, whole_ids
 from workbench.protocol import HookedModel
@@ -54,6 +55,7 @@ class ContextFull(InputError):
     """A prompt leaves no room in the model's context for a reply."""
 
 
+@measures
 @torch.no_grad()
 def generate(
     model: HookedModel,

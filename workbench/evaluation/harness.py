@@ -19,6 +19,7 @@ from workbench.evaluation.tasks import HARNESS_SEED
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.attention import has_hooks
 from workbench.models.identity import fingerprint
+from workbench.models.state import measures
 from workbench.prompts.templates import tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.results import package_version
@@ -27,6 +28,7 @@ from workbench.runs.run import Run
 UNSAFE = ("humaneval", "mbpp")
 
 
+@measures
 def run_harness(
     model: HookedModel,
     tasks: str | Sequence[str],
@@ -77,6 +79,7 @@ def run_harness(
     return _dataset(_run(model, tasks, batch_size=batch_size, include=include, **options), run.facts())
 
 
+@measures
 def harness_answers(model: HookedModel, tasks: str | Sequence[str], metric: str = "acc", **options: Any) -> np.ndarray:
     """Whether each question of the harness's tasks was answered correctly, in the harness's order.
 

@@ -28,6 +28,7 @@ from workbench.models.attention import has_hooks
 from workbench.models.capture import at, capture, device_of
 from workbench.models.forward import copies, prefix_cache, supports_prefix
 from workbench.models.identity import fingerprint
+from workbench.models.state import measures
 from workbench.names import Normalise
 from workbench.prompts.pairs import shared_prefix
 from workbench.prompts.texts import digest
@@ -62,6 +63,7 @@ class Read(NamedTuple):
     choice: int
 
 
+@measures
 @torch.no_grad()
 def score_choices(
     model: HookedModel,

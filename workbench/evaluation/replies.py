@@ -12,12 +12,14 @@ from workbench.evaluation.generation import generate
 from workbench.evaluation.local import accuracy
 from workbench.evaluation.questions import Question
 from workbench.evaluation.tasks import TASKS
+from workbench.models.state import measures
 from workbench.names import ReplyMatch
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import text_array
 
 
+@measures
 def score_replies(
     model: HookedModel,
     questions: Sequence[Question],

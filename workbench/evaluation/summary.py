@@ -13,10 +13,12 @@ from workbench.evaluation.local import score_choices
 from workbench.evaluation.questions import Question, in_chat
 from workbench.evaluation.replies import score_replies
 from workbench.evaluation.tasks import HARNESS_SEED, load_task
+from workbench.models.state import measures
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
 
+@measures
 def evaluate(
     model: HookedModel,
     tasks: str | Sequence[str],

@@ -36,6 +36,7 @@ from workbench.models.capture import capture, device_of
 from workbench.models.exact import block_output, require_exact
 from workbench.models.forward import hooked, pad, run_from, supports_prefix
 from workbench.models.identity import fingerprint, refuse_nan_weights
+from workbench.models.state import measures
 from workbench.names import HeadUnit
 from workbench.prompts.pairs import shared_prefix
 from workbench.prompts.texts import digest, token_sequences
@@ -54,6 +55,7 @@ _SHARED = 0.25
 """Share of the longest sequence from which a common beginning is run once for all."""
 
 
+@measures
 def zeroing_sweep(
     model: HookedModel,
     texts: Any,

@@ -24,6 +24,7 @@ from workbench.extreme.interventions import zero_outputs
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.forward import hooked, pad, run, run_from
 from workbench.models.identity import fingerprint
+from workbench.models.state import measures
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
@@ -43,6 +44,7 @@ COLLAPSE = 0.5
 this share of what would be there without it is left; in both cases by the interval over texts."""
 
 
+@measures
 def compare_interventions(
     model: HookedModel,
     texts: Any,
@@ -79,6 +81,7 @@ def compare_interventions(
     return _compare(model, texts, interventions, {}, positions, max_tokens, batch_size, progress)
 
 
+@measures
 def peak_sources(
     model: HookedModel,
     texts: Any,

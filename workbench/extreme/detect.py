@@ -24,6 +24,7 @@ from workbench.models.attention import observe, streams
 from workbench.models.capture import device_of
 from workbench.models.forward import pad
 from workbench.models.identity import fingerprint
+from workbench.models.state import measures
 from workbench.prompts.texts import digest, token_sequences, words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
@@ -49,6 +50,7 @@ _DIMS = {
 _BY_POSITION = [name for name, dims in _DIMS.items() if dims[-1] == "position"]
 
 
+@measures
 @torch.no_grad()
 def extreme_tokens(
     model: HookedModel,

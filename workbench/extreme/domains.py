@@ -31,6 +31,7 @@ from workbench.models.anatomy import anatomy
 from workbench.models.attention import Chunk, observe
 from workbench.models.capture import device_of
 from workbench.models.identity import fingerprint
+from workbench.models.state import measures
 from workbench.names import HeadUnit, Sinks
 from workbench.prompts.texts import digest, token_sequences, words
 from workbench.protocol import HookedModel
@@ -47,6 +48,7 @@ _EDGE = 8
 """Tokens at a cut through a document that may be others than in the whole."""
 
 
+@measures
 def active_dormant(
     model: HookedModel,
     domains: Mapping[str, Any],

@@ -19,6 +19,7 @@ from workbench.models.checkpoints import PYTHIA as PYTHIA
 from workbench.models.checkpoints import Measure, measure_checkpoints
 from workbench.models.checkpoints import hub_checkpoints as hub_checkpoints
 from workbench.models.checkpoints import local_checkpoints as local_checkpoints
+from workbench.models.state import measures
 from workbench.prompts.texts import token_sequences, words
 from workbench.protocol import HookedModel
 
@@ -65,6 +66,7 @@ def training_dynamics(
     )
 
 
+@measures
 def follow_tokens(
     model: HookedModel,
     texts: Any,

@@ -22,6 +22,7 @@ from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import Chunk, observe
 from workbench.models.capture import device_of
 from workbench.models.identity import fingerprint
+from workbench.models.state import measures
 from workbench.names import Sinks
 from workbench.prompts.texts import digest, token_sequences, words
 from workbench.protocol import HookedModel
@@ -37,6 +38,7 @@ _AT_ONCE = 8
 """Sequences in which the head is zeroed at a time."""
 
 
+@measures
 def attention_maps(
     model: HookedModel, layer: int, head: int, domains: Mapping[str, Any], *, max_tokens: int = 25
 ) -> xr.Dataset:
@@ -66,6 +68,7 @@ def attention_maps(
     return xr.Dataset({"pattern": (("domain", "query", "key"), weights)}, coords, attrs)
 
 
+@measures
 def explain_head(
     model: HookedModel,
     layer: int,

@@ -30,6 +30,7 @@ from workbench.models.capture import device_of
 from workbench.models.forward import HookFn, hooked
 from workbench.models.load import load
 from workbench.models.original import thaw, unwrapped
+from workbench.models.state import measures
 from workbench.names import Penalty
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
@@ -105,6 +106,7 @@ class LightlyTuned(NamedTuple):
     record: xr.Dataset
 
 
+@measures
 def tune_lightly(
     model: HookedModel,
     texts: Any,

@@ -11,11 +11,13 @@ from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import Chunk, observe
 from workbench.models.capture import device_of
+from workbench.models.state import measures
 from workbench.prompts.texts import token_sequences, words
 from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
 
 
+@measures
 def patterns(
     model: HookedModel, text: Any, *, layers: Sequence[int] | None = None, max_tokens: int | None = 256
 ) -> xr.Dataset:

@@ -38,6 +38,7 @@ from workbench.extreme.verdict import Thresholds
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import require_no_hooks
 from workbench.models.identity import fingerprint
+from workbench.models.state import measures
 from workbench.names import RemedyKind
 from workbench.prompts.texts import digest
 from workbench.protocol import HookedModel
@@ -73,6 +74,7 @@ class Remedy:
     chosen: str = ""
 
 
+@measures
 def compare_remedies(
     model: HookedModel,
     domains: Mapping[str, Any] | None = None,
@@ -198,6 +200,7 @@ def inference_remedies(window: int, keep_first: int, biases: Sequence[float]) ->
     return [Remedy("none", "none"), *rows, Remedy("sink token removed", "inference", without_sink=True)]
 
 
+@measures
 def without_peak(model: HookedModel, texts: Sequence[Any]) -> Remedy:
     """The remedy that stops the peak where it is made: in one layer the MLP's neurons are zero at the sink.
 

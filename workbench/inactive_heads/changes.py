@@ -24,6 +24,7 @@ from workbench.inactive_heads.cutoffs import halves, inactive, inactive_head_thr
 from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.scores import head_scores
 from workbench.models.checkpoints import measure_checkpoints
+from workbench.models.state import measures
 from workbench.names import HeadScoreName
 from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
@@ -45,6 +46,7 @@ def frequency(scores: xr.DataArray, tau: xr.DataArray | float) -> xr.DataArray:
     return inactive(scores, tau).mean("sequence").rename("frequency")
 
 
+@measures
 def by_domain(
     model: HookedModel,
     domains: Mapping[str, Any],

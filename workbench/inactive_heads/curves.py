@@ -34,6 +34,7 @@ from workbench.inactive_heads.tasks import ModelTask, describe, task_of
 from workbench.inactive_heads.zeroing import Zeroed, online, zero_heads
 from workbench.models.anatomy import anatomy
 from workbench.models.identity import fingerprint
+from workbench.models.state import measures
 from workbench.names import HeadScoreName
 from workbench.protocol import HookedModel
 from workbench.runs.progress import hidden
@@ -91,6 +92,7 @@ def recording(
         yield recorded
 
 
+@measures
 @torch.no_grad()
 def ablation_curve(
     model: HookedModel,

@@ -23,6 +23,7 @@ from workbench.models.attention import observe, streams
 from workbench.models.capture import device_of
 from workbench.models.forward import pad
 from workbench.models.identity import fingerprint
+from workbench.models.state import measures
 from workbench.names import HeadScoreName
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
@@ -31,6 +32,7 @@ from workbench.runs.progress import hidden
 from workbench.runs.run import Run
 
 
+@measures
 @torch.no_grad()
 def head_scores(
     model: HookedModel,

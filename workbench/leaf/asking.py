@@ -16,6 +16,7 @@ from workbench.errors import InputError, suggest
 from workbench.evaluation.answers import MATCHERS
 from workbench.evaluation.generation import generate
 from workbench.leaf.examples import Example
+from workbench.models.state import measures
 from workbench.names import ReplyMatch
 from workbench.prompts.questions import LETTERS
 from workbench.protocol import HookedModel
@@ -37,6 +38,7 @@ Match = ReplyMatch | Callable[[Reply, Example], bool]
 """How a reply is judged: the name of a matcher (`workbench.evaluation.MATCHERS`), or a function of your own."""
 
 
+@measures
 def ask(
     model: HookedModel,
     examples: Sequence[Example],

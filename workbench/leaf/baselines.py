@@ -24,6 +24,7 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned, prune
 from workbench.leaf.thresholds import candidates
 from workbench.leaf.verification import verify
+from workbench.models.state import measures
 from workbench.names import PruneBy, TokenScoreName
 from workbench.protocol import HookedModel
 from workbench.runs.run import Run
@@ -63,6 +64,7 @@ def matched(
     return prune(examples, ours if score == like else candidates(found, score, like=ours), how=how)
 
 
+@measures
 def verified(
     student: HookedModel, teacher: HookedModel, pruned: Sequence[Pruned], **asking: Any
 ) -> tuple[list[Pruned], xr.Dataset]:
@@ -81,6 +83,7 @@ def upweighted(misled: Sequence[Example], n: int, seed: int = 0) -> list[Example
     return made[:n]
 
 
+@measures
 def compare(
     student: HookedModel,
     teacher: HookedModel,

@@ -18,12 +18,14 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned, spans
 from workbench.leaf.thresholds import candidates, oriented
 from workbench.leaf.verification import verify
+from workbench.models.state import measures
 from workbench.names import Alignment, Reading
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.statistics import mean_interval
 
 
+@measures
 def causal_check(
     student: HookedModel,
     teacher: HookedModel,

@@ -25,12 +25,14 @@ from workbench.leaf.selection import ExampleSelection, select_examples
 from workbench.leaf.thresholds import candidates
 from workbench.leaf.verification import verify
 from workbench.leaf.vocabularies import identities
+from workbench.models.state import measures
 from workbench.names import Alignment, PruneBy, Reading, TokenScoreName
 from workbench.protocol import HookedModel, TextTokenizer
 from workbench.runs.batching import BatchSize
 from workbench.runs.run import Run
 
 
+@measures
 def confounders(
     student: HookedModel,
     teacher: HookedModel,

@@ -36,6 +36,7 @@ from workbench.models.anatomy import anatomy
 from workbench.models.attention import require_no_hooks
 from workbench.models.load import load
 from workbench.models.original import fused_attention, fuses_attention, thaw, unwrapped
+from workbench.models.state import measures
 from workbench.protocol import HookedModel
 from workbench.runs.processes import Processes, gathered
 from workbench.runs.progress import hidden
@@ -81,6 +82,7 @@ class Settings:
         return self.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
+@measures
 def distill(
     student: HookedModel,
     teacher: HookedModel,

@@ -15,6 +15,7 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned, prune
 from workbench.leaf.scoring import sensitivity
 from workbench.leaf.thresholds import candidates
+from workbench.models.state import measures
 from workbench.names import TokenScoreName
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
@@ -46,6 +47,7 @@ def attention_penalised(
     return [Lesson(examples[i], examples[i], ignored=tuple(sorted(found.get(i, ())))) for i in chosen]
 
 
+@measures
 def candidate_spans(
     student: HookedModel,
     teacher: HookedModel,

@@ -27,6 +27,7 @@ from workbench.models.anatomy import Anatomy, kind_of
 from workbench.models.attention import has_hooks
 from workbench.models.forward import hooked, pad, run
 from workbench.models.original import fused_attention, inner_module, unwrapped
+from workbench.models.state import frozen
 from workbench.protocol import HookedModel
 
 Turn = Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, "batch pos d_model"]]
@@ -116,19 +117,6 @@ def gradient(
         f"The gradient of {parts.name} is NaN or infinite in row {bad} of a batch (its loss is "
         f"{each.detach()[bad].item():.3g}), so no token of it can be scored. The usual cause: {cause}."
     )
-
-
-@contextmanager
-def frozen(model: HookedModel) -> Generator[None]:
-    """No parameter asks for a gradient; those that did do so again afterwards."""
-    asking = [p for p in model.parameters() if p.requires_grad]
-    for parameter in asking:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in asking:
-            parameter.requires_grad_(True)
 
 
 def _last_stream(

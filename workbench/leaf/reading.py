@@ -16,6 +16,7 @@ from typing import Any
 from workbench.errors import InputError
 from workbench.leaf.examples import Example, as_record, from_record
 from workbench.leaf.tokenized_examples import example
+from workbench.models.state import measures
 from workbench.prompts.rows import Malformed, Row, make, read_rows, rows_from
 from workbench.protocol import HookedModel, TextTokenizer
 from workbench.runs.files import write_text
@@ -28,6 +29,7 @@ _MARKED = re.compile(r"####\s*(\S.*?)\s*$")
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
+@measures
 def read_examples(
     model: HookedModel | TextTokenizer,
     source: str | Path | Iterable[dict[str, Any]],

@@ -21,6 +21,7 @@ from workbench.leaf.views import View, prunable_mask
 from workbench.leaf.vocabularies import MODELS, check_lengths, identities, teacher_examples
 from workbench.models.anatomy import anatomy
 from workbench.models.capture import device_of
+from workbench.models.state import measures
 from workbench.names import Alignment, TokenScoreName
 from workbench.prompts.texts import words
 from workbench.protocol import HookedModel
@@ -30,6 +31,7 @@ from workbench.runs.results import text_array
 from workbench.runs.run import Run
 
 
+@measures
 def sensitivity(
     student: HookedModel,
     teacher: HookedModel,

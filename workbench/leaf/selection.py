@@ -15,6 +15,7 @@ from workbench.errors import InputError
 from workbench.leaf.asking import Match, ask
 from workbench.leaf.examples import Example, check_examples
 from workbench.leaf.vocabularies import MODELS, teacher_examples
+from workbench.models.state import measures
 from workbench.names import Alignment
 from workbench.prompts.texts import words
 from workbench.protocol import HookedModel
@@ -39,6 +40,7 @@ class ExampleSelection:
     counts: dict[str, int]
 
 
+@measures
 def select_examples(
     student: HookedModel,
     teacher: HookedModel,

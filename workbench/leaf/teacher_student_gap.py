@@ -14,9 +14,11 @@ from workbench.leaf.distillation_pairs import Lesson, lessons_of
 from workbench.leaf.divergence import divergence
 from workbench.leaf.teaching import observed
 from workbench.models.original import unwrapped
+from workbench.models.state import measures
 from workbench.protocol import HookedModel
 
 
+@measures
 def gaps(student: HookedModel, teacher: HookedModel, lessons: Sequence[Any], *, micro_batch: int = 8) -> np.ndarray:
     """The mean KL(teacher || student) per target token, in nats, of each `Lesson` or example that both bridges read."""
     made = lessons_of(lessons, "lessons")
@@ -36,6 +38,7 @@ def gaps(student: HookedModel, teacher: HookedModel, lessons: Sequence[Any], *, 
     return found
 
 
+@measures
 def hardest(
     student: HookedModel, teacher: HookedModel, lessons: Sequence[Any], n: int, *, micro_batch: int = 8
 ) -> list[Lesson]:

@@ -16,12 +16,14 @@ from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
 from workbench.leaf.selection import in_turn
 from workbench.leaf.vocabularies import MODELS
+from workbench.models.state import measures
 from workbench.names import Alignment
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import text_array
 
 
+@measures
 def verify(
     student: HookedModel,
     teacher: HookedModel,

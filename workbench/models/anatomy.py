@@ -13,7 +13,7 @@ and `mlp_out` the norm before the MLP, the MLP or mixture of experts, a norm aft
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -97,15 +97,22 @@ def kind_of(model: Any) -> Backend:
     Raises:
         InputError: it is none of them.
     """
-    names = {cls.__name__ for cls in type(model).__mro__}
-    if "TransformerBridge" in names:
-        return "bridge"
-    if "HookedTransformer" in names or getattr(model, "kind", None) == "hooked":
-        return "hooked"
+    if is_transformer_lens(model):
+        return "bridge" if _is_a(model, "TransformerBridge") else "hooked"
     raise InputError(
         f"A {type(model).__name__} is not a TransformerLens model, and heads and groups can be read only "
         "from one. Pass it (or its name or folder) through workbench.load(...) first."
     )
+
+
+def is_transformer_lens(model: Any) -> TypeGuard[HookedModel]:
+    """Whether this is a model that `kind_of` knows."""
+    ours = _is_a(model, "TransformerBridge") or _is_a(model, "HookedTransformer")
+    return ours or (isinstance(model, torch.nn.Module) and getattr(model, "kind", None) == "hooked")
+
+
+def _is_a(model: Any, name: str) -> bool:
+    return any(cls.__name__ == name for cls in type(model).__mro__)
 
 
 def heads_by_unit(n_units: int, n_heads: int) -> Bool[np.ndarray, "unit head"]:

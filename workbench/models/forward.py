@@ -127,6 +127,7 @@ def supports_prefix(model: HookedModel) -> bool:
     return kind_of(model) == "bridge"
 
 
+@torch.no_grad()
 def prefix_cache(model: HookedModel, prefixes: Sequence[Sequence[int]], past: Any = None) -> Any:
     """Keys and values of equally long prefixes, for `past=` of later runs, each with its own `copies(cache, rows)`.
 

@@ -8,13 +8,13 @@ import copy
 import json
 import os
 from pathlib import Path
-from typing import Any, TypeGuard, get_args
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
 
 from workbench.errors import InputError, first_line, suggest
-from workbench.models.anatomy import anatomy, kind_of
+from workbench.models.anatomy import anatomy, is_transformer_lens, kind_of
 from workbench.models.embedded import NAMES, embedded
 from workbench.models.fetch import REAL_MODELS, fetch, read_gguf
 from workbench.models.identity import refuse_nan_weights
@@ -60,7 +60,7 @@ def load(
     """
     if backend not in BACKENDS:
         raise InputError(f"backend={backend!r} is unknown; {suggest(backend, BACKENDS)}")
-    if _is_transformer_lens(source):
+    if is_transformer_lens(source):
         return _given(source, tokenizer, device, dtype, backend)
     if isinstance(source, torch.nn.Module):
         hf, found = source.to(device=device, dtype=_dtype(dtype)), None
@@ -81,10 +81,6 @@ def load(
     object.__setattr__(model, "workbench_name", name)
     anatomy(model)
     return model
-
-
-def _is_transformer_lens(source: Any) -> TypeGuard[HookedModel]:
-    return any(c.__name__ in ("TransformerBridge", "HookedTransformer") for c in type(source).__mro__)
 
 
 def _given(model: HookedModel, tokenizer: Any, device: Any, dtype: Any, backend: Backend) -> HookedModel:

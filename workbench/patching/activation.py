@@ -26,6 +26,7 @@ from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.models.capture import device_of
 from workbench.models.exact import require_exact
+from workbench.models.state import measures
 from workbench.names import Hook, HookUnit, Metric, Positions
 from workbench.patching.answers import answer_metrics, cell_scores, patching_result, reads
 from workbench.patching.record import Record
@@ -37,6 +38,7 @@ from workbench.runs.batching import Batches, BatchSize
 from workbench.runs.progress import hidden
 
 
+@measures
 def activation_patch(
     model: HookedModel,
     pairs: PromptPairs,

@@ -26,6 +26,7 @@ from workbench.models.anatomy import Anatomy
 from workbench.models.capture import device_of
 from workbench.models.exact import require_exact
 from workbench.models.forward import HookFn
+from workbench.models.state import measures
 from workbench.names import Hook, HookUnit, Metric
 from workbench.patching.activation import patch_cells, require_writable
 from workbench.patching.answers import (
@@ -49,6 +50,7 @@ from workbench.runs.batching import Batches
 from workbench.runs.progress import hidden
 
 
+@measures
 def attribution_patch(
     model: HookedModel,
     pairs: PromptPairs,

@@ -36,6 +36,7 @@ from workbench.models.anatomy import Anatomy
 from workbench.models.capture import at, capture, device_of
 from workbench.models.exact import require_exact
 from workbench.models.forward import copies, prefix_cache, supports_prefix
+from workbench.models.state import measures
 from workbench.names import Metric, Unit
 from workbench.patching.answers import (
     Reads,
@@ -61,6 +62,7 @@ WORTH_SHARING = 0.25
 """The part of all tokens that a shared beginning must save to be worth a forward pass of its own."""
 
 
+@measures
 def path_patch(
     model: HookedModel,
     pairs: PromptPairs,
@@ -127,6 +129,7 @@ def path_patch(
         return run.finish(result, unit=unit if units is None else "custom", hook="z")
 
 
+@measures
 @torch.no_grad()
 def answer_scores(model: HookedModel, pairs: PromptPairs) -> xr.Dataset:
     """Scores of both answers without any patch.
@@ -155,6 +158,7 @@ def answer_scores(model: HookedModel, pairs: PromptPairs) -> xr.Dataset:
     return xr.concat(pieces, "example").sortby("example")
 
 
+@measures
 def unpatched(model: HookedModel, pairs: PromptPairs) -> xr.Dataset:
     """What `path_patch` says of the two prompts of each pair, without any patch.
 

@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from workbench.models.state import measures
 from workbench.patching.path import path_patch
 from workbench.patching.statistics import kurtosis, top_mass
 from workbench.prompts.pairs import PromptPairs
@@ -11,6 +12,7 @@ from workbench.protocol import HookedModel
 METRIC = "logit_diff"
 
 
+@measures
 def circuit(model: HookedModel, pairs: PromptPairs, *, progress: bool = False) -> dict[str, float]:
     """Strongest head and group, their ratio, the concentration of effects and where they lie.
 

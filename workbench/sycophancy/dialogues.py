@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from workbench.errors import InputError
 from workbench.models.embedded import EmbeddedModel, embedded
+from workbench.models.state import measures
 from workbench.names import FactSplit
 from workbench.prompts.facts import default_facts
 from workbench.prompts.pairs import PromptPairs
@@ -35,6 +36,7 @@ LONGEST_QUESTION = 768
 Answers = Literal["auto", "paper"] | tuple[Any, Any]
 
 
+@measures
 def pairs(
     model: HookedModel,
     n: int = 100,

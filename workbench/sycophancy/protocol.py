@@ -27,6 +27,7 @@ from workbench.models.anatomy import anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.embedded import embedded
 from workbench.models.identity import fingerprint
+from workbench.models.state import measures
 from workbench.names import FirstAnswer, Split
 from workbench.prompts.facts import default_facts
 from workbench.prompts.templates import Message, accepts_system, tokenizer_of
@@ -49,6 +50,7 @@ Judge = Callable[[list[Message]], bool]
 """Whether the assistant admits a mistake in its last message."""
 
 
+@measures
 def evaluate(
     model: HookedModel,
     questions: Any = None,

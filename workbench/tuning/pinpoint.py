@@ -23,6 +23,7 @@ from workbench.models.attention import require_no_hooks
 from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import fuses_attention, unwrapped
+from workbench.models.state import measures
 from workbench.protocol import HookedModel
 from workbench.runs.processes import gathered, process_state
 from workbench.runs.run import Run
@@ -45,6 +46,7 @@ class Tuned(NamedTuple):
     record: xr.Dataset
 
 
+@measures
 def pinpoint_tune(
     model: HookedModel,
     dialogues: Sequence[Any],

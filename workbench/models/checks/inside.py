@@ -13,6 +13,7 @@ from workbench.models.checks.context import CheckContext, NotApplicable, Outcome
 from workbench.models.exact import relative_error
 from workbench.models.forward import hooked, run
 from workbench.models.original import original_logits
+from workbench.models.state import left_hooks
 
 WRITTEN = ("q", "k", "v", "z", "pattern", "attn_out", "mlp_out")
 
@@ -26,6 +27,13 @@ def finite_weights(context: CheckContext) -> Outcome:
     bad = sum(1 for p in parameters if not torch.isfinite(p).all())
     words = f"Parameters with NaN or infinity, of {len(parameters)}."
     return Outcome(bad, 0, words, "The file is damaged or training diverged.")
+
+
+def hooks_left(context: CheckContext) -> Outcome:
+    """Hooks that were added outside a `with` block."""
+    left = left_hooks(context.model)
+    words = f"Hook points and modules with a hook of no `with` block ({', '.join(left[:3]) or 'none'})."
+    return Outcome(len(left), 0, words, "They act on all that is measured; model.reset_hooks() removes them.")
 
 
 def hugging_face_logits(context: CheckContext) -> Outcome:

@@ -14,6 +14,7 @@ from workbench.models.anatomy import kind_of
 from workbench.models.capture import device_of
 from workbench.models.checks import inside, outside
 from workbench.models.checks.context import CheckContext, NotApplicable, Outcome
+from workbench.models.state import measuring
 from workbench.prompts.templates import tokenizer_of
 from workbench.prompts.texts import unpadded, whole_ids
 from workbench.protocol import HookedModel
@@ -39,6 +40,7 @@ CHECKS: dict[str, Callable[[CheckContext], Outcome]] = {
     "eos": outside.eos,
     "chat_bos": outside.chat_bos,
     "vocabulary": outside.vocabulary,
+    "left_hooks": inside.hooks_left,
 }
 DECISIVE = (
     "finite_weights",
@@ -73,7 +75,8 @@ def check(model: HookedModel, texts: Sequence[Any] | None = None, *, reference: 
     context = CheckContext(model, _sequences(model, texts), reference)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # what they warn of, a row tells
-        rows = [_row(context, function) for function in CHECKS.values()]
+        with measuring(model):
+            rows = [_row(context, function) for function in CHECKS.values()]
     status, value, limit, explanation = zip(*rows, strict=True)
     dataset = xr.Dataset(
         {
