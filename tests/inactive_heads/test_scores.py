@@ -159,8 +159,8 @@ def test_bad_input_is_named():
         head_scores(model, sequences((4,)), ["AHONLN"])
     with pytest.raises(InputError, match="Give at least one score and each of them once"):
         head_scores(model, sequences((4,)), ["AHON", "AHON"])
-    with pytest.raises(InputError, match="Text 1 has 129 tokens, but the model's context has 128"):
-        head_scores(model, sequences((4, 129)))
+    with pytest.raises(InputError, match="A sequence has 129 tokens, but the model's context has 128"):
+        head_scores(bridge("gpt2"), sequences((4, 129)))
     with pytest.raises(InputError, match="Text 1 has no tokens"):
         head_scores(model, torch.tensor([[5, 6], [5, 6]]), mask=torch.tensor([[1, 1], [0, 0]]))
     with pytest.raises(InputError, match="Text 0 has no tokens"):

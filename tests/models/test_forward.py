@@ -5,9 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import workbench as wb
 from tests.tiny import TEN, bridge, sequences
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
+from workbench.models.capture import capture
 from workbench.models.forward import copies, hooked, pad, prefix_cache, run, run_from, supports_prefix
 
 END = "blocks.2.hook_resid_post"
@@ -168,3 +170,21 @@ def test_half_precision_runs_without_a_cache():
         wanted = model(torch.tensor(tokens))
         found = anatomy(model).unembed(end_of(model, tokens))
     torch.testing.assert_close(found, wanted.float(), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gptj"])
+@pytest.mark.parametrize("measure", [wb.extreme_tokens, wb.head_scores])
+def test_a_model_without_positions_for_a_sequence_says_so(family, measure):
+    with pytest.raises(wb.InputError, match="has 129 tokens, but the model's context has 128"):
+        measure(bridge(family), sequences((129,)), progress=False)
+
+
+def test_what_stands_before_counts_as_well():
+    model = bridge("gpt2")
+    with pytest.raises(wb.InputError, match="has 129 tokens"):
+        capture(model, sequences((3,)), {}, prefix_cache(model, sequences((126,))))
+
+
+def test_rotary_positions_beyond_training_are_warned_of():
+    with pytest.warns(wb.WorkbenchWarning, match="has 129 tokens, and the model's context has 128"):
+        wb.extreme_tokens(bridge("llama"), sequences((129,)), progress=False)

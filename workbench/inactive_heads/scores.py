@@ -15,7 +15,6 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.errors import InputError
 from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.reading import Grams, Reader
 from workbench.models.anatomy import Anatomy, anatomy
@@ -70,7 +69,6 @@ def head_scores(
     wanted = scores_named(scores)
     parts = anatomy(model)
     sequences = token_sequences(model, texts, mask=mask, max_tokens=max_tokens)
-    refuse_too_long(model, sequences)
     run = Run(
         model=parts.name,
         weights=fingerprint(model),
@@ -101,17 +99,6 @@ def labelled(values: np.ndarray, scores: list[HeadScore], lengths: list[int], fa
         "length": ("sequence", lengths),
     }
     return xr.DataArray(values, dims=("score", "sequence", "layer", "head"), coords=coords, attrs=facts, name="value")
-
-
-def refuse_too_long(model: HookedModel, sequences: list[list[int]]) -> None:
-    """Raise where a text has more tokens than the model has positions."""
-    limit = int(getattr(model.cfg, "n_ctx", 0) or 0)
-    long = next((i for i, ids in enumerate(sequences) if limit and len(ids) > limit), None)
-    if long is not None:
-        raise InputError(
-            f"Text {long} has {len(sequences[long])} tokens, but the model's context has {limit}. Cut texts with "
-            f"max_tokens={limit}, or split them."
-        )
 
 
 def _score(

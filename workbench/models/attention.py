@@ -25,7 +25,7 @@ from transformers import AttentionInterface
 
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy, kind_of
-from workbench.models.forward import hooked, run
+from workbench.models.forward import hooked, require_positions, run
 from workbench.models.original import inner_module, unwrapped
 from workbench.protocol import HookedModel
 
@@ -154,6 +154,7 @@ def _proved(model: HookedModel) -> bool:
 
 
 def _observe_chunks(model: HookedModel, tokens: Tensor, wanted: Observers, chunk: int | Literal["auto"]) -> None:
+    require_positions(model, tokens.shape[1])
     with unwrapped(model) as hf, _attending(hf, wanted, chunk), _reading_stream(model, wanted):
         hf.base_model(input_ids=tokens, use_cache=False)
 

@@ -7,6 +7,7 @@ masked row of a float64 softmax is NaN).
 """
 
 import copy
+import warnings
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, WorkbenchWarning, suggest
 from workbench.models.anatomy import kind_of
 from workbench.protocol import HookedModel
 
@@ -93,6 +94,7 @@ def run(model: HookedModel, tokens: Int[Tensor, "batch pos"], past: Any = None) 
 
     `past` holds the keys and values of a shared prefix, from `prefix_cache`; it is consumed (the run appends to it).
     """
+    require_positions(model, tokens.shape[1], past)
     if kind_of(model) == "hooked":
         model(tokens, stop_at_layer=model.cfg.n_layers, attention_mask=torch.ones_like(tokens))
         return
@@ -101,6 +103,41 @@ def run(model: HookedModel, tokens: Int[Tensor, "batch pos"], past: Any = None) 
         keywords = {"use_cache": True, "past_key_values": past}
     with _noting_tuples(model):
         model.original_model.base_model(input_ids=tokens, **keywords)
+
+
+def require_positions(model: HookedModel, length: int, past: Any = None) -> None:
+    """Refuse sequences for which a model has no positions; warn of those that are longer than what it was trained on.
+
+    Args:
+        model: a TransformerLens model.
+        length: tokens of the longest sequence.
+        past: keys and values of what stands before them.
+
+    Raises:
+        InputError: positions come from a table, which is shorter.
+    """
+    limit = int(getattr(model.cfg, "n_ctx", 0) or 0)
+    length += past.get_seq_length() if past is not None else 0
+    if not limit or length <= limit:
+        return
+    if _has_position_table(model):
+        raise InputError(
+            f"A sequence has {length} tokens, but the model's context has {limit}: it has no positions beyond that. Cut "
+            f"texts with max_tokens={limit}, or split them."
+        )
+    warnings.warn(
+        f"A sequence has {length} tokens, and the model's context has {limit}: beyond it, what the model computes is not "
+        f"what it was trained to do. Cut texts with max_tokens={limit}, or split them.",
+        WorkbenchWarning,
+        stacklevel=2,
+    )
+
+
+def _has_position_table(model: HookedModel) -> bool:
+    """Whether positions are rows of a table: learned ones, or the precomputed rotations of GPT-J."""
+    if kind_of(model) == "hooked" or str(model.cfg.positional_embedding_type) == "standard":
+        return True
+    return any("embed_positions" in name for name, _ in model.original_model.named_buffers())
 
 
 def _is_olmo(model: HookedModel) -> bool:
@@ -140,6 +177,7 @@ def prefix_cache(model: HookedModel, prefixes: Sequence[Sequence[int]], past: An
     """
     if not prefixes[0]:
         return past
+    require_positions(model, len(prefixes[0]), past)
     tokens = torch.tensor(prefixes, device=next(model.parameters()).device)
     return model.original_model.base_model(input_ids=tokens, past_key_values=past, use_cache=True).past_key_values
 
