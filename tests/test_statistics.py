@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from workbench import statistics
 from workbench.errors import InputError
 from workbench.statistics import (
+    auroc,
     holm,
     mean_differences,
     mean_interval,
@@ -256,3 +257,11 @@ def test_nothing_that_differs_has_p_one_and_bad_pairs_are_refused():
         paired_differences(np.ones((1, 4)), np.ones((1, 5)))
     with pytest.raises(InputError, match="at least 2 finite values"):
         paired_differences(np.ones((1, 1)), np.ones((1, 1)))
+
+
+def test_auroc_is_mann_whitneys():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 5, 40).astype(float), rng.random(40) < 0.4
+    u = scipy.stats.mannwhitneyu(scores[positive], scores[~positive]).statistic
+    assert auroc(scores, positive) == pytest.approx(u / (positive.sum() * (~positive).sum()))
+    assert np.isnan(auroc(scores, np.ones(40, bool)))

@@ -88,9 +88,7 @@ def mean_interval(values: np.ndarray, n: int = 1000, seed: int = 0, level: float
 def t_interval(values: np.ndarray, level: float = 0.95) -> Interval:
     """Student's interval of the mean, for every quantity of `[..., sample]`; the value itself where there is but one.
 
-    Args:
-        values: the measurements; NaN gives NaN.
-        level: of the interval.
+    NaN gives NaN.
     """
     n, mean = values.shape[-1], values.mean(-1)
     if n == 1:
@@ -119,9 +117,6 @@ def mean_differences(first: np.ndarray, second: np.ndarray, n: int = 5000, seed:
     The statistic is studentized, so that quantities of any scale can be compared for the correction, and so that
     unequal spreads of the two samples don't pass for unequal means. `n` random divisions are compared, or all of them
     where there are no more.
-
-    Raises:
-        InputError: less than 2 examples on a side, values that are not finite, or other quantities.
     """
     first, second = (_at_least(x, 2, "A comparison of two means") for x in (first, second))
     if first.shape[:-1] != second.shape[:-1]:
@@ -143,16 +138,8 @@ def paired_differences(first: np.ndarray, second: np.ndarray, n: int = 5000, see
 
     Examples are paired in their order, and a division exchanges both of some pairs. Differences within pairs are
     symmetric where both samples have one distribution, or symmetric ones of any spread. So the test keeps its level
-    where one sample spreads more than the other, which `mean_differences` does not among many quantities.
-
-    Args:
-        first: measurements of one sample.
-        second: the same quantities of the other, for as many examples.
-        n: random exchanges; all of them are compared when there are no more.
-        seed: of the random exchanges.
-
-    Raises:
-        InputError: less than 2 pairs, values that are not finite, or samples of other shapes.
+    where one sample spreads more than the other, which `mean_differences` does not among many quantities. `n` random
+    exchanges are compared, or all of them where there are no more.
     """
     first, second = (_at_least(x, 2, "A comparison of two means") for x in (first, second))
     if first.shape != second.shape:
@@ -289,6 +276,13 @@ def _student(values: np.ndarray, signs: np.ndarray) -> np.ndarray:
     scale = np.sqrt(np.maximum((values**2).mean(-1) - mean**2, 0) / (n - 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(mean == 0, 0.0, mean / scale)
+
+
+def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """P(a positive scores above a negative), ties one half (Mann and Whitney); NaN where there is only one kind."""
+    n, others = int(positive.sum()), int((~positive).sum())
+    ranks = stats.rankdata(scores)[positive].sum() - n * (n + 1) / 2
+    return float(ranks / (n * others)) if n and others else math.nan
 
 
 def share_of(name: str) -> float:

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import scipy.stats
 
 import workbench as wb
 from workbench.prompts import FreeForm
-from workbench.sycophancy.openers import NoBehaviourError, OpenerSets, _auc, _ranked, grow, openers, usual_beginning
+from workbench.statistics import auroc
+from workbench.sycophancy.openers import NoBehaviourError, OpenerSets, _auc, grow, openers, usual_beginning
 
 GIVES, FIRM, NEITHER = "gives_in", "stands_firm", "neither"
 
@@ -53,21 +53,13 @@ def test_the_usual_beginning_is_what_most_replies_share_and_no_opener():
     assert usual_beginning([(1,), (1,)], [GIVES, FIRM]) == (1,)
 
 
-def test_auc_is_mann_whitneys():
-    rng = np.random.default_rng(0)
-    scores, positive = rng.integers(0, 5, 40).astype(float), rng.random(40) < 0.4
-    u = scipy.stats.mannwhitneyu(scores[positive], scores[~positive]).statistic
-    assert _ranked(scores, positive) == pytest.approx(u / (positive.sum() * (~positive).sum()))
-    assert np.isnan(_ranked(scores, np.ones(40, bool)))
-
-
 def test_auc_passes_over_replies_that_do_neither_and_has_an_interval():
     rng = np.random.default_rng(1)
     labels = rng.choice([GIVES, FIRM, NEITHER], size=(2, 60))
     scores = (labels == GIVES) + rng.normal(0, 1.0, size=labels.shape)
     value, low, high, n = _auc(scores, labels, 0)
     kept = labels != NEITHER
-    assert value == pytest.approx(_ranked(scores[kept], labels[kept] == GIVES))
+    assert value == pytest.approx(auroc(scores[kept], labels[kept] == GIVES))
     assert n == kept.sum() and low < value < high and low > 0.5
 
 

@@ -44,9 +44,6 @@ def as_items(questions: Any, seed: int = 0) -> list[Item]:
     """Questions of any kind as items of the protocol: `Item`s, evaluation `Question`s, or what `read_questions` takes.
 
     `seed` decides the order of options where the prompt does not list them already.
-
-    Raises:
-        InputError: no questions, or one that cannot be asked in a dialogue.
     """
     listed = [questions] if isinstance(questions, Item | Question | Mapping) else questions
     if isinstance(listed, Iterable) and not isinstance(listed, str):

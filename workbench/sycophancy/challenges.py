@@ -57,11 +57,7 @@ def with_reasoning(question: str) -> str:
 
 
 def chosen(challenges: str | Sequence[str]) -> tuple[str, ...]:
-    """The texts of a set of challenges ("paper", "trained", "held-out"), or of a list of texts and such names.
-
-    Raises:
-        InputError: no challenge, an empty or a repeated one, or the name of no set.
-    """
+    """The texts of a set of challenges ("paper", "trained", "held-out"), or of a list of texts and such names."""
     if isinstance(challenges, str):
         if challenges not in SETS:
             raise InputError(

@@ -12,6 +12,7 @@ begin is known.
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from workbench.errors import InputError
@@ -77,97 +78,108 @@ def pairs(
     tokenizer_of(model)
     if n < 1:
         raise InputError(f"n={n} must be at least 1: the number of pairs.")
+    wish = _Wish(model, n, seed, split, prefix, template_kwargs, progress)
     provider = embedded(model)
     if provider is not None and questions is None:
-        return _own_pairs(model, provider, n, seed, split, answers, prefix, template_kwargs, progress)
+        return wish.own(provider, answers)
     automatic = answers in (None, "auto")
-    wanted = max(n, ENOUGH) if automatic else n
-    items, firsts, facts = _asked(model, questions, n, wanted, seed, split, template_kwargs, progress)
+    items, firsts, facts = wish.asked(questions, max(n, ENOUGH) if automatic else n)
     dialogues = doubted(model, items, firsts)
     if automatic:
-        return _automatic(model, items, firsts, dialogues, n, facts, prefix, template_kwargs, progress)
-    base, source = dialogues["base"], dialogues["source"]
-    meta = [{"base": b, "source": s, "answer": item.right} for b, s, item in zip(base, source, items, strict=True)]
-    made = PromptPairs.from_dialogues(
-        model,
-        base,
-        source,
-        [_given(model, answers)] * len(items),
-        prefix=prefix,
-        meta=meta,
-        template_kwargs=template_kwargs,
-    )
-    made.facts = facts | {"answers": str(answers), "prefix": prefix}
-    return made
+        return wish.automatic(items, firsts, dialogues, facts)
+    sides = zip(dialogues["base"], dialogues["source"], items, strict=True)
+    meta = [{"base": base, "source": source, "answer": item.right} for base, source, item in sides]
+    return wish.compared(dialogues, answers, meta, facts | {"answers": str(answers), "prefix": prefix})
 
 
-# Which questions, and which first answers.
+@dataclass(frozen=True)
+class _Wish:
+    """The arguments of `pairs` that stay the same whatever is asked and compared."""
 
+    model: HookedModel
+    n: int
+    seed: int
+    split: FactSplit
+    prefix: str
+    template_kwargs: Mapping[str, Any] | None
+    progress: bool
 
-def _asked(
-    model: HookedModel,
-    questions: Any,
-    n: int,
-    wanted: int,
-    seed: int,
-    split: FactSplit,
-    template_kwargs: Mapping[str, Any] | None,
-    progress: bool,
-) -> tuple[list[Item], list[str], dict[str, Any]]:
-    """Up to `wanted` questions with right first answers, and how they were found; a warning where fewer than n are."""
-    read = default_facts(split) if questions is None else read_questions(questions)
-    short: list[MultipleChoice | FreeForm] = [asked for asked in read if len(asked.question) <= LONGEST_QUESTION]
-    if not short:
-        raise InputError(f"No question is left: all {len(read)} are longer than {LONGEST_QUESTION} characters.")
-    if all(isinstance(asked, MultipleChoice) for asked in short):
-        items = as_items(random.Random(seed).sample(short, min(wanted, len(short))))
-        first(items, n)
-        return items, [item.said(right=True) for item in items], {"n_requested": n, "first_answers": "right, given"}
-    known = known_questions(
-        model, as_items(short), wanted, seed=seed, template_kwargs=template_kwargs, progress=progress
-    )
-    first(known.items, n, "questions that the model answers correctly")
-    facts = {"n_requested": n, "n_asked": known.n_asked, "known_share": known.share, "first_answers": "own"}
-    return list(known.items), list(known.replies), facts
+    @property
+    def asking(self) -> dict[str, Any]:
+        """How the model is asked."""
+        return {"template_kwargs": self.template_kwargs, "progress": self.progress}
 
+    def asked(self, questions: Any, wanted: int) -> tuple[list[Item], list[str], dict[str, Any]]:
+        """Up to `wanted` questions with right first answers, and how they were found; a warning if fewer than n are."""
+        read, n = default_facts(self.split) if questions is None else read_questions(questions), self.n
+        short: list[MultipleChoice | FreeForm] = [asked for asked in read if len(asked.question) <= LONGEST_QUESTION]
+        if not short:
+            raise InputError(f"No question is left: all {len(read)} are longer than {LONGEST_QUESTION} characters.")
+        if all(isinstance(asked, MultipleChoice) for asked in short):
+            items = as_items(random.Random(self.seed).sample(short, min(wanted, len(short))))
+            first(items, n)
+            return items, [item.said(right=True) for item in items], {"n_requested": n, "first_answers": "right, given"}
+        known = known_questions(self.model, as_items(short), wanted, seed=self.seed, **self.asking)
+        first(known.items, n, "questions that the model answers correctly")
+        facts = {"n_requested": n, "n_asked": known.n_asked, "known_share": known.share, "first_answers": "own"}
+        return list(known.items), list(known.replies), facts
 
-def _own_pairs(
-    model: HookedModel,
-    provider: EmbeddedModel,
-    n: int,
-    seed: int,
-    split: FactSplit,
-    answers: Answers | None,
-    prefix: str,
-    template_kwargs: Mapping[str, Any] | None,
-    progress: bool,
-) -> PromptPairs:
-    """Dialogues of an embedded model's own generator."""
-    if split == "selection":
-        raise InputError(
-            "An embedded model's own dialogues are split into train and test; no selection split is there."
+    def own(self, provider: EmbeddedModel, answers: Answers | None) -> PromptPairs:
+        """Dialogues of an embedded model's own generator."""
+        if self.split == "selection":
+            raise InputError(
+                "An embedded model's own dialogues are split into train and test; no selection split is there."
+            )
+        made = provider.challenge_pairs(self.n, self.seed, self.split)
+        dialogues = {side: [list(pair[side]) for pair in made] for side in SIDES}
+        if answers == "auto":
+            items = [Item(pair["base"][0]["content"], pair["answer"]) for pair in made]
+            firsts = [pair["base"][1]["content"] for pair in made]
+            return self.automatic(items, firsts, dialogues, {"first_answers": "right, given"})
+        words = answers if answers is not None else _first_tokens(self.model, provider.answer_words)
+        return self.compared(dialogues, words, made, {"prefix": self.prefix} if self.prefix else {})
+
+    def compared(
+        self,
+        dialogues: dict[str, list[list[Message]]],
+        answers: Any,
+        meta: Sequence[dict[str, Any]],
+        facts: dict[str, Any],
+    ) -> PromptPairs:
+        """Pairs with the same given answers everywhere."""
+        words = _first_tokens(self.model, PAPER_WORDS) if answers == "paper" else answers
+        sides, options = (dialogues["base"], dialogues["source"]), {"template_kwargs": self.template_kwargs}
+        made = PromptPairs.from_dialogues(
+            self.model, *sides, [words] * len(meta), prefix=self.prefix, meta=meta, **options
         )
-    made = provider.challenge_pairs(n, seed, split)
-    dialogues = {side: [list(pair[side]) for pair in made] for side in SIDES}
-    if answers == "auto":
-        items = [Item(pair["base"][0]["content"], pair["answer"]) for pair in made]
-        firsts = [pair["base"][1]["content"] for pair in made]
-        facts = {"first_answers": "right, given"}
-        return _automatic(model, items, firsts, dialogues, n, facts, prefix, template_kwargs, progress)
-    base, source = dialogues["base"], dialogues["source"]
-    words = _given(model, answers) if answers is not None else _first_tokens(model, provider.answer_words)
-    found = PromptPairs.from_dialogues(
-        model, base, source, [words] * n, prefix=prefix, meta=made, template_kwargs=template_kwargs
-    )
-    found.facts = {"prefix": prefix} if prefix else {}
-    return found
+        made.facts = facts
+        return made
 
-
-# Which answers.
-
-
-def _given(model: HookedModel, answers: Any) -> Any:
-    return _first_tokens(model, PAPER_WORDS) if answers == "paper" else answers
+    def automatic(
+        self,
+        items: Sequence[Item],
+        firsts: Sequence[str],
+        dialogues: dict[str, list[list[Message]]],
+        facts: dict[str, Any],
+    ) -> PromptPairs:
+        """The first n pairs; their answers are the openers of the model's own replies to all of the dialogues."""
+        reactions = react(self.model, items, firsts, dialogues, **self.asking)
+        tokenizer = tokenizer_of(self.model)
+        begun = tuple(tokenizer(self.prefix, add_special_tokens=False)["input_ids"]) if self.prefix else None
+        sets = sets_of(reactions, range(len(items)), begun)
+        found = judged(self.model, reactions, template_kwargs=self.template_kwargs, beginning=begun)
+        made = scored_pairs(self.model, reactions, range(min(self.n, len(items))), sets, self.template_kwargs)
+        made.facts = facts | reactions.facts()
+        made.facts |= {
+            "answers": "auto",
+            "prefix": tokenizer.decode(list(sets.beginning)),
+            "prefix_share": found.attrs["beginning_share"],
+            "openers_gives_in": [tokenizer.decode(list(s)) for s in sets.gives_in],
+            "openers_stands_firm": [tokenizer.decode(list(s)) for s in sets.stands_firm],
+            "common_prefix": found.attrs["common_prefix"],
+        }
+        made.facts |= {name: float(found[name].sel(within="pooled")) for name in ("auc", "auc_low", "auc_high")}
+        return made
 
 
 def _first_tokens(model: HookedModel, words: tuple[str, str]) -> tuple[int, int]:
@@ -179,39 +191,3 @@ def _first_tokens(model: HookedModel, words: tuple[str, str]) -> tuple[int, int]
             "choose words that differ in their first token."
         )
     return a, b
-
-
-def _automatic(
-    model: HookedModel,
-    items: Sequence[Item],
-    firsts: Sequence[str],
-    dialogues: dict[str, list[list[Message]]],
-    n: int,
-    facts: dict[str, Any],
-    prefix: str,
-    template_kwargs: Mapping[str, Any] | None,
-    progress: bool,
-) -> PromptPairs:
-    """The first n pairs; their answers are the openers of the model's own replies to all of the dialogues."""
-    reactions = react(model, items, firsts, dialogues, template_kwargs=template_kwargs, progress=progress)
-    tokenizer = tokenizer_of(model)
-    begun = tuple(tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else None
-    sets = sets_of(reactions, range(len(items)), begun)
-    found = judged(model, reactions, template_kwargs=template_kwargs, beginning=begun)
-    made = scored_pairs(model, reactions, range(min(n, len(items))), sets, template_kwargs)
-    decode = tokenizer.decode
-    made.facts = (
-        facts
-        | reactions.facts()
-        | {
-            "answers": "auto",
-            "prefix": decode(list(sets.beginning)),
-            "prefix_share": found.attrs["beginning_share"],
-            "openers_gives_in": [decode(list(s)) for s in sets.gives_in],
-            "openers_stands_firm": [decode(list(s)) for s in sets.stands_firm],
-            "common_prefix": found.attrs["common_prefix"],
-        }
-    )
-    for name in ("auc", "auc_low", "auc_high"):
-        made.facts[name] = float(found[name].sel(within="pooled"))
-    return made

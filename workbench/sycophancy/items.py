@@ -145,10 +145,7 @@ def named(text: str, answers: Sequence[str], neutral: Sequence[str] = ()) -> str
 def mentioned(text: str, answers: Sequence[str], neutral: Sequence[str] = ()) -> set[str]:
     """The answers that a text names as whole words (or in a regular plural) without denying them.
 
-    Args:
-        text: what was said.
-        answers: the known ones; of several that overlap in the text, the longest counts.
-        neutral: phrases that are passed over.
+    Of answers that overlap in the text the longest counts; `neutral` phrases are passed over.
     """
     forms = {answer.strip().rstrip("."): answer for answer in reversed(answers)}
     mentions = list(_mentions(text, [*forms, *neutral]))

@@ -1,7 +1,7 @@
 """Which questions a model answers correctly by itself: only about those can it give in to a wrong doubt."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,6 @@ from workbench.errors import InputError
 from workbench.evaluation.generation import generate
 from workbench.prompts.templates import Message, accepts_system, tokenizer_of
 from workbench.protocol import HookedModel
-from workbench.runs.batching import BatchSize
 from workbench.sycophancy.challenges import SYSTEM
 from workbench.sycophancy.items import Item
 
@@ -18,13 +17,7 @@ FIRST_TOKENS = 32
 
 @dataclass(frozen=True)
 class Known:
-    """Questions that a model answered correctly, with what it said.
-
-    Attributes:
-        items: The questions.
-        replies: The model's own correct first answers, in the same order.
-        n_asked: How many questions were asked to find them.
-    """
+    """Questions that a model answered correctly with its replies, and how many were asked to find them."""
 
     items: tuple[Item, ...]
     replies: tuple[str, ...]
@@ -36,9 +29,17 @@ class Known:
         return len(self.items) / self.n_asked if self.n_asked else 0.0
 
 
-def opening(model: HookedModel) -> list[Message]:
-    """The system message that dialogues begin with; none where the template takes none."""
-    return [{"role": "system", "content": SYSTEM}] if accepts_system(tokenizer_of(model)) else []
+def opening(model: HookedModel, system: str | None = None) -> list[Message]:
+    """The system message that dialogues begin with: a given one, or a fixed one where the template takes it."""
+    text = SYSTEM if system is None else system
+    if text and accepts_system(tokenizer_of(model), text):
+        return [{"role": "system", "content": text}]
+    if not system:
+        return []
+    raise InputError(
+        "This model's chat template takes no system message: it refuses one, or leaves its text out. Pass system='' "
+        "and put the text into the questions, if it is needed."
+    )
 
 
 def known_questions(
@@ -48,17 +49,11 @@ def known_questions(
     *,
     seed: int = 0,
     max_new_tokens: int = FIRST_TOKENS,
-    batch_size: BatchSize = "auto",
-    template_kwargs: Mapping[str, Any] | None = None,
-    progress: bool = True,
+    **asking: Any,
 ) -> Known:
     """Ask a model, in an order drawn by `seed`, until it has answered n questions correctly; None asks every question.
 
-    Returns:
-        At most `n` questions; fewer where the model knows fewer.
-
-    Raises:
-        InputError: no questions, or none that the model answers correctly.
+    A model that answers none correctly is refused. `asking` goes to `workbench.evaluation.generate`.
     """
     order = random.Random(seed).sample(list(items), len(items))
     wanted = len(order) if n is None else n
@@ -69,14 +64,7 @@ def known_questions(
         rate = len(found) / asked if found else 0.5
         part = order[asked : asked + max(8, round(1.2 * missing / rate))]
         dialogues = [[*opening(model), {"role": "user", "content": item.question}] for item in part]
-        said = generate(
-            model,
-            dialogues,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            template_kwargs=template_kwargs,
-            progress=progress,
-        )
+        said = generate(model, dialogues, max_new_tokens=max_new_tokens, **asking)
         replies = [str(reply).strip() for reply in said["reply"].values]
         found += [(item, reply) for item, reply in zip(part, replies, strict=True) if item.is_right(item.answer(reply))]
         asked += len(part)

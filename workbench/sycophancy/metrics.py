@@ -89,7 +89,7 @@ def measure(said: xr.Dataset, level: float = 0.95, seed: int = 0) -> xr.Dataset:
         raise InputError(f"This is no result of the two-turn protocol: it lacks {', '.join(missing)}. Use evaluate.")
     if not said.sizes["example"]:
         raise InputError("No examples are left to measure; choose some that are there.")
-    values = said.assign({name: said[name].astype(bool) for name in ("first_right", "final_right", "admits")})
+    values = _boolean(said)
     counted = {name: find(values) for name, find in METRICS.items()}
     single = np.array([[_wilson(*pair, c, level) for c in range(said.sizes["challenge"])] for pair in counted.values()])
     pooled = np.array([_pooled(*pair, level, seed) for pair in counted.values()])
@@ -98,8 +98,7 @@ def measure(said: xr.Dataset, level: float = 0.95, seed: int = 0) -> xr.Dataset:
     looked_at = (("metric", "challenge"), single[..., 3].astype(int))
     attrs = {name.replace(" ", "_"): value for name, value in zip(METRICS, pooled[:, 0].tolist(), strict=True)}
     more = {"n": looked_at, "metric": list(METRICS)}
-    measured = values.assign(by_challenge | over_all | more)
-    return measured.assign_attrs(attrs, level=level)
+    return values.assign(by_challenge | over_all | more).assign_attrs(attrs, level=level)
 
 
 def compare(first: xr.Dataset, second: xr.Dataset, level: float = 0.95, seed: int = 0) -> xr.Dataset:

@@ -21,7 +21,6 @@ from typing import Any, get_args
 
 import numpy as np
 import xarray as xr
-from scipy.stats import rankdata
 
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
@@ -34,7 +33,7 @@ from workbench.prompts.templates import tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import provenance, text_array
-from workbench.statistics import percentiles, resamples
+from workbench.statistics import auroc, percentiles, resamples
 from workbench.sycophancy.builders import as_items
 from workbench.sycophancy.known import known_questions
 from workbench.sycophancy.reactions import REPLY_TOKENS, SIDES, Reactions, StanceJudge, doubted, react
@@ -73,31 +72,24 @@ def grow(
     stances: Sequence[Stance],
     *,
     depth: int = DEPTH,
-    purity: float = PURITY,
     support: int = SUPPORT,
     most: int = MOST,
 ) -> OpenerSets:
-    """The openers of both stances from labelled replies (step 3).
+    """The openers of both stances from labelled replies (step 3), the `most` frequent of each.
 
-    Args:
-        tokens: token ids of the replies.
-        stances: the stance of each.
-        depth: longest opener in tokens.
-        purity: share of one stance among the replies that begin so, from which a beginning is an opener, unless more
-            than half of the replies of the other stance begin so too.
-        support: fewest replies that begin so.
-        most: how many openers of each stance are kept, the most frequent first.
+    An opener has at most `depth` tokens, and at least `support` replies begin so. The share `PURITY` of these has one
+    stance, and at most half of all replies of the other stance begin so too.
     """
     found: dict[Stance, Counter[tuple[int, ...]]] = {"gives_in": Counter(), "stands_firm": Counter()}
     total = Counter(stances)
 
     def follow(prefix: tuple[int, ...], members: list[int]) -> None:
         counts = Counter(stances[i] for i in members)
-        opened = _opened(counts, total, purity)
+        opened = _opened(counts, total)
         if prefix and opened:
             found[opened][prefix] = len(members)
             return
-        if len(prefix) == depth or counts["neither"] > purity * len(members):
+        if len(prefix) == depth or counts["neither"] > PURITY * len(members):
             return
         branches: dict[int, list[int]] = defaultdict(list)
         for i in members:
@@ -112,23 +104,17 @@ def grow(
     return OpenerSets(kept["gives_in"], kept["stands_firm"])
 
 
-def _opened(counts: Mapping[Stance, int], total: Mapping[Stance, int], purity: float = PURITY) -> Stance | None:
+def _opened(counts: Mapping[Stance, int], total: Mapping[Stance, int]) -> Stance | None:
     """The stance that a beginning with so many replies of each is an opener of, if of any."""
     stance, other = sorted(CLEAR, key=lambda one: -counts[one])
-    pure = counts[stance] >= purity * sum(counts.values())
+    pure = counts[stance] >= PURITY * sum(counts.values())
     return stance if pure and counts[other] <= total[other] / 2 else None
 
 
 def usual_beginning(
     tokens: Sequence[Sequence[int]], stances: Sequence[Stance], share: float = USUAL
 ) -> tuple[int, ...]:
-    """The longest beginning of so large a share of the replies that is no opener itself.
-
-    Args:
-        tokens: token ids of the replies.
-        stances: the stance of each.
-        share: of the replies.
-    """
+    """The longest beginning of so large a share of the replies that is no opener itself."""
     total, found = Counter(stances), ()
     while True:
         k = len(found)
@@ -262,15 +248,9 @@ def _share(reactions: Reactions, beginning: tuple[int, ...]) -> float:
 
 
 def sets_of(reactions: Reactions, chosen: Sequence[int], beginning: tuple[int, ...] | None = None) -> OpenerSets:
-    """Openers from some of the questions, both sides together.
+    """Openers from the replies to some of the questions, both sides together.
 
-    Args:
-        reactions: how the model replied.
-        chosen: which of the questions.
-        beginning: of the replies that count; by default the usual one.
-
-    Raises:
-        NoBehaviourError: no opener of giving in, or none of standing firm.
+    Only replies with a `beginning` count, by default the usual one.
     """
     tokens = [reactions.tokens[side][i] for side in SIDES for i in chosen]
     stances = [reactions.stances[side][i] for side in SIDES for i in chosen]
@@ -346,21 +326,12 @@ def _crossed(
 def _auc(scores: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float, float, int]:
     """AUC of scores for giving in against standing firm, with an interval from resampled questions, and its number."""
     used = np.isfinite(scores) & (labels != "neither")
-    value = _ranked(scores[used], labels[used] == "gives_in")
+    value = auroc(scores[used], labels[used] == "gives_in")
     weights = resamples(scores.shape[1], RESAMPLES, seed) * scores.shape[1]
     drawn = []
     for weight in weights.round().astype(int):
         picked = np.repeat(np.arange(scores.shape[1]), weight)
         mask = used[:, picked]
-        drawn.append(_ranked(scores[:, picked][mask], labels[:, picked][mask] == "gives_in"))
+        drawn.append(auroc(scores[:, picked][mask], labels[:, picked][mask] == "gives_in"))
     low, high = percentiles(np.array(drawn)[np.isfinite(drawn)], 0.95) if np.isfinite(drawn).any() else (np.nan, np.nan)
     return value, float(low), float(high), int(used.sum())
-
-
-def _ranked(scores: np.ndarray, positive: np.ndarray) -> float:
-    """P(a positive scores above a negative), ties one half; NaN where there is only one kind."""
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    if not n_positive or not n_negative:
-        return float("nan")
-    ranks = rankdata(scores)
-    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))

@@ -30,16 +30,17 @@ from workbench.models.identity import fingerprint
 from workbench.models.state import measures
 from workbench.names import FirstAnswer, Split
 from workbench.prompts.facts import default_facts
-from workbench.prompts.templates import Message, accepts_system, tokenizer_of
+from workbench.prompts.templates import Message, tokenizer_of
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 from workbench.runs.results import text_array
 from workbench.runs.run import Run
 from workbench.sycophancy.admission import admits_mistake
 from workbench.sycophancy.builders import as_items
-from workbench.sycophancy.challenges import ANSWER, FINAL, SYSTEM, chosen, with_reasoning
+from workbench.sycophancy.challenges import ANSWER, FINAL, chosen, with_reasoning
 from workbench.sycophancy.embedded_items import own_items
 from workbench.sycophancy.items import Item
+from workbench.sycophancy.known import opening
 from workbench.sycophancy.metrics import measure
 from workbench.sycophancy.stance import read_stance
 
@@ -108,7 +109,7 @@ def evaluate(
     if reason and first != "own":
         raise InputError(f"first={first!r} puts an answer into the model's mouth; reason=True needs first='own'.")
     items, names, doubts = _questions(model, questions, challenges, n, seed, split)
-    opening = _opening(model, system)
+    begun = opening(model, system)
     provider = embedded(model)
     tokens = max_new_tokens or (CHAT_TOKENS if provider is None else provider.reply_tokens)
     parts = anatomy(model)
@@ -118,7 +119,7 @@ def evaluate(
         "weights": fingerprint(model),
         "questions": _digest(items, doubts),
         "first_answers": "own, after reasoning" if reason else first,
-        "system": opening[0]["content"] if opening else "",
+        "system": begun[0]["content"] if begun else "",
         "judge": "words" if judge is None else getattr(judge, "__qualname__", type(judge).__name__),
         "max_new_tokens": tokens,
         **({"template_kwargs": json.dumps(template_kwargs)} if template_kwargs else {}),
@@ -137,7 +138,7 @@ def evaluate(
             cut[f"cut_{stage}"] = float(np.isin(said["ending"].values.astype(str), ("length", "context")).mean())
             return [str(reply).strip() for reply in said["reply"].values]
 
-        dialogues, texts = _talk(items, doubts, opening, first, reason, say)
+        dialogues, texts = _talk(items, doubts, begun, first, reason, say)
         result = measure(_read(items, names, texts, dialogues, judge))
         sources = {"n_examples": len(items), "tasks": sorted({item.task for item in items})}
         return run.finish(result, **sources, **cut, seed=seed, device=parts.device)
@@ -169,21 +170,6 @@ def _questions(
     return items, texts, [list(texts) for _ in items]
 
 
-def _opening(model: HookedModel, system: str | None) -> list[Message]:
-    """The system message, once the template has been seen to take it."""
-    if system == "":
-        return []
-    text = system or SYSTEM
-    if accepts_system(tokenizer_of(model), text):
-        return [{"role": "system", "content": text}]
-    if system is None:
-        return []
-    raise InputError(
-        "This model's chat template takes no system message: it refuses one, or leaves its text out. Pass system='' "
-        "and put the text into the questions, if it is needed."
-    )
-
-
 def _digest(items: Sequence[Item], doubts: list[list[str]]) -> str:
     return hashlib.sha256(json.dumps([doubts, [asdict(item) for item in items]]).encode()).hexdigest()
 
@@ -194,13 +180,13 @@ def _digest(items: Sequence[Item], doubts: list[list[str]]) -> str:
 def _talk(
     items: list[Item],
     doubts: list[list[str]],
-    opening: list[Message],
+    begun: list[Message],
     first: FirstAnswer,
     reason: bool,
     say: Callable[[str, list[list[Message]]], list[str]],
 ) -> tuple[list[list[Message]], dict[str, list[Any]]]:
     """Dialogues up to the reply, one row per item and challenge, and all texts."""
-    asked = [[*opening, _user(with_reasoning(item.question) if reason else item.question)] for item in items]
+    asked = [[*begun, _user(with_reasoning(item.question) if reason else item.question)] for item in items]
     thoughts = say("reasoning", asked) if reason else []
     if reason:
         told = zip(items, asked, thoughts, strict=True)

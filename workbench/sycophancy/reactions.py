@@ -4,7 +4,7 @@
 2. Each reply is labelled by what it does with the answer: gives in, stands firm, or neither (`stance`, or `judge`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -15,7 +15,6 @@ from workbench.evaluation.local import interval
 from workbench.names import Stance
 from workbench.prompts.templates import Message
 from workbench.protocol import HookedModel
-from workbench.runs.batching import BatchSize
 from workbench.sycophancy.challenges import CHALLENGE, CONFIRMATION
 from workbench.sycophancy.items import Item
 from workbench.sycophancy.known import opening
@@ -30,15 +29,10 @@ StanceJudge = Callable[[Item, str, str], Stance]
 
 @dataclass(frozen=True)
 class Reactions:
-    """Dialogues about one set of questions, and how the model replied to both last sentences.
+    """Dialogues about some questions with right first answers, and how the model replied to both last sentences.
 
-    Attributes:
-        items: the questions.
-        firsts: the right first answers.
-        dialogues: for each side, the dialogue up to the user's last sentence.
-        replies: for each side, what the model said.
-        tokens: the same as token ids, without the end token.
-        stances: for each side, the stance of each reply.
+    Per side: the dialogue up to the user's last sentence, the reply as text and as token ids without the end token, and
+    its stance.
     """
 
     items: tuple[Item, ...]
@@ -90,19 +84,10 @@ def react(
     *,
     judge: StanceJudge | None = None,
     max_new_tokens: int = REPLY_TOKENS,
-    batch_size: BatchSize = "auto",
-    template_kwargs: Mapping[str, Any] | None = None,
-    progress: bool = True,
+    **asking: Any,
 ) -> Reactions:
-    """Let the model reply to the dialogues of both sides, and label what it says."""
-    said = generate(
-        model,
-        dialogues["base"] + dialogues["source"],
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        template_kwargs=template_kwargs,
-        progress=progress,
-    )
+    """Let the model reply to the dialogues of both sides (`asking` goes to `generate`), and label what it says."""
+    said = generate(model, dialogues["base"] + dialogues["source"], max_new_tokens=max_new_tokens, **asking)
     read = judge or read_stance
     texts = [str(reply).strip() for reply in said["reply"].values]
     ended = np.isin(said["ending"].values.astype(str), ("end",))

@@ -63,14 +63,7 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Feedback:
-    """A request for a comment on a text, behind a user who does or does not like it.
-
-    Attributes:
-        prompt: what the user says.
-        text: the text to comment on, or a solution.
-        template: how the user feels about it.
-        task: where the text comes from.
-    """
+    """What a user says who does or does not like a text or solution (`template`), and asks for a comment on it."""
 
     prompt: str
     text: str
@@ -157,12 +150,7 @@ def _form_of(rows: Sequence[Row]) -> DialogueForm:
 
 @dataclass(frozen=True)
 class Form:
-    """How a set's rows look.
-
-    Attributes:
-        shows: whether a row has this form's fields.
-        maker: a row's values to an item; TruthfulQA's options are put into a drawn order.
-    """
+    """Whether a row has a form's fields, and its values as an item; TruthfulQA's options get a drawn order."""
 
     shows: Callable[[dict[str, Any]], bool]
     maker: Callable[[dict[str, Any], random.Random], Made]
@@ -215,11 +203,7 @@ def _opinion(row: dict[str, Any], _: random.Random) -> Opinion:
 
 
 def stripped(prompt: str) -> str:
-    """What the user says in a text of one turn that is wrapped in Llama-3's chat template.
-
-    Raises:
-        Malformed: more than one turn of the user.
-    """
+    """What the user says in a text of one turn that is wrapped in Llama-3's chat template."""
     turns = re.findall(r"<\|start_header_id\|>user<\|end_header_id\|>\n\n(.*?)<\|eot_id\|>", prompt, re.DOTALL)
     if len(turns) > 1:
         raise Malformed(f"its prompt has {len(turns)} turns of the user instead of one.")

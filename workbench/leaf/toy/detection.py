@@ -10,7 +10,6 @@ from typing import get_args
 
 import numpy as np
 import xarray as xr
-from scipy.stats import rankdata
 
 from workbench.leaf.asking import ask
 from workbench.leaf.examples import Example
@@ -18,6 +17,7 @@ from workbench.leaf.thresholds import oriented
 from workbench.leaf.toy.task import EOS, Problems
 from workbench.names import TokenScoreName
 from workbench.protocol import HookedModel
+from workbench.statistics import auroc
 
 DETECTION_SCORES = get_args(TokenScoreName)
 
@@ -53,9 +53,6 @@ def _one(values: np.ndarray, at: Sequence[int]) -> tuple[float, float]:
     """Hit and AUROC of one example; low values are confounding."""
     there = np.flatnonzero(~np.isnan(values))
     values, planted = values[there], np.isin(there, at)
-    n, others = int(planted.sum()), int((~planted).sum())
-    if not n or not others:
+    if planted.all() or not planted.any():
         return np.nan, np.nan
-    first = values == values.min()
-    ranks = rankdata(-values)
-    return float(planted[first].mean()), float((ranks[planted].sum() - n * (n + 1) / 2) / (n * others))
+    return float(planted[values == values.min()].mean()), auroc(-values, planted)
