@@ -80,11 +80,7 @@ def unusable(found: xr.Dataset) -> str | None:
 
 
 def way_out(score_answers: str) -> str:
-    """What to do where a baseline is unusable.
-
-    Args:
-        score_answers: "letter", "text", or "" where it is not known what is scored.
-    """
+    """What to do where a baseline is unusable; `score_answers` is "" where it is not known what is scored."""
     if score_answers == "letter":
         return (
             "A small model may know the answers and not their letters: score the answers as text, score_answers=text, "

@@ -31,7 +31,7 @@ from workbench.inactive_heads.passes import watching
 from workbench.inactive_heads.scores import head_scores, labelled
 from workbench.inactive_heads.summary import LOSSES, RANDOM, summarize
 from workbench.inactive_heads.tasks import ModelTask, describe, task_of
-from workbench.inactive_heads.zeroing import Zeroed, online, zero_heads
+from workbench.inactive_heads.zeroing import online, zero_heads
 from workbench.models.anatomy import anatomy
 from workbench.models.identity import fingerprint
 from workbench.models.state import measures
@@ -82,13 +82,8 @@ def recording(
         scores: as for `head_scores`.
         padding: as for `zero_heads`.
     """
-    wanted = scores_named(scores)
-    recorded = Recorded(wanted)
-
-    def keep(layer: int, found: dict[str, Tensor]) -> None:
-        recorded.add(layer, found)
-
-    with watching(model, padding) as passes, online(model, wanted, passes, keep):
+    recorded = Recorded(wanted := scores_named(scores))
+    with watching(model, padding) as passes, online(model, wanted, passes, recorded.add):
         yield recorded
 
 
@@ -198,13 +193,7 @@ def _baseline(
             answers = _answers(run, model)
         found = recorded.scores
     else:
-        answers = _answers(run, model)
-        if callable(fit):
-            with recording(model, scores, padding=padding) as recorded:
-                fit(model)
-            found = recorded.scores
-        else:
-            found = _scores_of(model, fit, scores, padding)
+        answers, found = _answers(run, model), _scores_of(model, fit, scores, padding)
     fitted = inactive_head_thresholds(found, quantiles).drop_vars("inactive")
     worth = baseline_of(answers)
     return fitted.assign(correct=("example", answers.values)).merge(worth).drop_attrs().assign_attrs(worth.attrs)
@@ -225,11 +214,8 @@ def _run(model: HookedModel, run: ModelTask, **options: Any) -> xr.Dataset:
     """The task with heads zeroed."""
     with zero_heads(model, **options) as zeroed:
         answers = _answers(run, model)
-    return xr.Dataset({"correct": ("example", answers.values), "layer_share": ("layer", _by_layer(zeroed))})
-
-
-def _by_layer(zeroed: Zeroed) -> np.ndarray:
-    return zeroed.frequency.mean(1).numpy()
+    shares = zeroed.frequency.mean(1).numpy()
+    return xr.Dataset({"correct": ("example", answers.values), "layer_share": ("layer", shares)})
 
 
 def _answers(run: ModelTask, model: HookedModel) -> xr.DataArray:

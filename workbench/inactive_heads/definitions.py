@@ -279,11 +279,7 @@ def score(
 
 
 def scores_named(names: Iterable[str | HeadScore] | str | HeadScore | None = None) -> list[HeadScore]:
-    """The scores of these names; None gives the paper's fifteen.
-
-    Raises:
-        InputError: an unknown name, none at all, or one twice.
-    """
+    """The scores of these names, each once; None gives the paper's fifteen."""
     if names is None:
         return list(FIFTEEN.values())
     return named(names, FIFTEEN | _own, HeadScore)

@@ -22,12 +22,7 @@ from workbench.protocol import HookedModel
 
 
 class Passes:
-    """The passes of a model, while `watching` it.
-
-    Attributes:
-        number: how many passes have begun.
-        past: positions before this pass whose keys and values came from a cache.
-    """
+    """The passes of a model, while `watching` it: how many have begun, and how many cached positions this one has."""
 
     def __init__(self, padding: int | None = None):
         self.padding = padding
@@ -43,11 +38,7 @@ class Passes:
         self.tokens, self.mask, self.past, self._real = tokens, mask, past, None
 
     def real(self, z: Tensor) -> Bool[Tensor, "batch pos"]:
-        """Which positions of a pass hold real tokens; z `[batch, pos, ...]` tells its shape.
-
-        Raises:
-            InputError: a mask of another shape, or a row without real tokens.
-        """
+        """Which positions of a pass hold real tokens; z `[batch, pos, ...]` tells its shape."""
         if self._real is None:
             self._real = self._found(z)
         return self._real
@@ -80,9 +71,7 @@ class Passes:
 def watching(model: HookedModel, padding: int | None = None) -> Generator[Passes]:
     """Follow the passes of a model; nothing stays on the model.
 
-    Args:
-        model: a TransformerLens model.
-        padding: token id whose run at the end of a row is padding, where nothing else says what is real.
+    `padding` is a token id whose run at the end of a row is padding, where nothing else says what is real.
     """
     passes = Passes(padding)
     handles = _watch_hooked(model, passes) if kind_of(model) == "hooked" else [_watch_bridge(model, passes)]

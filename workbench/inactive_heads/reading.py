@@ -9,7 +9,6 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.inactive_heads.definitions import HeadScore, Layer, PerQuery, Queries, wide
 from workbench.models.anatomy import Anatomy
-from workbench.models.attention import Chunk
 
 
 class Grams:
@@ -37,15 +36,8 @@ class Reader:
 
     Values, attention and z of a layer come in this order on most architectures; GPT-J tells its attention last.
 
-    Args:
-        parts: the model's anatomy.
-        grams: of the same model.
-        scores: what to compute.
-        real: which positions hold real tokens.
-        compat: average attention over padded queries too, as the released code does.
-
-    Attributes:
-        found: of each layer whose activations are complete, its scores `[batch, head]` by name.
+    `real` says which positions hold real tokens; `compat` averages attention over padded queries too, as the released
+    code does. `found` has the scores `[batch, head]` by name of each layer whose activations are complete.
     """
 
     def __init__(
@@ -71,10 +63,6 @@ class Reader:
         """Take a layer's values."""
         self._values[layer] = values
         self._finish(layer)
-
-    def attention(self, chunk: Chunk) -> None:
-        """Add the queries of a chunk to the means over queries."""
-        self.pattern(chunk.layer, chunk.pattern, chunk.start)
 
     def pattern(self, layer: int, pattern: Float[Tensor, "batch head query key"], start: int = 0) -> None:
         """Add the queries of a pattern to the means over queries."""

@@ -119,7 +119,7 @@ def _score(
     observe(
         model,
         tokens,
-        attention=reader.attention if reader.functions else None,
+        attention=(lambda chunk: reader.pattern(chunk.layer, chunk.pattern, chunk.start)) if reader.functions else None,
         values=reader.values if reader.reads_values else None,
         z=reader.z,
         chunk=chunk,

@@ -52,15 +52,7 @@ def choices(
 def as_asked(
     questions: Sequence[Question] | Sequence[MultipleChoice], score_answers: ScoreAnswers | None = None
 ) -> list[Question]:
-    """Questions with their prompts and continuations.
-
-    Args:
-        questions: as for `choices`.
-        score_answers: as for `choices`; None takes letters.
-
-    Raises:
-        InputError: as `choices`.
-    """
+    """Questions with their prompts and continuations, from those that `choices` takes; None takes letters."""
     ways = {"letter": lettered, "text": worded}
     if score_answers is not None and score_answers not in ways:
         raise InputError(
@@ -103,11 +95,7 @@ def harnessed(tasks: str | Sequence[str], metric: str = "acc", **options: Any) -
 
 
 def task_of(task: Any) -> ModelTask:
-    """A task as a function of the model.
-
-    Raises:
-        InputError: neither a function nor questions.
-    """
+    """A task, given as a function or as questions, as a function of the model."""
     if callable(task):
         return task
     if isinstance(task, Sequence) and task and all(isinstance(item, Question | MultipleChoice) for item in task):

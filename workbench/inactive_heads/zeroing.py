@@ -128,15 +128,15 @@ def zero_heads_cached(
         padding: as in `zero_heads`.
     """
     kept: dict[int, Tensor] = {}
-    with watching(model, padding) as passes:
-        rule = _below(scores_named(score)[0], tau)
+    wanted = scores_named(score)
+    rule = _below(wanted[0], tau)
 
-        def decide(layer: int, found: dict[str, Tensor]) -> Tensor:
-            kept[layer] = rule(layer, found)
-            return kept[layer]
+    def decide(layer: int, found: dict[str, Tensor]) -> Tensor:
+        kept[layer] = rule(layer, found)
+        return kept[layer]
 
-        with online(model, scores_named(score), passes, decide, kept) as zeroed:
-            yield zeroed
+    with watching(model, padding) as passes, online(model, wanted, passes, decide, kept) as zeroed:
+        yield zeroed
 
 
 @contextmanager
@@ -147,14 +147,10 @@ def online(
     decide: Callable[[int, dict[str, Tensor]], Tensor | None],
     kept: dict[int, Tensor] | None = None,
 ) -> Generator[Zeroed]:
-    """Compute scores in every pass and zero what `decide` chooses by them; None zeroes nothing.
+    """Compute scores in every watched pass and zero what `decide` chooses by them; None zeroes nothing.
 
-    Args:
-        model: a TransformerLens model.
-        scores: what to compute.
-        passes: of the model, being watched.
-        decide: the layer and its scores by name to a mask `[batch, head]`.
-        kept: masks for passes on cached keys and values; without them such a pass is refused.
+    `decide` takes the layer and its scores by name to a mask `[batch, head]`. `kept` are masks for passes on cached
+    keys and values; without them such a pass is refused.
     """
     parts = anatomy(model)
     grams = Grams(parts)
@@ -267,11 +263,7 @@ def _fixed(parts: Anatomy, heads: Heads) -> Decide:
 
 
 def head_mask(parts: Anatomy, heads: Heads) -> Bool[Tensor, "*sequence layer head"]:
-    """Pairs (layer, head) or a boolean mask as a boolean tensor.
-
-    Raises:
-        InputError: heads that the model does not have, or a mask of another shape.
-    """
+    """Pairs (layer, head) that the model has, or a boolean mask of its shape, as a boolean tensor."""
     shape = (parts.n_layers, parts.n_heads)
     given = heads.values if isinstance(heads, xr.DataArray) else heads
     array = given.cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
