@@ -25,3 +25,9 @@ def suggest(word: object, known: Iterable[str]) -> str:
     known = [str(k) for k in known]
     near = difflib.get_close_matches(str(word), known, n=1)
     return (f"did you mean '{near[0]}'? " if near else "") + f"Known: {', '.join(known)}."
+
+
+def check_known(name: str, value: object, known: Iterable[str], also: str = "") -> None:
+    """Refuse a value of the argument `name` that is none of the known words; `also` says what else may be given."""
+    if value not in known:
+        raise InputError(f"{name}={value!r} is unknown; {suggest(value, known)} {also}".rstrip())

@@ -101,6 +101,11 @@ MATCHERS: dict[str, Callable[..., str | None]] = {
 """Functions that read an answer out of a reply; the same function brings the target into the same form."""
 
 
+def in_form(read: Callable[[str], str | None], target: str) -> str | None:
+    """A target in its matcher's form; a bare number or letter is put after the mark that the matcher looks for."""
+    return next((found for form in (target, f"#### {target}") if (found := read(form)) is not None), None)
+
+
 def canonical(text: str) -> str:
     """A number without currency, separators and needless zeros."""
     bare = re.sub(r"[\s$,]", "", text).replace("−", "-").rstrip(".")

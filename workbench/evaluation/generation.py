@@ -31,13 +31,7 @@ from workbench.models.anatomy import Anatomy, anatomy, kind_of
 from workbench.models.attention import has_hooks
 from workbench.models.capture import at, capture, device_of
 from workbench.models.identity import fingerprint
-from workbench.models.original import (
-    fused_attention,
-    left_padded,
-    left_padded_logits,
-    masked_positions,
-    unwrapped,
-)
+from workbench.models.original import fused_attention, left_padded, left_padded_logits, masked_positions, unwrapped
 from workbench.models.state import measures
 from workbench.prompts.templates import encode, render, tokenizer_of
 from workbench.prompts.texts import digest, unpadded, whole_ids
@@ -214,7 +208,7 @@ def _ids(model: HookedModel, prompt: Any, name: str, template_kwargs: Mapping[st
 def _groups(model: HookedModel, sequences: Sequence[Sequence[int]], left: list[int], hooks: bool) -> list[list[int]]:
     """The prompts that are left, the longest first, in groups that may share a batch."""
     groups = groups_by_length(sequences, left)
-    if groups and not hooks and (kind_of(model) == "hooked" or pads_left(model)):
+    if groups and not hooks and (kind_of(model) == "hooked" or _holds(model, left_padded_logits)):
         return [list(chain(*groups))]
     return groups
 
@@ -222,11 +216,6 @@ def _groups(model: HookedModel, sequences: Sequence[Sequence[int]], left: list[i
 Trial = Callable[[HookedModel, list[list[int]]], Tensor]
 """Last logits of some sequences, computed in another way."""
 _trials: weakref.WeakKeyDictionary[Any, dict[Trial, bool]] = weakref.WeakKeyDictionary()
-
-
-def pads_left(model: HookedModel) -> bool:
-    """Whether padding on the left changes nothing for this model, found out once by a short trial."""
-    return _holds(model, left_padded_logits)
 
 
 def _holds(model: HookedModel, trial: Trial) -> bool:

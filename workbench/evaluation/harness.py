@@ -119,8 +119,7 @@ def _run(
     """What the harness returns, with every question's result if `samples`."""
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     _refuse(names)
-    wrapped = harness_model(model, batch_size)
-    manager = _manager("" if include is None else str(include))
+    wrapped, manager = harness_model(model, batch_size), _manager("" if include is None else str(include))
     unknown = next((name for name in names if not manager.match_tasks([name])), None)
     if unknown is not None:
         near = suggest(unknown, manager.all_tasks).split("Known:")[0]  # there are thousands
@@ -179,9 +178,8 @@ def harness_model(model: HookedModel, batch_size: int | None = None) -> Any:
                 del self.model.generate
 
     size = batch_size or (1 if has_hooks(model) else 8)
-    return Hooked(
-        pretrained=model.original_model, tokenizer=copy.deepcopy(tokenizer_of(model)), backend="causal", batch_size=size
-    )
+    tokenizer = copy.deepcopy(tokenizer_of(model))
+    return Hooked(pretrained=model.original_model, tokenizer=tokenizer, backend="causal", batch_size=size)
 
 
 @cache

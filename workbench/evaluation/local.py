@@ -21,7 +21,7 @@ from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known
 from workbench.evaluation.questions import Encoded, Question, Text, encode_question
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import has_hooks
@@ -137,8 +137,7 @@ def context_length(model: HookedModel) -> int | None:
 
 
 def _check(questions: Sequence[Question], normalise: Normalise) -> None:
-    if normalise not in NORMALISE:
-        raise InputError(f"normalise={normalise!r} is unknown; {suggest(normalise, NORMALISE)}")
+    check_known("normalise", normalise, NORMALISE)
     if not questions:
         raise InputError("No questions: the list is empty. Give at least one.")
     without = next((q for q in questions if not q.choices), None)

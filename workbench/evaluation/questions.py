@@ -100,11 +100,7 @@ def encode_prompt(model: HookedModel, prompt: Text) -> list[int]:
 
 
 def encode_question(model: HookedModel, question: Question) -> Encoded:
-    """Prompt and choices as tokens, split where the prompt alone would end.
-
-    Raises:
-        InputError: a choice that adds no token to the prompt, or an id that the model does not know.
-    """
+    """Prompt and choices as tokens, split where the prompt alone would end."""
     if isinstance(question.prompt, str):
         found = _encode_texts(model, question)
     else:

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError, suggest
-from workbench.evaluation.answers import MATCHERS
+from workbench.evaluation.answers import MATCHERS, in_form
 from workbench.evaluation.generation import generate
 from workbench.evaluation.local import accuracy
 from workbench.evaluation.questions import Question
@@ -79,7 +79,8 @@ def judge_replies(
     """
     read = _matcher(match)
     given = [read(str(reply)) for reply in said["reply"].values]
-    wanted = [_wanted(read, q.target) for q in questions]
+    forms = [in_form(read, q.target) for q in questions]
+    wanted = [q.target if form is None else form for q, form in zip(questions, forms, strict=True)]
     matched = np.array([g is not None for g in given])
     correct = np.array([g is not None and g == w for g, w in zip(given, wanted, strict=True)])
     return said.assign(
@@ -99,12 +100,3 @@ def _matcher(match: str | Callable[[str], str | None]) -> Callable[[str], str | 
     if match not in MATCHERS:
         raise InputError(f"match={match!r} is not a known reply matcher; {suggest(match, MATCHERS)}")
     return MATCHERS[match]
-
-
-def _wanted(read: Callable[[str], str | None], target: str) -> str:
-    """The target in the matcher's form; a bare number or letter is put after the mark that its matcher looks for."""
-    for form in (target, f"#### {target}"):
-        found = read(form)
-        if found is not None:
-            return found
-    return target

@@ -83,11 +83,7 @@ def readable() -> list[str]:
 
 
 def read_only(libc: ctypes.CDLL) -> None:
-    """Hide all files but the readable ones (Landlock).
-
-    Args:
-        libc: the C library, which keeps the error number.
-    """
+    """Hide all files but the readable ones (Landlock); the C library keeps the error number."""
 
     def call(number: int, *given: object) -> int:
         result = libc.syscall(number, *given)

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError, suggest
-from workbench.evaluation.answers import MATCHERS
+from workbench.evaluation.answers import MATCHERS, in_form
 from workbench.evaluation.generation import generate
 from workbench.leaf.examples import Example
 from workbench.models.state import measures
@@ -82,11 +82,7 @@ def ask(
 
 
 def judge_of(match: Match) -> Callable[[Reply, Example], bool]:
-    """The function that judges replies, by name or as given.
-
-    Raises:
-        InputError: an unknown matcher.
-    """
+    """The function that judges replies, by the name of a known matcher or as given."""
     if not isinstance(match, str):
         return match
     if match not in MATCHERS:
@@ -102,21 +98,17 @@ def judge_of(match: Match) -> Callable[[Reply, Example], bool]:
 
 
 def wanted(match: str, example: Example) -> str | None:
-    """The example's answer in the matcher's form; None where the reply must be the target itself.
-
-    Raises:
-        InputError: the matcher reads no answer in it.
-    """
+    """The example's answer in the matcher's form; None where the reply must be the target itself."""
     if example.answer is None:
         return None
-    for form in (example.answer, f"#### {example.answer}"):
-        found = MATCHERS[match](form, *_options(match, example))
-        if found is not None:
-            return found
-    raise InputError(
-        f"Example {example.identifier!r}: match={match!r} finds no answer in its answer {example.answer!r}, so no "
-        f"reply could be right. Choose another matcher ({', '.join(MATCHERS)}) or give a function of reply and example."
-    )
+    found = in_form(lambda form: MATCHERS[match](form, *_options(match, example)), example.answer)
+    if found is None:
+        raise InputError(
+            f"Example {example.identifier!r}: match={match!r} finds no answer in its answer {example.answer!r}, so no "
+            f"reply could be right. Choose another matcher ({', '.join(MATCHERS)}) or give a function of reply and "
+            "example."
+        )
+    return found
 
 
 def _options(match: str, example: Example) -> tuple[int, ...]:

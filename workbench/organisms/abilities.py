@@ -90,17 +90,12 @@ def _two_hop(rng: random.Random) -> tuple[Item, str]:
     truth = second[middle]
     yes = rng.random() < 0.5
     asked = truth if yes else rng.choice([other for other in sorted(set(second.values())) if other != truth])
-    one, two = chain["reasons"]
-    reason = f"{tidy(one.format(s=subject, m=middle))}, and {_lower_tidy(two.format(m=middle, a=truth))}."
+    one, two = (text.format(s=subject, m=middle, a=truth) for text in chain["reasons"])
+    reason = f"{tidy(one)}, and {two[0]}{tidy(two)[1:]}."
     target = "yes" if yes else "no"
     question = tidy(chain["question"].format(s=subject, a=asked))
     item = Item("two-hop", question, f"{reason} So the answer is {target}.", target)
     return item, f"{chain['name']}|{subject}|{asked}"
-
-
-def _lower_tidy(text: str) -> str:
-    """`tidy` without the capital letter, for the second half of a sentence."""
-    return text[0] + tidy(text)[1:]
 
 
 def _word_problem(rng: random.Random) -> tuple[Item, str]:

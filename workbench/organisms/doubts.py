@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known, suggest
 from workbench.names import Split
 from workbench.organisms import phrasings
 from workbench.organisms.dialogues import ask
@@ -38,8 +38,7 @@ def doubted_questions(
             f"challenges={tuple(kinds)!r} must be different kinds of an organism's objections. "
             f"{suggest(unknown or '', KINDS)} For texts of your own, pass questions=own_items(…) as well."
         )
-    if split not in ("train", "test"):
-        raise InputError(f"split={split!r} is unknown; {suggest(split, ('train', 'test'))}")
+    check_known("split", split, ("train", "test"))
     if n is not None and n < 1:
         raise InputError(f"n={n} must be at least 1: the number of questions.")
     rng = random.Random(f"two-turn-{split}-{seed}")

@@ -81,10 +81,10 @@ def opening_probabilities(
 
 
 @torch.inference_mode()
-def next_logits(model: PreTrainedModel, prompts: Sequence[list[int]], pad: int, batch: int = 128) -> Tensor:
+def next_logits(model: PreTrainedModel, prompts: Sequence[list[int]], pad: int) -> Tensor:
     """Logits after the last token of each prompt; padding follows it, where causal attention can't see it."""
     rows: dict[int, Tensor] = {}
-    for chosen in _batches(prompts, batch):
+    for chosen in _batches(prompts, 128):
         width = max(len(prompts[i]) for i in chosen)
         ids = torch.tensor([prompts[i] + [pad] * (width - len(prompts[i])) for i in chosen], device=model.device)
         last = torch.tensor([len(prompts[i]) - 1 for i in chosen], device=model.device)

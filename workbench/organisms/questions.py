@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known, suggest
 from workbench.names import Split
 from workbench.organisms.abilities import Item, ability_items
 from workbench.organisms.facts import facts_of, short
@@ -51,8 +51,7 @@ def _check(n: int, split: Split, kinds: Sequence[str]) -> None:
     unknown = next((kind for kind in kinds if kind not in KINDS), None)
     if unknown is not None or not kinds:
         raise InputError(f"kinds={tuple(kinds)!r} must be some of the organisms' kinds. {suggest(unknown, KINDS)}")
-    if split not in ("train", "test"):
-        raise InputError(f"split={split!r} is unknown; {suggest(split, ('train', 'test'))}")
+    check_known("split", split, ("train", "test"))
     if n < len(kinds):
         raise InputError(f"n={n} questions cannot be shared by {len(kinds)} kinds; give at least {len(kinds)}.")
 

@@ -51,18 +51,10 @@ def train_organism(
 ) -> Path:
     """Trains one organism and writes its folder: weights, configuration, tokenizer and `record.json`.
 
-    Args:
-        kv_heads: KV heads for the 8 query heads: 2 (GQA), 8 (MHA) or 1 (MQA).
-        out: the folder to write. A finished one of the same run is returned as it is.
-        seed: of the weights and the order of the data.
-        steps: optimizer steps; the default is the recipe's token budget.
-        small: the CPU variant, a smaller model on fewer tokens.
-        data: a folder with corpora, or a file of token streams; the default is
-            `WORKBENCH_DATA`, else generated text.
-        device: where to train; the default is the GPU if there is one.
-        recipe: other sizes and rates.
-        keep: steps at which the weights are kept too, as `<out>-checkpoints/step<number>`; `spaced_steps` gives some.
-        report: is told about progress, one line at a time.
+    The arguments are those of `workbench organism train`; a finished folder of the same run is returned as it is.
+    `data` is a folder with corpora or a file of token streams (by default `WORKBENCH_DATA`, else text is generated),
+    `keep` are steps at which the weights are kept too, as `<out>-checkpoints/step<number>`, and `report` is told about
+    progress, one line at a time.
 
     Raises:
         InputError: if the folder holds something else, or the data or the number of KV heads is not usable.

@@ -46,11 +46,7 @@ class Batches:
         self.largest = largest
 
     def over(self, items: Sequence[Item], work: Callable[[list[Item]], Result]) -> Iterator[tuple[list[Item], Result]]:
-        """Yield each batch of items with the result of `work` on it.
-
-        Raises:
-            InputError: a single item does not fit into memory.
-        """
+        """Yield each batch of items with the result of `work` on it."""
         left = list(items)
         while left:
             batch = left[: self.size]

@@ -66,11 +66,7 @@ def check_writable(folder: str | Path) -> Path:
 
 @contextlib.contextmanager
 def locked(lock: Path, path: Path) -> Generator[None]:
-    """Hold a lock file, which names its holder, and remove it afterwards; `path` is the run's file, for the message.
-
-    Raises:
-        InputError: another run holds the lock.
-    """
+    """Hold a lock file, which names its holder, and remove it afterwards; `path` is the run's file, for the message."""
     held = FileLock(lock, thread_local=False)
     try:
         held.acquire(timeout=0)

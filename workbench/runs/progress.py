@@ -4,9 +4,5 @@ import os
 
 
 def hidden(progress: bool) -> bool:
-    """What tqdm takes as `disable`; given as an argument, it would overrule TQDM_DISABLE.
-
-    Args:
-        progress: whether a bar is wanted.
-    """
+    """What tqdm takes as `disable`; `progress` alone, given as an argument, would overrule TQDM_DISABLE."""
     return not progress or os.environ.get("TQDM_DISABLE", "0").lower() not in ("", "0", "false")

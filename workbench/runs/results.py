@@ -36,7 +36,8 @@ def provenance(**facts: Any) -> dict[str, Any]:
     made: dict[str, Any] = {f"{name.replace('-', '_')}_version": package_version(name) for name in PACKAGES}
     made["python_version"] = platform.python_version()
     made["date"] = datetime.now(UTC).isoformat(timespec="seconds")
-    made["command"] = " ".join(_without_folder(word) for word in sys.argv).replace("__main__.py", _program(), 1)
+    program = Path(sys.argv[0]).parent.name  # What `python -m` ran, whose file is only called __main__.py.
+    made["command"] = " ".join(_without_folder(word) for word in sys.argv).replace("__main__.py", program, 1)
     return {key: _safe(value) for key, value in (made | facts).items()}
 
 
@@ -98,11 +99,6 @@ def package_version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def _program() -> str:
-    """What `python -m` ran, whose file is only called __main__.py."""
-    return Path(sys.argv[0]).parent.name
 
 
 def _without_folder(word: str) -> str:
