@@ -59,7 +59,6 @@ TextFiles = Annotated[
         help='.txt (texts separated by blank lines) or .jsonl (a "text" per line). By default short samples.',
     ),
 ]
-NEEDS_QUESTIONS = 'give --questions FILE, a JSON file of objects with "question", "choices" and "answer" (an index).'
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,12 @@ class Dialogues(Prompts):
             return None
         return self.answers[0] if len(self.answers) == 1 else tuple(self.answers)
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """All of it, as `sycophancy.pairs`, the report and figures take it."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return given | {"answers": self.compared}
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -115,11 +120,7 @@ class Heads:
 
 
 def head_of(name: str) -> tuple[int, int]:
-    """Layer and index of a head's name, "18.6".
-
-    Raises:
-        InputError: a name of another form.
-    """
+    """Layer and index of a head's name, "18.6"."""
     from workbench.errors import InputError
 
     layer, dot, head = name.partition(".")

@@ -24,19 +24,10 @@ def patch(
     from workbench.papers.kv_groups.behaviour import void_line
 
     writable(output.out)
-    source, questions = (
-        Source(model),
-        None if prompts.questions is None else wb.prompts.read_questions(prompts.questions),
-    )
-    pairs = wb.sycophancy.pairs(
-        source.model,
-        n=prompts.n,
-        seed=prompts.seed,
-        questions=questions,
-        answers=prompts.compared,
-        prefix=prompts.prefix,
-        progress=output.progress,
-    )
+    source, asked = Source(model), prompts.asked
+    if prompts.questions is not None:
+        asked["questions"] = wb.prompts.read_questions(prompts.questions)
+    pairs = wb.sycophancy.pairs(source.model, progress=output.progress, **asked)
     result = wb.path_patch(source.model, pairs, unit=unit, resume=output.journal, progress=output.progress)
     void = void_line(result, "the largest of them is no finding")
     finish(result, output.out, *[void] * bool(void))

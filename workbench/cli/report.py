@@ -35,14 +35,10 @@ def report(
     page = wb.report(
         models,
         out,
-        n=prompts.n,
-        seed=prompts.seed,
-        questions=prompts.questions,
-        answers=prompts.compared,
-        prefix=prompts.prefix,
         confounders=confounders,
         estimates=estimates,
         progress=progress,
+        **prompts.asked,
     )
     say(f"The page is {page}")
 
@@ -86,13 +82,9 @@ def figure(
             texts=read,
             metric=metric,
             formats=formats,
-            n=prompts.n,
-            seed=prompts.seed,
-            questions=prompts.questions,
-            answers=prompts.compared,
-            prefix=prompts.prefix,
             score_answers=score_answers,
             progress=progress,
+            **prompts.asked,
         )
         say(done.sentence, *(f"  {path}" for path in done.files))
     if done.message:

@@ -109,13 +109,7 @@ def _made(measured: Sequence[Measured], n: int, seed: int) -> str:
 
 
 def html(measured: Sequence[Measured], *, made: str, confounders: xr.Dataset | None = None) -> Html:
-    """The page about measured models.
-
-    Args:
-        measured: One or more models with all their parts.
-        made: How the page was made, one line for its foot.
-        confounders: A result of `workbench.leaf.confounders` for a section of its own.
-    """
+    """The page about measured models; `made` is the line at its foot that says how it was made."""
     metric = DEFAULT_METRIC
     names = " and ".join(one.name for one in measured)
     findings = Findings(measured, metric, confounders)

@@ -26,15 +26,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Section:
-    """One section of a report.
-
-    Attributes:
-        anchor: its identifier in the page's address.
-        label: what it is called in the list of contents.
-        title: its heading.
-        intro: a paragraph under the heading; "" for none.
-        parts: what it shows.
-    """
+    """One section of a report, with its identifier in the page's address and its name in the list of contents."""
 
     anchor: str
     label: str
@@ -89,12 +81,7 @@ class Heading(Part):
 
 @dataclass(frozen=True)
 class Table(Part):
-    """A table; columns of numbers stand right, and cells that tell of a failure stand out.
-
-    Attributes:
-        columns: header to cells.
-        caption: what it holds.
-    """
+    """A table; columns of numbers stand right, and cells that tell of a failure stand out."""
 
     columns: Mapping[str, Sequence[object]]
     caption: str = ""
@@ -122,15 +109,7 @@ class Folded(Part):
 
 @dataclass(frozen=True)
 class Figure(Part):
-    """A panel with its sentence under it and its numbers as a folded table.
-
-    Attributes:
-        panel: what is drawn.
-        name: of the model.
-        heading: above the figure.
-        caption: whether the sentence stands under it.
-        more: after the caption.
-    """
+    """A panel of a model with its sentence under it, if `caption`, and its numbers as a folded table; then `more`."""
 
     panel: Panel
     name: str = ""
@@ -172,11 +151,7 @@ class Row(Part):
 class Choice(Part):
     """One of several panels at a time, picked by radio buttons; all of them where no script runs.
 
-    Attributes:
-        name: of the group of buttons.
-        legend: what is chosen.
-        chosen: key of the panel that is shown first.
-        panels: key to label and parts.
+    `chosen` is the key of the panel that is shown first.
     """
 
     name: str
@@ -197,13 +172,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Dialogue(Part):
-    """A dialogue that forks after some turns.
-
-    Attributes:
-        title: above it.
-        turns: role and content of the turns before the fork.
-        sides: the two ends.
-    """
+    """A dialogue that forks after some turns of a role and a text each."""
 
     title: str
     turns: Sequence[tuple[str, str]]
