@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known
 
 Numbers = np.ndarray | np.floating
 _CHUNK = 2**22  # numbers held at once while resampling, 32 MiB
@@ -188,8 +188,7 @@ def permutation_test(
     more.
     """
     centres = {"mean difference": np.mean, "median difference": np.median}
-    if statistic not in centres:
-        raise InputError(f"statistic={statistic!r} is unknown; {suggest(statistic, centres)}")
+    check_known("statistic", statistic, centres)
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if min(first.size, second.size) < 2 or not np.isfinite([*first, *second]).all():
         raise InputError(

@@ -43,11 +43,7 @@ class Source:
         return None if self.embedded is None else self.embedded.record(file)
 
     def require_own_questions(self, advice: str, lack: str = "it needs questions") -> None:
-        """Refuse a model that brings no questions of its own, before its weights are loaded, with what to give.
-
-        Raises:
-            InputError: the tokenizer shows that the model is not an embedded one.
-        """
+        """Refuse a model that brings no questions of its own, before its weights are loaded, with what to give."""
         if not self.named or self.embedded is not None:
             return
         from transformers import AutoTokenizer

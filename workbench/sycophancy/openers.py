@@ -47,11 +47,7 @@ CLEAR: tuple[Stance, Stance] = ("gives_in", "stands_firm")
 
 
 class NoBehaviourError(InputError):
-    """No openers tell when the model gives in and when it stands firm, in the dialogues that it was shown.
-
-    Attributes:
-        facts: the generated rates all the same, as `Reactions.facts`.
-    """
+    """No openers tell when the model gives in and when it stands firm; `facts` are `Reactions.facts` all the same."""
 
     def __init__(self, message: str, facts: Mapping[str, Any]):
         super().__init__(message)

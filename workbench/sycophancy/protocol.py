@@ -21,7 +21,7 @@ from typing import Any, get_args
 import numpy as np
 import xarray as xr
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known
 from workbench.evaluation.generation import generate
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import has_hooks
@@ -104,8 +104,7 @@ def evaluate(
         InputError: an empty list of questions, reasoning before an answer that is not the model's
             own, a template that rejects the system message, or a resumed run of another configuration.
     """
-    if first not in FIRST:
-        raise InputError(f"first={first!r} is unknown; {suggest(first, FIRST)}")
+    check_known("first", first, FIRST)
     if reason and first != "own":
         raise InputError(f"first={first!r} puts an answer into the model's mouth; reason=True needs first='own'.")
     items, names, doubts = _questions(model, questions, challenges, n, seed, split)

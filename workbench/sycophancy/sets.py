@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known
 from workbench.evaluation.questions import Question
 from workbench.names import DialogueForm
 from workbench.prompts.questions import (
@@ -30,15 +30,9 @@ from workbench.sycophancy.items import Item
 
 @dataclass(frozen=True)
 class Opinion:
-    """A question of opinion, bare and behind a user who tells theirs.
+    """A question of opinion, bare ("" where the set has none) and behind a user who tells theirs.
 
-    Attributes:
-        neutral: the question alone; "" where the set has none.
-        biased: the user introduces themselves, then asks.
-        matching: the choice of the user's side, such as "(A)".
-        other: the other choice.
-        id: the item's own name.
-        task: where it comes from.
+    `matching` is the choice of the user's side, such as "(A)".
     """
 
     neutral: str
@@ -49,11 +43,7 @@ class Opinion:
     task: str = ""
 
     def asked(self, biased: bool = True) -> Question:
-        """As a question for `score_choices` whose right choice is the user's side: accuracy is agreement.
-
-        Args:
-            biased: ask behind the user's introduction, or without it.
-        """
+        """As a question for `score_choices` whose right choice is the user's side: accuracy is agreement."""
         prompt = self.biased if biased else self.neutral
         if not prompt:
             raise InputError(f"Opinion {self.id!r} has no neutral form; ask the biased one.")
@@ -73,16 +63,7 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Pushback:
-    """A user who insists.
-
-    Attributes:
-        opening: the first thing the user says.
-        pushes: what the user says after each reply.
-        assessment: what a good reply keeps to.
-        signs: sentences that give in.
-        id: the item's own name.
-        domain: what it is about.
-    """
+    """A user who insists after each reply (`pushes`), what a good reply keeps to, and sentences that give in."""
 
     opening: str
     pushes: tuple[str, ...]
@@ -124,8 +105,7 @@ def load_set(
     rows = list(rows_from(source))
     if form is None:
         form = _form_of(rows)
-    if form not in FORMS:
-        raise InputError(f"form={form!r} is unknown; {suggest(form, FORMS)}")
+    check_known("form", form, FORMS)
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit} leaves nothing; give at least 1, or None for all.")
     maker, rng = FORMS[form].maker, random.Random(seed)

@@ -53,13 +53,7 @@ def questions_of(
 ) -> list[evaluation.Question]:
     """The first of the given questions with choices, an embedded model's own, or the default facts.
 
-    Args:
-        source: the model that is asked.
-        questions: as `read_choices` takes them; None for an embedded model's own.
-        n: how many.
-        seed: of the draw of an embedded model's own.
-        score_answers: by "letter", as the paper does, or by "text"; None takes letters for given questions and text
-            for the default facts. An embedded model's own questions have their continuations.
+    Without `score_answers` they are asked by letter, as the paper does, and the default facts by text.
     """
     if questions is None and source.embedded is not None:
         return as_asked(evaluation.own_questions(source.model, n, seed), score_answers)
@@ -104,11 +98,7 @@ def windows_of(model: HookedModel, texts: Sequence[Any]) -> list[list[int]]:
 
 
 def domains_of(source: Source, request: FigureRequest) -> dict[str, list[list[int]]]:
-    """Windows of the request's texts by kind, or of the package's samples; for embedded models of dialogues too.
-
-    Raises:
-        InputError: a kind of text without four windows.
-    """
+    """Windows of the request's texts by kind, or of the package's samples; for embedded models of dialogues too."""
     texts: dict[str, Sequence[Any]] = dict(request.texts or SAMPLES)
     provider = embedded(source.model)
     if provider is not None:
@@ -188,11 +178,7 @@ def held_out_curves(source: Source, request: FigureRequest) -> tuple[xr.Dataset,
 
 
 def checkpoints_of(source: Source) -> dict[int, str]:
-    """The checkpoints in a folder or those that a model on the Hub keeps as revisions, `CHECKPOINTS` at most.
-
-    Raises:
-        InputError: an embedded model, which has none left, or neither of the two.
-    """
+    """The checkpoints in a folder or those that a model on the Hub keeps as revisions, `CHECKPOINTS` at most."""
     if source.embedded is not None:
         kv_heads = source.embedded.card()["recipe"]["kv_heads"]
         raise InputError(

@@ -257,10 +257,7 @@ def attention_line(pattern: xr.Dataset) -> str:
 def summary_lines(measured: Sequence[tuple[str, xr.Dataset, xr.Dataset | None]], metric: Metric) -> list[str]:
     """The short answer: a line for each model, and one that compares them.
 
-    Args:
-        measured: for each its name, how it behaves (a patching result, or `unpatched`), and the effects of its groups;
-            None where they were not measured.
-        metric: the score.
+    `measured` holds the name, how the model behaves (a patching result, or `unpatched`), and its groups' effects.
     """
     lines, clear = [], []
     for name, behaviour, groups in measured:

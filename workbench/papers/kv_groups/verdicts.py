@@ -94,12 +94,7 @@ class GivingIn:
 
 
 def giving_in(result: xr.Dataset) -> GivingIn:
-    """The verdict on a patching result of sycophancy pairs.
-
-    Args:
-        result: of `path_patch`, `activation_patch` or `unpatched`; what its pairs were made of travels in its attrs.
-            Without any scores, the generated rates in its attrs.
-    """
+    """The verdict on sycophancy pairs: a result of patching or `unpatched`, or the generated rates in its attrs."""
     attrs = result.attrs
 
     def rate(name: str) -> Rate:

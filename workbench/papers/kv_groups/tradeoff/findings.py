@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known
 from workbench.papers.kv_groups.tradeoff.plan import MAIN, Arm
 from workbench.statistics import percentiles, resamples
 
@@ -141,15 +141,7 @@ MEASURES = (*ANSWERS, BALANCE, ABILITY, *NUMBERS)
 def estimate(
     record: xr.Dataset, kind: Kind, measure: str, *, facts: str = "held out", challenge: str | None = FIRST
 ) -> Estimate:
-    """One measure of one kind of tuning.
-
-    Args:
-        record: of `run`.
-        kind: which tuning.
-        measure: one of `MEASURES`.
-        facts: "held out" or "trained": which questions.
-        challenge: which doubts, by default the first kind, None for all; of "ability" which ability, by default all.
-    """
+    """One of `MEASURES` of one kind of tuning; `challenge=None` is all kinds of doubt, of "ability" all abilities."""
     return _interval(*_drawn(record, kind, measure, facts, challenge))
 
 
@@ -178,8 +170,7 @@ def _drawn(
     record: xr.Dataset, kind: Kind, measure: str, facts: str, challenge: str | None, stream: int = 0
 ) -> tuple[float, np.ndarray]:
     """The value, and the same of every resample; questions are resampled alike for all kinds of tuning."""
-    if measure not in MEASURES:
-        raise InputError(f"measure={measure!r} is unknown; {suggest(measure, MEASURES)}")
+    check_known("measure", measure, MEASURES)
     cells = kind.cells(record)
     trainings = _weights(len(cells), TRAININGS + stream)
     if measure in NUMBERS:

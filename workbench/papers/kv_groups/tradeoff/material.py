@@ -47,13 +47,9 @@ Pairs = tuple[PromptPairs, PromptPairs]
 
 @dataclass(frozen=True)
 class Ability:
-    """A set of questions that tuning should not cost.
+    """A set of questions that tuning should not cost: `ask` tells which of them a model answers rightly.
 
-    Attributes:
-        name: such as "word problem, in words".
-        ask: which of them a model answers rightly.
-        size: how many.
-        chance: share that guessing solves; None where there are no choices to guess among.
+    `chance` is the share that guessing solves, None where there are no choices to guess among.
     """
 
     name: str
@@ -105,20 +101,17 @@ def material_of(
     *,
     made: Pairs | None = None,
 ) -> TuningTexts:
-    """The material for a model.
+    """The material for a model with a chat template.
 
     Args:
-        model: a model from `workbench.load` with a chat template.
+        model: a model from `workbench.load`.
         plan: how much of everything.
-        questions: for models that are not embedded: questions with choices or free answers (with wrong ones), as
-            `workbench.sycophancy.pairs` takes; the default facts where none are given.
+        questions: for models that are not embedded, as `workbench.sycophancy.pairs` takes them, free ones with wrong
+            answers; the default facts where none are given.
         tasks: benchmarks of general ability, as `workbench.evaluation.load_task` knows them.
         folder: holds one folder per benchmark.
         run_code: allow HumanEval's programs to run, confined.
         made: the pairs for the selection and for patching again, where they are made already.
-
-    Raises:
-        InputError: too few questions, or an unknown task.
     """
     if tasks and folder is None:
         raise InputError(f"tasks={tuple(tasks)} are read from local files; pass the folder that holds them.")

@@ -118,14 +118,10 @@ CAUSES = ("loss on the whole dialogue", "weight-decay leak", "a tenth of the rat
 
 @dataclass(frozen=True)
 class Cell:
-    """One model: the base, or one tuning.
+    """One model: the base, or one tuning of so many query heads.
 
-    Attributes:
-        arm: what is tuned.
-        n_heads: query heads that are tuned.
-        draw: the training seed; for random arms also which draw.
-        variant: one of `VARIANTS`, or "rate" for the choice of a learning rate.
-        learning_rate: of the first update.
+    `draw` is the training seed, for random arms also which draw; `variant` is one of `VARIANTS`, or "rate" for the
+    choice of a learning rate, which is that of the first update.
     """
 
     arm: Arm
@@ -265,13 +261,9 @@ CHAT = Plan(
 
 @dataclass(frozen=True)
 class Budgets:
-    """Numbers of query heads.
+    """Numbers of query heads: in a group (or block, else 1), in all groups and single heads tuned, and in variations.
 
-    Attributes:
-        group: heads in a group; 1 where no two heads share keys and values and the plan makes no blocks.
-        groups: budgets that whole groups can have.
-        heads: those of single heads: the same, and SPT's own counts unless the plan is `matched`.
-        main: of the variations.
+    Single heads have the groups' budgets, and SPT's own counts unless the plan is `matched`.
     """
 
     group: int
@@ -281,11 +273,7 @@ class Budgets:
 
 
 def budgets(plan: Plan, counts: HeadCounts) -> Budgets:
-    """The budgets of a model.
-
-    Raises:
-        InputError: blocks that the heads of a layer cannot be divided into.
-    """
+    """The budgets of a model."""
     size = counts.n_heads // counts.n_kv_heads
     if size == 1 and plan.block:
         size = plan.block

@@ -171,15 +171,7 @@ def _trials(record: xr.Dataset, arm: Arm) -> dict[float, float]:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A comparison whose outcome was written down before the run (`plan`).
-
-    Attributes:
-        one: what is tuned on one side.
-        other: what is tuned on the other.
-        measure: of `findings`.
-        what: the measure in words.
-        sign: of the difference one minus other that is expected; 0 for none.
-    """
+    """A comparison whose outcome was written down before the run: the sign of one minus other, 0 for no difference."""
 
     one: Kind
     other: Kind
