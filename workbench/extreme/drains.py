@@ -15,9 +15,6 @@ def root(w_o: Float[Tensor, "head d_head d_model"]) -> Float[Tensor, "head d_hea
     """A square matrix R per head with `|v W_O| = |v R|` for every v, so that norms are cheap.
 
     W_Oᵀ = Q Rᵀ by a QR decomposition, and Q changes no norm.
-
-    Args:
-        w_o: the heads' slices of the output projection.
     """
     wide = w_o.to(torch.promote_types(w_o.dtype, torch.float32))
     return torch.linalg.qr(wide.transpose(-1, -2), mode="r").R.transpose(-1, -2)
@@ -26,12 +23,7 @@ def root(w_o: Float[Tensor, "head d_head d_model"]) -> Float[Tensor, "head d_hea
 def value_norms(
     values: Float[Tensor, "batch pos kv_head d_head"], roots: Float[Tensor, "head d_head d_head"]
 ) -> Float[Tensor, "batch head pos"]:
-    """Norm of each token's value through each query head's slice of W_O.
-
-    Args:
-        values: the layer's values.
-        roots: of the layer's W_O, from `root`.
-    """
+    """Norm of each token's value through each query head's slice of W_O, of which `roots` are the `root`."""
     size = len(roots) // values.shape[2]
     axes = "batch pos kv_head d_head -> batch (kv_head group_head) pos d_head"
     heads = repeat(values.to(roots.dtype), axes, group_head=size)

@@ -29,12 +29,7 @@ ROW_SUM_TOLERANCE = 0.05
 def editing(model: HookedModel, edits: Mapping[str, HookFn]) -> Generator[None]:
     """Attach edits to hook points for any number of runs, and prove on leaving that each run reached all of them.
 
-    Args:
-        model: a TransformerLens model.
-        edits: hook names to functions that return what replaces the activation.
-
-    Raises:
-        InputError: a name that the model does not have, or a hook point that a run of all layers never reached.
+    An edit returns what replaces the activation.
     """
     with hooked(model, dict.fromkeys(edits, lambda _: None), times=0):
         pass
@@ -79,17 +74,7 @@ _looks: weakref.WeakKeyDictionary[Any, "Look"] = weakref.WeakKeyDictionary()
 def editing_attention(
     model: HookedModel, chosen: Mapping[int, Tensor], change: Change, softmax: bool
 ) -> AbstractContextManager[None]:
-    """Edit the patterns of chosen heads.
-
-    Args:
-        model: a TransformerLens model.
-        chosen: the heads by layer.
-        change: what is done to a layer's chosen patterns.
-        softmax: the change makes sense only where a row is a softmax over the keys.
-
-    Raises:
-        InputError: the model does not read its pattern back, or its attention is no softmax.
-    """
+    """Edit the patterns of chosen heads by layer; `softmax` where that makes sense only for rows of a softmax."""
     look = _look(model)
     if not look.reads_pattern:
         raise InputError(

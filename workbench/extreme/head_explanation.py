@@ -146,13 +146,7 @@ def check_head(layer: int, head: int, parts: Anatomy) -> None:
 
 
 def relations(ids: Sequence[int], texts: Sequence[str], sinks: np.ndarray) -> np.ndarray:
-    """Which relation each key has to each query, (query, key), as an index into `RELATIONS`.
-
-    Args:
-        ids: token ids of one sequence.
-        texts: the tokens as text.
-        sinks: which tokens are sinks.
-    """
+    """Which relation each key has to each query, (query, key), as an index into `RELATIONS`."""
     tokens, n = np.asarray(ids), len(ids)
     query, key = np.arange(n)[:, None], np.arange(n)[None]
     before = np.r_[-1, tokens[:-1]]

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.attention import require_no_hooks
 from workbench.models.capture import device_of
@@ -70,8 +70,8 @@ class LightTuningRecipe:
 
     def __post_init__(self):
         """Refuse what cannot be trained."""
-        if self.penalty is not None and self.penalty not in DEFAULTS:
-            raise InputError(f"penalty={self.penalty!r} is unknown; {suggest(self.penalty, DEFAULTS)} Or None.")
+        if self.penalty is not None:
+            check_known("penalty", self.penalty, DEFAULTS, "Or None.")
         if self.steps < 1 or self.batch < 1 or self.window <= FEWEST_QUERIES:
             raise InputError(
                 f"{self.steps} steps of {self.batch} windows of {self.window} tokens: give at least 1, 1 and "
@@ -169,9 +169,7 @@ def _cast(model: HookedModel, dtype: torch.dtype) -> HookedModel:
 def windows(sequences: Sequence[Sequence[int]], window: int) -> Int[Tensor, "batch pos"]:
     """All tokens in rows of one length, each beginning with the token that all sequences begin with, if there is one.
 
-    Args:
-        sequences: token ids.
-        window: tokens per row; what is left over at the end is not used.
+    What is left over at the end is not used.
     """
     starts = {tokens[0] for tokens in sequences}
     start = list(starts) if len(starts) == 1 and len(sequences) > 1 else []
@@ -244,12 +242,7 @@ def losses(model: HookedModel, tokens: Int[Tensor, "batch pos"], recipe: LightTu
 
 
 def sink_penalty(pattern: Float[Tensor, "batch head query key"], level: float) -> Float[Tensor, ""]:
-    """Attention received above a level, summed over keys, the mean over sequences and heads.
-
-    Args:
-        pattern: of one layer.
-        level: mean attention over the queries that see a key.
-    """
+    """Mean attention of the queries that see a key above a level: summed over keys, mean over sequences and heads."""
     length = pattern.shape[-1]
     queries = torch.arange(length, 0, -1, device=pattern.device)
     received = (pattern.sum(-2) / queries)[..., : length - FEWEST_QUERIES + 1]
@@ -257,12 +250,7 @@ def sink_penalty(pattern: Float[Tensor, "batch head query key"], level: float) -
 
 
 def peak_penalty(resid: Float[Tensor, "batch pos d_model"], level: float) -> Float[Tensor, ""]:
-    """By how much the log of the largest token norm, over the median one, exceeds that of a level.
-
-    Args:
-        resid: the stream after one layer.
-        level: norm over the median.
-    """
+    """By how much the log of the largest token norm, over the median one, exceeds that of a level."""
     norm = torch.linalg.vector_norm(resid, dim=-1)
     ratio = norm.amax(-1) / norm.median(-1).values.detach()
     return (ratio / level).log().clamp_min(0).mean()

@@ -33,16 +33,7 @@ class Peak(NamedTuple):
 def norms(
     resid: Float[Tensor, "batch pos d_model"], real: Bool[Tensor, "batch pos"], where: str
 ) -> Float[Tensor, "batch pos"]:
-    """The stream's norm at each token; NaN on padding.
-
-    Args:
-        resid: the stream.
-        real: which tokens are no padding.
-        where: name of the place, for the error.
-
-    Raises:
-        InputError: a norm that is not finite.
-    """
+    """The stream's norm at each token; NaN on padding. `where` names the place in the error for what is not finite."""
     length = torch.linalg.vector_norm(resid.to(torch.promote_types(resid.dtype, torch.float32)), dim=-1)
     if not bool(length[real].isfinite().all()):
         raise InputError(

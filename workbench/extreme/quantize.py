@@ -25,13 +25,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known
 from workbench.models.anatomy import kind_of
 from workbench.models.original import inner_module, unwrapped
 from workbench.names import ScalePer, WeightScalePer
 from workbench.protocol import HookedModel
-
-ACTIVATIONS, WEIGHTS = get_args(ScalePer), get_args(WeightScalePer)
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,8 @@ class Scheme:
                 f"{self.weight_bits} and {self.activation_bits} bits for weights and activations: give 2 to 16 each; "
                 "1 bit has no symmetric scale, and above 16 nothing is lost."
             )
-        for name, known in (("activations", ACTIVATIONS), ("weights", WEIGHTS)):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name}={getattr(self, name)!r} is unknown; {suggest(getattr(self, name), known)}")
+        check_known("activations", self.activations, get_args(ScalePer))
+        check_known("weights", self.weights, get_args(WeightScalePer))
         if self.group is not None and (self.group < 1 or self.weights == "tensor"):
             raise InputError(
                 f"group={self.group} inputs share a scale: give at least 1, with weights='channel', or None for none."
@@ -92,13 +89,7 @@ def absmax_scale(x: Float[Tensor, "*row d_in"], bits: int) -> Float[Tensor, "*ro
 
 
 def rounded(x: Float[Tensor, "*row d_in"], scale: Tensor, bits: int) -> Float[Tensor, "*row d_in"]:
-    """The nearest whole multiples of the scale, as far as the bits reach; where the scale is 0, 0.
-
-    Args:
-        x: any numbers, float32 or wider.
-        scale: broadcast against them.
-        bits: of a whole number, one of them its sign.
-    """
+    """The nearest whole multiples of the scale, as far as the bits reach; where the scale is 0, 0."""
     top = 2 ** (bits - 1) - 1
     whole = (x / torch.where(scale > 0, scale, torch.ones_like(scale))).round()
     return whole.clamp(-top, top) * scale
@@ -109,11 +100,7 @@ def rounded_weight(
 ) -> Float[Tensor, "d_out d_in"]:
     """A weight matrix with one scale per row, per group of consecutive columns of a row, or for all of it.
 
-    Args:
-        weight: rows are output channels.
-        bits: of a weight.
-        group: columns that share a scale; the last group of a row may be narrower.
-        per: "tensor" for one scale.
+    The last group of a row may be narrower.
     """
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
     if per == "tensor":

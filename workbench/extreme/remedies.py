@@ -26,7 +26,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.errors import InputError, WorkbenchWarning, suggest
+from workbench.errors import InputError, WorkbenchWarning, check_known, suggest
 from workbench.extreme.ablation import zeroing_sweep
 from workbench.extreme.detect import extreme_tokens
 from workbench.extreme.editing import editing
@@ -234,16 +234,7 @@ def _zeroed(model: HookedModel, texts: RemedyTexts, share: float) -> list[Remedy
 def dormant_heads(
     model: HookedModel, domains: Mapping[str, Sequence[Sequence[int]]], share: float
 ) -> dict[str, tuple[list[tuple[int, int]], str]]:
-    """The heads whose zeroing costs least, and those with the strongest sinks, with the threshold that they meet.
-
-    Args:
-        model: a TransformerLens model.
-        domains: token sequences by domain.
-        share: of all heads.
-
-    Returns:
-        By "least loss" and "most sink": `(layer, head)` pairs, and the threshold in words.
-    """
+    """The share of heads whose zeroing costs "least loss", and those with the "most sink", and each's threshold."""
     parts = anatomy(model)
     n = round(share * parts.n_layers * parts.n_heads)
     if not 0 < n < parts.n_layers * parts.n_heads:
@@ -351,8 +342,7 @@ def add_rows(
     Raises:
         InputError: a remedy that the table has, a variable or scheme that it does not know, an unknown kind.
     """
-    if kind not in KINDS:
-        raise InputError(f"kind={kind!r} is unknown; {suggest(kind, KINDS)}")
+    check_known("kind", kind, KINDS)
     taken = [name for name in rows if name in table["remedy"].values]
     if taken or not rows:
         what = f"The table has a row '{taken[0]}' already" if taken else "No rows were given"

@@ -47,13 +47,9 @@ RemedyIntervention = Callable[[Any, int], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class RemedyTexts:
-    """The sequences of a comparison.
+    """The sequences of a comparison by domain: those measured, of one length and equally many, and those set aside.
 
-    Attributes:
-        measured: by domain, all of one length and equally many.
-        aside: by domain, not cut.
-        length: tokens of each measured sequence.
-        left_out: texts by domain that are shorter than that.
+    The latter are not cut. `left_out` counts the texts that are shorter than `length`.
     """
 
     measured: dict[str, list[list[int]]]
@@ -74,18 +70,7 @@ class RemedyTexts:
 def material(
     model: HookedModel, domains: Mapping[str, Any] | None, length: int, n_sequences: int, column: str
 ) -> RemedyTexts:
-    """Sequences to measure on and to set aside.
-
-    Args:
-        model: a TransformerLens model.
-        domains: names with their texts; None for dialogues.
-        length: tokens per measured sequence.
-        n_sequences: measured per domain, at most.
-        column: which column of a Dataset holds the texts.
-
-    Raises:
-        InputError: no domain, or one without enough texts that are long enough.
-    """
+    """Sequences to measure on and to set aside; the arguments are those of `compare_remedies`."""
     if domains is None:
         domains = {"dialogue": dialogues(model, 2 * n_sequences)}
     if not isinstance(domains, Mapping) or not domains:
@@ -131,30 +116,20 @@ def dialogues(model: HookedModel, n: int, seed: int = 0) -> list[list[int]]:
 
 
 def judged(found: xr.Dataset) -> xr.DataArray:
-    """Tokens that enough queries see to be called a sink or none, by layer.
-
-    Args:
-        found: from `extreme_tokens`.
-    """
+    """Tokens of `extreme_tokens` that enough queries see to be called a sink or none, by layer."""
     return found["queries"] >= np.minimum(found.attrs["threshold_min_queries"], (found["length"] + 1) // 2)
 
 
 def sinks(found: xr.Dataset) -> Int[np.ndarray, " sequence"]:
-    """The position in each sequence that receives most attention, the mean over layers and heads.
-
-    Args:
-        found: from `extreme_tokens`.
-    """
+    """The position in each sequence that receives most attention, the mean over layers and heads."""
     weight = found["sink_weight"].mean(["layer", "head"]).where(judged(found).any("layer"))
     return weight.transpose("sequence", "position").fillna(-1).values.argmax(-1)
 
 
 def detected(found: xr.Dataset, key: int | None) -> dict[str, Float[np.ndarray, "sequence *layer"]]:
-    """The detectors' results as one number per sequence (of the peak: per sequence and layer).
+    """The results of `extreme_tokens` as one number per sequence (of the peak: per sequence and layer).
 
-    Args:
-        found: from `extreme_tokens`, of sequences of one length.
-        key: the position of the sink; None where it was taken out.
+    `key` is the position of the sink; None where it was taken out.
     """
     heavy = (found["sink_weight"] > found.attrs["threshold_sink_weight"]) & judged(found)
     first = found["sink_weight"].where(judged(found)).fillna(0).isel(position=0)
@@ -184,16 +159,9 @@ def score(
     first: int,
     reference: Float[Tensor, "pos d_model"] | None = None,
 ) -> RemedyScore:
-    """Mean next-token loss from a position on, and relative errors there, each the mean over positions.
+    """Mean next-token loss from the first position that counts on, and relative errors there against a reference.
 
     Logits matter up to a number per position, so their mean is taken off before they are compared.
-
-    Args:
-        parts: the model's anatomy.
-        stream: after the last layer.
-        tokens: the sequence.
-        first: the first position whose prediction counts.
-        reference: the stream to compare with; itself if None.
     """
     logits = parts.unembed(stream[first:-1]).double()
     targets = torch.tensor(tokens[first + 1 :], device=logits.device)
@@ -208,15 +176,7 @@ def score(
 
 @dataclass(frozen=True)
 class Trial:
-    """How any model is measured: on what, and with which roundings.
-
-    Attributes:
-        material: the sequences.
-        keys: the position of each sequence's sink.
-        schemes: roundings.
-        thresholds: of the detectors.
-        batch_size: sequences at a time.
-    """
+    """How any model is measured: on which sequences, with the sinks at `keys`, and with which roundings."""
 
     material: RemedyTexts
     keys: Int[np.ndarray, " sequence"]
@@ -230,13 +190,7 @@ class Trial:
 
     @torch.no_grad()
     def measure(self, model: HookedModel, on: RemedyIntervention, without_sink: bool = False) -> xr.Dataset:
-        """All numbers of one model under one intervention.
-
-        Args:
-            model: a TransformerLens model.
-            on: the intervention.
-            without_sink: take the sink out of every sequence.
-        """
+        """All numbers of one model under one intervention, or with the sink taken out of every sequence."""
         rows = self.material.every
         if without_sink:
             rows = [[*tokens[:key], *tokens[key + 1 :]] for tokens, key in zip(rows, self.keys, strict=True)]
