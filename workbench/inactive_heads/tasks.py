@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import xarray as xr
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known
 from workbench.evaluation import Question, harness_answers, lettered, score_choices, worded
 from workbench.names import ScoreAnswers
 from workbench.prompts.questions import LETTERS, MultipleChoice
@@ -54,10 +54,8 @@ def as_asked(
 ) -> list[Question]:
     """Questions with their prompts and continuations, from those that `choices` takes; None takes letters."""
     ways = {"letter": lettered, "text": worded}
-    if score_answers is not None and score_answers not in ways:
-        raise InputError(
-            f"score_answers={score_answers!r} is unknown; {suggest(score_answers, get_args(ScoreAnswers))}"
-        )
+    if score_answers is not None:
+        check_known("score_answers", score_answers, ways)
     bare = [question for question in questions if isinstance(question, MultipleChoice)]
     done = [question for question in questions if isinstance(question, Question)]
     if bare and done:

@@ -130,10 +130,9 @@ def compare(
         own: dict[str, Any] = {"mix": arm.mix, "attention": arm.attention, "steps": steps, "seed": seed}
         originals = examples if arm.originals is None else arm.originals
         one = distill(student, teacher, originals, arm.counterfactuals, **own, **options)
-        measured = measure(one.model)
-        values = {"value": ("measure", np.array(list(measured.values()), float))}
-        final = float(one.record["loss"].values[-10:].mean())
-        return xr.Dataset(values | {"final_loss": final}, {"measure": list(measured)})
+        measured, final = measure(one.model), float(one.record["loss"].values[-10:].mean())
+        values = ("measure", np.array(list(measured.values()), float))
+        return xr.Dataset({"value": values, "final_loss": final}, {"measure": list(measured)})
 
     with Run(resume, **facts) as run:
         if run.finished is not None:

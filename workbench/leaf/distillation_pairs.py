@@ -64,11 +64,7 @@ class Lesson:
 
 
 def lessons_of(things: Sequence[Any], what: str = "examples") -> list[Lesson]:
-    """Lessons from `Example`s and `Pruned`, which both models read alike, or `Lesson`s.
-
-    Raises:
-        InputError: something else.
-    """
+    """Lessons from `Example`s and `Pruned`, which both models read alike, or `Lesson`s."""
     made = []
     for thing in things:
         one = thing.example if isinstance(thing, Pruned) else thing

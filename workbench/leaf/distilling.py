@@ -14,7 +14,7 @@ position, and weights and AdamW are pure bf16.
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from workbench.errors import InputError
 from workbench.leaf.distillation_pairs import Lesson, Mix, Plan, Share, lessons_of
-from workbench.leaf.examples import Example, digest
+from workbench.leaf.examples import digest
 from workbench.leaf.teaching import FromDisk, InTheLoop, cached, observed
 from workbench.leaf.vocabularies import check_lengths, check_shared, identities
 from workbench.models.anatomy import anatomy
@@ -172,18 +172,9 @@ def distill(
     with unwrapped(teacher) as hf, fused_attention(hf):
         said: Any = InTheLoop(hf, vocabulary, temperature)
         if top_k is not None:
-            read = [lesson.teacher for lesson in plan.lessons]
-            said = cached(
-                hf,
-                read,
-                cache,
-                identity=str(facts["teacher_weights"]),
-                k=top_k,
-                vocabulary=vocabulary,
-                temperature=temperature,
-                micro_batch=micro_batch,
-                progress=progress,
-            )
+            read, identity = [lesson.teacher for lesson in plan.lessons], str(facts["teacher_weights"])
+            how: dict[str, Any] = {"temperature": temperature, "micro_batch": micro_batch, "progress": progress}
+            said = cached(hf, read, cache, identity=identity, k=top_k, vocabulary=vocabulary, **how)
         with nullcontext() if resume is None else StateFile(resume, facts, "distillation") as file:
             run = _Run(own, said, plan, settings, vocabulary, micro_batch, every, file)
             curves = run.train(progress)
@@ -297,11 +288,7 @@ def ignored_attention(
 
 
 def weights(share: Share, reduction: Reduction) -> list[tuple[Lesson, float]]:
-    """What each scored token of a lesson counts in the batch's loss.
-
-    Raises:
-        InputError: lessons that all have weight 0.
-    """
+    """What each scored token of a lesson counts in the batch's loss; lessons that all have weight 0 are refused."""
     sizes = [lesson.scored if reduction == "token" else 1 for lesson in share.lessons]
     whole = sum(lesson.weight * size for lesson, size in zip(share.lessons, sizes, strict=True))
     if not whole:
@@ -325,10 +312,9 @@ def _trainable(student: HookedModel, dtype: str, fused: bool = True) -> Any:
 
 
 def _digest(lessons: Sequence[Lesson]) -> str:
-    sides: list[Callable[[Lesson], Example]] = [lambda one: one.student, lambda one: one.teacher]
-    parts = [digest([side(lesson) for lesson in lessons])[:12] for side in sides]
+    sides = ([lesson.student for lesson in lessons], [lesson.teacher for lesson in lessons])
     rest = hash(tuple((lesson.weight, lesson.ignored) for lesson in lessons)) % 2**32
-    return "-".join([*parts, format(rest, "x")])
+    return "-".join([*(digest(side)[:12] for side in sides), format(rest, "x")])
 
 
 def _refuse(

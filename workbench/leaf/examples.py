@@ -176,11 +176,7 @@ def from_record(record: dict) -> Example:
 
 
 def check_examples(examples: Any) -> list[Example]:
-    """The examples as a list.
-
-    Raises:
-        InputError: there are none, or something else is among them.
-    """
+    """The examples as a list."""
     if isinstance(examples, Example):
         raise InputError("One example was given; give a list of examples, such as [example].")
     listed = list(examples)

@@ -38,14 +38,9 @@ HALF_SCALES = tuple(2.0**k for k in (16, 12, 8, 4, 0))
 
 @dataclass(frozen=True)
 class Rows:
-    """Sequences and the tokens of them that are scored.
+    """Sequences, padded on the right, with the row and id of each scored token and the position that predicts it.
 
-    Attributes:
-        tokens: ids, padded on the right.
-        row: the row of each scored token.
-        position: the position that predicts it.
-        label: its id.
-        count: scored tokens of each row.
+    `count` is the number of scored tokens of each row.
     """
 
     tokens: Int[Tensor, "batch pos"]
@@ -88,11 +83,7 @@ def losses(model: HookedModel, parts: Anatomy, rows: Rows, turn: Turn | None = N
 def gradient(
     model: HookedModel, parts: Anatomy, rows: Rows, turn: Turn | None = None
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"]]:
-    """Losses, their gradients with respect to the embeddings, and the embeddings at which they were taken.
-
-    Raises:
-        InputError: a gradient that is NaN or infinite.
-    """
+    """Losses, their gradients with respect to the embeddings, and the embeddings at which they were taken."""
     scales = HALF_SCALES if parts.dtype == "float16" else (1.0,)
     with frozen(model), torch.enable_grad():
         for scale in scales:

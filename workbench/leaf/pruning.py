@@ -15,7 +15,7 @@ from typing import Any, get_args
 import numpy as np
 import xarray as xr
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known
 from workbench.leaf.examples import Example, check_examples
 from workbench.leaf.tokenized_examples import reword
 from workbench.names import PruneBy
@@ -70,8 +70,7 @@ def prune(
             left of any example.
     """
     examples = check_examples(examples)
-    if how not in get_args(PruneBy):
-        raise InputError(f"how={how!r} is unknown; {suggest(how, get_args(PruneBy))}")
+    check_known("how", how, get_args(PruneBy))
     chosen = _positions(candidates)
     if len(chosen) != len(examples):
         raise InputError(f"There are {len(examples)} examples and candidates for {len(chosen)}; give one row for each.")

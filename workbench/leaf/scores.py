@@ -149,11 +149,7 @@ def score(name: str, *, confounding: Confounding, title: str = "") -> Callable[[
 
 
 def scores_named(names: Iterable[str | TokenScore] | str | TokenScore) -> list[TokenScore]:
-    """The scores of these names; "all" gives those that come with workbench.
-
-    Raises:
-        InputError: an unknown name, none at all, or one twice.
-    """
+    """The scores of these names, each once; "all" gives those that come with workbench."""
     if names == "all":
         return list(SCORES.values())
     return named(names, SCORES | ADDED, TokenScore)

@@ -117,10 +117,8 @@ def in_turn(
 ) -> xr.Dataset:
     """Replies of the student to all examples, and of the teacher where the student's was right (`second_if`) or wrong.
 
-    `resume` is a folder; `asking` are further arguments of `ask`.
-
-    Returns:
-        `reply` and `correct` (model, example); where a model was not asked the reply is "" and correct is NaN.
+    `reply` and `correct` (model, example); where a model was not asked the reply is "" and correct is NaN. `resume` is
+    a folder; `asking` are further arguments of `ask`.
     """
     n = len(examples)
     correct, replies = np.full((2, n), np.nan), np.full((2, n), "", dtype=object)

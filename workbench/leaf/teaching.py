@@ -9,7 +9,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -105,45 +105,27 @@ def cached(
     micro_batch: int = 8,
     progress: bool = True,
 ) -> FromDisk:
-    """Let the teacher, of which `identity` tells the weights, read every example once, or find what it said.
-
-    Raises:
-        InputError: k outside 1 to the vocabulary, or a folder that cannot be written.
-    """
+    """Let the teacher, of which `identity` tells the weights, read every example once, or find what it said."""
     if not 1 <= k <= vocabulary:
         raise InputError(f"top_k={k} must be between 1 and the vocabulary's {vocabulary} tokens.")
     distinct = sorted({_key(e): e for e in examples}.values(), key=lambda e: len(e.tokens))
     facts = [identity, digest(distinct), k, vocabulary, temperature]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     path = check_writable(folder) / f"teacher-{name}.safetensors"
-    if not path.exists():
-        _write(path, distinct, _said(hf, distinct, k, vocabulary, temperature, micro_batch, progress))
-    return FromDisk(path, temperature)
-
-
-def _said(
-    hf: Any,
-    examples: list[Example],
-    k: int,
-    vocabulary: int,
-    temperature: float | int,
-    micro_batch: int,
-    progress: bool,
-) -> Iterator[TopK]:
-    starts = tqdm(range(0, len(examples), micro_batch), desc="the teacher reads", disable=hidden(progress), leave=False)
-    for start in starts:
+    if path.exists():
+        return FromDisk(path, temperature)
+    pieces = []
+    starts = range(0, len(distinct), micro_batch)
+    for start in tqdm(starts, desc="the teacher reads", disable=hidden(progress), leave=False):
         with torch.no_grad():
-            logits, _ = observed(hf, examples[start : start + micro_batch], vocabulary)
+            logits, _ = observed(hf, distinct[start : start + micro_batch], vocabulary)
             found = top_k(logits, k, temperature)
-        yield TopK(found.index.int().cpu(), found.log_p.cpu(), found.rest.cpu())
-
-
-def _write(path: Path, examples: list[Example], said: Iterator[TopK]) -> None:
-    pieces = list(said)
+        pieces.append(TopK(found.index.int().cpu(), found.log_p.cpu(), found.rest.cpu()))
     tensors = {name: torch.cat([getattr(p, name) for p in pieces]) for name in TopK._fields}
-    ends = list(accumulate((len(e.target) for e in examples), initial=0))
-    offsets = [[_key(e), *span] for e, span in zip(examples, pairwise(ends), strict=True)]
+    ends = accumulate((len(e.target) for e in distinct), initial=0)
+    offsets = [[_key(e), *span] for e, span in zip(distinct, pairwise(ends), strict=True)]
     write_atomic(path, lambda file: save_file(tensors, file, {"offsets": json.dumps(offsets)}))
+    return FromDisk(path, temperature)
 
 
 def _key(example: Example) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known, suggest
 from workbench.names import Reading
 
 CAP = 0.5
@@ -81,8 +81,7 @@ def candidates(
     values = oriented(found, score)
     if like is not None:
         return like.copy(data=_as_many(values.values, like.values))
-    if reading not in get_args(Reading):
-        raise InputError(f"reading={reading!r} is unknown; {suggest(reading, get_args(Reading))}")
+    check_known("reading", reading, get_args(Reading))
     several = not np.isscalar(threshold)
     wanted = [float(t) for t in np.atleast_1d(threshold)]
     wrong = [t for t in wanted if not 0 <= t <= 1]

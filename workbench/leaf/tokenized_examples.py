@@ -104,9 +104,6 @@ def show(
     """The example at response level: the first characters of its response are context, and only they may be pruned.
 
     A token that reaches beyond these characters belongs to the target.
-
-    Raises:
-        InputError: an example without text, or no response left to score.
     """
     words = original.wording
     if words is None:

@@ -7,7 +7,7 @@ matter as long as no example uses them.
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known
 from workbench.evaluation.local import context_length
 from workbench.leaf.examples import Example
 from workbench.leaf.tokenized_examples import reword
@@ -28,12 +28,9 @@ def identities(student: HookedModel, teacher: HookedModel) -> dict[str, str]:
 
 
 def check_shared(student: HookedModel, teacher: HookedModel, examples: Sequence[Example]) -> None:
-    """Refuse models that read the ids of these examples differently.
+    """Refuse models that read the ids of these examples differently, or do not have them.
 
     Where either has no tokenizer, only the size of the vocabulary is compared.
-
-    Raises:
-        InputError: ids that stand for different tokens, or that one model does not have.
     """
     for name, model in zip(MODELS, (student, teacher), strict=True):
         check_ids(model, examples, name)
@@ -80,13 +77,10 @@ def teacher_examples(
 ) -> list[Example] | None:
     """The examples in the teacher's tokens: None where they are the student's, as they must be with align="ids".
 
-    "ids" refuses different vocabularies; "characters" tokenizes the text of every example again.
-
-    Raises:
-        InputError: an unknown way, different vocabularies with "ids", or examples without text with "characters".
+    "ids" refuses different vocabularies; "characters" tokenizes the text of every example again and refuses those
+    without.
     """
-    if align not in get_args(Alignment):
-        raise InputError(f"align={align!r} is unknown; {suggest(align, get_args(Alignment))}")
+    check_known("align", align, get_args(Alignment))
     if align == "ids":
         check_shared(student, teacher, examples)
         return None

@@ -22,12 +22,9 @@ FEW = 30
 
 @dataclass(frozen=True)
 class ToyMaterial:
-    """What arms are made from.
+    """What arms are made from: two bridges and the whole corpus.
 
     Attributes:
-        student: a bridge.
-        teacher: another.
-        whole: the corpus.
         misled: places in it of the misled examples with the distractor in the prompt (or with none).
         kept: accepted counterfactuals by selector, in the corpus's numbering.
     """

@@ -29,15 +29,7 @@ SHIPPED = Path(__file__).parent / "assets"
 
 @dataclass(frozen=True)
 class Regime:
-    """How a student is trained, and the size of the corpus.
-
-    Attributes:
-        name: one letter.
-        title: in words.
-        schooling: of the student.
-        pupil: the regime whose students it takes.
-        corpus: problems to distil on.
-    """
+    """How a student is trained, whose students (`pupil`) a regime takes, and how many problems its corpus has."""
 
     name: str
     title: str
