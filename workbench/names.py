@@ -91,6 +91,7 @@ Normalise = Literal["none", "characters", "bytes", "tokens"]
 
 # Figures
 FigureFormat = Literal["html", "json", "png", "pdf"]
+FigureWidth = Literal["column", "page"]
 FigureName = Literal[
     "sycophancy/contribution-heatmap",
     "sycophancy/layer-sums",

@@ -284,6 +284,25 @@ def test_one_figure_or_all_are_drawn(words, capsys):
     assert "Name one figure of `workbench figure list`, or give --all alone." in capsys.readouterr().err
 
 
+def test_figures_that_no_column_has_room_for_are_left_out_of_all_and_named(synthetic, tmp_path, capsys, monkeypatch):
+    drawn = {name: wb.papers.FIGURES[name] for name in ("sycophancy/tradeoff-table", "sycophancy/layer-sums")}
+    monkeypatch.setattr(wb.papers, "FIGURES", drawn)
+    line = ["figure", "--all", "--models", "organism-gqa", "--out", str(tmp_path), "--width", "column"]
+    assert cli.main([*line, "--formats", "html", "--no-progress"]) == 0
+    assert (
+        "sycophancy/tradeoff-table: \u201cTuning by group and by head (%)\u201d cannot be read"
+        in capsys.readouterr().err
+    )
+    assert 'style="width:400px' in (tmp_path / "sycophancy" / "layer-sums.html").read_text()
+
+
+def test_a_mistyped_figure_is_answered_before_anything_heavy_is_imported():
+    code = "import sys, workbench.cli.app as c\nassert c.main(['figure', 'sycophancy/layer-sum']) == 2\n"
+    code += "assert not {'torch', 'plotly', 'numpy', 'xarray'} & set(sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0 and "did you mean 'sycophancy/layer-sums'?" in run.stderr, run.stderr
+
+
 def test_figure_says_once_that_pictures_need_a_browser(synthetic, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "nowhere"))
     assert cli.main(["figure", "sycophancy/layer-sums", "--models", "a", "--out", str(tmp_path), "--no-progress"]) == 0

@@ -5,19 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from workbench.papers import FIGURES, FigureRequest, recipe
+from tests.papers.records import FROM_RECORDS, NOWHERE, drawn
 from workbench.plot import plotted_numbers
 
 PUBLISHED = Path(__file__).parents[2] / "figures"
-FROM_RECORDS = [
-    *(name for name in FIGURES if recipe(name).measure is None and not getattr(recipe(name), "needs", ())),
-    "active-dormant/training",
-    "inactive-heads/training",
-    "sycophancy/tradeoff-table",
-    "sycophancy/ratio-sweep",
-    "sycophancy/before-after-patching",
-    "sycophancy/ability-loss",
-]
 
 
 def same(drawn, published):
@@ -29,9 +20,8 @@ def same(drawn, published):
 
 
 @pytest.mark.parametrize("name", FROM_RECORDS)
-def test_the_numbers_are_those_of_the_published_figure(name, tmp_path):
-    chosen = recipe(name)
-    drawn = chosen.make(FigureRequest(tmp_path, chosen.models))
-    numbers = json.loads(json.dumps(plotted_numbers(drawn.figure), ensure_ascii=False, allow_nan=False))
+def test_the_numbers_and_the_caption_are_those_of_the_published_figure(name):
+    numbers = json.loads(json.dumps(plotted_numbers(drawn(name)), ensure_ascii=False, allow_nan=False))
     assert same(numbers, json.loads((PUBLISHED / f"{name}.json").read_text()))
-    assert not list(tmp_path.iterdir())
+    assert (PUBLISHED / f"{name}.caption.txt").read_text() == numbers["sentence"] + "\n"
+    assert not NOWHERE.exists()

@@ -61,11 +61,30 @@ def test_what_is_not_finite_becomes_null():
 @needs_chrome
 def test_png_and_pdf_are_drawn(tmp_path):
     heads, _ = both()
-    files, message = save_figure(layer_sums(heads), tmp_path / "sums", ("png", "pdf"), size=(400, 300))
+    files, message = save_figure(layer_sums(heads), tmp_path / "sums", ("png", "pdf"), width="column")
     assert message is None
     png, pdf = (f.read_bytes() for f in files)
     assert png.startswith(b"\x89PNG") and pdf.startswith(b"%PDF")
     assert int.from_bytes(png[16:20], "big") == 800
+
+
+@needs_chrome
+@pytest.mark.parametrize(("width", "points"), [("column", 234), ("page", 486)])
+def test_pictures_are_as_wide_as_they_are_printed(tmp_path, width, points):
+    files, _ = save_figure(layer_sums(both()[0]), tmp_path / "sums", ("png", "pdf"), width=width)
+    png, pdf = (f.read_bytes() for f in files)
+    [box] = re.findall(rb"MediaBox \[([^\]]*)\]", pdf)
+    assert float(box.split()[2]) == pytest.approx(points, abs=1)
+    assert png[37:41] == b"pHYs"
+    pixels, per_metre = int.from_bytes(png[16:20], "big"), int.from_bytes(png[41:45], "big")
+    assert pixels / per_metre / 0.0254 * 72 == pytest.approx(points, abs=0.1)
+
+
+def test_the_caption_lies_beside_the_figure(tmp_path):
+    figure = layer_sums(both()[0]).update_layout(meta={"sentence": "Layer 2 holds most."})
+    files, _ = save_figure(figure, tmp_path / "sums", ("html",))
+    assert [f.name for f in files] == ["sums.html", "sums.caption.txt"]
+    assert files[1].read_text() == "Layer 2 holds most.\n" and "<p>Layer 2 holds most.</p>" in files[0].read_text()
 
 
 def test_without_a_browser_the_rest_is_written_and_one_message_says_so(tmp_path, monkeypatch):

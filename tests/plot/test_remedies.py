@@ -50,7 +50,7 @@ def test_schemes_can_be_chosen_or_absent():
 def test_the_panels_show_the_numbers_of_the_result():
     figure = remedy_effects(result())
     titles = [note.text for note in figure.layout.annotations]
-    assert titles == ["Change of loss (nats)", "Sink rate", "Peak ratio", "Loss added by rounding (nats)"]
+    assert titles == ["Change of loss (nats)", "Sink rate", "Peak ratio", "Loss added by<br>rounding (nats)"]
     loss = next(t for t in figure.data if t.name == "code" and t.xaxis == "x")
     np.testing.assert_array_equal(loss.x, result()["loss_change"].sel(domain="code"))
     np.testing.assert_allclose(loss.error_x.array[:2], 0.1)

@@ -3,7 +3,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from workbench.plot.theme import INK, OTHERS, SERIES
+from workbench.plot.causal import OUTCOMES
+from workbench.plot.dynamics import _COLOURS as FOLLOWED
+from workbench.plot.inactive import COLOURS
+from workbench.plot.theme import INK, OTHERS, SERIES, SOFT
+from workbench.plot.tradeoff import STYLE
 
 SEEN_BY = {
     "everyone": np.eye(3),
@@ -11,6 +15,14 @@ SEEN_BY = {
     "protanopes": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
 }
 """Matrices on linear RGB by Machado, Oliveira and Fernandes (2009), severity 1."""
+PALETTES = {
+    "series": SERIES,
+    "others": (*OTHERS, INK),
+    "scores": tuple(COLOURS.values()),
+    "kinds of tuning": tuple(style["color"] for style in STYLE.values()),
+    "tokens": (*FOLLOWED, SOFT),
+    "outcomes": tuple(colour for _, _, colour, _ in OUTCOMES),
+}
 TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 
 
@@ -23,7 +35,7 @@ def lab(colour, seen):
 
 
 @pytest.mark.parametrize("seen", SEEN_BY.values(), ids=SEEN_BY)
-@pytest.mark.parametrize("colours", [SERIES, (*OTHERS, INK)], ids=["series", "others"])
+@pytest.mark.parametrize("colours", PALETTES.values(), ids=PALETTES)
 def test_colours_of_one_panel_are_told_apart(colours, seen):
     nearest = min(np.linalg.norm(lab(a, seen) - lab(b, seen)) for a, b in combinations(colours, 2))
     assert nearest > 15

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from workbench.cli.options import Output, say, writable
+from workbench.cli.options import Output, Width, say, writable
 
 
 def backcopy(
@@ -17,6 +17,7 @@ def backcopy(
     ] = ("one-layer",),
     scale: Literal["small", "paper"] = "small",
     seeds: tuple[int, ...] = (),
+    width: Width = "page",
     output: Output = Output(Path("backcopy.nc")),
 ) -> None:
     """When do sinks, drains and peaks appear while a toy model learns? Train it and record every measure.
@@ -39,6 +40,7 @@ def backcopy(
     changes = {"progress": output.progress} | ({"seeds": seeds} if seeds else {})
     found = records.collect(output.out, scale, chosen, **changes)
     for name, one in found.items():
-        save_figure(normalised(one.record), output.out.with_name(f"{output.out.stem}-{name}"), ("html",))
+        page = output.out.with_name(f"{output.out.stem}-{name}")
+        save_figure(normalised(one.record), page, ("html",), width=width)
         say(f"{name}: {events_line(one.record)}")
     say(f"The result is {output.out}, and a page per training run lies beside it.")

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from workbench.names import ScoreAnswers
+from workbench.names import FigureWidth, ScoreAnswers
 
 
 def _place(metavar: str, kind: type) -> Any:
@@ -35,6 +35,9 @@ Data = Annotated[str, _place("DATA", str)]
 
 Model = Positional[Annotated[Source, arg(help="Name of an embedded model, local folder of safetensors, or Hub id.")]]
 Progress = Annotated[bool, arg(help="Show a bar.")]
+Width = Annotated[
+    FigureWidth, arg(help="What figures are printed on: page, 6.75 inches across, or column, 3.25; text of 7 points.")
+]
 Seed = Annotated[int, arg(help="Seed of every random choice.")]
 Benchmarks = Annotated[Folder | None, arg(help="Folder that holds one folder of files per benchmark.")]
 RunCode = Annotated[bool, arg(help="Run the programs that the model writes for humaneval, each confined in a process.")]

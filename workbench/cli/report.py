@@ -1,14 +1,14 @@
 """`workbench report|figure|check|fetch`: the page, single figures, self-checks of a model, and real models by name."""
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 import workbench as wb
-from workbench.cli.options import Dialogues, File, Folder, Model, Progress, Scored, Source, TextFiles, say, tell
+from workbench.cli.options import Dialogues, File, Folder, Model, Progress, Scored, Source, TextFiles, Width, say, tell
 from workbench.errors import InputError
-from workbench.names import FigureFormat, FigureName, Metric
+from workbench.names import FigureFormat, Metric
 
 Models = Annotated[
     tuple[Source, ...], arg(metavar="[MODEL ...]", help="Names of embedded models, local folders, or Hub ids.")
@@ -50,6 +50,7 @@ def figure(
     out: Folder = Path("figures"),
     metric: Metric | None = None,
     formats: tuple[FigureFormat, ...] = ("html", "json", "png", "pdf"),
+    width: Width = "page",
     texts: TextFiles = (),
     score_answers: Scored = None,
     progress: Progress = True,
@@ -59,7 +60,7 @@ def figure(
 
     Example: workbench figure sycophancy/layer-sums --models organism-gqa --out figures
 
-    Example: workbench figure --all --out figures
+    Example: workbench figure --all --width column --out figures-for-columns
 
     Args:
         all: Draw every figure, of the models that each is about.
@@ -68,27 +69,39 @@ def figure(
         metric: The score; by default the logit ratio where it is sound, else the logit difference.
         formats: Which files to write. PNG and PDF need a Chrome or Chromium.
     """
-    from workbench.papers import drawing
-    from workbench.prompts.samples import read_texts
+    from workbench.papers.catalogue import check_name
 
     if bool(name) == all:
         raise InputError("Name one figure of `workbench figure list`, or give --all alone.")
-    read = read_texts(texts) or None
-    for one in wb.papers.FIGURES if all else [cast(FigureName, name)]:
-        done = drawing.draw(
-            one,
-            models or None,
-            out,
-            texts=read,
-            metric=metric,
-            formats=formats,
-            score_answers=score_answers,
-            progress=progress,
-            **prompts.asked,
-        )
+    names = tuple(wb.papers.FIGURES) if all else (check_name(name),)
+    from workbench.papers import drawing
+    from workbench.plot.narrow import TooNarrow
+    from workbench.prompts.samples import read_texts
+
+    read, messages = read_texts(texts) or None, []
+    for one in names:
+        try:
+            done = drawing.draw(
+                one,
+                models or None,
+                out,
+                texts=read,
+                metric=metric,
+                formats=formats,
+                width=width,
+                score_answers=score_answers,
+                progress=progress,
+                **prompts.asked,
+            )
+        except TooNarrow as refusal:
+            if not all:
+                raise
+            messages.append(f"{one}: {refusal}")
+            continue
         say(done.sentence, *(f"  {path}" for path in done.files))
-    if done.message:
-        tell(done.message)
+        messages += [done.message] if done.message else []
+    for message in dict.fromkeys(messages):
+        tell(message)
 
 
 def list_figures() -> None:

@@ -22,6 +22,18 @@ FIGURES: dict[FigureName, str] = {name: title for titles in _MODULES.values() fo
 """The title of each figure by its name, in the order of the papers."""
 
 
+def check_name(name: str) -> FigureName:
+    """The name of a figure, which is looked up before anything slow is imported.
+
+    Raises:
+        InputError: there is no such figure.
+    """
+    for known in FIGURES:
+        if name == known:
+            return known
+    raise InputError(f"there is no figure {name!r}; {suggest(name, FIGURES)}")
+
+
 def recipe(name: FigureName) -> "FigureRecipe":
     """How a figure is drawn.
 
@@ -31,8 +43,6 @@ def recipe(name: FigureName) -> "FigureRecipe":
     Raises:
         InputError: there is no such figure.
     """
-    for module, titles in _MODULES.items():
-        if name in titles:
-            recipes: tuple[FigureRecipe, ...] = import_module(module).RECIPES
-            return next(one for one in recipes if one.name == name)
-    raise InputError(f"there is no figure {name!r}; {suggest(name, FIGURES)}")
+    [module] = [module for module, titles in _MODULES.items() if check_name(name) in titles]
+    recipes: tuple[FigureRecipe, ...] = import_module(module).RECIPES
+    return next(one for one in recipes if one.name == name)

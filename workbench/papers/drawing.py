@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from workbench.names import FigureFormat, FigureName
+from workbench.names import FigureFormat, FigureName, FigureWidth
 from workbench.papers.catalogue import recipe
 from workbench.papers.recipes import FigureRequest
 from workbench.plot.export import FORMATS, save_figure
@@ -31,6 +31,7 @@ def draw(
     out: str | Path = "figures",
     *,
     formats: Sequence[FigureFormat] = FORMATS,
+    width: FigureWidth = "page",
     progress: bool = True,
     **asked: Any,
 ) -> Done:
@@ -41,18 +42,20 @@ def draw(
         models: Anything that `load` takes; the models stand side by side. None takes the figure's own.
         out: Folder for the figures. What was measured is kept in its `data/` and used again.
         formats: Any of html, json, png, pdf.
+        width: What it is printed on, a "page" or a "column".
         progress: Show a bar.
         asked: Further fields of `FigureRequest`.
 
     Raises:
-        InputError: there is no such figure, the folder cannot be written, or a model is refused.
+        InputError: there is no such figure, the folder cannot be written, a model is refused, or the figure cannot be
+            read at this width.
     """
     chosen = recipe(name)
     out = check_writable(out)
     request = FigureRequest(out / "data", chosen.models if models is None else models, **asked)
     with progress_bar([1.0] * chosen.steps(request), progress) as step:
         drawn = chosen.make(replace(request, step=step))
-        files, message = save_figure(drawn.figure, out / name, formats, root=out)
+        files, message = save_figure(drawn.figure, out / name, formats, root=out, width=width)
     return Done(drawn.sentence, files, message)
 
 

@@ -44,3 +44,4 @@ from .tradeoff import losses as losses
 from .waking import waking_heatmap as waking_heatmap
 from .waking import waking_maps as waking_maps
 from .waking import waking_scatter as waking_scatter
+from .widths import fit as fit

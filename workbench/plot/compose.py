@@ -84,9 +84,7 @@ def grid(
     first = figures[0][0]
     legend = len(seen) > 1 and any(figure.layout.showlegend is not False for row in figures for figure in row)
     above = [name for at, name in seen if at == 0] if legend and legends != "columns" else []
-    top = 62 + (34 if title else 0) + (30 if above else 0) + 22 * _further_lines(above)
-    if title:
-        whole.update_layout(title={"y": 1 - 22 / whole.layout.height, "yref": "container", "yanchor": "top"})
+    top = 62 + (34 if title else 0) + (30 if above else 0) + 24 * _further_lines(above)
     whole.update_layout(
         showlegend=legend,
         bargap=first.layout.bargap,

@@ -8,24 +8,31 @@ import atexit
 import json
 import math
 import os
-from collections.abc import Sequence
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 
 from workbench.errors import InputError
-from workbench.names import FigureFormat
+from workbench.names import FigureFormat, FigureWidth
 from workbench.plot.html import json_block, policy, render
-from workbench.plot.theme import FONT, INK, PAGE
+from workbench.plot.theme import FONT, INK, PIXELS, POINTS
+from workbench.plot.widths import fit
 from workbench.runs.files import check_writable, write_atomic, write_text
 
 FORMATS = get_args(FigureFormat)
 DRAWN_BY_CHROME = ("png", "pdf")
+PER_PIXEL = 0.75
+"""Points of a pixel in a PDF that Chrome prints."""
+PNG_HEAD = 33
+"""Bytes of a PNG's signature and first chunk."""
 DRAW = """
 var figure = JSON.parse(document.getElementById("figure-data").textContent);
 Plotly.newPlot("figure", figure.data, figure.layout, {displaylogo: false, responsive: true});
@@ -43,22 +50,23 @@ def save_figure(
     formats: Sequence[FigureFormat] = FORMATS,
     *,
     root: str | Path | None = None,
-    size: tuple[int, int] | None = None,
+    width: FigureWidth = "page",
 ) -> tuple[list[Path], str | None]:
-    """Write a figure in several formats.
+    """Write a figure in several formats, and its caption, where it has one, as text beside them.
 
     Args:
         figure: The figure.
         stem: Path without ending, such as "figures/sycophancy/layer-sums".
         formats: Any of html, json, png, pdf.
         root: Folder whose `assets/plotly.min.js` the HTML pages share; None takes the folder of `stem`.
-        size: Width and height of PNG and PDF in pixels; None takes the figure's own, or `PAGE`, by its own height.
+        width: What the figure is printed on: a "page" (6.75 inches across) or a "column" (3.25 inches); see `fit`.
 
     Returns:
         The files written, and a message where a format had to be left out (else None).
 
     Raises:
-        InputError: unknown format, or the folder cannot be written.
+        InputError: unknown format or width, a figure that cannot be read at that width, or a folder that cannot be
+            written.
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
@@ -66,18 +74,21 @@ def save_figure(
     stem = Path(stem).expanduser()
     root = stem.parent if root is None else Path(root).expanduser()
     check_writable(stem.parent)
+    fitted, numbers = fit(figure, width), plotted_numbers(figure)
     written: list[Path] = []
     message = None
     if "html" in formats:
-        written.append(_write_html(figure, stem, root))
+        written.append(_write_html(fitted, numbers, stem, root))
+    if numbers.get("sentence"):
+        written.append(write_text(_ending(stem, "caption.txt"), numbers["sentence"] + "\n"))
     if "json" in formats:
-        text = json.dumps(plotted_numbers(figure), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
         written.append(write_text(_ending(stem, "json"), text + "\n"))
     drawn = [f for f in formats if f in DRAWN_BY_CHROME]
     if drawn:
         message = missing_chrome()
         if message is None:
-            written += _draw(figure, stem, drawn, size)
+            written += _draw(fitted, stem, drawn, width)
     return written, message
 
 
@@ -139,17 +150,27 @@ def _browser_path() -> str | None:
     return Chromium.find_browser(skip_local=False)
 
 
-def _draw(figure: go.Figure, stem: Path, formats: Sequence[FigureFormat], size: tuple[int, int] | None) -> list[Path]:
+def _draw(figure: go.Figure, stem: Path, formats: Sequence[FigureFormat], width: FigureWidth) -> list[Path]:
     import kaleido
 
     _start_browser()
-    width, height = size or (int(figure.layout.width or PAGE), int(figure.layout.height or 500))
+    printed = POINTS[width] / PIXELS[width] / PER_PIXEL
+    size = {"width": PIXELS[width], "height": int(figure.layout.height or 500)}
     written = []
     for ending in formats:
-        options = {"format": ending, "width": width, "height": height, "scale": 2 if ending == "png" else 1}
+        options = size | {"format": ending, "scale": 2 if ending == "png" else printed}
         picture = kaleido.calc_fig_sync(figure, opts=options)
+        if ending == "png":
+            picture = _with_density(picture, 2 * PIXELS[width] / POINTS[width] * 72)
         written.append(write_atomic(_ending(stem, ending), lambda file, picture=picture: file.write_bytes(picture)))
     return written
+
+
+def _with_density(png: bytes, per_inch: float) -> bytes:
+    """A PNG that says how large it is printed (the chunk pHYs, in pixels per metre)."""
+    per_metre = round(per_inch / 0.0254)
+    chunk = b"pHYs" + struct.pack(">IIB", per_metre, per_metre, 1)
+    return png[:PNG_HEAD] + struct.pack(">I", 9) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[PNG_HEAD:]
 
 
 @cache
@@ -161,7 +182,7 @@ def _start_browser() -> None:
     atexit.register(kaleido.stop_sync_server, silence_warnings=True)
 
 
-def _write_html(figure: go.Figure, stem: Path, root: Path) -> Path:
+def _write_html(figure: go.Figure, numbers: Mapping[str, Any], stem: Path, root: Path) -> Path:
     from plotly.offline import get_plotlyjs
 
     script = root / "assets" / "plotly.min.js"
@@ -170,7 +191,6 @@ def _write_html(figure: go.Figure, stem: Path, root: Path) -> Path:
     if not script.exists() or script.stat().st_size != len(text.encode()):
         write_text(script, text)
     source = os.path.relpath(script, stem.parent).replace(os.sep, "/")
-    numbers = plotted_numbers(figure)
     page = render(
         "workbench.plot",
         "figure",

@@ -14,7 +14,7 @@ from workbench.errors import InputError
 from workbench.extreme.verdict import judged_keys
 from workbench.plot.heatmaps import layer_by_head
 from workbench.plot.marks import band, colour_bar, named_ticks
-from workbench.plot.theme import AGAINST, DIVERGING, INK, PAPER, RULE, SEQUENTIAL, SERIES, SOFT, TOWARDS, house
+from workbench.plot.theme import AGAINST, DIVERGING, INK, PAPER, RULE, SEQUENTIAL, SERIES, SMALL, SOFT, TOWARDS, house
 from workbench.plot.tokens import token_labels
 
 DROPPED = 0.01
@@ -24,6 +24,8 @@ LABELLED = 12
 """Layers whose number is written below the axis, at most."""
 HIDDEN = 20
 """Times the median of the others from which a norm hides them on a linear axis."""
+READ = 20
+"""Tokens whose text stands beside an attention map, at most; of more, every second or third."""
 RANKS = ("largest", "second", "third", "fourth", "fifth")
 READABLE = 0.06
 """Share of a bar from which on its coordinate is written into it."""
@@ -231,7 +233,7 @@ def _stack(
         textposition="inside",
         insidetextanchor="middle",
         textangle=0,
-        textfont={"color": PAPER, "size": 11},
+        textfont={"color": PAPER, "size": SMALL},
         marker={"color": colour, "line": {"width": 0}},
         hovertemplate=f"after layer %{{x}}, {detail}: %{{y:.1%}}<extra></extra>",
     )
@@ -261,7 +263,8 @@ def pattern(found: xr.Dataset, layer: int, head: int, *, title: str | None = Non
         )
     )
     house(figure, title=title, height=340)
-    ticks = named_ticks(token_labels(found["token"].values))
+    shown = range(0, n, -(-n // READ))
+    ticks = named_ticks([label for i, label in enumerate(token_labels(found["token"].values)) if i in shown], [*shown])
     figure.update_xaxes(**ticks, tickangle=-60, range=[-0.5, n - 0.5])
     figure.update_yaxes(**ticks, range=[n - 0.5, -0.5])
     return figure
@@ -347,5 +350,5 @@ def peak_sources(result: xr.Dataset, *, title: str | None = None) -> go.Figure:
     )
     house(figure, title=title, height=110 + 19 * len(labels))
     figure.update_xaxes(title_text="After layer", showgrid=False, dtick=max(1, -(-norm.shape[1] // 16)))
-    figure.update_yaxes(autorange="reversed", showgrid=False, tickfont_size=11, title_text="zeroed  (change of loss)")
+    figure.update_yaxes(autorange="reversed", showgrid=False, title_text="zeroed  (change of loss)")
     return figure

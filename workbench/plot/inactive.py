@@ -13,7 +13,7 @@ from workbench.errors import InputError
 from workbench.plot.compose import beside
 from workbench.plot.heatmaps import layer_by_head
 from workbench.plot.marks import DOTTED, EDGE, ZERO, add_dots, add_line, cells, colour_bar, error_bars
-from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SEQUENTIAL, SERIES, SOFT, TOWARDS, house
+from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SEQUENTIAL, SERIES, SMALL, SOFT, TOWARDS, house
 
 COLOURS = {
     "AHON": TOWARDS,
@@ -121,7 +121,7 @@ def auc_ranks(ranks: xr.DataArray, *, own: Sequence[str] = (), title: str | None
         y=rows,
         text=[["" if np.isnan(v) else f"{v:g}" for v in row] for row in values],
         texttemplate="%{text}",
-        textfont={"size": 11},
+        textfont={"size": SMALL},
         showscale=False,
     )
     if np.isnan(values).any():
@@ -245,7 +245,7 @@ def score_overlap(
         y=names,
         text=[[f"{v:.2f}".lstrip("0") if np.isfinite(v) else "" for v in row] for row in values],
         texttemplate="%{text}" if numbers else None,
-        textfont={"size": 10},
+        textfont={"size": SMALL},
         showscale=not numbers,
         colorbar=colour_bar(thickness=12),
     )

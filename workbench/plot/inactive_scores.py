@@ -9,9 +9,8 @@ import xarray as xr
 from workbench.plot.compose import beside
 from workbench.plot.inactive import label, style
 from workbench.plot.marks import DOTTED, EDGE, add_dots, add_line, add_spans, error_bars
-from workbench.plot.theme import ACCENT, AGAINST, INK, OTHERS, SERIES, SOFT, TOWARDS, house
+from workbench.plot.theme import ACCENT, AGAINST, INK, SERIES, SOFT, TOWARDS, house
 
-PALETTE = (*SERIES[:4], *OTHERS)
 POINTS = 400
 """Points of a drawn distribution."""
 
@@ -29,7 +28,7 @@ def training_curves(found: xr.Dataset, *, title: str | None = None) -> go.Figure
 def training_titles(found: xr.Dataset) -> list[str]:
     """What the panels of `training_curves` show."""
     often = f"dormant: inactive on > {float(found.attrs['usually']):.0%} of the texts"
-    return [often, "changes since the checkpoint before", "distance of the scores from the last"]
+    return [often, "changes since the checkpoint before", "distance from the last scores"]
 
 
 def training_panels(found: xr.Dataset) -> list[go.Figure]:
@@ -60,7 +59,7 @@ def training_panels(found: xr.Dataset) -> list[go.Figure]:
     return [asleep, change, distance]
 
 
-def threshold_transfer(found: xr.Dataset, *, palette: Sequence[str] = PALETTE, title: str | None = None) -> go.Figure:
+def threshold_transfer(found: xr.Dataset, *, palette: Sequence[str] = SERIES, title: str | None = None) -> go.Figure:
     """What share of heads a threshold selects elsewhere, a row per score and a dot per pair of texts.
 
     Args:
@@ -142,7 +141,7 @@ def score_distributions(
             np.quantile(group.values, shares),
             f"<b>{name}</b><br>%{{y:.0f}}% of heads below %{{x:.3f}}<extra></extra>",
         )
-        add_line(figure, x, 100 * shares, str(name), PALETTE[i % len(PALETTE)], hover)
+        add_line(figure, x, 100 * shares, str(name), SERIES[i % len(SERIES)], hover)
     if share is not None:
         figure.add_hline(100 * share, line=DOTTED)
     house(figure, title=title, height=440)
@@ -169,7 +168,7 @@ def score_distances(found: xr.Dataset, *, title: str | None = None) -> go.Figure
     for i, name in enumerate(others, start=1):
         x = found["distance"].sel(first=first, second=name, score=order).values
         hover = f"<b>%{{y}}</b>, {name}: %{{x:.3f}}<extra></extra>"
-        add_dots(figure, x, y, name, PALETTE[i % len(PALETTE)], hover, size=9, marker_line=EDGE)
+        add_dots(figure, x, y, name, SERIES[i % len(SERIES)], hover, size=9, marker_line=EDGE)
     house(figure, title=title, height=440)
     figure.update_xaxes(title_text=f"Distance from {first} (Wasserstein)", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", tickfont_color=INK)

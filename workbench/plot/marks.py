@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from workbench.plot.theme import RULE, SEQUENTIAL, SOFT
+from workbench.plot.theme import RULE, SEQUENTIAL, SMALL, SOFT
 
 DOTTED = {"color": SOFT, "width": 1, "dash": "dot"}
 """A reference line."""
@@ -40,8 +40,8 @@ def band(x: Any, low: Any, high: Any, colour: str, name: str, opacity: float = 0
 
 def colour_bar(title: str = "", thickness: int = 9, **more: Any) -> dict[str, Any]:
     """A thin colour bar with soft text."""
-    named = {"title": {"text": title, "font": {"size": 12, "color": SOFT}}} if title else {}
-    return named | {"thickness": thickness, "outlinewidth": 0, "tickfont": {"size": 11, "color": SOFT}} | more
+    named = {"title": {"text": title, "font": {"size": SMALL, "color": SOFT}}} if title else {}
+    return named | {"thickness": thickness, "outlinewidth": 0, "tickfont": {"size": SMALL, "color": SOFT}} | more
 
 
 def named_ticks(names: Sequence[str], places: Any = None) -> dict[str, Any]:

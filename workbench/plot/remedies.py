@@ -54,11 +54,11 @@ def remedy_effects(result: xr.Dataset, *, schemes: list[str] | None = None, titl
     names = [str(name) for name in result["remedy"].values]
     shown = _schemes(result, schemes)
     shown = [name for name in shown if "A8" in name] or shown if schemes is None else shown
-    headings = ["Change of loss (nats)", "Sink rate", "Peak ratio"] + ["Loss added by rounding (nats)"] * bool(shown)
+    headings = ["Change of loss (nats)", "Sink rate", "Peak ratio"] + ["Loss added by<br>rounding (nats)"] * bool(shown)
     figure = make_subplots(
         rows=1, cols=len(headings), shared_yaxes=True, subplot_titles=headings, horizontal_spacing=0.035
     )
-    inner, top = 30 * len(names) + 10, 118 if title else 84
+    inner, top = 30 * len(names) + 10, 142 if title else 100
     house(figure, title=title, height=inner + top + 46)
     for i, domain in enumerate(result["domain"].values):
         color = SERIES[i % len(SERIES)]
@@ -77,7 +77,7 @@ def remedy_effects(result: xr.Dataset, *, schemes: list[str] | None = None, titl
     figure.update_xaxes(**ZERO, col=1)
     figure.update_xaxes(range=[0, 1], col=2)
     figure.update_xaxes(type="log", dtick=1, col=3)
-    figure.update_layout(margin={"l": 190, "t": top, "b": 46}, legend_y=1 + 34 / inner)
+    figure.update_layout(margin={"l": 190, "t": top, "b": 46}, legend_y=1 + 48 / inner)
     return figure
 
 

@@ -6,8 +6,19 @@ Plotly template stays as it was.
 
 import plotly.graph_objects as go
 
-PAGE = 832
-"""Pixels across a printed page of 6.75 inches, on which text of 12 pixels has 7 points."""
+from workbench.names import FigureWidth
+
+PIXELS: dict[FigureWidth, int] = {"column": 400, "page": 832}
+"""Pixels across a printed figure."""
+POINTS: dict[FigureWidth, int] = {"column": 234, "page": 486}
+"""Points across a printed figure: 3.25 and 6.75 inches."""
+PAGE = PIXELS["page"]
+SMALL = 12
+"""Pixels of the smallest text, which has 7 points at either width; sub- and superscripts are smaller."""
+EDGE, TITLE = 6, 14.5
+"""In a column: pixels around everything, and of the letters of the title."""
+TALLEST = 1120
+"""Pixels of 9.1 inches, a page of text, which no figure in a column may exceed."""
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 INK = "#1f2933"
 SOFT = "#5f6b7a"
@@ -80,3 +91,14 @@ def house(figure: go.Figure, *, title: str | None = None, height: int | None = N
         "automargin": True,
     }
     return figure.update_xaxes(**axis).update_yaxes(**axis)
+
+
+def corner(x: float | int, y: float | int, height: float | int) -> dict[str, object]:
+    """Place of a text in a column, whose top left corner is so many pixels from that of a figure without margins."""
+    place = {"x": x / PIXELS["column"], "y": 1 - y / height, "xref": "paper", "yref": "paper"}
+    return place | {"xanchor": "left", "yanchor": "top", "align": "left", "showarrow": False, "borderpad": 0}
+
+
+def higher(height: float | int) -> str | None:
+    """Why a figure of so many pixels is too high for a column, or None."""
+    return f"it would be {height / PIXELS['column'] * 3.25:.1f} inches high" if height > TALLEST else None

@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from workbench.plot.marks import add_diagonal, add_dots, error_bars
-from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SERIES, SOFT, TOWARDS, house
+from workbench.plot.theme import ACCENT, AGAINST, INK, RULE, SOFT, TOWARDS, house
 
 STYLE: dict[str, dict[str, Any]] = {
     "group": {"color": TOWARDS, "symbol": "circle"},
@@ -19,7 +19,7 @@ STYLE: dict[str, dict[str, Any]] = {
     "random group": {"color": "#e3a489", "symbol": "circle-open", "dash": "dot"},
     "random head": {"color": "#8db6d2", "symbol": "square-open", "dash": "dot"},
     "attention": {"color": ACCENT, "symbol": "diamond"},
-    "all": {"color": SERIES[3], "symbol": "triangle-up"},
+    "all": {"color": "#8050d0", "symbol": "triangle-up"},
     "base": {"color": INK, "symbol": "x-thin-open"},
     "published": {"color": SOFT, "symbol": "circle", "dash": "dash"},
 }

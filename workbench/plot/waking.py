@@ -20,7 +20,7 @@ SCORE_NAMES = {"loss_change": "loss change when zeroed", "sink_weight": "attenti
 
 
 def waking_maps(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
-    """The attention maps of one head, a domain beside the other, colours from 0 to 1; rows name both axes' tokens.
+    """The attention maps of one head, a domain beside the other, colours from 0 to 1; columns are the rows' tokens.
 
     Args:
         found: From `workbench.extreme.attention_maps`.
@@ -33,10 +33,8 @@ def waking_maps(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
         maps.append(pattern(one.expand_dims({"layer": [layer], "head": [head]}), layer, head))
         maps[-1].data[0].showscale = i == found.sizes["domain"] - 1
     names = [str(name) for name in found["domain"].values]
-    figure = beside(maps, names, title=title, gap=0.27 / len(names))
-    figure.update_xaxes(showticklabels=False, title_text="attended token, in the same order")
-    figure.update_yaxes(tickfont_size=11)
-    return figure
+    figure = beside(maps, names, title=title, gap=0.42 / len(names))
+    return figure.update_xaxes(showticklabels=False, title_text="attended token")
 
 
 def waking_scatter(result: xr.Dataset, layer: int, unit: int, *, title: str | None = None) -> go.Figure:

@@ -134,7 +134,7 @@ def rounding_costs(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
         note.update(font={"size": 13}, yshift=6)
     figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=names)
     figure.update_xaxes(**ZERO)
-    figure.update_xaxes(title_text="loss that rounding adds (nats per prediction)", col=2)
+    figure.update_xaxes(title_text="loss that rounding adds (nats)")
     return figure.update_layout(margin={"l": 190, "t": top, "b": 60}, legend_y=1 + 34 / inner)
 
 

@@ -60,6 +60,7 @@ from workbench.papers.inactive_heads.sentences import (
 from workbench.papers.recipes import PAIR, TRIO, Drawn, FigureRecipe, FigureRequest, Panel, each, side_by_side, told
 from workbench.plot import compose, inactive
 from workbench.plot import inactive_scores as dormancy
+from workbench.plot.theme import OTHERS
 
 
 def curve_panel(curves: xr.Dataset, scores: Sequence[str] | None = None, *, alone: bool = False) -> Panel:
@@ -245,7 +246,7 @@ def threshold_transfer(found: Mapping[str, tuple[xr.Dataset, ...]]) -> Drawn:
         rows.append(
             [
                 dormancy.threshold_transfer(texts),
-                dormancy.threshold_transfer(tasks, palette=dormancy.PALETTE[4:]),
+                dormancy.threshold_transfer(tasks, palette=OTHERS),
                 dormancy.accuracy_changes(carried(own, held_out)),
             ]
         )

@@ -283,7 +283,8 @@ def before_after(found: Mapping[str, xr.Dataset]) -> Drawn:
             labels = [f"layer {i // per_layer}, {arm.unit} {i % per_layer}" for i in range(n)]
             sides = (effects["before"], effects["after"], effects["tuned"])
             row.append(tradeoff.effects_before_after(*sides, labels, x_title="effect before (nats)"))
-            named.append(f"{record.attrs['model']}, {words.group_word(record)}" if arm == Arm.GROUP else "single heads")
+            units = words.group_word(record) if arm == Arm.GROUP else "heads"
+            named.append(f"{record.attrs['model']}, {units}")
         grid.append(row)
         titles.append(named)
     figure = compose.grid(grid, titles, title="Effects on giving in, before tuning and after", gap=0.1)
