@@ -3,7 +3,7 @@
     python benchmarks/real_heads.py texts DATA texts.json     # seconds; DATA is a folder of corpora
     python benchmarks/real_heads.py measure texts.json OUT    # minutes on a GPU; days on a CPU
     python benchmarks/real_heads.py pack OUT FOLDER           # the package's records of what was measured
-    python benchmarks/real_heads.py sweep                     # seconds on this machine, and the shortlist's recall
+    python benchmarks/real_heads.py sweep                     # seconds on this machine, and what cheaper ways find
 
 1. `texts` takes one piece each of many documents: books, Python files, encyclopedia articles and scenes of plays. Half
    of the documents are for finding heads, the others, which share none, for confirming them.
@@ -163,20 +163,28 @@ def _timed(path: Path, work: Callable[[], xr.Dataset]) -> xr.Dataset:
     return result
 
 
-def sweep(model: str = MODEL, n: int = 16, length: int = 64, short: int = 48) -> None:
-    """Time all heads on n texts of prose and of code, and the shortlist; and which waking heads the shortlist holds."""
+def sweep(model: str = MODEL, n: int = 16, length: int = 64, short: int = 72, every: bool = True) -> None:
+    """Time zeroing on n texts of prose and of code: all heads, stopped early, a shortlist; and what each finds.
+
+    Args:
+        every: also without stopping, and say which of the heads that wake or nearly do the cheaper ways hold.
+    """
     loaded, kinds = wb.load(model), {kind: list(domain_texts()[kind][:n]) for kind in ("prose", "code")}
-    found = []
-    for chosen in (None, short):
-        began = time.perf_counter()
-        found.append(wb.active_dormant(loaded, kinds, length=length, shortlist=chosen, progress=False))
-        print(f"shortlist {chosen}: {time.perf_counter() - began:.0f} s", flush=True)
-    full, listed = found
-    chosen = np.isfinite(listed["effect"].isel(domain=0).transpose("layer", "head").values)
-    for what, rows in (("wake", waking_table(full)), ("nearly wake", near_misses(full))):
-        held = chosen[rows["layer"].values, rows["head"].values]
-        print(f"{rows.sizes['row']} heads {what} in the full sweep, {int(held.sum())} of them in the shortlist")
-    print(domains_table(full), domains_table(listed), sep="\n\n")
+    ways: dict[str, tuple[int | None, bool]] = {
+        f"shortlist of {short}, stopped early": (short, True),
+        "stopped early": (None, True),
+    } | ({f"shortlist of {short}": (short, False), "all heads": (None, False)} if every else {})
+    found = {}
+    for way, (few, early) in ways.items():
+        began, busy = time.perf_counter(), time.process_time()
+        found[way] = wb.active_dormant(loaded, kinds, length=length, shortlist=few, stop_early=early, progress=False)
+        seconds, cpu = time.perf_counter() - began, time.process_time() - busy
+        print(f"{way}: {seconds:.0f} s, {cpu:.0f} s of CPU time\n{domains_table(found[way])}\n", flush=True)
+    for what, rows in (("wake", waking_table), ("nearly wake", near_misses)) if every else ():
+        at = rows(found["all heads"])
+        for way, some in found.items():
+            done = some["n_texts"].transpose("layer", "head").values[at["layer"].values, at["head"].values] == n
+            print(f"{int(done.sum())} of {len(done)} heads that {what} are zeroed on all texts: {way}")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def domains(
         heads=[head_of(name) for name in which.heads] or None,
         layers=list(which.layers) or None,
         shortlist=which.shortlist,
+        stop_early=which.stop_early,
         resume=output.journal,
         progress=output.progress,
     )

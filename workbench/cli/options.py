@@ -111,15 +111,19 @@ class Texts:
 
 @dataclass(frozen=True)
 class Heads:
-    """Which heads are zeroed on which of the texts; the tests are corrected for their number."""
+    """Which heads are zeroed on which of the texts."""
 
     n: Annotated[int | None, arg(help="Texts per domain; by default as many as the smallest has.")] = None
     heads: Annotated[tuple[str, ...], arg(metavar="[LAYER.HEAD ...]", help="These heads alone, such as 18.6.")] = ()
     layers: Annotated[tuple[int, ...], arg(help="The heads of these layers alone.")] = ()
     shortlist: Annotated[
         int | None,
-        arg(help="So many heads, chosen by their attention on a quarter of the texts and tested on the others."),
+        arg(help="Only so many heads, whose attention on the sink differs most between domains."),
     ] = None
+    stop_early: Annotated[
+        bool,
+        arg(help="Leave out heads that rest in no domain, and stop others once they can hardly be found to wake."),
+    ] = False
 
 
 def head_of(name: str) -> tuple[int, int]:

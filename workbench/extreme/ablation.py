@@ -116,7 +116,7 @@ def zeroing_sweep(
         if run.finished is not None:
             return run.finished
         label = "" if hidden(progress) else sweep_label(model, sequences[:2], len(sequences), unit, wanted, batches)
-        found = by_groups(run, len(sequences), at_once, work, label, int(wanted.sum()))
+        found = by_groups(run, range(len(sequences)), at_once, work, label, int(wanted.sum()))
         return run.finish(found.assign_coords(sequence=np.arange(len(sequences))), **parts.facts)
 
 
@@ -138,14 +138,17 @@ def row_batches(model: HookedModel, length: int, batch_size: BatchSize) -> Batch
 
 
 def by_groups(
-    run: Run, n: int, at_once: int, work: Callable[[range, Tick], xr.Dataset], label: str, n_units: int
+    run: Run, sequences: range, at_once: int, work: Callable[[range, Tick], xr.Dataset], label: str, n_units: int
 ) -> xr.Dataset:
     """Apply `work` to groups of sequences, each a piece of the run, and join them; a bar is shown under a label."""
     if at_once < 1:
         raise InputError(f"at_once={at_once} sequences cannot be run; give at least 1.")
-    groups = {f"sequences-{start}": range(start, min(start + at_once, n)) for start in range(0, n, at_once)}
+    starts = range(sequences.start, sequences.stop, at_once)
+    groups = {f"sequences-{start}": range(start, min(start + at_once, sequences.stop)) for start in starts}
     done = sum(len(group) for key, group in groups.items() if key in run.pieces)
-    with tqdm(total=n * n_units, initial=done * n_units, desc=label, unit="row", disable=not label, leave=False) as bar:
+    with tqdm(
+        total=len(sequences) * n_units, initial=done * n_units, desc=label, unit="row", disable=not label, leave=False
+    ) as bar:
         pieces = [run.piece(key, functools.partial(work, group, bar.update)) for key, group in groups.items()]
     return xr.concat(pieces, "sequence", join="outer")
 

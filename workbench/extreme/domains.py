@@ -2,14 +2,18 @@
 
 1. Every domain's texts are cut to one length in tokens, and as many of each are kept.
 2. Rest: the mean attention that a head pays to the sink (position 0, or the extreme tokens) per sequence.
-3. Effect: how the next-token loss of a sequence changes when the head is zeroed (`ablation.py`), for all heads, named
-   ones, or a shortlist: a quarter of the texts then choose by attention (`shortlist.py`), the others test.
-4. `dormancy.phases` tests both over sequences and says which heads wake in which domain.
+3. Effect: how the next-token loss of a sequence changes when the head is zeroed (`ablation.py`), for all heads or named
+   ones. Less is zeroed with a shortlist, chosen by attention (`shortlist.py`), and with `stop_early`, which leaves out
+   heads that rest in no domain and stops others once they can hardly be found to wake (`stopping.py`).
+4. `dormancy.phases` tests both over sequences and says which heads wake in which domain, corrected for all heads,
+   those that were left out or stopped included.
 
 Guo et al., arXiv 2410.13835, section 3.1: a dormant head rests on a token whose value is next to nothing, so that
 taking the head away costs nothing; the same head is active where its weight goes elsewhere and the loss needs it.
 """
 
+import dataclasses
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +31,7 @@ from workbench.extreme.chosen import chosen_units, named_units
 from workbench.extreme.detect import extreme_tokens
 from workbench.extreme.dormancy import Limits, phases
 from workbench.extreme.shortlist import shortlist as choose
+from workbench.extreme.stopping import can_wake, looks
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import Chunk, observe
 from workbench.models.capture import device_of
@@ -41,7 +46,6 @@ from workbench.runs.run import Run
 
 FEWEST = 4
 """Sequences per domain, at least: two halves of two."""
-_QUARTER = 4
 _CHARACTERS = 32
 """Of a long document so many characters per token are read before the whole of it is."""
 _EDGE = 8
@@ -60,6 +64,7 @@ def active_dormant(
     layers: Sequence[int] | None = None,
     heads: Sequence[tuple[int, int]] | None = None,
     shortlist: int | None = None,
+    stop_early: bool = False,
     limits: Limits | None = None,
     column: str = "text",
     at_once: int = 8,
@@ -77,10 +82,11 @@ def active_dormant(
         sinks: "first" (position 0), "extreme" (what `extreme_tokens` finds in each sequence; where it finds none
             its sinks, else the first token) or positions.
         unit: "head", or "kv_group" for all query heads of a KV head together.
-        layers: zero units of these layers alone; tests are corrected for the units that are zeroed.
+        layers: zero units of these layers alone; tests are corrected for these alone.
         heads: zero these units alone, (layer, index) each.
-        shortlist: zero so many units, whose attention on the sink differs most on every fourth text of each domain, and
-            test them on the others.
+        shortlist: zero only so many units, whose attention on the sink differs most between domains.
+        stop_early: zero only units that rest in some domain, and after each quarter of the texts stop those that can
+            hardly be found to wake any more, by `stopping.can_wake`. False zeroes every unit on all texts.
         limits: what counts as dormant, active and decided; the defaults and their reasons stand in `Limits`.
         column: which column of a Dataset holds the texts.
         at_once: sequences per base pass; what a run that is stopped may lose.
@@ -89,34 +95,26 @@ def active_dormant(
         progress: show a bar.
 
     Returns:
-        `loss(domain, sequence)`, `loss_change` and `sink_weight(domain, sequence, layer, <unit>)`, the coordinate
-        `text`, and all that `phases` adds: `effect` with its interval, `phase`, p-values, which conditions `holds` and
-        `wakes`. Units that were not zeroed are NaN, but for `sink_weight`.
+        `loss(domain, sequence)`, `loss_change` and `sink_weight(domain, sequence, layer, <unit>)`,
+        `n_texts(layer, <unit>)`: on how many texts per domain the unit was zeroed, the coordinate `text`, and all that
+        `phases` adds: `effect` with its interval, `phase`, p-values, which conditions `holds` and `wakes`. Where a unit
+        was not zeroed it is NaN, but for `sink_weight`.
 
     Raises:
         InputError: fewer than two domains, one without enough long documents, a sink position outside the sequences,
             a loss that is not finite, a model without heads.
     """
     limits, parts = limits or Limits(), anatomy(model)
-    chosen = chosen_units(unit, parts, layers, heads)
+    candidates = chosen_units(unit, parts, layers, heads)
     positions = sink_positions(sinks, length)
-    if shortlist is not None and not chosen.all():
+    if shortlist is not None and not candidates.all():
         raise InputError("shortlist= chooses among all heads; leave out layers= and heads=.")
     sequences, left_out = domain_sequences(model, domains, length, n_sequences, column)
+    each = len(next(iter(sequences.values())))
+    ends = looks(each, FEWEST) if stop_early else [each]
+    spans = list(itertools.pairwise([0, *ends]))
+    every = [tokens for span in spans for some in sequences.values() for tokens in some[slice(*span)]]
     batches = row_batches(model, length, batch_size)
-
-    def attention(some: list[list[int]]) -> np.ndarray:
-        weight = sink_attention(model, some, sink_mask(model, some, positions))
-        axes = "sequence layer (unit group_head) -> sequence layer unit"
-        return reduce(weight, axes, "mean", unit=chosen.shape[1])
-
-    searched: dict[str, Any] = {}
-    if shortlist is not None:
-        search, sequences = _divided(sequences)
-        weights = np.stack([np.concatenate([attention([tokens]) for tokens in some]) for some in search.values()])
-        chosen = choose(weights, shortlist, limits.asleep)
-        searched = {"shortlist": shortlist, "n_searched": weights.shape[1]}
-    every = [tokens for domain in sequences.values() for tokens in domain]
     facts: dict[str, Any] = {
         "method": "active_dormant",
         "model": parts.name,
@@ -127,33 +125,38 @@ def active_dormant(
         "length": length,
         "sinks": positions,
         "at_once": at_once,
-    } | named_units(chosen)
+    } | named_units(candidates)
+    facts |= {} if shortlist is None else {"shortlist": shortlist, "asleep": limits.asleep}
+    facts |= {"stop_early": dataclasses.asdict(limits)} if stop_early else {}
 
-    def work(group: range, tick: Tick) -> xr.Dataset:
-        some = [every[i] for i in group]
-        found = zeroed_losses(model, some, unit, chosen, False, batches, tick)
-        return found.assign(sink_weight=(("sequence", "layer", unit), attention(some)))
+    def zero(run: Run, units: Bool[np.ndarray, "layer unit"], some: range) -> xr.Dataset:
+        def work(group: range, tick: Tick) -> xr.Dataset:
+            return zeroed_losses(model, [every[i] for i in group], unit, units, False, batches, tick)
+
+        silent = hidden(progress) or not units.any()
+        label = "" if silent else sweep_label(model, every[:2], len(some), unit, units, batches)
+        return _by_domain(by_groups(run, some, at_once, work, label, int(units.sum())), list(sequences))
 
     with Run(resume, **facts) as run:
         if run.finished is not None:
             return phases(run.finished, limits)
-        label = "" if hidden(progress) else sweep_label(model, every[:2], len(every), unit, chosen, batches)
-        found = by_groups(run, len(every), at_once, work, label, int(chosen.sum()))
-        measured = _by_domain(found, list(sequences), words(model, every))
-        counts = {"n_sequences": len(every) // len(sequences), "left_out": left_out, **searched}
-        return phases(run.finish(measured, **counts, **parts.facts), limits)
-
-
-def _divided(sequences: dict[str, list[Any]]) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """Every fourth text of each domain, to choose heads by, and the others, to test them."""
-    few = min(len(tokens) for tokens in sequences.values())
-    if few < _QUARTER * FEWEST:
-        raise InputError(
-            f"shortlist= chooses by a quarter of the texts, at least {FEWEST} per domain, and tests by the others; "
-            f"there are {few}. Give {_QUARTER * FEWEST} texts or more, or name heads=."
+        weight = _sink_weight(model, sequences, positions, candidates.shape[1])
+        chosen = candidates if shortlist is None else choose(weight, shortlist, limits.asleep)
+        if stop_early:
+            chosen = chosen & (weight.mean(1) >= limits.asleep).any(0)
+        n_texts, found = np.zeros(chosen.shape, dtype=int), []
+        for start, end in spans:
+            if found:
+                so_far = xr.concat(found, "sequence")["loss_change"].values
+                chosen = chosen & can_wake(so_far, weight.mean(1), each, int(candidates.sum()), limits)
+            n_texts[chosen] = end
+            found.append(zero(run, chosen, range(len(sequences) * start, len(sequences) * end)))
+        measured = xr.concat(found, "sequence").assign(
+            sink_weight=(("domain", "sequence", "layer", unit), weight), n_texts=(("layer", unit), n_texts)
         )
-    search = {name: tokens[::_QUARTER] for name, tokens in sequences.items()}
-    return search, {name: [t for i, t in enumerate(x) if i % _QUARTER] for name, x in sequences.items()}
+        measured = measured.assign_coords(sequence=np.arange(each), text=_beginnings(model, sequences))
+        counts = {"n_sequences": each, "left_out": left_out, "n_candidates": int(candidates.sum())}
+        return phases(run.finish(measured, **counts, **parts.facts), limits)
 
 
 def domain_sequences(
@@ -288,9 +291,18 @@ def sink_positions(sinks: Sinks | Sequence[int], length: int) -> Sinks | list[in
     return positions
 
 
-def _by_domain(found: xr.Dataset, names: list[str], texts: list[list[str]]) -> xr.Dataset:
+def _sink_weight(
+    model: HookedModel, sequences: Mapping[str, Sequence[list[int]]], sinks: Sinks | list[int], n_units: int
+) -> Float[np.ndarray, "domain sequence layer unit"]:
+    """Mean attention on the sink of each unit in each sequence."""
+    every = [[tokens] for some in sequences.values() for tokens in some]
+    weight = np.concatenate([sink_attention(model, one, sink_mask(model, one, sinks)) for one in every])
+    axes = "(domain sequence) layer (unit group_head) -> domain sequence layer unit"
+    return reduce(weight, axes, "mean", domain=len(sequences), unit=n_units)
+
+
+def _by_domain(found: xr.Dataset, names: list[str]) -> xr.Dataset:
     """One axis of sequences as two, domain and sequence; every domain has as many."""
-    each = found.sizes["sequence"] // len(names)
     variables = {
         name: (
             ("domain", *array.dims),
@@ -298,6 +310,10 @@ def _by_domain(found: xr.Dataset, names: list[str], texts: list[list[str]]) -> x
         )
         for name, array in found.drop_vars("n_predictions").data_vars.items()
     }
-    text = np.array(["".join(tokens)[:160] for tokens in texts]).reshape(len(names), each)
-    coords = {"domain": names, "sequence": np.arange(each), "text": (("domain", "sequence"), text)}
-    return xr.Dataset(variables, coords | {name: found[name] for name in found.dims if name != "sequence"})
+    return xr.Dataset(variables, {"domain": names} | {name: found[name] for name in found.dims if name != "sequence"})
+
+
+def _beginnings(model: HookedModel, sequences: Mapping[str, Sequence[list[int]]]) -> tuple[tuple[str, str], np.ndarray]:
+    """The texts as they begin, (domain, sequence)."""
+    read = ([words(model, [tokens])[0] for tokens in some] for some in sequences.values())
+    return ("domain", "sequence"), np.array([["".join(tokens)[:160] for tokens in some] for some in read])

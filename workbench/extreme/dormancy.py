@@ -5,8 +5,10 @@
    is negligible, *active* where its effect is not negligible and the interval excludes zero, *idle* where the effect is
    negligible although the head looks elsewhere, else *undecided*.
 3. Between two domains: a permutation test over texts of the difference in effect, which exchanges the partners of
-   pairs, since effects spread more where a head works; corrected for the number of measured heads by the largest
-   statistic of each permutation, and for the number of pairs of domains.
+   pairs, since effects spread more where a head works; corrected for the number of heads by the largest statistic of
+   each permutation, and for the number of pairs of domains. Heads that a shortlist left out or that were stopped early
+   have no p but count: independent normal differences stand in their place. The statistic does not depend on scale,
+   and what makes measured differences unlike these, heavy tails and heads that go together, makes its largest smaller.
 4. A head *wakes* from one domain to another if all four `CONDITIONS` hold: dormant in one (it rests, it has no effect),
    active in the other, and the corrected p below `alpha`. There is no other threshold; which conditions fail is kept
    for every head, and `near_misses` lists the heads that one alone fails.
@@ -82,6 +84,9 @@ class Limits:
 def phases(measured: xr.Dataset, limits: Limits | None = None) -> xr.Dataset:
     """Add effects, tests, phases and wakings; a Dataset from `active_dormant` can be judged again.
 
+    Units with fewer `n_texts` than there are were stopped early: their effects and intervals are of the texts so far,
+    and they have no p-value.
+
     Adds `effect`, `effect_low`, `effect_high`, `sink`, `dormant_share` and `phase` (domain, layer, <unit>),
     `difference` with `difference_low` and `difference_high`, `p_value` and `p_corrected` (score, pair, layer, <unit>)
     for the scores "loss_change" and "sink_weight", `holds(condition, dormant_in, active_in, layer, <unit>)`: which of
@@ -90,21 +95,18 @@ def phases(measured: xr.Dataset, limits: Limits | None = None) -> xr.Dataset:
     the pair.
 
     Args:
-        measured: with the variables `loss_change` and `sink_weight` (domain, sequence, layer, <unit>).
+        measured: with the variables `loss_change` and `sink_weight` (domain, sequence, layer, <unit>); where not all
+            units were zeroed on all texts, with `n_texts(layer, <unit>)` and the attribute `n_candidates`, the number
+            of units to correct for.
         limits: the default ones if None.
     """
     limits = limits or Limits()
     change = measured["loss_change"].transpose("domain", ..., "sequence")
     weight = measured["sink_weight"].transpose(*change.dims)
-    effect, ends = change.mean("sequence", skipna=False), t_interval(change.values, limits.level)
+    measured = measured.assign(n_texts=texts_zeroed(measured))
     asleep = (weight >= limits.asleep) & (abs(change) <= limits.negligible)
-    result = measured.assign(
-        effect=effect,
-        effect_low=(effect.dims, ends.low),
-        effect_high=(effect.dims, ends.high),
-        sink=weight.mean("sequence"),
-        dormant_share=asleep.mean("sequence").where(effect.notnull()),
-    )
+    result = measured.assign(_effects(change, measured["n_texts"], limits)).assign(sink=weight.mean("sequence"))
+    result["dormant_share"] = (asleep.sum("sequence") / measured["n_texts"]).where(result["effect"].notnull())
     result["phase"] = _phase(result, limits)
     result = _compare(result.assign_coords(score=list(SCORES)), [change, weight], limits)
     result["holds"] = _conditions(result, limits)
@@ -112,6 +114,28 @@ def phases(measured: xr.Dataset, limits: Limits | None = None) -> xr.Dataset:
     used = {f"limit_{name}": value for name, value in dataclasses.asdict(limits).items()}
     result.attrs = measured.attrs | used
     return result
+
+
+def texts_zeroed(found: xr.Dataset) -> xr.DataArray:
+    """On how many texts per domain each unit was zeroed (layer, <unit>); on all or none where the result does not say.
+
+    Args:
+        found: what `active_dormant` measured, judged or not.
+    """
+    if "n_texts" in found:
+        return found["n_texts"]
+    known = found["effect"] if "effect" in found else found["loss_change"].mean("sequence", skipna=False)
+    return known.notnull().all("domain") * found.sizes["sequence"]
+
+
+def _effects(change: xr.DataArray, n_texts: xr.DataArray, limits: Limits) -> dict[str, Any]:
+    """Means and intervals over the texts on which each unit was zeroed."""
+    dims, counts = change.dims[:-1], n_texts.transpose(*change.dims[1:-1]).values
+    found = np.full((3, *change.shape[:-1]), np.nan)
+    for n in np.unique(counts[counts > 0]):
+        some = change.values[:, counts == n, :n]
+        found[:, :, counts == n] = some.mean(-1), *t_interval(some, limits.level)
+    return {name: (dims, values) for name, values in zip(("effect", "effect_low", "effect_high"), found, strict=True)}
 
 
 def _quiet(result: xr.Dataset, limits: Limits) -> xr.DataArray:
@@ -131,22 +155,25 @@ def _phase(result: xr.Dataset, limits: Limits) -> xr.DataArray:
 
 
 def _compare(result: xr.Dataset, scores: list[xr.DataArray], limits: Limits) -> xr.Dataset:
-    """Tests of all pairs of domains, over the units that were measured."""
+    """Tests of all pairs of domains: effects of units that were zeroed on all texts, attention of all zeroed ones."""
     names = [str(name) for name in result["domain"].values]
     pairs = list(itertools.combinations(range(len(names)), 2))
     dims = ("score", "pair", *scores[0].dims[1:-1])
     shape = scores[0].shape[1:-1]
-    known = np.isfinite(scores[0].values).all((0, -1))
+    n_texts = result["n_texts"].transpose(*dims[2:]).values
+    complete, zeroed = n_texts == result.sizes["sequence"], n_texts > 0
+    candidates = max(int(zeroed.sum()), result.attrs.get("n_candidates", 0))
     columns = {name: np.full((len(scores), len(pairs), *shape), np.nan) for name in _COLUMNS}
-    for s, score in enumerate(scores):
-        for p, (i, j) in enumerate(pairs):
-            first, second = score.values[i][known], score.values[j][known]
-            for name, values in _test(first, second, limits).items():
+    for s, (score, known) in enumerate(zip(scores, (complete, zeroed), strict=True)):
+        absent = candidates - int(complete.sum()) if known is complete else 0
+        for p, (i, j) in enumerate(pairs if known.any() else ()):
+            for name, values in _test(score.values[i][known], score.values[j][known], absent, limits).items():
                 columns[name][s, p][known] = values
         if limits.correction == "max":
             columns["p_corrected"][s] = np.minimum(1.0, len(pairs) * columns["p_corrected"][s])
         else:
-            columns["p_corrected"][s][:, known] = holm(columns["p_value"][s][:, known])
+            every = np.pad(columns["p_value"][s][:, known], ((0, 0), (0, absent)), constant_values=1)
+            columns["p_corrected"][s][:, known] = holm(every)[:, : known.sum()]
     coords = {
         "pair": [f"{names[i]} − {names[j]}" for i, j in pairs],
         "first": ("pair", [names[i] for i, _ in pairs]),
@@ -158,10 +185,16 @@ def _compare(result: xr.Dataset, scores: list[xr.DataArray], limits: Limits) -> 
 _COLUMNS = ("difference", "difference_low", "difference_high", "p_value", "p_corrected")
 
 
-def _test(first: np.ndarray, second: np.ndarray, limits: Limits) -> dict[str, np.ndarray]:
-    """Differences of means `[unit]` of `[unit, sequence]` with their intervals and p-values."""
-    test = paired_differences(first, second, limits.n_permutations, limits.seed)
-    columns = (test.difference, *t_interval(first - second, limits.level), test.p_value, test.p_corrected)
+def _test(first: np.ndarray, second: np.ndarray, absent: int, limits: Limits) -> dict[str, np.ndarray]:
+    """Differences of means `[unit]` of `[unit, sequence]` with their intervals and p-values.
+
+    In the correction independent normal differences stand in for `absent` units, not zeroed on all texts.
+    """
+    like = np.random.default_rng(limits.seed).normal(size=(absent, first.shape[-1]))
+    every = np.concatenate([first, like]), np.concatenate([second, np.zeros_like(like)])
+    test = paired_differences(*every, limits.n_permutations, limits.seed)
+    difference, *p_values = (x[: len(first)] for x in (test.difference, test.p_value, test.p_corrected))
+    columns = (difference, *t_interval(first - second, limits.level), *p_values)
     return dict(zip(_COLUMNS, columns, strict=True))
 
 
@@ -201,7 +234,7 @@ def waking_table(judged: xr.Dataset, *, failing: int = 0) -> xr.Dataset:
     """
     holds = judged["holds"]
     unit = str(holds.dims[-1])
-    measured = judged["effect"].notnull().all("domain").transpose("layer", unit).values
+    measured = (texts_zeroed(judged) == judged.sizes["sequence"]).transpose("layer", unit).values
     failed = (~holds).sum("condition").values
     rows: list[dict[str, Any]] = []
     for at in np.argwhere((failed == failing) & measured):
@@ -249,22 +282,23 @@ def waking_sentences(judged: xr.Dataset) -> xr.DataArray:
     """What `phases` found of each head, in words: "dormant in X, active in Y" and its like (layer, <unit>).
 
     A clause names only domains that were all told apart. Heads without a waking are "active in all", "dormant in all",
-    "not decided" or "not measured".
+    "not decided", "stopped after 4 texts" where that decides nothing, or "not measured".
 
     Args:
         judged: from `phases` or `active_dormant`.
     """
     return xr.apply_ufunc(
-        functools.partial(_sentence, judged["domain"].values.astype(object)),
+        functools.partial(_sentence, judged["domain"].values.astype(object), judged.sizes["sequence"]),
         judged["wakes"],
         judged["phase"],
-        input_core_dims=[["dormant_in", "active_in"], ["domain"]],
+        texts_zeroed(judged),
+        input_core_dims=[["dormant_in", "active_in"], ["domain"], []],
         vectorize=True,
         output_dtypes=[object],
     ).astype(str)
 
 
-def _sentence(names: np.ndarray, wakes: np.ndarray, phase: np.ndarray) -> str:
+def _sentence(names: np.ndarray, n: int, wakes: np.ndarray, phase: np.ndarray, n_texts: np.integer) -> str:
     clauses: dict[tuple[str, ...], list[str]] = {}
     for name, awake in zip(names, wakes, strict=True):
         if awake.any():
@@ -274,4 +308,5 @@ def _sentence(names: np.ndarray, wakes: np.ndarray, phase: np.ndarray) -> str:
     if set(phase) <= {"not measured"}:
         return "not measured"
     same = set(phase) <= {"dormant"} or set(phase) <= {"active"}
-    return f"{phase[0]} in all" if same else "not decided"
+    undecided = "not decided" if n_texts == n else f"stopped after {n_texts} texts"
+    return f"{phase[0]} in all" if same else undecided

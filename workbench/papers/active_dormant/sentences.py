@@ -7,7 +7,7 @@ import xarray as xr
 
 from workbench.bigram_backcopy import dynamics
 from workbench.extreme import by_regime, by_token, near_misses, regimes, waking_sentences, waking_table
-from workbench.extreme.dormancy import CONDITIONS
+from workbench.extreme.dormancy import CONDITIONS, texts_zeroed
 from workbench.extreme.verdict import FIRST, MARKS
 from workbench.papers.recipes import listed
 from workbench.plot.extreme import coordinate_shares
@@ -140,10 +140,12 @@ def domains_line(found: xr.Dataset) -> str:
 
 
 def _measured(found: xr.Dataset) -> str:
-    known = int(found["effect"].notnull().all("domain").sum())
-    size = found["effect"].sizes["layer"] * found["effect"].sizes["head"]
-    chosen = ", chosen by their attention on other texts" if "shortlist" in found.attrs else ""
-    return f"{known} of {size} heads measured{chosen}" if known < size else f"all {size} heads measured"
+    n_texts = texts_zeroed(found)
+    size = n_texts.size
+    known, stopped = int((n_texts > 0).sum()), int(((n_texts > 0) & (n_texts < found.sizes["sequence"])).sum())
+    chosen = ", chosen by their attention" if "shortlist" in found.attrs else ""
+    early = f", {stopped} of them stopped early" if stopped else ""
+    return (f"{known} of {size} heads measured{chosen}" if known < size else f"all {size} heads measured") + early
 
 
 def _woken(row: xr.Dataset) -> str:
@@ -273,7 +275,11 @@ def domains_table(found: xr.Dataset) -> str:
     rule = "; ".join(text.format(**limits) for text in CONDITIONS.values())
     n = f"{_measured(found)}, {found.sizes['sequence']} texts per domain of {found.attrs['length']} tokens"
     lines = [domains_line(found), attention_line(found)]
-    notes = [f"A head wakes if {rule}. p is corrected for the {n}.", *(x[0].upper() + x[1:] for x in lines)]
+    counted = found.attrs.get("n_candidates", int((texts_zeroed(found) > 0).sum()))
+    notes = [
+        f"A head wakes if {rule}. p is corrected for {counted} heads ({n}).",
+        *(x[0].upper() + x[1:] for x in lines),
+    ]
     return "\n".join([*rows, "", *notes])
 
 
