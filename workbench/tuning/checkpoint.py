@@ -67,18 +67,17 @@ def save_pretrained(
 def _write(model: HookedModel, parts: Anatomy, folder: Path, record: xr.Dataset | None, results: Any) -> None:
     with unwrapped(model) as hf:
         hf.save_pretrained(folder, state_dict=own_weights(hf))
-    _save_tokenizer(model, folder)
+    if getattr(model, "tokenizer", None) is not None:
+        tokenizer = copy.deepcopy(model.tokenizer)
+        tokenizer.padding_side = "left"  # As generation wants it.
+        tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(readme(parts, record, results), encoding="utf-8")
     if record is not None:
         save_result(record, folder / "tuning.nc")
 
 
 def own_weights(hf: Any) -> dict[str, torch.Tensor]:
-    """The weights that the architecture has, without the zero biases that a bridge gives to an output matrix.
-
-    Raises:
-        InputError: a weight that plain transformers would not load and that is not zero.
-    """
+    """The weights that the architecture has, without the zero biases that a bridge gives to an output matrix."""
     with torch.device("meta"):
         known = type(hf)(copy.deepcopy(hf.config)).state_dict().keys()
     weights = hf.state_dict()
@@ -97,22 +96,15 @@ def refresh_fused(model: HookedModel, parts: Anatomy) -> int:
 
     Returns how many tensors were stale.
     """
-    copies = [
-        {letter: getattr(attention, letter).original_component for letter in "qkv"}
-        if "qkv" in dict(attention.named_children())
-        else {}
-        for attention in (block.attn for block in model.blocks)
-    ]
-    if not any(copies):
+    fused = [block.attn for block in model.blocks if "qkv" in dict(block.attn.named_children())]
+    if not fused:
         return 0
     stale = 0
     with unwrapped(model) as hf:
-        for (path, layout), own in zip(attention_modules(hf, parts), copies, strict=True):
-            for letter, linear in own.items():
-                heads = parts.n_heads if letter == "q" else parts.n_kv_heads
-                stale += _refresh(
-                    hf.get_submodule(f"{path}.{layout[letter].child}"), linear, layout[letter], heads, parts
-                )
+        for (path, layout), attention in zip(attention_modules(hf, parts), fused, strict=True):
+            for letter, heads in (("q", parts.n_heads), ("k", parts.n_kv_heads), ("v", parts.n_kv_heads)):
+                linear, whole = getattr(attention, letter).original_component, f"{path}.{layout[letter].child}"
+                stale += _refresh(hf.get_submodule(whole), linear, layout[letter], heads, parts)
     return stale
 
 
@@ -143,15 +135,6 @@ def _refuse_other_logits(model: HookedModel, parts: Anatomy) -> None:
             "centred (enable_compatibility_mode) cannot be exported: load the model again with workbench.load and "
             "repeat what was done to it."
         )
-
-
-def _save_tokenizer(model: HookedModel, folder: Path) -> None:
-    """The tokenizer, set to pad on the left, as generation wants it."""
-    if getattr(model, "tokenizer", None) is None:
-        return
-    own = copy.deepcopy(model.tokenizer)
-    own.padding_side = "left"
-    own.save_pretrained(folder)
 
 
 def refuse_taken(target: str | Path) -> None:

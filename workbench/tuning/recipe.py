@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known
 from workbench.names import LossOn
 
 LOSSES = get_args(LossOn)
@@ -65,8 +65,7 @@ class TuningRecipe:
                 f"weight_decay={self.weight_decay} must not be negative; clip={self.clip} and power={self.power} must "
                 "be positive."
             )
-        if self.loss_on not in LOSSES:
-            raise InputError(f"loss_on={self.loss_on!r} is unknown; {suggest(self.loss_on, LOSSES)}")
+        check_known("loss_on", self.loss_on, LOSSES)
 
     def rate(self, step: int) -> float:
         """Learning rate of the update after `step` others: a polynomial from the first rate to the last."""

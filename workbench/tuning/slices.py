@@ -53,11 +53,7 @@ class Projection:
 
 
 def slices_of(hf: nn.Module, parts: Anatomy, units: Units) -> Slices:
-    """The slices of a model's parameters that belong to units; the Hugging Face model must not be wrapped.
-
-    Raises:
-        InputError: an architecture whose projections are stored in a way that is not known here.
-    """
+    """The slices of a model's parameters that belong to units; the Hugging Face model must not be wrapped."""
     if units.kind == "all":
         added = added_parameters(hf)
         named = ((name, p) for name, p in hf.named_parameters() if name not in added)

@@ -51,12 +51,8 @@ def rows_of(
 ) -> list[Row]:
     """Every dialogue as tokens with the start of its loss.
 
-    Args:
-        model: a TransformerLens model whose tokenizer has a chat template.
-        dialogues: lists of messages, or mappings that hold one under "messages"; each ends in an assistant's turn.
-        max_length: dialogues with more tokens are left out, with a warning: cut, they would lose their reply.
-        loss_on: "reply" (the last turn) or "dialogue" (all tokens).
-        template_kwargs: further variables of the chat template.
+    Dialogues are lists of messages, or mappings that hold one under "messages"; each ends in an assistant's turn. Those
+    with more than `max_length` tokens are left out, with a warning: cut, they would lose their reply.
 
     Raises:
         InputError: no dialogues, one without a reply, a template that refuses it, or none that is short enough.

@@ -102,12 +102,9 @@ def summed_loss(hf: Any, rows: Sequence[Row]) -> Tensor:
         keywords["logits_to_keep"] = keep
     with half_precision(next(own.parameters())):
         logits = hf(input_ids=tokens, **keywords).logits
-    logits, labels = (
-        rearrange(logits[:, -keep:], "batch pos d_vocab -> (batch pos) d_vocab"),
-        labels[:, -keep:].flatten(),
-    )
+    logits = rearrange(logits[:, -keep:], "batch pos d_vocab -> (batch pos) d_vocab")
     wide = torch.promote_types(logits.dtype, torch.float32)
-    return functional.cross_entropy(logits.to(wide), labels, ignore_index=IGNORED, reduction="sum")
+    return functional.cross_entropy(logits.to(wide), labels[:, -keep:].flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def _accumulate(run: Processes, rows: Sequence[Row], micro_batch: int) -> float:

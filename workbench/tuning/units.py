@@ -8,7 +8,7 @@ its own keys and values, and Q and O alone where heads share them; `kv` says oth
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known
 from workbench.models.anatomy import Anatomy
 from workbench.names import WholeModel
 from workbench.patching.selection import Selection
@@ -37,20 +37,13 @@ class Units:
 
 
 def units_of(parts: Anatomy, units: Any, kv: bool | None = None) -> Units:
-    """The units to tune, checked against the model.
+    """The units to tune, as `pinpoint_tune` takes them, checked against the model.
 
-    Args:
-        parts: the model's anatomy.
-        units: a `Selection`, (layer, head) pairs, "attention" or "all".
-        kv: as in `pinpoint_tune`; with single heads of a shared KV head the siblings that were not chosen change too.
-
-    Raises:
-        InputError: units of another model, heads that it does not have, a head named twice, none at all.
+    With `kv` and single heads of a shared KV head the siblings that were not chosen change too.
     """
     kv = parts.group_size == 1 if kv is None else kv
     if isinstance(units, str):
-        if units not in WHOLE:
-            raise InputError(f"units={units!r} is unknown; {suggest(units, WHOLE)} Or give a Selection or heads.")
+        check_known("units", units, WHOLE, "Or give a Selection or heads.")
         every = tuple((layer, head) for layer in range(parts.n_layers) for head in range(parts.n_heads))
         return Units(units, every, True)
     if isinstance(units, Selection):
