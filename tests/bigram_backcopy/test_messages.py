@@ -77,7 +77,7 @@ CASES = [
     Case(
         "weights drawn in an unknown order",
         lambda here: architecture("1xTF", start="author"),
-        "start='author'; did you mean 'authors'? Known: here, authors.",
+        "start='author' is unknown; did you mean 'authors'? Known: here, authors.",
         lambda here: architecture("1xTF", start="authors"),
     ),
 ]

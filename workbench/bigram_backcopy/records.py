@@ -140,19 +140,8 @@ def run(name: str, scale: Scale, **changes: Any) -> Measured:
 def collect(path: str | Path, scale: Scale, names: Sequence[str] = (), **changes: Any) -> dict[str, Measured]:
     """Train and measure the experiments that a file does not hold yet, and write all of them side by side.
 
-    Each is written as soon as it is done; one that was stopped goes on from the state file beside the file.
-
-    Args:
-        path: the netCDF file.
-        scale: "small" or "paper".
-        names: of experiments or variations; all of that size where there are none.
-        changes: arguments of `train` to change in those that are trained now.
-
-    Returns:
-        The named experiments, in that order.
-
-    Raises:
-        InputError: there is no experiment of a name.
+    Each is written as soon as it is done; one that was stopped goes on from the state file beside the file. `names` are
+    of experiments or variations, `changes` are arguments of `train` for those that are trained now.
     """
     path = Path(path)
     names = names or [*EXPERIMENTS, *VARIATIONS[scale]]

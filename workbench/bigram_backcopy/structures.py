@@ -8,7 +8,7 @@ unembedding.
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known, suggest
 from workbench.names import ToyAttention, ToyStart
 
 BlockName = Literal["tf", "attn", "mlp"]
@@ -59,10 +59,8 @@ class Architecture:
         wrong = [block for block in self.blocks if block not in get_args(BlockName)]
         if wrong or not self.blocks:
             raise InputError(f"blocks={self.blocks}: a model is a list of blocks, each 'tf', 'attn' or 'mlp'.")
-        if self.attention not in get_args(ToyAttention):
-            raise InputError(f"attention={self.attention!r}; {suggest(self.attention, get_args(ToyAttention))}")
-        if self.start not in get_args(ToyStart):
-            raise InputError(f"start={self.start!r}; {suggest(self.start, get_args(ToyStart))}")
+        check_known("attention", self.attention, get_args(ToyAttention))
+        check_known("start", self.start, get_args(ToyStart))
         if self.d_model % self.n_heads:
             raise InputError(f"d_model={self.d_model} cannot be shared by {self.n_heads} heads; it must be divisible.")
 

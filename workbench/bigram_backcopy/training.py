@@ -28,7 +28,7 @@ from workbench.bigram_backcopy.measures import DIMS, PER_TOKEN, measure
 from workbench.bigram_backcopy.model import Toy
 from workbench.bigram_backcopy.structures import Architecture, architecture
 from workbench.bigram_backcopy.task import Task
-from workbench.errors import InputError, suggest
+from workbench.errors import InputError, check_known
 from workbench.names import Optimizer, Precision
 from workbench.runs.progress import hidden
 from workbench.runs.results import provenance
@@ -82,8 +82,7 @@ class _Plan:
     def __post_init__(self) -> None:
         if self.optimizer not in RATES:
             raise InputError(f"There is no optimizer {self.optimizer!r}; take 'adamw' or 'sgd'.")
-        if self.precision not in get_args(Precision):
-            raise InputError(f"precision={self.precision!r}; {suggest(self.precision, get_args(Precision))}")
+        check_known("precision", self.precision, get_args(Precision))
         if self.architecture.n_ctx < self.length:
             raise InputError(
                 f"Sequences of {self.length} positions do not fit an architecture with {self.architecture.n_ctx}: pass "
@@ -211,11 +210,7 @@ class _Run:
         self._chunk: tuple[int, Tensor] | None = None
 
     def advance(self, until: int) -> int:
-        """Train up to a step, and say how many that were.
-
-        Raises:
-            DivergedError: the loss is not finite any more.
-        """
+        """Train up to a step, and say how many that were."""
         began, first = perf_counter(), self.step
         while self.step < until:
             self.since.append(self.engine.step(self._tokens(self.step)))
