@@ -23,7 +23,7 @@ SQUAT = 0.5
 """A panel is no higher than this share of the column, unless its rows need more."""
 MARKED, PLAIN = 11, 6
 """Pixels of a row of cells with markers on it, and without."""
-KEY, ENTRY = 48, 20
+KEY, ENTRY = 52, 20
 """Pixels of a legend's entry: the width without its text, and the height."""
 BAR, SCALE = 9, 52
 """Pixels of a colour bar: its thickness, and the height of one that lies, with its title and numbers."""
@@ -99,7 +99,7 @@ class Column:
                 told = j > 0 and (_one_scale(panel, row[0]) or (panel.y.chosen and panel.y.texts == row[0].y.texts))
                 if told or (j and y_title == row[0].yaxis.title.text):
                     y_title = ""
-                named = not told and not (self.n > 1 and j == 0 and panel.yaxis.showticklabels is False)
+                named = not told and not (panel.column == 0 and panel.yaxis.showticklabels is False)
                 ticked = not _same_places(panel, above if panel.xaxis.side == "top" else below)
                 slots[-1].append(Slot(panel, heading, x_title, y_title, named, ticked))
         return slots
