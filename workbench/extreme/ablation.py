@@ -33,7 +33,8 @@ from workbench.extreme.chosen import chosen_units, named_units, unit_masks
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.capture import capture, device_of
-from workbench.models.exact import block_output, require_exact
+from workbench.models.checks import require_exact
+from workbench.models.exact import block_output
 from workbench.models.forward import hooked, pad, run_from, supports_prefix
 from workbench.models.identity import fingerprint, refuse_nan_weights
 from workbench.models.state import measures

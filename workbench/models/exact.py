@@ -1,20 +1,17 @@
-"""Exactness test on a few tokens: a model's recomputed parts must equal the model before it is patched.
+"""A model's recomputed parts against the model itself, on a few tokens.
 
 The parts that `anatomy` offers are put together by the formula of the block layout and compared with the
 stream that the model itself computes, layer by layer, and the logits with its logits. An architecture with
 anything else in its blocks (a second stream, token mixing outside attention, another norm placement) fails
-and is refused.
+and is refused by `checks.require_exact`.
 """
 
-import weakref
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.errors import InputError, first_line
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.capture import capture, device_of
 from workbench.protocol import HookedModel
@@ -22,8 +19,6 @@ from workbench.protocol import HookedModel
 TOLERANCE = {"float64": 1e-5, "float32": 1e-3}
 """Largest relative error; other dtypes 0.1. A wrong formula errs by about 1; float64 models still take
 softmax and rotary angles in float32 on several architectures."""
-
-_proved: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
@@ -75,30 +70,3 @@ def block_output(
 def relative_error(found: Float[Tensor, "*rest"], wanted: Float[Tensor, "*rest"]) -> float:
     """The norm of the difference over the norm of the expected values."""
     return float((found.double() - wanted.double()).norm() / wanted.double().norm())
-
-
-def require_exact(model: HookedModel) -> Anatomy:
-    """The model's anatomy, once its parts are proved to add up to the model.
-
-    Raises:
-        InputError: they do not, so that patching by recomputation would give wrong numbers.
-    """
-    parts = anatomy(model)
-    if model in _proved:
-        return parts
-    try:
-        found = agreement(model)
-    except (RuntimeError, TypeError, AttributeError, InputError) as error:
-        raise InputError(
-            f"{parts.architecture} cannot be patched exactly: its parts cannot be recomputed one by one "
-            f"({first_line(error)}). Use a model whose blocks are attention and an MLP."
-        ) from error
-    if found.worst > TOLERANCE.get(parts.dtype, 0.1):
-        raise InputError(
-            f"{parts.architecture} cannot be patched exactly: recomputing its blocks from attention and MLP "
-            f"outputs differs from the model by {found.attention:.1e} (attention), {found.stream:.1e} (stream) "
-            f"and {found.logits:.1e} (logits), relative. Its blocks contain something that this layout does "
-            "not know. Please report the architecture; use another model."
-        )
-    _proved.add(model)
-    return parts

@@ -122,12 +122,12 @@ def require_positions(model: HookedModel, length: int, past: Any = None) -> None
         return
     if _has_position_table(model):
         raise InputError(
-            f"A sequence has {length} tokens, but the model's context has {limit}: it has no positions beyond that. Cut "
-            f"texts with max_tokens={limit}, or split them."
+            f"A sequence has {length} tokens, but the model's context has {limit}: it has no positions beyond that. "
+            f"Cut texts with max_tokens={limit}, or split them."
         )
     warnings.warn(
-        f"A sequence has {length} tokens, and the model's context has {limit}: beyond it, what the model computes is not "
-        f"what it was trained to do. Cut texts with max_tokens={limit}, or split them.",
+        f"A sequence has {length} tokens, and the model's context has {limit}: beyond it, the model computes what it "
+        f"was not trained to do. Cut texts with max_tokens={limit}, or split them.",
         WorkbenchWarning,
         stacklevel=2,
     )

@@ -6,6 +6,7 @@ gradients are given back afterwards, also after an exception.
 
 import functools
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from typing import ParamSpec, TypeVar
@@ -80,6 +81,21 @@ def frozen(model: HookedModel) -> Generator[None]:
     finally:
         for parameter in asking:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def without_hooks(model: HookedModel) -> Generator[None]:
+    """Hook points without what TransformerLens attached to them, for a block."""
+    points = {id(point): point for point in model.hook_dict.values() if point.fwd_hooks}.values()
+    kept = [(point, point._forward_hooks) for point in points]
+    for point, hooks in kept:
+        ours = {handle.hook.id for handle in point.fwd_hooks}
+        point._forward_hooks = OrderedDict((key, hook) for key, hook in hooks.items() if key not in ours)
+    try:
+        yield
+    finally:
+        for point, hooks in kept:
+            point._forward_hooks = hooks
 
 
 def modules_of(model: HookedModel) -> list[tuple[str, nn.Module]]:

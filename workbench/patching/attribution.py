@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.models.capture import device_of
-from workbench.models.exact import require_exact
+from workbench.models.checks import require_exact
 from workbench.models.forward import HookFn
 from workbench.models.state import measures
 from workbench.names import Hook, HookUnit, Metric

@@ -2,11 +2,11 @@
 
 `check` runs a few tokens through the model and measures one number per check: the model against its Hugging Face
 original, its parts against itself, the KV map, writes at every hook, padding, BOS. A check that does not concern a
-model is marked so, and one that breaks is a failed row with its reason. Seven of them decide whether path patching can
+model is marked so, and one that breaks is a failed row with its reason. Some of them decide whether path patching can
 be trusted; the rest say which hooks, paddings and tokenizer settings to stay away from. It takes well under a second
 for a small model and no memory beyond that of a short batch.
 """
 
-from workbench.models.checks.verdict import CHECKS, DECISIVE, EXACT, check, table
+from workbench.models.checks.verdict import CHECKS, DECISIVE, EXACT, check, require_exact, table
 
-__all__ = ["CHECKS", "DECISIVE", "EXACT", "check", "table"]
+__all__ = ["CHECKS", "DECISIVE", "EXACT", "check", "require_exact", "table"]

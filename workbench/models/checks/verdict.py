@@ -1,22 +1,30 @@
-"""All checks in one table, with the verdict on whether heads and groups can be patched exactly."""
+"""All checks in one table, and the verdict that they give on whether heads and groups can be patched exactly.
+
+`check` shows the verdict, and `require_exact` refuses a model by it, for the same reason in the same words.
+"""
 
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+import weakref
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import xarray as xr
 
 from workbench.errors import InputError, first_line
-from workbench.models.anatomy import kind_of
+from workbench.models.anatomy import Anatomy, anatomy, kind_of
+from workbench.models.attention import has_hooks
 from workbench.models.capture import device_of
 from workbench.models.checks import inside, outside
 from workbench.models.checks.context import CheckContext, NotApplicable, Outcome
-from workbench.models.state import measuring
+from workbench.models.exact import TOLERANCE, agreement
+from workbench.models.state import evaluating, measuring, without_hooks
 from workbench.prompts.templates import tokenizer_of
-from workbench.prompts.texts import unpadded, whole_ids
+from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
 
@@ -43,22 +51,40 @@ CHECKS: dict[str, Callable[[CheckContext], Outcome]] = {
     "left_hooks": inside.hooks_left,
 }
 DECISIVE = (
-    "finite_weights",
-    "hugging_face_logits",
-    "recomputed_attention",
-    "recomputed_stream",
-    "recomputed_logits",
-    "kv_map_read",
-    "right_padding",
+    ("finite_weights",),
+    ("hugging_face_logits",),
+    ("recomputed_attention",),
+    ("recomputed_stream",),
+    ("recomputed_logits",),
+    ("kv_map_read", "kv_map_write"),
+    ("right_padding",),
 )
+"""A model is refused where all checks of one of these sets fail.
+
+Where z is gated, `kv_map_read` alone fails, and where the model does not use the values that are shown, `kv_map_write`
+alone; heads are grouped in another order only where both fail.
+"""
+NAN = float("nan")
+
+_proved: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def check(model: HookedModel, texts: Sequence[Any] | None = None, *, reference: Any = None) -> xr.Dataset:
+@dataclass(frozen=True)
+class Row:
+    """One check's outcome; a value and a limit only where it was measured."""
+
+    status: Literal["passed", "failed", "not applicable"]
+    explanation: str
+    value: float | int = NAN
+    limit: float | int = NAN
+
+
+def check(model: HookedModel, texts: Any = None, *, reference: Any = None) -> xr.Dataset:
     """Test a model on a few tokens for everything that the other functions rely on.
 
     Args:
         model: a model from `workbench.load`.
-        texts: texts, or sequences of token ids, to measure on; by default three short made-up sequences.
+        texts: what to measure on, in any form of `prompts.token_sequences`; by default three short made-up sequences.
         reference: a Hugging Face model of the same weights for the comparison of logits. A TransformerBridge
             brings its own; a HookedTransformer has none unless it is given here.
 
@@ -73,33 +99,59 @@ def check(model: HookedModel, texts: Sequence[Any] | None = None, *, reference: 
     """
     kind = kind_of(model)
     context = CheckContext(model, _sequences(model, texts), reference)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # what they warn of, a row tells
-        with measuring(model):
-            rows = [_row(context, function) for function in CHECKS.values()]
-    status, value, limit, explanation = zip(*rows, strict=True)
-    dataset = xr.Dataset(
-        {
-            "status": ("check", np.array(status)),
-            "value": ("check", np.array(value, dtype=float)),
-            "limit": ("check", np.array(limit, dtype=float)),
-            "passed": ("check", np.array(status) != "failed"),
-            "decides": ("check", np.array([name in DECISIVE for name in CHECKS])),
-            "explanation": ("check", np.array(explanation)),
-        },
-        coords={"check": list(CHECKS)},
-    )
-    return dataset.assign_attrs(
-        provenance(
+    with _quietly(), measuring(model):
+        rows = {name: _row(context, name) for name in CHECKS}
+    refused = _refusal(rows.__getitem__)
+    failed = [name for name, row in rows.items() if row.status == "failed"]
+    beside = f"; mind what failed beside it: {', '.join(failed)}" if failed else ""
+    columns = {
+        "status": [row.status for row in rows.values()],
+        "value": [float(row.value) for row in rows.values()],
+        "limit": [float(row.limit) for row in rows.values()],
+        "passed": [row.status != "failed" for row in rows.values()],
+        "decides": [any(name in names for names in DECISIVE) for name in rows],
+        "explanation": [row.explanation for row in rows.values()],
+    }
+    return xr.Dataset(
+        {name: ("check", np.array(column)) for name, column in columns.items()},
+        coords={"check": list(rows)},
+        attrs=provenance(
             method="check",
             model=getattr(model, "workbench_name", None),
             kind=kind,
             dtype=context.dtype,
             device=device_of(model),
-            exact=bool((dataset["passed"] | ~dataset["decides"]).all()),
-            verdict=_verdict(dataset),
-        )
+            exact=refused is None,
+            verdict=f"refused: {refused}" if refused else EXACT + beside,
+        ),
     )
+
+
+def require_exact(model: HookedModel) -> Anatomy:
+    """The model's anatomy, once it is proved that heads and groups can be patched exactly by recomputation.
+
+    The proof is given once, without the interventions that are active; with one, the recomputed parts must still add up
+    to the model.
+
+    Raises:
+        InputError: a check that decides failed, or an intervention changes what is recomputed.
+    """
+    parts = anatomy(model)
+    if model not in _proved:
+        context = CheckContext(model, _sequences(model, None))
+        with _quietly(), evaluating(model), without_hooks(model):
+            refused = _refusal(lambda name: _row(context, name))
+        if refused:
+            raise InputError(
+                f"{parts.architecture} cannot be patched exactly: {refused} workbench.check(model) shows every check."
+            )
+        _proved.add(model)
+    if has_hooks(model) and agreement(model).worst > TOLERANCE.get(parts.dtype, 0.1):
+        raise InputError(
+            "An intervention that is active on this model changes what patching recomputes (a branch, the stream or "
+            "the logits), so effects would be wrong. Leave its `with` block first, or intervene on z, which is read."
+        )
+    return parts
 
 
 def table(dataset: xr.Dataset) -> str:
@@ -120,40 +172,41 @@ def _short(number: float) -> str:
     return f"{number:.0f}" if float(number).is_integer() else f"{number:.2g}"
 
 
-def _sequences(model: HookedModel, texts: Sequence[Any] | None) -> list[list[int]]:
+def _sequences(model: HookedModel, texts: Any) -> list[list[int]]:
     if texts is None:
         vocab = int(model.cfg.d_vocab)
         return [[(3 + 7 * i + 5 * row) % vocab for i in range(n)] for row, n in enumerate(LENGTHS)]
-    if isinstance(texts, str) or not len(texts):
-        raise InputError(f"texts={texts!r} must be a list of at least one text or sequence of token ids.")
-    return [
-        list(tokenizer_of(model)(row)["input_ids"]) if isinstance(row, str) else whole_ids(row, f"Text {i}")
-        for i, row in enumerate(unpadded(texts))
-    ]
+    texts = [texts] if isinstance(texts, str) else texts
+    if isinstance(texts, Sequence) and texts and all(isinstance(text, str) for text in texts):
+        tokenizer = tokenizer_of(model)  # As it is, for the rows on BOS and EOS to show.
+        texts = [list(tokenizer(text)["input_ids"]) for text in texts]
+    return token_sequences(model, texts)
 
 
-def _row(
-    context: CheckContext, function: Callable[[CheckContext], Outcome]
-) -> tuple[str, float | int, float | int, str]:
-    nan = float("nan")
+def _row(context: CheckContext, name: str) -> Row:
     try:
-        found = function(context)
+        found = CHECKS[name](context)
     except NotApplicable as reason:
-        return "not applicable", nan, nan, str(reason)
+        return Row("not applicable", str(reason))
     except Exception as error:  # whatever breaks here is what the caller wants to know
-        return "failed", nan, nan, f"Could not be measured, {type(error).__name__}: {first_line(error)}"
+        return Row("failed", f"Could not be measured, {type(error).__name__}: {first_line(error)}")
     if found.value <= found.limit:
-        return "passed", found.value, found.limit, found.measured
-    return "failed", found.value, found.limit, f"{found.measured} {found.cause}"
+        return Row("passed", found.measured, found.value, found.limit)
+    return Row("failed", f"{found.measured} {found.cause}", found.value, found.limit)
 
 
-def _verdict(dataset: xr.Dataset) -> str:
-    failed = dataset.sel(check=~dataset["passed"].values)
-    decisive = failed.sel(check=failed["decides"].values)
-    names = ", ".join(decisive["check"].values)
-    if names:
-        first = decisive.isel(check=0)
-        return f"refused: {names} failed. {first['check'].item()}: {first['explanation'].item()}"
-    return EXACT + (
-        f"; mind what failed beside it: {', '.join(failed['check'].values)}" if failed["check"].size else ""
-    )
+def _refusal(row: Callable[[str], Row]) -> str | None:
+    """Why a model cannot be patched exactly; None if it can."""
+    for names in DECISIVE:
+        rows = [row(name) for name in names]
+        if all(one.status == "failed" for one in rows):
+            return f"{' and '.join(names)} failed. {rows[0].explanation}"
+    return None
+
+
+@contextmanager
+def _quietly() -> Generator[None]:
+    """No gradients, and no warnings: what they warn of, a row tells."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        yield
