@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM
 
 from tests.tiny import TEN, bridge, tiny
 from tests.words import CHAT, word_tokenizer
 from workbench.errors import InputError
+from workbench.models.anatomy import anatomy
 from workbench.models.load import load
 from workbench.organisms import NAMES
 
@@ -211,3 +213,83 @@ def test_a_folder_without_a_usable_tokenizer_says_so(tmp_path):
 
 def test_organisms_have_names():
     assert NAMES == ("organism-gqa", "organism-mha", "organism-mqa")
+
+
+def test_a_model_given_again_is_the_same_bridge():
+    inner = tiny("llama")
+    model = load(inner)
+    assert load(inner) is model
+    assert load(inner, tokenizer=word_tokenizer()) is model and model.tokenizer is not None
+
+
+def test_a_model_that_something_else_wrapped_is_refused():
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    inner = tiny("llama")
+    bridge = build_bridge_from_module(inner, "LlamaForCausalLM", hf_config=inner.config, tokenizer=None)
+    with pytest.raises(InputError, match="wrapped in a TransformerBridge already"):
+        load(inner)
+    assert load(bridge) is bridge
+
+
+class PeftModelForCausalLM(torch.nn.Module):
+    """As PEFT names what it wraps."""
+
+
+def empty():
+    with torch.device("meta"):
+        return tiny("llama")
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (lambda: torch.nn.Linear(2, 2), {}, "A Linear is no Hugging Face model: it has no configuration"),
+        (PeftModelForCausalLM, {}, r"holds adapters beside its weights.*merge_and_unload\(\)"),
+        (empty, {}, "'model.embed_tokens.weight' of this LlamaForCausalLM is on the meta device"),
+        (lambda: tiny("llama"), {"device": "gpu"}, "device='gpu' cannot be used here .*; there are cpu"),
+        (lambda: bridge("llama"), {"device": "cuda:77"}, "device='cuda:77' cannot be used here .*; there are cpu"),
+        (lambda: "organism-gqa", {"device": "cuda:77"}, "device='cuda:77' cannot be used here .*; there are cpu"),
+    ],
+)
+def test_models_and_devices_that_cannot_be_used(source, options, message, untyped):
+    with pytest.raises(InputError, match=message):
+        load(source(), **options)
+
+
+def test_an_encoder_and_decoder_is_refused():
+    config = transformers.T5Config(vocab_size=97, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+    with pytest.raises(InputError, match="cannot wrap a T5ForConditionalGeneration: it has no stack of decoder"):
+        load(transformers.T5ForConditionalGeneration(config))
+
+
+def test_a_model_that_cannot_be_moved_is_measured_where_it_is(monkeypatch):
+    inner = tiny("llama")
+
+    def refuse(*_args, **_keywords):
+        raise ValueError("`.to` is not supported for 4-bit models")
+
+    monkeypatch.setattr(inner, "to", refuse)
+    with pytest.raises(InputError, match=r"cannot be moved or cast .*leave device= and dtype= out"):
+        load(inner, device="cpu")
+    assert torch.equal(load(inner)(TOKENS), bridge("llama")(TOKENS))
+
+
+def test_what_a_folder_needs_and_lacks_is_said(tmp_path):
+    tiny("llama", torch.float32).save_pretrained(tmp_path / "q")
+    config = json.loads((tmp_path / "q/config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    (tmp_path / "q/config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="cannot be loaded as a causal language model: Loading a GPTQ"):
+        load(tmp_path / "q")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a PEFT adapter and no model"):
+        load(tmp_path / "adapter")
+
+
+def test_a_snapshot_of_the_hub_is_named_by_its_repository(tmp_path):
+    folder = tmp_path / "models--me--tiny-model/snapshots" / ("0123456789" * 4)
+    tiny("llama", torch.float32).save_pretrained(folder)
+    assert anatomy(load(folder)).name == "me/tiny-model"
+    assert anatomy(load(transformers.AutoModelForCausalLM.from_pretrained(folder))).name == "me/tiny-model"

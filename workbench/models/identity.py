@@ -1,6 +1,7 @@
-"""A fingerprint of a model's weights, so that a run is resumed with the same model only."""
+"""What a model is: its name, a fingerprint of its weights, and whether it can be read at all."""
 
 import hashlib
+import re
 
 import torch
 
@@ -31,10 +32,45 @@ def fingerprint(model: HookedModel | torch.nn.Module) -> str:
 
 def refuse_nan_weights(model: HookedModel | torch.nn.Module) -> None:
     """Raise where a parameter holds NaN or infinity, naming the parameters."""
-    bad = [name for name, p in model.named_parameters() if p.is_floating_point() and not torch.isfinite(p).all()]
+    bad = [
+        name
+        for name, p in model.named_parameters()
+        if p.is_floating_point() and not p.is_meta and not torch.isfinite(p).all()
+    ]
     if bad:
         raise InputError(
             f"{len(bad)} of the model's parameters hold NaN or infinity, the first is '{bad[0]}'. The file "
             "is damaged, or training diverged, or a cast overflowed (float16); load another checkpoint or "
             "another dtype."
         )
+
+
+def refuse_unusable(module: torch.nn.Module) -> None:
+    """Raise where a module in memory is no Hugging Face model with weights of its own, or is wrapped already."""
+    kind = type(module).__name__
+    if kind.startswith("Peft") or hasattr(module, "peft_config"):
+        raise InputError(
+            f"A {kind} holds adapters beside its weights. Merge them: give what model.merge_and_unload() returns."
+        )
+    if getattr(module, "config", None) is None or not hasattr(module, "set_attn_implementation"):
+        raise InputError(
+            f"A {kind} is no Hugging Face model: it has no configuration. Give what AutoModelForCausalLM."
+            "from_pretrained returns, a TransformerLens model, or a folder."
+        )
+    if any(cls.__name__ == "GeneralizedComponent" for part in module.modules() for cls in type(part).__mro__):
+        raise InputError(
+            f"This {kind} is wrapped in a TransformerBridge already, which changes it in place. Give that bridge, or "
+            "load the model again."
+        )
+    empty = next((name for name, p in module.named_parameters() if p.is_meta), None)
+    if empty is not None and not getattr(module, "hf_device_map", None):
+        raise InputError(
+            f"The parameter '{empty}' of this {kind} is on the meta device: it has a shape and no values. Load the "
+            "weights with from_pretrained."
+        )
+
+
+def repository_name(path: str) -> str:
+    """The name of a repository whose snapshot the Hub's cache keeps in a folder named by a hash; else the path."""
+    found = re.search(r"models--([^/\\]+)[/\\]snapshots[/\\][0-9a-f]{40}[/\\]?$", path)
+    return found[1].replace("--", "/") if found else path

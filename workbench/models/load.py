@@ -7,22 +7,24 @@ centred, so logits are preserved exactly.
 import copy
 import json
 import os
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from safetensors import SafetensorError
 
 from workbench.errors import InputError, first_line, suggest
 from workbench.models.anatomy import anatomy, is_transformer_lens, kind_of
 from workbench.models.embedded import NAMES, embedded
 from workbench.models.fetch import REAL_MODELS, fetch, read_gguf
-from workbench.models.identity import refuse_nan_weights
+from workbench.models.identity import refuse_nan_weights, refuse_unusable, repository_name
 from workbench.names import Backend
 from workbench.protocol import HookedModel, TextTokenizer
 
 BACKENDS = get_args(Backend)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+MERGE = "PeftModel.from_pretrained(base, folder).merge_and_unload()"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -63,8 +65,12 @@ def load(
     if is_transformer_lens(source):
         return _given(source, tokenizer, device, dtype, backend)
     if isinstance(source, torch.nn.Module):
-        hf, found = source.to(device=device, dtype=_dtype(dtype)), None
-        name = str(getattr(source.config, "_name_or_path", "") or type(source).__name__)
+        own = _bridges.get(source, lambda: None)()
+        if own is not None:
+            return _given(own, tokenizer, device, dtype, backend)
+        refuse_unusable(source)
+        hf, found = _moved(source, device, dtype), None
+        name = repository_name(str(getattr(source.config, "_name_or_path", ""))) or type(source).__name__
     else:
         hf, found, name = _from_files(str(source), device, dtype)
     tokenizer = _tokenizer(tokenizer) if tokenizer is not None else found
@@ -80,7 +86,13 @@ def load(
         _attach(model, tokenizer)
     object.__setattr__(model, "workbench_name", name)
     anatomy(model)
+    if isinstance(source, torch.nn.Module) and backend == "bridge":
+        _bridges[source] = weakref.ref(model)
     return model
+
+
+_bridges: weakref.WeakKeyDictionary[torch.nn.Module, Callable[[], HookedModel | None]] = weakref.WeakKeyDictionary()
+"""The bridge of each Hugging Face model in memory, which wrapping changes in place: a second `load` returns it."""
 
 
 def _given(model: HookedModel, tokenizer: Any, device: Any, dtype: Any, backend: Backend) -> HookedModel:
@@ -90,12 +102,49 @@ def _given(model: HookedModel, tokenizer: Any, device: Any, dtype: Any, backend:
             "folder, the name or the Hugging Face model instead."
         )
     refuse_nan_weights(model)
-    if device is not None or dtype is not None:
-        model = model.to(device=device, dtype=_dtype(dtype))
+    model = _moved(model, device, dtype)
     if tokenizer is not None:
         _attach(model, _tokenizer(tokenizer))
     anatomy(model)
     return model
+
+
+def _moved(model: Any, device: Any, dtype: Any) -> Any:
+    """The model on a device and in a dtype; as it is where neither is asked for, as a quantised model must stay.
+
+    Raises:
+        InputError: a model that cannot be moved or cast.
+    """
+    wanted: dict[str, Any] = {}
+    if device is not None:
+        wanted["device"] = _device(device)
+    if dtype is not None:
+        wanted["dtype"] = _dtype(dtype)
+    try:
+        return model.to(**wanted) if wanted else model
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"The model cannot be moved or cast ({first_line(error)}). A quantised or offloaded model stays as it was "
+            "loaded: leave device= and dtype= out."
+        ) from error
+
+
+def _device(device: Any) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        InputError: it is unknown, or missing here.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, ValueError, ModuleNotFoundError, NotImplementedError) as error:
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        raise InputError(
+            f"device={str(device)!r} cannot be used here ({first_line(error)}); there are {', '.join(there)}."
+        ) from error
+    return found
 
 
 # Reading files.
@@ -112,11 +161,11 @@ def _own_device() -> torch.device:
 def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     from transformers import AutoModelForCausalLM
 
-    device = torch.device(device) if device is not None else _own_device()
+    device = _device(device) if device is not None else _own_device()
     wanted = _dtype(dtype) or (torch.float32 if device.type == "cpu" else "auto")
     if Path(source).suffix.lower() == ".gguf" and Path(source).expanduser().is_file():
         hf, tokenizer = read_gguf(Path(source).expanduser())
-        return hf.to(device=device, dtype=_dtype(dtype)), tokenizer, Path(source).stem
+        return _moved(hf, device, dtype), tokenizer, Path(source).stem
     local = _local_folder(source)
     is_local = local.is_dir()
     if is_local:
@@ -134,7 +183,7 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
             local_files_only=is_local,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # damaged files and missing packages raise many kinds
         raise _cannot_load(source, is_local, error) from error
     hf, info = loaded
     if info["missing_keys"]:
@@ -147,7 +196,8 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     tokenizer = None
     if not is_local or any((local / name).exists() for name in TOKENIZER_FILES):
         tokenizer = _tokenizer(where, local=is_local, revision=revision)
-    return hf.to(device), tokenizer, local.name if is_local else source
+    hf = hf if getattr(hf, "hf_device_map", None) or getattr(hf, "is_quantized", False) else hf.to(device)
+    return hf, tokenizer, _folder_name(local) if is_local else source
 
 
 def _local_folder(source: str) -> Path:
@@ -158,8 +208,18 @@ def _local_folder(source: str) -> Path:
     return fetch(source) if source in REAL_MODELS else Path(source).expanduser()
 
 
+def _folder_name(folder: Path) -> str:
+    name = repository_name(str(folder))
+    return folder.name if name == str(folder) else name
+
+
 def _check_folder(folder: Path) -> None:
     files = sorted(f.name for f in folder.iterdir())
+    if "adapter_config.json" in files and "config.json" not in files:
+        raise InputError(
+            f"The folder {folder} holds a PEFT adapter and no model. Merge it into its base model, {MERGE}, and "
+            "give the merged model or the folder that its save_pretrained writes."
+        )
     if "config.json" not in files:
         raise InputError(
             f"The folder {folder} has no config.json (it holds {', '.join(files[:6]) or 'nothing'}), so it "
@@ -207,7 +267,7 @@ def _tokenizer(source: Any, local: bool = False, revision: str = "main") -> Any:
         return AutoTokenizer.from_pretrained(
             str(source), revision=revision, local_files_only=local, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # damaged files raise many kinds
         raise InputError(
             f"No tokenizer in {source}: {first_line(error)} Pass tokenizer= a tokenizer or its folder."
         ) from error
@@ -245,6 +305,8 @@ def _bridge(hf: Any) -> HookedModel:
     hf.set_attn_implementation("eager")
     try:
         model = build_bridge_from_module(hf, architecture, hf_config=hf.config, tokenizer=None)
+        if not hasattr(model, "blocks"):
+            raise ValueError("it has no stack of decoder blocks.")
     except (ValueError, KeyError, NotImplementedError, AttributeError, TypeError, RuntimeError) as error:
         raise InputError(
             f"TransformerLens cannot wrap a {architecture}: {first_line(error)} Supported "
