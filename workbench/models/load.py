@@ -20,6 +20,7 @@ from workbench.models.embedded import NAMES, embedded
 from workbench.models.fetch import REAL_MODELS, fetch, read_gguf
 from workbench.models.identity import refuse_nan_weights, refuse_unusable, repository_name
 from workbench.names import Backend
+from workbench.prompts.templates import AS_GIVEN
 from workbench.protocol import HookedModel, TextTokenizer
 
 BACKENDS = get_args(Backend)
@@ -277,6 +278,7 @@ def _attach(model: HookedModel, tokenizer: Any) -> None:
     """Give a model its tokenizer as it is; TransformerLens would load it again with BOS switched on."""
     own = copy.deepcopy(tokenizer)
     own.padding_side = "right"
+    setattr(own, AS_GIVEN, True)
     if own.pad_token is None and own.eos_token is not None:
         own.pad_token = own.eos_token
     ids = list(own("a")["input_ids"])

@@ -141,8 +141,11 @@ class PromptPairs:
     def _of_texts(
         cls, model: HookedModel, rows: list[list[list[int]]], answers: Sequence[Any], meta: Any
     ) -> "PromptPairs":
-        made = cls(*rows, _encode_answers(tokenizer_of(model), answers), vocab=int(model.cfg.d_vocab), meta=meta)
+        tokenizer = tokenizer_of(model)
+        made = cls(*rows, _encode_answers(tokenizer, answers), vocab=int(model.cfg.d_vocab), meta=meta)
         made.unpadded = True
+        begun = {row[0] == tokenizer.bos_token_id for row in made.base + made.source}
+        made.facts["bos"] = "in some prompts" if len(begun) > 1 else "first" if True in begun else "none"
         return made
 
     def __len__(self) -> int:

@@ -16,12 +16,21 @@ Message = dict[str, str]
 THINKING = "enable_thinking"
 """The template variable that turns a model's thinking on; it is set to False wherever a template names it."""
 
+AS_GIVEN = "workbench_as_given"
+"""The attribute of tokenizers that `workbench.load` took as they were."""
+
+_STORED: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+"""Tokenizers that TransformerLens changed, with those that their files hold."""
+
 _WARNED: weakref.WeakSet[Any] = weakref.WeakSet()
 """Tokenizers whose EOS has been reported."""
 
 
 def tokenizer_of(model: HookedModel) -> Any:
-    """The model's tokenizer.
+    """The model's tokenizer, which adds BOS where its files say so.
+
+    TransformerLens loads a tokenizer again with BOS switched on; that is undone, so that a text has the same tokens
+    whichever way a model was loaded. `workbench.load` keeps a tokenizer as it is.
 
     Raises:
         InputError: it has none.
@@ -32,7 +41,23 @@ def tokenizer_of(model: HookedModel) -> Any:
             "Text was given, but this model has no tokenizer. Pass tokenizer= to workbench.load, put the "
             "tokenizer's files into the model's folder, or give token ids instead of text."
         )
-    return tokenizer
+    return _as_stored(tokenizer)
+
+
+def _as_stored(tokenizer: Any) -> Any:
+    switched_on = getattr(tokenizer, "init_kwargs", {}).get("add_bos_token")
+    if not switched_on or getattr(tokenizer, AS_GIVEN, False):
+        return tokenizer
+    if tokenizer not in _STORED:
+        from transformers import AutoTokenizer
+
+        try:
+            stored = AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True)
+            stored.chat_template = tokenizer.chat_template
+        except (OSError, ValueError):
+            stored = tokenizer
+        _STORED[tokenizer] = stored
+    return _STORED[tokenizer]
 
 
 def encode(tokenizer: Any, text: str, *, bos: bool | None = None, rendered: bool = False) -> list[int]:
