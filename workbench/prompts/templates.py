@@ -52,7 +52,7 @@ def _as_stored(tokenizer: Any) -> Any:
         from transformers import AutoTokenizer
 
         try:
-            stored = AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True)
+            stored: Any = AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True)
             stored.chat_template = tokenizer.chat_template
         except (OSError, ValueError):
             stored = tokenizer
