@@ -1,5 +1,7 @@
 """Path patching against its slow twin: every head frozen by hooks, the whole prompt run again for each sender."""
 
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*read logit_diff:workbench.erro
 A, B = 5, 9
 LIMIT = {"gptj": 1e-7}
 """GPT-J takes attention in float32 whatever the model's dtype, so another batch shape moves the last digits."""
+
+COHERE = () if version("transformer-lens").startswith("3.9") else ("cohere",)
+"""TransformerLens 3.9 computes something else than Cohere, which is refused."""
 
 
 def run_with(model, tokens, hooks):
@@ -54,7 +59,7 @@ def pairs():
     return PromptPairs(sequences((9, 7)), sequences((6, 8), seed=2), (A, B))
 
 
-@pytest.mark.parametrize("family", [*TEN, "gptj", "cohere", "gemma3"])
+@pytest.mark.parametrize("family", [*TEN, "gptj", *COHERE, "gemma3"])
 @pytest.mark.parametrize("unit", ["head", "kv_group"])
 def test_equals_the_twin_that_freezes_every_head(family, unit):
     model, data = bridge(family), pairs()

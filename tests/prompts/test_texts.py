@@ -8,7 +8,7 @@ from tests.tiny import bridge, tiny
 from tests.words import word_tokenizer
 from workbench.errors import InputError
 from workbench.models.load import load
-from workbench.prompts.texts import digest, token_sequences, words
+from workbench.prompts.texts import PART, digest, token_sequences, words
 
 IDS = [[5, 6, 7], [8, 9]]
 
@@ -109,3 +109,13 @@ def test_the_digest_is_that_of_the_tokens():
 def test_what_is_no_text_is_refused(texts, options, message):
     with pytest.raises(InputError, match=message):
         token_sequences(bridge("llama"), texts, **options)
+
+
+def test_parts_of_a_character_are_shown_as_the_character():
+    model = load("organism-gqa")
+    text = "a 日本 😀"
+    ids = model.tokenizer(text)["input_ids"]
+    shown = words(model, [ids])[0]
+    assert len(shown) == len(ids) and "\ufffd" not in "".join(shown)
+    assert "".join(shown).replace(PART, "").endswith(text)
+    assert "\ufffd" in words(model, [ids[:-1]])[0][-1]

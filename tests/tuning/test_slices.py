@@ -2,7 +2,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
 
 from tests.tiny import bridge, tiny
 from workbench.errors import InputError
@@ -12,7 +20,7 @@ from workbench.models.load import load
 from workbench.models.original import unwrapped
 from workbench.tuning.deltas import Tunable
 from workbench.tuning.pinpoint import parameter_count
-from workbench.tuning.slices import slices_of
+from workbench.tuning.slices import attention_modules, slices_of
 from workbench.tuning.units import units_of
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gpt2", "gpt_neox", "olmo2")
@@ -152,3 +160,13 @@ def test_unknown_storage_of_projections_is_named():
     del hf.model.layers[1].self_attn.q_proj
     with pytest.raises(InputError, match="2 of 3 layers keep their attention projections"):
         slices_of(hf, parts, units_of(parts, [(0, 0)]))
+
+
+def test_the_attention_of_a_vision_tower_is_none_of_the_layers():
+    seen = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    vision = SiglipVisionConfig(**seen, image_size=28, patch_size=14)
+    text = tiny("gemma3").config
+    config = Gemma3Config(text_config=text.to_dict(), vision_config=vision.to_dict(), image_token_index=90)
+    hf = Gemma3ForConditionalGeneration(config)
+    paths = [path for path, _ in attention_modules(hf, anatomy(bridge("gemma3")))]
+    assert paths == [f"model.language_model.layers.{layer}.self_attn" for layer in range(3)]

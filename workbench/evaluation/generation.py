@@ -49,6 +49,10 @@ class ContextFull(InputError):
     """A prompt leaves no room in the model's context for a reply."""
 
 
+NEXT_QUESTION = ("\nQuestion:",)
+"""Where a model without a chat template runs on after "Question: … Answer:"; what follows is no part of its reply."""
+
+
 @measures
 @torch.no_grad()
 def generate(

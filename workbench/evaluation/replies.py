@@ -8,7 +8,7 @@ import xarray as xr
 
 from workbench.errors import InputError, suggest
 from workbench.evaluation.answers import MATCHERS, in_form
-from workbench.evaluation.generation import generate
+from workbench.evaluation.generation import NEXT_QUESTION, generate
 from workbench.evaluation.local import accuracy
 from workbench.evaluation.questions import Question
 from workbench.evaluation.tasks import TASKS
@@ -39,7 +39,7 @@ def score_replies(
         match: reads the answer out of a reply, and out of the target: "letter", "number", "yes_no", "gsm8k_strict",
             "gsm8k_flexible", or a function that gives None where there is no answer; by default the task's own.
         max_new_tokens: tokens a reply may have; by default the task's own, else 256.
-        stop: strings that end a reply; by default the task's own.
+        stop: strings that end a reply; by default the task's own, or the next "Question:".
         batch_size: prompts at a time.
         resume: the netCDF file of the replies, see `generate`.
         progress: show a bar.
@@ -62,7 +62,7 @@ def score_replies(
         model,
         questions,
         max_new_tokens=max_new_tokens or (own.new_tokens if own else 256),
-        stop=stop if stop is not None else (own.stop if own else ()),
+        stop=stop if stop is not None else (own.stop if own else NEXT_QUESTION),
         batch_size=batch_size,
         resume=resume,
         progress=progress,

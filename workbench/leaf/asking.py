@@ -14,11 +14,12 @@ import xarray as xr
 
 from workbench.errors import InputError, suggest
 from workbench.evaluation.answers import MATCHERS, in_form
-from workbench.evaluation.generation import generate
+from workbench.evaluation.generation import NEXT_QUESTION, generate
 from workbench.leaf.examples import Example
 from workbench.models.state import measures
 from workbench.names import ReplyMatch
 from workbench.prompts.questions import LETTERS
+from workbench.prompts.templates import has_template
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
 
@@ -74,7 +75,16 @@ def ask(
     longest = max(len(e.target) for e in examples)
     limit = max_new_tokens or (longest if all(e.answer is None for e in examples) else NEW_TOKENS)
     prompts = [e.context for e in examples]
-    said = generate(model, prompts, max_new_tokens=limit, batch_size=batch_size, resume=resume, progress=progress)
+    runs_on = model.tokenizer is not None and not has_template(model.tokenizer)
+    said = generate(
+        model,
+        prompts,
+        max_new_tokens=limit,
+        stop=NEXT_QUESTION if runs_on else (),
+        batch_size=batch_size,
+        resume=resume,
+        progress=progress,
+    )
     rows = zip(said["tokens"].values, said["n_tokens"].values, said["reply"].values, strict=True)
     replies = [Reply(tuple(int(t) for t in tokens[:n]), str(text)) for tokens, n, text in rows]
     right = [bool(judge(reply, example)) for reply, example in zip(replies, examples, strict=True)]

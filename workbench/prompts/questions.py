@@ -300,7 +300,9 @@ def _stem(row: Mapping[str, Any]) -> MultipleChoice:
 
 
 def _scores(row: Mapping[str, Any]) -> MultipleChoice:
-    scored = next(row[key] for key in ("target_scores", "mc1_targets", "options", "choices") if row.get(key))
+    scored = next((row[key] for key in ("target_scores", "mc1_targets", "options", "choices") if row.get(key)), None)
+    if not isinstance(scored, Mapping):
+        raise Malformed(f"its options are {scored!r:.40}; give each option with 1 where it is right and 0 elsewhere.")
     if {"choices", "labels"} <= scored.keys():
         scored = dict(zip(scored["choices"], scored["labels"], strict=True))
     right = [i for i, score in enumerate(scored.values()) if score == 1]

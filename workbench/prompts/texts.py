@@ -21,6 +21,12 @@ from workbench.errors import InputError
 from workbench.prompts.templates import encode, tokenizer_of
 from workbench.protocol import HookedModel
 
+PART = "⋯"
+"""Shown for a token that is a further part of the character before it."""
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+_LONGEST = 8
+"""The most tokens that are read together: a character has at most four bytes, and a token may hold the end of one."""
+
 
 def token_sequences(
     model: HookedModel,
@@ -67,12 +73,30 @@ def token_sequences(
 
 
 def words(model: HookedModel, sequences: Sequence[Sequence[int]]) -> list[list[str]]:
-    """Each token as text; its id in brackets where the model has no tokenizer."""
+    """Each token as text; its id in brackets where the model has no tokenizer.
+
+    Where several tokens are one character, as in Japanese or of an emoji, the first shows it and the others `PART`.
+    """
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
         return [[f"[{t}]" for t in ids] for ids in sequences]
     known = {t: tokenizer.decode([t]) for t in {t for ids in sequences for t in ids}}
-    return [[known[t] for t in ids] for ids in sequences]
+    return [_readable(tokenizer, list(ids), [known[t] for t in ids]) for ids in sequences]
+
+
+def _readable(tokenizer: Any, ids: list[int], shown: list[str]) -> list[str]:
+    start = 0
+    while start < len(ids):
+        end = start + 1
+        if _BROKEN in shown[start]:
+            lengths = range(2, min(_LONGEST, len(ids) - start) + 1)
+            texts = {n: tokenizer.decode(ids[start : start + n]) for n in lengths}
+            whole = next((n for n, text in texts.items() if _BROKEN not in text), 1)
+            if whole > 1:
+                end = start + whole
+                shown[start:end] = [texts[whole], *[PART] * (whole - 1)]
+        start = end
+    return shown
 
 
 def _column(texts: Any, column: str) -> Any:

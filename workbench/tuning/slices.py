@@ -73,13 +73,13 @@ def slices_of(hf: nn.Module, parts: Anatomy, units: Units) -> Slices:
     return Slices(tuple(Slice(module, side, tuple(sorted(index))) for (module, side), index in chosen.items()))
 
 
-def attention_modules(hf: nn.Module, parts: Anatomy) -> list[tuple[str, dict[str, Projection]]]:
-    """Path and projections of every layer's attention, in the order of the layers."""
-    kind = str(getattr(hf.config, "model_type", ""))
+def attention_modules(hf: Any, parts: Anatomy) -> list[tuple[str, dict[str, Projection]]]:
+    """Path and projections of every layer's attention, in the order of the layers; a vision tower's are left out."""
+    kind, decoder = str(getattr(hf.config, "model_type", "")), set(hf.get_decoder().modules())
     found = [
         (path, layout)
         for path, module in hf.named_modules()
-        if (layout := _layout({name for name, _ in module.named_children()}, kind, parts))
+        if module in decoder and (layout := _layout({name for name, _ in module.named_children()}, kind, parts))
     ]
     if len(found) != parts.n_layers:
         raise InputError(
