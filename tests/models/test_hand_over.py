@@ -45,7 +45,7 @@ def test_patching_sweeps_agree(model, sweep, hook, unit):
     how = {"hook": hook, "unit": unit, "positions": "all" if unit != "layer" else "each"}
     ours = wb.activation_patch(model, pairs, **how, metrics=("logit_diff",), progress=False)["patched"]
     ours = ours.squeeze(["metric", "example"])
-    read = theirs if unit != "layer" else theirs[:, ours["position"].values]
+    read = theirs if unit != "layer" else theirs[:, ours["position"].values.tolist()]
     np.testing.assert_allclose(read.numpy(), ours.values, rtol=1e-5)
 
 

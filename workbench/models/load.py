@@ -281,7 +281,13 @@ def _attach(model: HookedModel, tokenizer: Any) -> None:
     setattr(own, AS_GIVEN, True)
     if own.pad_token is None and own.eos_token is not None:
         own.pad_token = own.eos_token
-    ids = list(own("a")["input_ids"])
+    try:
+        ids = list(own("a")["input_ids"])
+    except Exception as error:  # damaged settings raise many kinds
+        raise InputError(
+            f"The tokenizer cannot read a text ({first_line(error)}). A file of it is damaged, such as "
+            "tokenizer_config.json; fetch it again, or pass tokenizer=."
+        ) from error
     begins = own.bos_token_id is not None and ids[:1] == [own.bos_token_id]
     model.cfg.tokenizer_prepends_bos = model.cfg.default_prepend_bos = begins
     model.cfg.tokenizer_appends_eos = own.eos_token_id is not None and ids[-1:] == [own.eos_token_id]
