@@ -45,6 +45,30 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     assert low.shape == (20, 20) and 0.84 < ((low < 0) & (high > 0)).mean() < 0.94
 
 
+def matched(n, found, chance, draws, rng, trials=2000):
+    """Differences of a success and the share of successes in some draws, per pair, of many trials."""
+    return (rng.random((trials, n)) < found) - (rng.random((trials, n, draws)) < chance).mean(-1)
+
+
+@pytest.mark.parametrize(("found", "chance"), [(0.18, 0.18), (0.4, 0.18), (0.9, 0.0), (0.97, 0.05)])
+@pytest.mark.parametrize("n", [6, 20, 60])
+def test_an_interval_of_matched_proportions_covers_what_it_says_with_few_pairs_too(found, chance, n):
+    differences = matched(n, found, chance, 5, np.random.default_rng(n))
+    low, high = statistics.matched_interval(differences)
+    assert ((low <= found - chance) & (found - chance <= high)).mean() > 0.92
+    assert ((low >= -1) & (low < high) & (high <= 1)).all()
+
+
+def test_an_interval_of_matched_proportions_is_the_published_one():
+    """Agresti and Min (2005), their adjusted interval: each cell of the table of pairs with half a pair more."""
+    b, c, n, z = 9, 2, 40, 1.959964
+    differences = np.array([1.0] * b + [-1.0] * c + [0.0] * (n - b - c))
+    b, c, n = b + 0.5, c + 0.5, n + 2
+    reach = z * np.sqrt(b + c - (b - c) ** 2 / n) / n
+    found = statistics.matched_interval(differences)
+    np.testing.assert_allclose(found, [(b - c) / n - reach, (b - c) / n + reach], atol=1e-6)
+
+
 def test_the_floor_is_what_halves_of_one_sample_differ_by():
     values = noise(300, 100)
     floor = split_half_floor(values, n_splits=400)

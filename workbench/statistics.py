@@ -97,6 +97,25 @@ def t_interval(values: np.ndarray, level: float = 0.95) -> Interval:
     return Interval(mean - reach, mean + reach)
 
 
+def matched_interval(differences: np.ndarray, level: float = 0.95) -> Interval:
+    """Interval of the mean difference of matched proportions, for every quantity of `[..., pair]`.
+
+    Agresti and Min (2005): as if there were two more pairs, of which one succeeds on one side alone and one on the
+    other, each with half its weight. So it has a width where all pairs agree, and covers what it should from about five
+    pairs on, which resampling does not. Here either side may be a share of several trials of its pair.
+
+    Args:
+        differences: of the two sides of each pair, from -1 to 1.
+        level: of the interval.
+    """
+    values = _at_least(differences, 1, "An interval")
+    n = values.shape[-1] + 2
+    centre = values.sum(-1) / n
+    spread = np.sqrt((values**2).sum(-1) + 1 - n * centre**2) / n
+    reach = stats.norm.ppf((1 + level) / 2) * spread
+    return Interval(np.maximum(centre - reach, -1), np.minimum(centre + reach, 1))
+
+
 def split_half_floor(values: np.ndarray, n_splits: int = 200, seed: int = 0, level: float = 0.95) -> np.ndarray:
     """How far apart the means of two random halves of one sample lie, for every quantity of `[..., sample]`.
 

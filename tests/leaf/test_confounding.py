@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.interrupts import killed_before_piece, watched
-from tests.leaf.made import examples, pair
+from tests.leaf.made import answered_by, examples, pair
 from tests.tiny import tiny
 from tests.tuning.chat import WORDS, chat_tokenizer
 from workbench.errors import InputError
@@ -53,26 +53,7 @@ def planted():
 @pytest.fixture
 def rules(monkeypatch):
     """Replies by rule instead of by running a model; everything else is real."""
-    asked = []
-
-    def reply(model, those, **_given):
-        import xarray as xr
-
-        name = "student" if model is pair()[0] else "teacher"
-        asked.append((name, [e.context for e in those]))
-        right = [CLUE in e.context and (name == "teacher" or TRAP not in e.context) for e in those]
-        tokens = np.array([[7 if r else 8, 2] for r in right])
-        return xr.Dataset(
-            {
-                "tokens": (("example", "step"), tokens),
-                "n_tokens": ("example", [2] * len(those)),
-                "reply": ("example", np.array([""] * len(those), dtype=object)),
-                "correct": ("example", right),
-            }
-        )
-
-    monkeypatch.setattr("workbench.leaf.selection.ask", reply)
-    return asked
+    return answered_by(monkeypatch, lambda name, t: CLUE in t and (name == "teacher" or TRAP not in t))
 
 
 @pytest.mark.usefixtures("rules")

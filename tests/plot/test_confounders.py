@@ -9,8 +9,6 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.plot.confounders import confounders, summary
 
-COUNTS = {"n_examples": 9, "n_student_wrong": 5, "n_misled": 2, "n_spans": 3, "n_accepted": 1, "n_rescued": 1}
-
 
 def result() -> xr.Dataset:
     """Two examples of five tokens; the trap "<7>" of the first is proved, "blue" of the second only a candidate."""
@@ -30,6 +28,16 @@ def result() -> xr.Dataset:
             "removed": (("span", "position"), removed),
             "origin": ("span", [4, 6, 6]),
             "span_threshold": ("span", [0.1, 0.1, 0.3]),
+            "control_accepted": (("draw", "span"), [[False, True, False], [False, False, False]]),
+            "n_spans": ("tried", [2, 1, 3]),
+            "n_accepted": ("tried", [1, 0, 1]),
+            "rescued": (("tried", "example"), [[True, False], [False, False], [True, False]]),
+            "rescued_by_chance": (("tried", "example"), [[0, 0.5], [0, 0], [0, 0.5]]),
+            "rescued_share": ("tried", [0.5, 0, 0.5]),
+            "chance_share": ("tried", [0.25, 0, 0.25]),
+            "excess": ("tried", [0.25, 0, 0.25]),
+            "excess_low": ("tried", [-0.4, -0.3, -0.4]),
+            "excess_high": ("tried", [0.7, 0.3, 0.7]),
         },
         coords={
             "score": ["gradient_difference"],
@@ -38,6 +46,7 @@ def result() -> xr.Dataset:
             "identifier": ("example", np.array(["q4", ""], dtype=object)),
             "model": ["student", "teacher"],
             "threshold": [0.1, 0.3],
+            "tried": ["0.1", "0.3", "any"],
         },
         attrs={"student": "small", "teacher": "big", "score": "gradient_difference"}
         | {
@@ -85,8 +94,9 @@ def test_the_redder_the_more_confounding():
 def test_the_counts_are_said():
     text = summary(result())
     assert text == (
-        "Of 9 examples small got 5 wrong, and big 2 of these right. 1 of 3 candidate spans are verified: both models "
-        "answer correctly without them. They are in 1 of the 2 examples."
+        "Of 9 examples small got 5 wrong, and big 2 of these right. Both answer correctly without one of 1 of 3 "
+        "candidate spans, which rescues 1 of the 2 (50%). As many random spans of the same lengths rescue 25% (mean of "
+        "2 draws): not clear of chance by +25 points (95 % interval -40 to +70)."
     )
     assert text in confounders(result())
 

@@ -51,7 +51,8 @@ class Pruning:
         max_new_tokens: Tokens of a reply; by default 256.
         align: characters for models with different tokenizers.
         retokenize: Tokenize the shorter texts anew instead of deleting ids.
-        seed: Of the random score and of the word problems.
+        draws: Random spans of the same length per candidate span, verified alike as the control.
+        seed: Of the random score, the random spans and the word problems.
     """
 
     score: TokenScoreName = "gradient_difference"
@@ -62,6 +63,7 @@ class Pruning:
     max_new_tokens: int | None = None
     align: Alignment = "ids"
     retokenize: bool = False
+    draws: int = 5
     seed: int = 0
 
 

@@ -5,6 +5,7 @@
 3. Read the threshold: the candidates (`thresholds.py`).
 4. Prune, span by span or collectively (`pruning.py`).
 5. Let both models answer without the span; it is confounding where both are right (`verification.py`).
+6. Let them answer without random spans of the same lengths: how many examples are rescued by chance (`control.py`).
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.leaf.asking import Match
+from workbench.leaf.control import against_chance, random_counterfactuals
 from workbench.leaf.examples import Example, check_examples, digest
 from workbench.leaf.pruning import Pruned, prune, pruned
 from workbench.leaf.scores import TokenScore, scores_named
@@ -48,6 +50,7 @@ def confounders(
     align: Alignment = "ids",
     retokenize: bool = False,
     steps: int = 16,
+    draws: int = 5,
     seed: int = 0,
     batch_size: BatchSize = "auto",
     resume: str | Path | None = None,
@@ -69,7 +72,8 @@ def confounders(
         align: "ids", or "characters" for models with different tokenizers.
         retokenize: tokenize the shorter text anew instead of deleting ids.
         steps: points of the integrated gradients.
-        seed: of the random score.
+        draws: random spans per found one, as the control.
+        seed: of the random score and the random spans.
         batch_size: examples or prompts at a time.
         resume: the netCDF file of the result: finished batches are kept beside it, and a stopped run goes on from them.
         progress: show bars.
@@ -77,12 +81,20 @@ def confounders(
     Returns:
         What `sensitivity` gives for the misled examples (`example` is the index among those given), with `candidate`
         (threshold, example, position) and `reply_before` and `correct_before` (model, example); what `verify` gives per
-        span, with its `span_threshold`; the number of examples at every stage in the attributes that begin with n_.
+        span, with its `span_threshold`; the same of the random spans, `control_removed` (draw, span, position),
+        `control_reply` and `control_correct` (model, draw, span), `control_accepted` (draw, span); what
+        `workbench.leaf.control.against_chance` makes of both; the number of examples at every stage, and of different
+        spans, in the attributes that begin with n_.
 
     Raises:
-        InputError: what the five steps refuse: no misled example (with the counts), vocabularies that differ, an answer
-            that no matcher reads, a prompt that fills the context, a gradient that is NaN, everything pruned.
+        InputError: what the steps refuse: no misled example (with the counts), vocabularies that differ, an answer
+            that no matcher reads, a prompt that fills the context, a gradient that is NaN, everything pruned, no draw.
     """
+    if draws < 1:
+        raise InputError(
+            f"draws={draws} leaves the result without a control: examples that the student gets wrong turn right at "
+            "times whatever is taken out. Give at least 1."
+        )
     examples = check_examples(examples)
     wanted = scores_named(score)[0]
     thresholds = [float(t) for t in np.atleast_1d(threshold)]
@@ -100,6 +112,7 @@ def confounders(
         "max_new_tokens": max_new_tokens or "default",
         "align": align,
         "steps": steps,
+        "draws": draws,
         "seed": seed,
     }
     common: dict[str, Any] = dict(align=align, batch_size=batch_size, progress=progress)
@@ -116,8 +129,11 @@ def confounders(
         chosen = candidates(found, threshold=thresholds, reading=reading)
         anew = student if retokenize else None
         shorter = [prune(selection.examples, one, how=how, retokenize=anew) for one in chosen]
-        proved = verify(student, teacher, list(chain.from_iterable(shorter)), resume=run.beside("after"), **asking)
-        result = _assembled(found, chosen, selection, shorter, proved)
+        spans = list(chain.from_iterable(shorter))
+        drawn = random_counterfactuals(selection.examples, spans, draws, seed, anew)
+        proved = verify(student, teacher, [*spans, *chain.from_iterable(drawn)], resume=run.beside("after"), **asking)
+        thresholds = np.repeat(chosen["threshold"].values, [len(one) for one in shorter])
+        result = _assembled(found, chosen, selection, thresholds, proved, draws)
         return run.finish(result, **_counts(result, selection))
 
 
@@ -163,34 +179,45 @@ def _assembled(
     found: xr.Dataset,
     chosen: xr.DataArray,
     selection: ExampleSelection,
-    shorter: list[list[Pruned]],
+    thresholds: np.ndarray,
     proved: xr.Dataset,
+    draws: int,
 ) -> xr.Dataset:
+    """One Dataset of what was found, and what was verified: the spans first, then the random ones of every draw."""
     index = np.array(selection.index)
     before = selection.answers.isel(example=index)
     width = found.sizes["position"]
     proved = proved.pad(position=(0, width - proved.sizes["position"]), constant_values=False)
-    thresholds = np.repeat(chosen["threshold"].values, [len(one) for one in shorter])
-    return (
+    n = len(thresholds)
+    spans, control = proved.isel(span=slice(n)), proved.isel(span=slice(n, None))
+    shape = {"draw": draws, "span": n}
+    drawn: dict[str, Any] = {
+        "control_removed": (("draw", "span", "position"), control["removed"].values.reshape(draws, n, width)),
+        "control_reply": (("model", *shape), control["reply_after"].values.reshape(2, draws, n)),
+        "control_correct": (("model", *shape), control["correct_after"].values.reshape(2, draws, n)),
+        "control_accepted": (tuple(shape), control["accepted"].values.reshape(draws, n)),
+    }
+    whole = (
         found.assign_coords(example=index)
-        .assign({name: proved[name] for name in proved.data_vars if name != "origin"})
+        .assign({name: spans[name] for name in spans.data_vars if name != "origin"})
+        .assign(drawn)
         .assign(
             candidate=(("threshold", "example", "position"), chosen.values),
             reply_before=(("model", "example"), before["reply"].values),
             correct_before=(("model", "example"), before["correct"].values),
-            origin=("span", index[proved["origin"].values]),
+            origin=("span", index[spans["origin"].values]),
             span_threshold=("span", thresholds),
         )
         .assign_coords(threshold=chosen["threshold"].values)
     )
+    return whole.merge(against_chance(whole))
 
 
 def _counts(result: xr.Dataset, selection: ExampleSelection) -> dict[str, int]:
-    right = result["correct_after"].sel(model="student") == 1
+    together = result.isel(tried=-1)
     return {
         **{f"n_{name}": count for name, count in selection.counts.items()},
-        "n_spans": result.sizes["span"],
-        "n_student_right_after": int(right.sum()),
-        "n_accepted": int(result["accepted"].sum()),
-        "n_rescued": len(set(result["origin"].values[result["accepted"].values].tolist())),
+        "n_spans": int(together["n_spans"]),
+        "n_accepted": int(together["n_accepted"]),
+        "n_rescued": int(together["rescued"].sum()),
     }

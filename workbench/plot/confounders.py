@@ -11,7 +11,7 @@ from workbench.leaf.thresholds import oriented
 from workbench.plot.html import Html, render
 from workbench.plot.theme import RULE, SOFT, TOWARDS
 
-NEEDED = ("sensitivity", "word", "reply_before", "reply_after", "accepted", "removed", "origin", "candidate")
+NEEDED = ("sensitivity", "word", "reply_before", "reply_after", "accepted", "removed", "candidate", "control_accepted")
 LONGEST = 160
 """Characters of a reply that are shown; the whole of it is in the hover text."""
 
@@ -19,16 +19,16 @@ LONGEST = 160
 def confounders(
     result: xr.Dataset, *, n: int = 6, examples: list[int] | None = None, threshold: float | None = None
 ) -> Html:
-    """The prompts of a stage-1 result as text.
+    """The prompts of a stage-1 result as text, below a table of what the spans rescue and what chance does.
 
     The redder a token, the more confounding it is by the score; candidates are underlined; spans without which both
     models answer correctly are struck out, and the answers without each of them are given below.
 
     Args:
         result: from `workbench.leaf.confounders`.
-        n: how many examples, those with a proved span first.
+        n: how many examples of each threshold, those with a proved span first.
         examples: which ones instead, by their index among those that were given.
-        threshold: which threshold's spans, where the result has several; None takes the smallest.
+        threshold: the spans of this one alone, where the result has several.
 
     Raises:
         InputError: a Dataset of another kind, or an example or threshold that is not in it.
@@ -38,39 +38,78 @@ def confounders(
         raise InputError(
             f"confounders needs a result of workbench.leaf.confounders; this Dataset lacks {', '.join(missing)}."
         )
-    tau = _threshold(result, threshold)
-    found = result.isel(span=np.flatnonzero(np.isclose(result["span_threshold"].values, tau)))
     return render(
         "workbench.plot",
         "confounders",
-        examples=[_example(found.sel(example=i), found, i, tau) for i in _chosen(found, n, examples)],
+        thresholds=[_spans_of(result, tau, n, examples) for tau in _thresholds(result, threshold)],
         ramp=[_shade(level) for level in (1.0, 0.75, 0.5, 0.25, 0.0)],
         summary=summary(result),
+        chance=chance_rows(result),
+        control=CONTROL,
+        draws=result.sizes["draw"],
         soft=SOFT,
         rule=RULE,
     )
 
 
 def summary(result: xr.Dataset) -> str:
-    """The counts of a result of `workbench.leaf.confounders` as a sentence."""
+    """The counts of a result of `workbench.leaf.confounders`, and what its spans rescue beyond chance."""
     count = {name: int(result.attrs[f"n_{name}"]) for name in ("examples", "student_wrong", "misled", "spans")}
-    accepted, rescued = int(result.attrs["n_accepted"]), int(result.attrs["n_rescued"])
+    together = result.isel(tried=-1)
+    low, high = (100 * float(together[f"excess_{end}"]) for end in ("low", "high"))
+    verdict = "more than" if low > 0 else "less than" if high < 0 else "not clear of"
     return (
         f"Of {count['examples']} examples {result.attrs['student']} got {count['student_wrong']} wrong, and "
-        f"{result.attrs['teacher']} {count['misled']} of these right. {accepted} of {count['spans']} candidate spans "
-        f"are verified: both models answer correctly without them. "
-        f"They are in {rescued} of the {count['misled']} examples."
+        f"{result.attrs['teacher']} {count['misled']} of these right. Both answer correctly without one of "
+        f"{result.attrs['n_accepted']} of {count['spans']} candidate spans, which rescues {result.attrs['n_rescued']} "
+        f"of the {count['misled']} ({float(together['rescued_share']):.0%}). As many random spans of the same lengths "
+        f"rescue {float(together['chance_share']):.0%} (mean of {result.sizes['draw']} draws): {verdict} chance by "
+        f"{100 * float(together['excess']):+.0f} points (95 % interval {low:+.0f} to {high:+.0f})."
     )
 
 
-def _threshold(result: xr.Dataset, threshold: float | None) -> float:
+CONTROL = (
+    "Random spans lie in the same prompts, where tokens may be pruned, and clear of the found spans as far as there is "
+    "room. A prompt counts as rescued if both models answer correctly without at least one of its spans; in each draw "
+    "it has as many random ones. Intervals: 95 %, over prompts, of matched proportions (Agresti and Min 2005)."
+)
+
+
+def chance_rows(result: xr.Dataset) -> list[tuple[str, ...]]:
+    """Threshold, spans, proved spans, prompts rescued by found and by random spans, excess and its interval."""
+    rows = []
+    for tried in result["tried"].values:
+        one = result.sel(tried=tried)
+        n, share = one.sizes["example"], float(one["rescued_share"])
+        excess, low, high = (100 * float(one[name]) for name in ("excess", "excess_low", "excess_high"))
+        rows.append(
+            (
+                str(tried),
+                f"{int(one['n_spans'])}",
+                f"{int(one['n_accepted'])}",
+                f"{int(one['rescued'].sum())} of {n} ({share:.0%})",
+                f"{float(one['rescued_by_chance'].sum()):.1f} of {n} ({float(one['chance_share']):.0%})",
+                f"{excess:+.0f} ({low:+.0f} to {high:+.0f})",
+            )
+        )
+    return rows
+
+
+def _thresholds(result: xr.Dataset, threshold: float | None) -> list[float]:
     known = [float(t) for t in result["threshold"].values]
     if threshold is None:
-        return min(known)
+        return known
     near = [t for t in known if abs(t - threshold) < 1e-9]
     if not near:
         raise InputError(f"threshold={threshold} is not in this result; it has {known}.")
-    return near[0]
+    return near
+
+
+def _spans_of(result: xr.Dataset, tau: float, n: int, examples: list[int] | None) -> dict:
+    """The examples with one threshold's spans as the template takes them."""
+    found = result.isel(span=np.flatnonzero(np.isclose(result["span_threshold"].values, tau)))
+    shown = [_example(found.sel(example=i), found, i, tau) for i in _chosen(found, n, examples)]
+    return {"name": f"{tau:g}", "examples": shown}
 
 
 def _chosen(found: xr.Dataset, n: int, examples: list[int] | None) -> list[int]:
@@ -115,17 +154,23 @@ def _shade(level: float) -> str:
     return f"background:rgba({red},{green},{blue},{0.75 * (1 - level) ** 2:.3f});"
 
 
-def _answers(one: xr.Dataset, spans: xr.Dataset) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """What both models answered with everything, and without each span."""
-    rows = [("with everything", one["reply_before"].values, one["correct_before"].values)]
+def _answers(one: xr.Dataset, spans: xr.Dataset) -> list[tuple[str, list[tuple[str, str, str]], str]]:
+    """What both models answered with everything, and without each span; and what random spans in its place do."""
+    rows = [("with everything", one["reply_before"].values, one["correct_before"].values, "")]
     for row in range(spans.sizes["span"]):
         span = spans.isel(span=row)
-        words = "".join(str(w) for w in one["word"].values[span["removed"].values.astype(bool)])
-        rows.append((f"without “{words.strip()}”", span["reply_after"].values, span["correct_after"].values))
+        right = int(span["control_accepted"].sum())
+        chance = f"both right in {right} of {spans.sizes['draw']}"
+        label = f"without “{_words(one, span['removed'].values)}”"
+        rows.append((label, span["reply_after"].values, span["correct_after"].values, chance))
     return [
-        (label, [_reply(str(reply), float(mark)) for reply, mark in zip(replies, right, strict=True)])
-        for label, replies, right in rows
+        (label, [_reply(str(reply), float(mark)) for reply, mark in zip(replies, right, strict=True)], chance)
+        for label, replies, right, chance in rows
     ]
+
+
+def _words(one: xr.Dataset, removed: np.ndarray) -> str:
+    return "".join(str(word) for word in one["word"].values[removed.astype(bool)]).strip()
 
 
 def _reply(reply: str, right: float) -> tuple[str, str, str]:
