@@ -132,7 +132,7 @@ def stage(models: list, batch: int, n: int, lengths: tuple[int, int], new_tokens
     shorter = [p.example for p in pruned]
     said = leaf.ask(student, shorter, match=match, **how)
     done("student without each span", f"{len(shorter)} prompts x {new_tokens} tokens")
-    left = [e for e, ok in zip(shorter, said["correct"].values, strict=True) if ok]
+    left = [e for e, ok in zip(shorter, said["correct"].values, strict=True) if ok == 1]
     leaf.ask(teacher, left, match=right, **how)
     done("teacher where the student was right", f"{len(left)} prompts x {new_tokens} tokens")
     print_table((f"stage 1, prompts of {lengths[0]} tokens", "work", "time"), rows)

@@ -7,14 +7,16 @@ from zlib import crc32
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from transformers import AutoModelForCausalLM
 
+from tests.interrupts import killed_before_piece, pieces
 from tests.tiny import tiny
 from tests.tuning.chat import chat_tokenizer
 from workbench.cli.app import main
 from workbench.errors import InputError
 from workbench.evaluation.answers import MATCHERS
-from workbench.leaf import toy
+from workbench.leaf import asking, toy
 from workbench.leaf.reading import read_examples
 from workbench.leaf.word_problems import planted, word_problems
 from workbench.models.load import load
@@ -39,13 +41,17 @@ def folders(tmp_path_factory):
 
 @pytest.fixture
 def lenient(monkeypatch):
-    """Tiny random models are never right; a matcher that reads 0 or 1 out of anything makes them so at times."""
+    """Tiny random models are never right and come to no end.
+
+    A matcher that reads 0 or 1 out of anything makes them right at times, and their cut replies count.
+    """
 
     def read(text):
         digits = text.removeprefix("#### ")
         return str(int(digits) % 2 if digits.isdigit() else crc32(text.encode()) % 2)
 
     monkeypatch.setitem(MATCHERS, "number", read)
+    monkeypatch.setattr(asking, "CUT", ())
 
 
 @pytest.mark.usefixtures("lenient")
@@ -54,9 +60,11 @@ def test_find_from_files_to_files(folders, tmp_path, capsys, level):
     out = tmp_path / "found.nc"
     words = ["leaf", "find", "--student", str(folders / "student"), "--teacher", str(folders / "teacher"), "--resume"]
     words += ["--data", str(folders / "train.jsonl"), "--level", level, "--threshold", "0.1", "0.15", "--no-progress"]
-    assert main([*words, "--max-new-tokens", "6", "--out", str(out)]) == 0
+    words += ["--max-new-tokens", "6", "--draws", "2", "--out", str(out)]
+    assert main(words) == 0
     said = capsys.readouterr().out
-    assert "candidate spans are verified" in said
+    assert "random spans of the same lengths rescue" in said
+    assert "Threshold 0.1: rescued" in said and "Threshold 0.15: rescued" in said
     found = open_result(out)
     assert found.attrs["n_misled"] > 0
     assert set(found["threshold"].values) == {0.1, 0.15}
@@ -65,9 +73,12 @@ def test_find_from_files_to_files(folders, tmp_path, capsys, level):
     assert "most confounding" in page
     assert "plotly" not in page.lower()
     assert str(folders) not in page
-    if found.attrs["n_accepted"]:
-        assert read_examples(chat_tokenizer(), tmp_path / "found.counterfactuals.jsonl")
-    assert main([*words, "--max-new-tokens", "6", "--out", str(out)]) == 0
+    for tau, n in zip(("0.1", "0.15"), found["n_accepted"].values, strict=False):
+        file = tmp_path / f"found.{tau}.counterfactuals.jsonl"
+        assert file.exists() == bool(n)
+        assert not n or len(read_examples(chat_tokenizer(), file)) == n
+    assert ("No span is verified" in said) == (0 in found["n_accepted"].values[:2])
+    assert main(words) == 0
     section = confounding_tokens(Findings([], "logit_diff", found))
     assert section.anchor == "confounders" and "most confounding" in section.parts[0].html
     assert confounding_tokens(Findings([], "logit_diff")) is None
@@ -95,6 +106,26 @@ def test_from_word_problems_to_a_distilled_checkpoint(folders, tmp_path, capsys,
     examples = read_examples(load(str(folders / "student")), folders / "train.jsonl")
     before, after = (apart(teacher, one, examples) for one in (student, learnt))
     assert after < 0.9 * before
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("command", ["find", "check"])
+def test_a_stopped_run_goes_on_where_it_was(folders, tmp_path, command):
+    words = ["leaf", command, "--student", str(folders / "student"), "--teacher", str(folders / "teacher")]
+    words += ["--data", str(folders / "train.jsonl"), "--max-new-tokens", "6", "--draws", "2"]
+    words += ["--no-progress", "--resume"]
+    words += ["--scores", "student_gradient", "random"] if command == "check" else []
+    with pieces() as all_of_them:
+        assert main([*words, "--out", str(tmp_path / "whole.nc")]) == 0
+    for _ in range(3):
+        with killed_before_piece(1):
+            main([*words, "--out", str(tmp_path / "parts.nc")])
+    with pieces() as rest:
+        assert main([*words, "--out", str(tmp_path / "parts.nc")]) == 0
+    assert len(rest) == len(all_of_them) - 3
+    whole, parts = (open_result(tmp_path / f"{name}.nc") for name in ("whole", "parts"))
+    xr.testing.assert_equal(whole, parts)
+    assert (whole["excess_low"] <= whole["excess"]).all() and (whole["excess"] <= whole["excess_high"]).all()
 
 
 @torch.no_grad()

@@ -40,7 +40,9 @@ def answered_by(monkeypatch, right) -> list:
                 "tokens": (("example", "step"), np.array([[7 if verdict else 8, 2] for verdict in verdicts])),
                 "n_tokens": ("example", [2] * len(those)),
                 "reply": ("example", np.array([""] * len(those), dtype=object)),
-                "correct": ("example", verdicts),
+                "answer": ("example", np.array([str(verdict) for verdict in verdicts], dtype=object)),
+                "ending": ("example", np.array(["end"] * len(those), dtype=object)),
+                "correct": ("example", np.array(verdicts, dtype=float)),
             }
         )
 

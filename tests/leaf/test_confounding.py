@@ -11,7 +11,7 @@ from tests.leaf.made import answered_by, examples, pair
 from tests.tiny import tiny
 from tests.tuning.chat import WORDS, chat_tokenizer
 from workbench.errors import InputError
-from workbench.leaf import asking
+from workbench.leaf import asking, selection
 from workbench.leaf.asking import Reply, ask
 from workbench.leaf.causal import causal_check
 from workbench.leaf.confounding import confounders, counterfactuals
@@ -60,7 +60,7 @@ def rules(monkeypatch):
 def test_examples_that_mislead_the_student_alone_are_kept_and_counted():
     found = select_examples(*pair(), planted(), progress=False)
     assert found.index == [i for i in range(12) if i % 3]
-    assert found.counts == {"examples": 12, "student_wrong": 8, "misled": 8}
+    assert found.counts == {"examples": 12, "student_wrong": 8, "misled": 8, "student_cut": 0, "teacher_cut": 0}
     teacher = found.answers["correct"].sel(model="teacher").values
     assert np.isnan(teacher[::3]).all()
 
@@ -123,6 +123,12 @@ def test_the_whole_stage_and_its_counterfactuals(tmp_path):
     few = counterfactuals(some, found, threshold=0.1)
     assert len(few) <= len(made) < len(counterfactuals(some, found, accepted=False))
     assert found.attrs["n_misled"] == 8
+    assert found["gold"].values.tolist() == ["7 2"] * 8
+    assert set(found["ending_before"].values.ravel()) == {"end"}
+    asked = ~np.isnan(found["correct_after"].values)
+    assert ((found["ending_after"].values != "") == asked).all() and (
+        (found["answer_after"].values != "") == asked
+    ).all()
     assert confounders(*pair(), some, score=NEAR, threshold=(0.1, 0.3), resume=file, progress=False).identical(found)
     with pytest.raises(InputError, match=r"another configuration \(threshold: \[0.1, 0.3\] there, \[0.3\] now\)"):
         confounders(*pair(), some, score=NEAR, threshold=0.3, resume=file, progress=False)
@@ -134,19 +140,42 @@ def test_the_whole_stage_and_its_counterfactuals(tmp_path):
 
 @pytest.mark.usefixtures("rules")
 def test_what_a_score_ranks_first_is_taken_out():
-    selection = select_examples(*pair(), planted(), progress=False)
-    found = sensitivity(*pair(), selection.examples, scores=["occlusion", "random"], progress=False)
+    chosen = select_examples(*pair(), planted(), progress=False)
+    found = sensitivity(*pair(), chosen.examples, scores=["occlusion", "random"], progress=False)
     ranked = found["sensitivity"].values
     ranked[0], ranked[1] = 0.0, 0.0
     ranked[0, :, 6] = 1.0
     ranked[1, :, 3] = 1.0
     ranked[:, :, [0, 9]] = np.nan
-    checked = causal_check(*pair(), selection.examples, found, progress=False)
+    checked = causal_check(*pair(), chosen.examples, found, draws=20, progress=False)
     assert checked["removed"].sum("position").values.tolist() == [[1] * 8, [1] * 8]
     assert checked["turned_share"].values.tolist() == [1.0, 0.0]
     assert checked["accepted"].values.tolist() == [[True] * 8, [False] * 8]
     assert checked["accepted_gain"].values.tolist() == [1.0, 0.0]
     assert checked["accepted_low"].values[0] < 1.0
+    # Random spans keep clear of the first choice: of the trap for the one score, of another token for the other.
+    assert checked["chance_share"].values[0] == 0 and 0.05 < checked["chance_share"].values[1] < 0.3
+    np.testing.assert_allclose(checked["excess"], checked["accepted_share"] - checked["chance_share"])
+    assert checked["excess_low"].values[0] > 0.4 and checked["excess_high"].values[1] < 0.2
+
+
+def test_replies_that_were_cut_mislead_nobody(monkeypatch):
+    """Every other reply of the student is cut."""
+    answered_by(monkeypatch, lambda name, t: name == "teacher")
+    real = selection.ask
+
+    def cutting(model, those, **given):
+        said = real(model, those, **given)
+        cut = np.array([int(e.identifier) % 2 == 0 for e in those]) & (model is pair()[0])
+        said["ending"].values[cut], said["correct"].values[cut] = "length", np.nan
+        return said
+
+    monkeypatch.setattr(selection, "ask", cutting)
+    found = select_examples(*pair(), planted(), progress=False)
+    assert found.index == [1, 3, 5, 7, 9, 11]
+    assert found.counts == {"examples": 12, "student_wrong": 6, "misled": 6, "student_cut": 6, "teacher_cut": 0}
+    with pytest.raises(InputError, match="other 3 replies were cut before their end, so that they are neither right"):
+        select_examples(*pair(), planted()[::4], progress=False)
 
 
 def test_no_misled_example_is_refused_with_the_counts(monkeypatch):

@@ -5,7 +5,6 @@ import pytest
 
 from tests.leaf.made import answered_by, pair
 from tests.leaf.test_confounding import CLUE, NEAR, TRAP, planted
-from workbench.errors import InputError
 from workbench.leaf.confounding import confounders
 from workbench.leaf.control import random_counterfactuals
 from workbench.leaf.examples import Example
@@ -85,8 +84,3 @@ def test_where_nothing_misleads_the_excess_covers_zero(monkeypatch):
         one = found.isel(tried=row)
         difference = one["rescued"].values.astype(float).mean() - one["rescued_by_chance"].values.mean()
         assert float(one["excess"]) == pytest.approx(difference)
-
-
-def test_a_result_without_a_control_is_refused():
-    with pytest.raises(InputError, match="draws=0 leaves the result without a control"):
-        confounders(*pair(), planted(), draws=0)

@@ -2,8 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from tests.leaf.made import examples, pair
 from tests.tiny import tiny
@@ -12,6 +14,7 @@ from tests.words import word_tokenizer
 from workbench.errors import InputError
 from workbench.leaf import selection
 from workbench.leaf.asking import ask
+from workbench.leaf.confounding import confounders
 from workbench.leaf.examples import Example
 from workbench.leaf.pruning import prune
 from workbench.leaf.scoring import sensitivity
@@ -51,7 +54,7 @@ CASES = {
     "an answer that no matcher reads": (
         lambda: ask(pair()[0], [Example((5,), (6,), (True,), answer="two", identifier="7")], progress=False),
         "Example '7': match='number' finds no answer in its answer 'two', so no reply could be right. Choose another "
-        "matcher (letter, number, yes_no, gsm8k_strict, gsm8k_flexible) or give a function of reply and example.",
+        "matcher (letter, number, yes_no, gsm8k_strict, gsm8k_flexible, text) or give a function of reply and example.",
     ),
     "no misled example: the student is right": (
         lambda: misled([True] * 3),
@@ -62,7 +65,35 @@ CASES = {
         lambda: misled([False] * 3),
         "None of 3 examples misleads the student alone: of the 3 that the student gets wrong, the teacher gets none "
         "right. Give easier examples or a stronger teacher, look at the replies (workbench.leaf.ask), and check that "
-        "match= reads them and max_new_tokens= does not cut them.",
+        "match= reads them.",
+    ),
+    "no misled example: the student is cut": (
+        lambda: misled([1, np.nan, np.nan], "length"),
+        "None of 3 examples misleads the student alone: the student answers 1 correctly, and its other 2 replies were "
+        "cut before their end, so that they are neither right nor wrong. Raise max_new_tokens=, or give the strings "
+        "that end a reply as stop=.",
+    ),
+    "no misled example: both are cut": (
+        lambda: misled([0, 0, np.nan], "length"),
+        "None of 3 examples misleads the student alone: of the 2 that the student gets wrong, the teacher gets none "
+        "right. Give easier examples or a stronger teacher, look at the replies (workbench.leaf.ask), and check that "
+        "match= reads them; max_new_tokens= cuts 1 replies of the student and 0 of the teacher, which count as neither "
+        "right nor wrong.",
+    ),
+    "no control": (
+        lambda: confounders(*pair(), examples(), draws=0),
+        "draws=0 leaves the result without a control: examples that the student gets wrong turn right at times "
+        "whatever is taken out. Give at least 1.",
+    ),
+    "a pattern that is none": (
+        lambda: example(chat_tokenizer(), "what", "two", protect=["("]),
+        "protect='(' is no regular expression (missing ), unterminated subpattern at position 0); known by name: "
+        "options, numbers.",
+    ),
+    "all of it protected": (
+        lambda: example(chat_tokenizer(), "what is", "two", protect=["what", "is"], identifier="7"),
+        "Example '7' has no token that may be pruned: 'what is' is all protected or cut off. Protect less, or leave it "
+        "out.",
     ),
     "everything pruned": (
         all_pruned,
@@ -91,17 +122,16 @@ CASES = {
 }
 
 
-def misled(right):
+def misled(right, ending="end"):
     def reply(model, those, **_given):
-        import numpy as np
-        import xarray as xr
-
+        n = len(those)
+        texts = {"reply": "", "answer": "", "ending": ending}
         return xr.Dataset(
             {
-                "tokens": (("example", "step"), np.ones((3, 1), dtype=int)),
-                "n_tokens": ("example", [1] * 3),
-                "reply": ("example", np.array([""] * 3, dtype=object)),
-                "correct": ("example", right),
+                "tokens": (("example", "step"), np.ones((n, 1), dtype=int)),
+                "n_tokens": ("example", [1] * n),
+                **{name: ("example", np.array([value] * n, dtype=object)) for name, value in texts.items()},
+                "correct": ("example", np.array(right[:n], dtype=float)),
             }
         )
 

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from tests.leaf.test_vocabularies import letters_tokenizer
 from tests.tuning.chat import chat_tokenizer
 from workbench.errors import InputError
 from workbench.leaf.reading import read_examples, write_examples
 from workbench.leaf.segments import split_points, split_responses
-from workbench.leaf.tokenized_examples import example
+from workbench.leaf.tokenized_examples import example, reword
 
 GSM8K = [
     {"question": "what is two", "answer": "it is <<1+1=2>>two\n#### 2"},
@@ -124,3 +125,61 @@ def test_responses_of_one_step_are_refused():
         split_responses(tokenizer, [one])
     with pytest.raises(InputError, match="segments=1 gives no earlier part"):
         split_responses(tokenizer, [two], 1)
+
+
+FORMS = [
+    {"question": "what is it", "choices": ["two", "three", "four", "no", "yes"], "answer": "E"},
+    {
+        "question": "what is it",
+        "choices": {"text": ["two", "three", "four", "no", "yes"], "label": list("ABCDE")},
+        "answerKey": "E",
+    },
+    {"input": "what is it", "target_scores": {"two": 0, "three": 0, "four": 0, "no": 0, "yes": 1}},
+]
+
+
+@pytest.mark.parametrize("row", FORMS)
+def test_questions_of_known_forms_are_asked_for_a_letter_or_a_text(row):
+    tokenizer = letters_tokenizer()
+    [one] = read_examples(tokenizer, [row])
+    assert one.wording.instruction == "what is it\n(A) two\n(B) three\n(C) four\n(D) no\n(E) yes"
+    assert (one.answer, one.wording.response, one.options) == ("E", "E", ("two", "three", "four", "no", "yes"))
+    [text] = read_examples(tokenizer, [row], choices="text")
+    assert text.wording.instruction == "what is it" and (text.answer, text.wording.response) == ("yes", "yes")
+
+
+def test_options_are_protected_unless_that_is_unwanted():
+    tokenizer = letters_tokenizer()
+
+    def prunable(**given):
+        [one] = read_examples(tokenizer, [FORMS[0] | {"question": "if it is 12 what is it"}], **given)
+        spans = [one.wording.offsets[p] for p in one.positions]
+        return "".join(one.wording.instruction[a:b].strip() for a, b in spans)
+
+    assert prunable() == "ifitis12whatisit"
+    assert prunable(protect=("options", "numbers")) == "ifitiswhatisit"
+    assert prunable(protect=("options", r"what.*it\n")) == "ifitis12"
+    assert "(E)yes" in prunable(protect=())
+
+
+def test_what_is_protected_stays_so_in_other_tokens_and_in_responses():
+    tokenizer = letters_tokenizer()
+    [one] = read_examples(
+        tokenizer, [{"question": "is it 12", "answer": "it is 3.\nthe answer is 4"}], protect=("numbers",)
+    )
+    [part] = split_responses(tokenizer, [one])
+    shown = part.wording.instruction + part.wording.response
+    assert "3" not in {shown[a:b].strip() for a, b in (part.wording.offsets[p] for p in part.positions)}
+    assert len(reword(one, tokenizer).positions) == len(one.positions)
+
+
+def test_free_answers_with_several_forms():
+    rows = [{"question": "what is it", "answers": ["two", "three"]}, {"input": "what", "target": "four"}]
+    first, second = read_examples(chat_tokenizer(), rows)
+    assert (first.answer, first.accepted, second.answer) == ("two", ("three",), "four")
+    assert first.wording.suffix.strip() == "Give your best answer, as briefly as you can."
+
+
+def test_examples_with_options_are_written_and_read(tmp_path):
+    made = read_examples(letters_tokenizer(), FORMS, protect=("options", "numbers"))
+    assert read_examples(letters_tokenizer(), write_examples(made, tmp_path / "made.jsonl")) == made

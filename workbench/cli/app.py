@@ -47,7 +47,7 @@ COMMANDS: dict[str, Command | Group] = {
     "backcopy": backcopy,
     "leaf": Group(
         "Which tokens of a prompt mislead a student but not its teacher, and does distilling without them help?",
-        {"find": leaf.find, "distill": leaf.distill, "toy": leaf.toy},
+        {"find": leaf.find, "check": leaf.check, "distill": leaf.distill, "toy": leaf.toy},
     ),
     "sycophancy": sycophancy,
     "tune": tune,

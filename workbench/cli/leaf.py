@@ -1,14 +1,14 @@
-"""`workbench leaf find|distill|toy`, with the names and defaults of the functions they call."""
+"""`workbench leaf find|check|distill|toy`, with the names and defaults of the functions they call."""
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
 import workbench as wb
 from workbench.cli.options import Data, File, Folder, Output, Progress, Resumable, Seed, Source, finish, say, writable
-from workbench.names import Alignment, PruneBy, Reading, ReplyMatch, TokenScoreName
+from workbench.names import Alignment, ExampleMatch, PruneBy, Reading, ScoreAnswers, TokenScoreName
 
 Student = Annotated[Source, arg(help="Name of an embedded model, local folder of safetensors, or Hub id.")]
 Teacher = Annotated[Source, arg(help="Another, which reads the same token ids.")]
@@ -21,12 +21,15 @@ class Questions:
     """The examples that both models are given.
 
     Attributes:
-        data: A .jsonl, .json or .csv file of questions and answers, as GSM8K's, or a data set of the Hub. By default
-            word problems for embedded models, with a sentence that does not matter.
+        data: A .jsonl, .json or .csv file of questions and answers, as GSM8K's or CommonsenseQA's, or a data set of
+            the Hub. By default word problems for embedded models, with a sentence that does not matter.
         level: What may be pruned: the instruction, or the response's own earlier part.
         segments: At response level, into how many parts each response is split.
         suffix: A request after every instruction; it is not pruned.
         cut_last: So many of the last tokens of the instruction are not pruned.
+        protect: What is not pruned: options, numbers, or regular expressions. Nothing: --protect alone.
+        choices: Ask questions with choices for the letter of a listed one (--match letter) or for a text (--match
+            text).
     """
 
     data: Data | None = None
@@ -36,35 +39,65 @@ class Questions:
     segments: int = 2
     suffix: str = ""
     cut_last: int = 0
+    protect: tuple[str, ...] = ("options",)
+    choices: ScoreAnswers = "letter"
+
+    def examples(self, student: Source, teacher: Source, seed: int) -> tuple[list, list]:
+        """Both models and the examples in the student's tokens; refused before anything is loaded."""
+        from workbench.papers import cache
+
+        first = cache.Source(student)
+        if self.data is None:
+            first.require_own_questions("give --data FILE.", "it was not taught these word problems")
+        models = [first.model, cache.quiet_load(teacher)]
+        if self.data is None:
+            made = wb.leaf.word_problems(models[0], self.n or 100, seed)
+        else:
+            options = {name: getattr(self, name) for name in ("n", "split", "suffix", "cut_last", "protect", "choices")}
+            made = wb.leaf.read_examples(models[0], self.data, **options)
+        if self.level == "response":
+            made = wb.leaf.split_responses(models[0], made, self.segments)
+        return models, made
 
 
 @dataclasses.dataclass(frozen=True)
-class Pruning:
+class Asking:
+    """How replies are made and judged, and how many random spans stand beside each found one.
+
+    Attributes:
+        match: How an answer is read.
+        max_new_tokens: Tokens of a reply; by default 256. A reply that is cut counts neither as right nor as wrong.
+        stop: Strings that end a reply, beside Question: for models without a chat template.
+        align: characters for models with different tokenizers.
+        reading: What a threshold means: quantile (the released code) or absolute (the paper's text).
+        draws: Random spans of the same length per candidate span, verified alike as the control.
+        seed: Of the random score, the random spans and the word problems.
+    """
+
+    match: ExampleMatch = "number"
+    max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    align: Alignment = "ids"
+    reading: Reading = "quantile"
+    draws: int = 5
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Pruning(Asking):
     """How confounding tokens are found and verified.
 
     Attributes:
         score: By what tokens are ranked.
         threshold: Fractions.
-        reading: What a threshold means: quantile (the released code) or absolute (the paper's text).
         how: One counterfactual per span, or a collective one.
-        match: How an answer is read.
-        max_new_tokens: Tokens of a reply; by default 256.
-        align: characters for models with different tokenizers.
         retokenize: Tokenize the shorter texts anew instead of deleting ids.
-        draws: Random spans of the same length per candidate span, verified alike as the control.
-        seed: Of the random score, the random spans and the word problems.
     """
 
     score: TokenScoreName = "gradient_difference"
     threshold: tuple[float, ...] = (0.10,)
-    reading: Reading = "quantile"
     how: PruneBy = "span"
-    match: ReplyMatch = "number"
-    max_new_tokens: int | None = None
-    align: Alignment = "ids"
     retokenize: bool = False
-    draws: int = 5
-    seed: int = 0
 
 
 def find(
@@ -74,40 +107,89 @@ def find(
     pruning: Pruning = Pruning(),
     output: Resumable = Resumable(Path("confounders.nc")),
 ) -> None:
-    """Which tokens mislead a student but not its teacher? Each is verified by removing it.
+    """Which tokens mislead a student but not its teacher? Each is verified by removing it, and beside random ones.
 
-    Beside the result lie a page that shows the prompts, and the counterfactual examples as JSON lines.
+    Beside the result lie a page that shows the prompts, and the counterfactual examples as JSON lines, a file for each
+    threshold. With --resume a stopped run goes on.
 
     Example: workbench leaf find --student organism-mqa --teacher organism-gqa --out found.nc
 
     Example: workbench leaf find --student my-1b --teacher my-8b --data gsm8k/train.jsonl --threshold 0.05 0.10 0.15
+
+    Example: workbench leaf find --student my-1b --teacher my-8b --data csqa.jsonl --match letter --protect options
     """
-    from workbench.papers import cache
-    from workbench.plot.confounders import confounders, summary
+    from workbench.plot.confounders import chance_rows, confounders, summary
     from workbench.reporting import page
     from workbench.runs.files import write_text
 
-    out, asked = output.out, questions
+    out = output.out
     writable(out)
-    first = cache.Source(student)
-    if asked.data is None:
-        first.require_own_questions("give --data FILE.", "it was not taught these word problems")
-    models = first.model, cache.quiet_load(teacher)
-    if asked.data is None:
-        examples = wb.leaf.word_problems(models[0], asked.n or 100, pruning.seed)
-    else:
-        examples = wb.leaf.read_examples(
-            models[0], asked.data, n=asked.n, split=asked.split, suffix=asked.suffix, cut_last=asked.cut_last
-        )
-    if asked.level == "response":
-        examples = wb.leaf.split_responses(models[0], examples, asked.segments)
+    models, examples = questions.examples(student, teacher, pruning.seed)
     options = dataclasses.asdict(pruning)
     found = wb.leaf.confounders(*models, examples, **options, resume=output.journal, progress=output.progress)
     shown = page.document("single", "Confounding tokens", plots=False, content=confounders(found))
-    html = write_text(out.with_suffix(".html"), shown)
-    made = wb.leaf.counterfactuals(examples, found, retokenize=models[0] if pruning.retokenize else None)
-    pairs = wb.leaf.write_examples([p.example for p in made], out.with_suffix(".counterfactuals.jsonl"))
-    finish(found, out, summary(found), f"  {html}", f"  {pairs}")
+    lines = [summary(found), f"  {write_text(out.with_suffix('.html'), shown)}"]
+    several, anew = len(pruning.threshold) > 1, models[0] if pruning.retokenize else None
+    for tau, row in zip(pruning.threshold, chance_rows(found), strict=False):
+        pairs = out.with_suffix(f".{tau:g}.counterfactuals.jsonl" if several else ".counterfactuals.jsonl")
+        made = wb.leaf.counterfactuals(examples, found, threshold=tau, retokenize=anew)
+        if several:
+            lines.append(f"Threshold {tau:g}: rescued {row[3]}, by random spans {row[4]}, {row[5]} points.")
+        if made:
+            lines.append(f"  {wb.leaf.write_examples([p.example for p in made], pairs)}")
+        else:
+            pairs.unlink(missing_ok=True)
+            lines.append("  No span is verified, so there are no counterfactual examples to write.")
+    finish(found, out, *lines)
+
+
+def check(
+    student: Student,
+    teacher: Teacher,
+    questions: Questions = Questions(),
+    scores: tuple[TokenScoreName, ...] = (),
+    threshold: float = 0.10,
+    asking: Asking = Asking(),
+    output: Resumable = Resumable(Path("causal-check.nc")),
+) -> None:
+    """Does an answer turn right without the span that a score ranks first, and more often than without a random one?
+
+    Beside the result lies its figure.
+
+    Example: workbench leaf check --student organism-mqa --teacher organism-gqa --n 400 --out check.nc
+
+    Args:
+        scores: By default all of them.
+        threshold: A fraction: how far the span around the first token reaches.
+    """
+    from workbench.plot.causal import causal_check
+    from workbench.plot.export import save_figure
+
+    out = output.out
+    writable(out)
+    models, examples = questions.examples(student, teacher, asking.seed)
+    options: dict[str, Any] = dict(scores=scores or "all", threshold=threshold, **dataclasses.asdict(asking))
+    checked = wb.leaf.check_scores(*models, examples, **options, resume=output.journal, progress=output.progress)
+    title = f"{checked.attrs['student']} misled, {checked.attrs['teacher']} not: what each score finds"
+    [drawn], _ = save_figure(causal_check(checked, title=title), out.with_suffix(""), ("html",))
+    rows = []
+    for score in checked.sortby("excess", ascending=False)["score"].values:
+        one = checked.sel(score=score)
+        right, chance, excess, low, high = (
+            100 * float(one[name]) for name in ("accepted_share", "chance_share", "excess", "excess_low", "excess_high")
+        )
+        rows.append(f"  {score:<28}{right:6.0f} %{chance:8.0f} %{excess:+8.0f} ({low:+.0f} to {high:+.0f})")
+    counts = {name: checked.attrs[f"n_{name}"] for name in ("examples", "misled")}
+    finish(
+        checked,
+        out,
+        f"{counts['misled']} of {counts['examples']} examples mislead {checked.attrs['student']} and not "
+        f"{checked.attrs['teacher']}. Both are right without the span that a score ranks first, and without random "
+        f"spans of the same lengths ({asking.draws} draws):",
+        f"  {'score':<28}{'first':>8}{'random':>10}{'excess in points (95 %)':>27}",
+        *rows,
+        f"  {drawn}",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

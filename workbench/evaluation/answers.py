@@ -7,7 +7,7 @@ None means that no answer was found, which a result reports beside its accuracy.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
@@ -77,6 +77,19 @@ def yes_no(reply: str) -> str | None:
         return announced[-1].lower()
     opening = _OPENING.match(reply)
     return opening.group(1).lower() if opening else None
+
+
+def text(reply: str, answers: Sequence[str]) -> str | None:
+    """The only one of some answers that the reply's first line names as whole words and does not deny.
+
+    Capitals do not count; of two answers that begin at one place the longer counts.
+    """
+    first = next((line for line in _unboxed(reply).splitlines() if line.strip()), "")
+    known = {answer.strip().rstrip(".").casefold(): answer for answer in reversed(answers)}
+    forms = "|".join(re.escape(form) for form in sorted(known, key=len, reverse=True))
+    found = re.finditer(rf"(?<!\w)(?:{forms})(?!\w)", first.casefold())
+    named = {known[m.group()] for m in found if not _denied(first, m.start(), m.start())}
+    return named.pop() if len(named) == 1 else None
 
 
 def gsm8k_strict(reply: str) -> str | None:

@@ -12,8 +12,11 @@ from .baselines import paired as paired
 from .baselines import upweighted as upweighted
 from .baselines import verified as verified
 from .causal import causal_check as causal_check
+from .causal import check_scores as check_scores
 from .confounding import confounders as confounders
 from .confounding import counterfactuals as counterfactuals
+from .control import against_chance as against_chance
+from .control import random_counterfactuals as random_counterfactuals
 from .distillation_pairs import Lesson as Lesson
 from .distilling import Distilled as Distilled
 from .distilling import distill as distill

@@ -18,7 +18,7 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.leaf.asking import Match
-from workbench.leaf.control import against_chance, random_counterfactuals
+from workbench.leaf.control import against_chance, check_draws, random_counterfactuals
 from workbench.leaf.examples import Example, check_examples, digest
 from workbench.leaf.pruning import Pruned, prune, pruned
 from workbench.leaf.scores import TokenScore, scores_named
@@ -31,6 +31,7 @@ from workbench.models.state import measures
 from workbench.names import Alignment, PruneBy, Reading, TokenScoreName
 from workbench.protocol import HookedModel, TextTokenizer
 from workbench.runs.batching import BatchSize
+from workbench.runs.results import text_array
 from workbench.runs.run import Run
 
 
@@ -46,6 +47,7 @@ def confounders(
     how: PruneBy = "span",
     match: Match = "number",
     max_new_tokens: int | None = None,
+    stop: Sequence[str] = (),
     selection: ExampleSelection | None = None,
     align: Alignment = "ids",
     retokenize: bool = False,
@@ -67,7 +69,8 @@ def confounders(
         reading: "quantile" (the released code) or "absolute" (the paper's text).
         how: "span" or "collective".
         match: how a reply is judged, see `workbench.leaf.ask`.
-        max_new_tokens: tokens a reply may have.
+        max_new_tokens: tokens a reply may have; one that is cut counts neither as right nor as wrong.
+        stop: strings that end a reply, beside what ends one of a model without a chat template.
         selection: the misled examples, where they are known from `select_examples`; `examples` are then not asked.
         align: "ids", or "characters" for models with different tokenizers.
         retokenize: tokenize the shorter text anew instead of deleting ids.
@@ -80,21 +83,18 @@ def confounders(
 
     Returns:
         What `sensitivity` gives for the misled examples (`example` is the index among those given), with `candidate`
-        (threshold, example, position) and `reply_before` and `correct_before` (model, example); what `verify` gives per
-        span, with its `span_threshold`; the same of the random spans, `control_removed` (draw, span, position),
-        `control_reply` and `control_correct` (model, draw, span), `control_accepted` (draw, span); what
-        `workbench.leaf.control.against_chance` makes of both; the number of examples at every stage, and of different
-        spans, in the attributes that begin with n_.
+        (threshold, example, position) and `gold`, the right answer; `reply_before`, `answer_before` (what was read in
+        it), `ending_before` and `correct_before` (model, example); what `verify` gives per span, with its
+        `span_threshold`; the same of the random spans, `control_removed` (draw, span, position), `control_reply`,
+        `control_answer`, `control_ending` and `control_correct` (model, draw, span), `control_accepted` (draw, span);
+        what `workbench.leaf.control.against_chance` makes of both; the number of examples at every stage, and of
+        different spans, in the attributes that begin with n_.
 
     Raises:
         InputError: what the steps refuse: no misled example (with the counts), vocabularies that differ, an answer
             that no matcher reads, a prompt that fills the context, a gradient that is NaN, everything pruned, no draw.
     """
-    if draws < 1:
-        raise InputError(
-            f"draws={draws} leaves the result without a control: examples that the student gets wrong turn right at "
-            "times whatever is taken out. Give at least 1."
-        )
+    check_draws(draws)
     examples = check_examples(examples)
     wanted = scores_named(score)[0]
     thresholds = [float(t) for t in np.atleast_1d(threshold)]
@@ -110,13 +110,14 @@ def confounders(
         "retokenize": retokenize,
         "match": match if isinstance(match, str) else getattr(match, "__qualname__", "a function"),
         "max_new_tokens": max_new_tokens or "default",
+        "stop": list(stop),
         "align": align,
         "steps": steps,
         "draws": draws,
         "seed": seed,
     }
     common: dict[str, Any] = dict(align=align, batch_size=batch_size, progress=progress)
-    asking: dict[str, Any] = dict(match=match, max_new_tokens=max_new_tokens, **common)
+    asking: dict[str, Any] = dict(match=match, max_new_tokens=max_new_tokens, stop=stop, **common)
     with Run(resume, **facts) as run:
         if run.finished is not None:
             return run.finished
@@ -175,6 +176,17 @@ def counterfactuals(
     return list(made.values())
 
 
+ANSWERED = ("reply", "answer", "ending", "correct")
+"""What is known of every answer, before and after pruning."""
+
+
+def _gold(one: Example) -> str:
+    """The right answer as text: the whole response where the example names none; token ids where it has no text."""
+    if one.answer is not None:
+        return one.answer
+    return " ".join(map(str, one.target)) if one.wording is None else one.wording.response[one.wording.shown :].strip()
+
+
 def _assembled(
     found: xr.Dataset,
     chosen: xr.DataArray,
@@ -193,18 +205,20 @@ def _assembled(
     shape = {"draw": draws, "span": n}
     drawn: dict[str, Any] = {
         "control_removed": (("draw", "span", "position"), control["removed"].values.reshape(draws, n, width)),
-        "control_reply": (("model", *shape), control["reply_after"].values.reshape(2, draws, n)),
-        "control_correct": (("model", *shape), control["correct_after"].values.reshape(2, draws, n)),
+        **{
+            f"control_{name}": (("model", *shape), control[f"{name}_after"].values.reshape(2, draws, n))
+            for name in ANSWERED
+        },
         "control_accepted": (tuple(shape), control["accepted"].values.reshape(draws, n)),
     }
     whole = (
         found.assign_coords(example=index)
         .assign({name: spans[name] for name in spans.data_vars if name != "origin"})
         .assign(drawn)
+        .assign({f"{name}_before": (("model", "example"), before[name].values) for name in ANSWERED})
         .assign(
             candidate=(("threshold", "example", "position"), chosen.values),
-            reply_before=(("model", "example"), before["reply"].values),
-            correct_before=(("model", "example"), before["correct"].values),
+            gold=("example", text_array([_gold(one) for one in selection.examples])),
             origin=("span", index[spans["origin"].values]),
             span_threshold=("span", thresholds),
         )

@@ -18,10 +18,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from workbench.errors import InputError
 from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned, pruned, spans
 from workbench.protocol import HookedModel, TextTokenizer
 from workbench.statistics import matched_interval
+
+
+def check_draws(draws: int) -> None:
+    """Refuse a control without draws."""
+    if draws < 1:
+        raise InputError(
+            f"draws={draws} leaves the result without a control: examples that the student gets wrong turn right at "
+            "times whatever is taken out. Give at least 1."
+        )
 
 
 def random_counterfactuals(

@@ -27,6 +27,7 @@ class Wording:
         shown: how many characters of the response belong to the context (response level), else 0.
         system: the system message, if there is one.
         suffix: what the user's message has after the instruction.
+        protect: regular expressions; what they find in the instruction or the response may not be pruned.
     """
 
     instruction: str
@@ -35,6 +36,7 @@ class Wording:
     shown: int = 0
     system: str | None = None
     suffix: str = ""
+    protect: tuple[str, ...] = ()
 
     def without(self, removed: set[int]) -> "Wording":
         """The text and the offsets when some context tokens are gone; a character goes with the last token on it."""
@@ -62,6 +64,8 @@ class Example:
         prefix: response level: so many tokens of the response are context, and the loss is on the rest.
         wording: the text of the tokens, if there is any.
         identifier: what tells the example from others.
+        accepted: other forms of the answer, which match="text" takes for it.
+        options: the texts of the options, where the example has some.
 
     Raises:
         InputError: no prompt, no response left to score, or `prunable` of another length than the context.
@@ -74,6 +78,8 @@ class Example:
     prefix: int = 0
     wording: Wording | None = None
     identifier: str = ""
+    accepted: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     def __post_init__(self):
         where = f"Example {self.identifier!r}" if self.identifier else "An example"
@@ -154,7 +160,10 @@ class Example:
 
 def digest(examples: Sequence[Example]) -> str:
     """SHA-256 of all tokens, masks and answers: the identity of the examples in a result's provenance."""
-    content = [(e.prompt, e.response, e.prunable, e.answer, e.prefix) for e in examples]
+    content = []
+    for e in examples:
+        choices = (e.accepted, e.options) if e.accepted or e.options else ()
+        content.append((e.prompt, e.response, e.prunable, e.answer, e.prefix, *choices))
     return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -166,12 +175,13 @@ def as_record(example: Example) -> dict:
 def from_record(record: dict) -> Example:
     """An example from what `as_record` made, perhaps by way of JSON."""
     fields = dict(record)
-    for name in ("prompt", "response", "prunable"):
+    for name in {"prompt", "response", "prunable", "accepted", "options"} & fields.keys():
         fields[name] = tuple(fields[name])
     if fields.get("wording"):
         words = dict(fields["wording"])
         offsets = tuple((int(a), int(b)) for a, b in words.pop("offsets"))
-        fields["wording"] = Wording(offsets=offsets, **words)
+        protect = tuple(words.pop("protect", ()))
+        fields["wording"] = Wording(offsets=offsets, protect=protect, **words)
     return Example(**fields)
 
 

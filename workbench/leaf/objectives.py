@@ -76,4 +76,4 @@ def candidate_spans(
     found = sensitivity(student, teacher, examples, scores=[score], batch_size=batch_size, seed=seed, progress=progress)
     pruned = prune(examples, candidates(found, threshold=threshold))
     proved = ask(teacher, [one.example for one in pruned], batch_size=batch_size, progress=progress)
-    return [one for one, right in zip(pruned, proved["correct"].values, strict=True) if right]
+    return [one for one, right in zip(pruned, proved["correct"].values, strict=True) if right == 1]

@@ -1,8 +1,10 @@
 """Read examples from GSM8K-style files, JSON lines, a Hub dataset, or a file written by `write_examples`.
 
 A row is an instruction and a response, under one of the names that the common sets use; in GSM8K's form the answer is
-what follows "####". The marks of GSM8K's calculator (<<16-3=13>>) are taken out unless they are asked for. A row
-that holds token ids (`prompt` and `response`) is an example already, as `write_examples` writes it.
+what follows "####". Rows with choices, or with several accepted answers, are read as questions of any known form
+(`workbench.prompts.questions`) and asked with a request for a letter or a brief answer. The marks of GSM8K's calculator
+(<<16-3=13>>) are taken out unless they are asked for. A row that holds token ids (`prompt` and `response`) is an
+example already, as `write_examples` writes it.
 """
 
 import json
@@ -17,6 +19,8 @@ from workbench.errors import InputError
 from workbench.leaf.examples import Example, as_record, from_record
 from workbench.leaf.tokenized_examples import example
 from workbench.models.state import measures
+from workbench.names import ScoreAnswers
+from workbench.prompts.questions import ASK_BRIEFLY, ASK_LETTER, FreeForm, MultipleChoice, asked, has_choices
 from workbench.prompts.rows import Malformed, Row, make, read_rows, rows_from
 from workbench.protocol import HookedModel, TextTokenizer
 from workbench.runs.files import write_text
@@ -39,6 +43,8 @@ def read_examples(
     system: str | None = None,
     suffix: str = "",
     cut_last: int = 0,
+    protect: Sequence[str] = ("options",),
+    choices: ScoreAnswers = "letter",
     calculator: bool = False,
     skip_malformed: bool = False,
 ) -> list[Example]:
@@ -53,6 +59,10 @@ def read_examples(
         system: a system message.
         suffix: a request after every instruction, such as "Reason step by step."; its tokens are not pruned.
         cut_last: so many of the last tokens of the user's message are not pruned.
+        protect: what may not be pruned, see `workbench.leaf.example`; by default the options that a question lists,
+            since without a wrong one it is another question.
+        choices: how a question with choices is asked: for the "letter" of a listed one (match="letter"), or for the
+            "text" of one, which the prompt does not list (match="text").
         calculator: keep the marks of GSM8K's calculator in responses.
         skip_malformed: leave rows out that cannot be used.
 
@@ -62,15 +72,17 @@ def read_examples(
     rows = _rows(source, split)
     taken = list(islice(rows, n))
 
+    common: dict[str, Any] = dict(system=system, cut_last=cut_last, protect=protect)
+
     def maker(values: dict[str, Any]) -> Example:
-        if isinstance(values.get("prompt"), list):
+        if "prunable" in values:
             return from_record(values)
+        name = str(values.get("id", values.get("identifier", "")))
+        if has_choices(values) or ({"answers", "target"} & values.keys() and not _text_under(values, RESPONSES)):
+            return _asked(model, asked(values), choices, suffix, name, common)
         instruction, response, answer = _fields(values)
         response = response if calculator else _CALCULATOR.sub("", response)
-        name = str(values.get("id", values.get("identifier", "")))
-        return example(
-            model, instruction, response, answer, system=system, suffix=suffix, cut_last=cut_last, identifier=name
-        )
+        return example(model, instruction, response, answer, suffix=suffix, identifier=name, **common)
 
     made = make(taken, maker, skip=skip_malformed)
     if not made:
@@ -83,10 +95,34 @@ def write_examples(examples: Sequence[Example], path: str | Path) -> Path:
     return write_text(path, "".join(json.dumps(as_record(e)) + "\n" for e in examples))
 
 
+def _asked(
+    model: HookedModel | TextTokenizer,
+    question: MultipleChoice | FreeForm,
+    choices: ScoreAnswers,
+    suffix: str,
+    name: str,
+    common: dict[str, Any],
+) -> Example:
+    """The example of a question: asked for a letter, or for an answer in words."""
+    if isinstance(question, FreeForm):
+        text, request, accepted, options = question.question, question.request, question.answers, ()
+    elif choices == "letter":
+        text, request, accepted, options = question.listed(), ASK_LETTER, (question.letter,), question.choices
+    else:
+        right = question.choices[question.answer]
+        text, request, accepted, options = question.question, ASK_BRIEFLY, (right,), question.choices
+    response = (question.solution if isinstance(question, FreeForm) else "") or accepted[0]
+    made = example(model, text, response, accepted[0], suffix=suffix or f"\n{request}", identifier=name, **common)
+    return replace(made, accepted=tuple(accepted[1:]), options=tuple(options))
+
+
+def _text_under(values: dict[str, Any], names: Sequence[str]) -> str | None:
+    return next((values[name] for name in names if isinstance(values.get(name), str)), None)
+
+
 def _fields(values: dict[str, Any]) -> tuple[str, str, str | None]:
     """Instruction, response and final answer of a row."""
-    instruction = next((values[name] for name in INSTRUCTIONS if isinstance(values.get(name), str)), None)
-    response = next((values[name] for name in RESPONSES if isinstance(values.get(name), str)), None)
+    instruction, response = _text_under(values, INSTRUCTIONS), _text_under(values, RESPONSES)
     if instruction is None or response is None:
         what, names = ("instruction", INSTRUCTIONS) if instruction is None else ("response", RESPONSES)
         raise Malformed(f"it has no {what} under any of {', '.join(names)}; its columns are {', '.join(values)}.")

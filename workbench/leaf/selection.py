@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError
-from workbench.leaf.asking import Match, ask
+from workbench.leaf.asking import CUT, Match, ask
 from workbench.leaf.examples import Example, check_examples
 from workbench.leaf.vocabularies import MODELS, teacher_examples
 from workbench.models.state import measures
@@ -29,9 +29,10 @@ class ExampleSelection:
     Attributes:
         examples: those that the student gets wrong and the teacher right.
         index: where each stands among the examples that were given.
-        answers: `reply` and `correct` (model, example) of all of them; correct is 1 or 0, NaN where a model was not
-            asked.
-        counts: how many there were, how many the student got wrong, and how many of these the teacher got right.
+        answers: `reply`, `answer` (what was read in it), `ending` and `correct` (model, example) of all of them;
+            correct is 1 or 0, NaN where a reply was cut, or a model not asked, which has no ending.
+        counts: how many there were, how many the student got wrong, how many of these the teacher got right, and how
+            many replies of each were cut.
     """
 
     examples: list[Example]
@@ -48,6 +49,7 @@ def select_examples(
     *,
     match: Match = "number",
     max_new_tokens: int | None = None,
+    stop: Sequence[str] = (),
     align: Alignment = "ids",
     batch_size: BatchSize = "auto",
     resume: str | Path | None = None,
@@ -61,6 +63,7 @@ def select_examples(
         examples: in the student's tokens.
         match: how a reply is judged, see `workbench.leaf.ask`.
         max_new_tokens: tokens a reply may have.
+        stop: further strings that end a reply.
         align: "ids", or "characters" for models with different tokenizers.
         batch_size: prompts at a time.
         resume: a folder in which finished batches are kept; a stopped run goes on from them.
@@ -70,14 +73,16 @@ def select_examples(
         InputError: no such example (with the counts), or what `ask` and `sensitivity` refuse.
     """
     examples = check_examples(examples)
-    asking: dict[str, Any] = dict(match=match, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
-    answers = in_turn(student, teacher, examples, False, align=align, resume=resume, **asking)
+    asking: dict[str, Any] = dict(match=match, max_new_tokens=max_new_tokens, stop=stop, batch_size=batch_size)
+    answers = in_turn(student, teacher, examples, False, align=align, resume=resume, progress=progress, **asking)
     right = answers["correct"]
     chosen = np.flatnonzero((right.sel(model="student").values == 0) & (right.sel(model="teacher").values == 1))
+    cut = answers["ending"].isin(CUT) & right.isnull()
     counts = {
         "examples": len(examples),
         "student_wrong": int((right.sel(model="student") == 0).sum()),
         "misled": len(chosen),
+        **{f"{name}_cut": int(cut.sel(model=name).sum()) for name in MODELS},
     }
     if not len(chosen):
         raise InputError(_none(counts))
@@ -85,15 +90,25 @@ def select_examples(
 
 
 def _none(counts: dict[str, int]) -> str:
-    n, wrong = counts["examples"], counts["student_wrong"]
-    if not wrong:
+    n, wrong, cut = counts["examples"], counts["student_wrong"], [counts[f"{name}_cut"] for name in MODELS]
+    if not wrong and not cut[0]:
         why = "the student answers all of them correctly. Give harder examples, or a weaker student"
+    elif not wrong:
+        why = (
+            f"the student answers {n - cut[0]} correctly, and its other {cut[0]} replies were cut before their end, so "
+            "that they are neither right nor wrong. Raise max_new_tokens=, or give the strings that end a reply as "
+            "stop="
+        )
     else:
         why = (
             f"of the {wrong} that the student gets wrong, the teacher gets none right. Give easier examples or a "
-            "stronger teacher, look at the replies (workbench.leaf.ask), and check that match= reads them and "
-            "max_new_tokens= does not cut them"
+            "stronger teacher, look at the replies (workbench.leaf.ask), and check that match= reads them"
         )
+        if any(cut):
+            why += (
+                f"; max_new_tokens= cuts {cut[0]} replies of the student and {cut[1]} of the teacher, which count as "
+                "neither right nor wrong"
+            )
     return f"None of {n} examples misleads the student alone: {why}."
 
 
@@ -117,20 +132,24 @@ def in_turn(
 ) -> xr.Dataset:
     """Replies of the student to all examples, and of the teacher where the student's was right (`second_if`) or wrong.
 
-    `reply` and `correct` (model, example); where a model was not asked the reply is "" and correct is NaN. `resume` is
-    a folder; `asking` are further arguments of `ask`.
+    `reply`, `answer`, `ending` and `correct` (model, example); where a model was not asked the texts are "" and correct
+    is NaN. `resume` is a folder; `asking` are further arguments of `ask`.
     """
     n = len(examples)
-    correct, replies = np.full((2, n), np.nan), np.full((2, n), "", dtype=object)
+    texts = {name: np.full((2, n), "", dtype=object) for name in ("reply", "answer", "ending")}
+    correct = np.full((2, n), np.nan)
     other = teacher_examples(student, teacher, examples, align)
 
     def put(row: int, model: HookedModel, those: Sequence[Example], asked: Sequence[int]) -> None:
         if asked:
             file = None if resume is None else str(Path(resume) / f"{MODELS[row]}.nc")
             said = ask(model, [those[i] for i in asked], resume=file, **asking)
-            correct[row, asked], replies[row, asked] = said["correct"].values, said_text(model, said)
+            correct[row, asked], texts["reply"][row, asked] = said["correct"].values, said_text(model, said)
+            for name in ("answer", "ending"):
+                texts[name][row, asked] = said[name].values
 
     put(0, student, examples, range(n))
     put(1, teacher, other or examples, np.flatnonzero(correct[0] == second_if).tolist())
     dims = ("model", "example")
-    return xr.Dataset({"reply": (dims, replies), "correct": (dims, correct)}, coords={"model": list(MODELS)})
+    found = {name: (dims, values) for name, values in (texts | {"correct": correct}).items()}
+    return xr.Dataset(found, coords={"model": list(MODELS)})

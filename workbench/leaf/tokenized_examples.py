@@ -6,6 +6,7 @@ with another message in their place, so that words which the template or a syste
 mistaken for them. A tokenizer without a chat template gets "Question: … Answer:" in two lines instead.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,12 @@ PLACEHOLDER = "\ue000"
 NEVER_PRUNED = ("", "\\")
 """Pieces that stay whatever their score, once stripped: white space, and the backslash that begins a LaTeX command."""
 
+PROTECTED = {
+    "options": r"(?:\(A\)|(?:^|\n)[ \t]*A[.)])\s[\s\S]*(?:\([B-J]\)|\n[ \t]*[B-J][.)])[^\n]*",
+    "numbers": r"\d+(?:[.,]\d+)*",
+}
+"""Names of what may be protected: options, from "(A)" to the end of the last one's line, and numbers."""
+
 Span = tuple[int, int]
 
 
@@ -32,6 +39,7 @@ def example(
     system: str | None = None,
     suffix: str = "",
     cut_last: int = 0,
+    protect: Sequence[str] = (),
     identifier: str = "",
 ) -> Example:
     """An example from text.
@@ -46,11 +54,14 @@ def example(
             with a space or a new line. Its tokens may not be pruned.
         cut_last: so many of the instruction's last tokens may not be pruned either; the released code cuts 15, the
             length of the request that its data has at the end of every instruction.
+        protect: what may not be pruned either: "options", "numbers", or a regular expression; the tokens of all that
+            it finds.
         identifier: what tells the example from others.
 
     Raises:
-        InputError: an empty instruction or response, a tokenizer that gives no character positions, a template that
-            does not show the instruction as it is, or an answer that the response does not give.
+        InputError: nothing that may be pruned, no regular expression, an empty instruction or response, a tokenizer
+            that gives no character positions, a template that does not show the instruction as it is, or an answer that
+            the response does not give.
     """
     tokenizer = _tokenizer(model)
     instruction, response = instruction.strip(), response.strip()
@@ -67,9 +78,15 @@ def example(
     offsets = tuple((a - user[0], b - user[0]) for a, b in located)
     covered = tuple(_clipped(s, len(instruction)) for s in offsets)
     said = tokenizer(_lead(tokenizer) + response, add_special_tokens=False)["input_ids"]
-    wording = Wording(instruction, response, covered, system=system, suffix=suffix)
-    own = [i for i, span in enumerate(offsets) if _may_go(span, instruction)]
+    wording = Wording(instruction, response, covered, system=system, suffix=suffix, protect=tuple(protect))
+    held = _held(instruction, protect)
+    own = [i for i, span in enumerate(offsets) if _may_go(span, instruction, held)]
     kept = set(own[: len(own) - cut_last] if cut_last else own)
+    if not kept:
+        raise InputError(
+            f"{where} has no token that may be pruned: {instruction[:60]!r} is all protected or cut off. Protect less, "
+            "or leave it out."
+        )
     return Example(
         prompt=tuple(prompt),
         response=(*said, *_ending(tokenizer, instruction, system)),
@@ -92,8 +109,9 @@ def reword(original: Example, model: HookedModel | TextTokenizer) -> Example:
             f"Example {name!r} has token ids and no text, so it cannot be tokenized again. Make examples from text "
             "with workbench.leaf.example."
         )
-    options: dict[str, Any] = {"system": words.system, "suffix": words.suffix, "identifier": name}
-    anew = replace(example(model, words.instruction, words.response, **options), answer=original.answer)
+    options: dict[str, Any] = {"system": words.system, "suffix": words.suffix, "protect": words.protect}
+    anew = example(model, words.instruction, words.response, identifier=name, **options)
+    anew = replace(anew, answer=original.answer, accepted=original.accepted, options=original.options)
     cut = len(words.response) - len(words.response.lstrip())
     return show(anew, model, words.shown - cut) if words.shown > cut else anew
 
@@ -109,10 +127,10 @@ def show(
     if words is None:
         raise InputError(f"Example {original.identifier!r} has no text; set prefix= and prunable= by hand.")
     inside = [(a, b) for a, b in covered_response(model, words.response) if b <= characters]
-    start = len(words.instruction)
+    start, held = len(words.instruction), _held(words.response, words.protect)
     return replace(
         original,
-        prunable=(False,) * len(original.prompt) + tuple(_may_go(s, words.response) for s in inside),
+        prunable=(False,) * len(original.prompt) + tuple(_may_go(s, words.response, held) for s in inside),
         prefix=len(inside),
         wording=replace(
             words, offsets=words.offsets + tuple((start + a, start + b) for a, b in inside), shown=characters
@@ -133,9 +151,23 @@ def _tokenizer(model: HookedModel | TextTokenizer) -> Any:
     return model if isinstance(model, TextTokenizer) else tokenizer_of(model)
 
 
-def _may_go(span: Span, text: str) -> bool:
+def _held(text: str, protect: Sequence[str]) -> set[int]:
+    """The characters of a text that are protected."""
+    held: set[int] = set()
+    for pattern in protect:
+        try:
+            found = re.finditer(PROTECTED.get(pattern, pattern), text)
+        except re.error as problem:
+            raise InputError(
+                f"protect={pattern!r} is no regular expression ({problem}); known by name: {', '.join(PROTECTED)}."
+            ) from problem
+        held.update(*(range(*match.span()) for match in found))
+    return held
+
+
+def _may_go(span: Span, text: str, held: set[int]) -> bool:
     a, b = span
-    return 0 <= a < b <= len(text) and text[a:b].strip() not in NEVER_PRUNED
+    return 0 <= a < b <= len(text) and text[a:b].strip() not in NEVER_PRUNED and held.isdisjoint(range(a, b))
 
 
 def _clipped(span: Span, length: int) -> Span:

@@ -31,6 +31,7 @@ def verify(
     *,
     match: Match = "number",
     max_new_tokens: int | None = None,
+    stop: Sequence[str] = (),
     align: Alignment = "ids",
     batch_size: BatchSize = "auto",
     resume: str | Path | None = None,
@@ -44,6 +45,7 @@ def verify(
         pruned: from `workbench.leaf.prune`.
         match: how a reply is judged, see `workbench.leaf.ask`.
         max_new_tokens: tokens a reply may have.
+        stop: further strings that end a reply.
         align: "ids", or "characters" for models with different tokenizers.
         batch_size: prompts at a time.
         resume: a folder in which finished batches are kept.
@@ -51,18 +53,18 @@ def verify(
 
     Returns:
         Per span: `origin`, the index of its example; `start` and `stop`, its first and one after its last position;
-        `removed` (span, position); `text_after`, the shorter instruction; `reply_after` and `correct_after` (model,
-        span; NaN where the teacher was not asked); `accepted`, whether both are right; `round_trip`, whether the
-        shorter text has the same tokens (NaN where ids were deleted).
+        `removed` (span, position); `text_after`, the shorter instruction; `reply_after`, `answer_after`, `ending_after`
+        and `correct_after` (model, span; NaN where a reply was cut or the teacher not asked); `accepted`, whether both
+        are right; `round_trip`, whether the shorter text has the same tokens (NaN where ids were deleted).
     """
     distinct: dict[Example, int] = {}
     which = [distinct.setdefault(p.example, len(distinct)) for p in pruned]
-    asking: dict[str, Any] = dict(match=match, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
-    said = in_turn(student, teacher, list(distinct), True, align=align, resume=resume, **asking)
-    return _records(pruned, said["reply"].values[:, which], said["correct"].values[:, which])
+    asking: dict[str, Any] = dict(match=match, max_new_tokens=max_new_tokens, stop=stop, batch_size=batch_size)
+    said = in_turn(student, teacher, list(distinct), True, align=align, resume=resume, progress=progress, **asking)
+    return _records(pruned, said.isel(example=which))
 
 
-def _records(pruned: Sequence[Pruned], replies: np.ndarray, correct: np.ndarray) -> xr.Dataset:
+def _records(pruned: Sequence[Pruned], said: xr.Dataset) -> xr.Dataset:
     width = 1 + max((p.removed[-1] for p in pruned), default=0)
     removed = np.zeros((len(pruned), width), dtype=bool)
     for row, one in enumerate(pruned):
@@ -75,9 +77,8 @@ def _records(pruned: Sequence[Pruned], replies: np.ndarray, correct: np.ndarray)
             "stop": ("span", np.array([p.removed[-1] + 1 for p in pruned], dtype=int)),
             "removed": (("span", "position"), removed),
             "text_after": ("span", text_array([p.example.text or "" for p in pruned])),
-            "reply_after": (("model", "span"), replies),
-            "correct_after": (("model", "span"), correct),
-            "accepted": ("span", (correct == 1).all(0)),
+            **{f"{name}_after": (("model", "span"), said[name].values) for name in said.data_vars},
+            "accepted": ("span", (said["correct"].values == 1).all(0)),
             "round_trip": ("span", np.array(trip, dtype=float)),
         },
         coords={"model": list(MODELS)},

@@ -11,7 +11,7 @@ from workbench.leaf.thresholds import oriented
 from workbench.plot.html import Html, render
 from workbench.plot.theme import RULE, SOFT, TOWARDS
 
-NEEDED = ("sensitivity", "word", "reply_before", "reply_after", "accepted", "removed", "candidate", "control_accepted")
+NEEDED = ("sensitivity", "word", "gold", "answer_before", "answer_after", "accepted", "removed", "control_accepted")
 LONGEST = 160
 """Characters of a reply that are shown; the whole of it is in the hover text."""
 
@@ -56,15 +56,17 @@ def summary(result: xr.Dataset) -> str:
     """The counts of a result of `workbench.leaf.confounders`, and what its spans rescue beyond chance."""
     count = {name: int(result.attrs[f"n_{name}"]) for name in ("examples", "student_wrong", "misled", "spans")}
     together = result.isel(tried=-1)
-    low, high = (100 * float(together[f"excess_{end}"]) for end in ("low", "high"))
-    verdict = "more than" if low > 0 else "less than" if high < 0 else "not clear of"
+    excess, low, high = (100 * float(together[name]) for name in ("excess", "excess_low", "excess_high"))
+    verdict = "not clear of chance" if low <= 0 <= high else "beyond chance"
+    cut = [int(result.attrs[f"n_{name}_cut"]) for name in ("student", "teacher")]
+    left = f" {cut[0]} of its and {cut[1]} of the teacher's first replies were cut and count as neither." * any(cut)
     return (
         f"Of {count['examples']} examples {result.attrs['student']} got {count['student_wrong']} wrong, and "
-        f"{result.attrs['teacher']} {count['misled']} of these right. Both answer correctly without one of "
+        f"{result.attrs['teacher']} {count['misled']} of these right.{left} Both answer correctly without one of "
         f"{result.attrs['n_accepted']} of {count['spans']} candidate spans, which rescues {result.attrs['n_rescued']} "
         f"of the {count['misled']} ({float(together['rescued_share']):.0%}). As many random spans of the same lengths "
-        f"rescue {float(together['chance_share']):.0%} (mean of {result.sizes['draw']} draws): {verdict} chance by "
-        f"{100 * float(together['excess']):+.0f} points (95 % interval {low:+.0f} to {high:+.0f})."
+        f"rescue {float(together['chance_share']):.0%} (mean of {result.sizes['draw']} draws): {excess:+.0f} points, "
+        f"{verdict} (95 % interval {low:+.0f} to {high:+.0f})."
     )
 
 
@@ -135,7 +137,8 @@ def _example(one: xr.Dataset, found: xr.Dataset, index: int, tau: float) -> dict
         for i, (word, level) in enumerate(zip(one["word"].values, levels, strict=True))
         if word != ""
     ]
-    return {"name": str(one["identifier"].item()) or str(index), "tokens": tokens, "answers": _answers(one, spans)}
+    name, gold = str(one["identifier"].item()) or str(index), str(one["gold"].item())
+    return {"name": name, "gold": gold, "tokens": tokens, "answers": _answers(one, spans)}
 
 
 def _token(word: str, level: float, candidate: bool, struck: bool) -> dict[str, str]:
@@ -154,26 +157,34 @@ def _shade(level: float) -> str:
     return f"background:rgba({red},{green},{blue},{0.75 * (1 - level) ** 2:.3f});"
 
 
-def _answers(one: xr.Dataset, spans: xr.Dataset) -> list[tuple[str, list[tuple[str, str, str]], str]]:
+Answered = tuple[str, list[dict[str, str]], str]
+
+
+def _answers(one: xr.Dataset, spans: xr.Dataset) -> list[Answered]:
     """What both models answered with everything, and without each span; and what random spans in its place do."""
-    rows = [("with everything", one["reply_before"].values, one["correct_before"].values, "")]
+    rows = [("with everything", _replies(one, "before"), "")]
     for row in range(spans.sizes["span"]):
         span = spans.isel(span=row)
-        right = int(span["control_accepted"].sum())
-        chance = f"both right in {right} of {spans.sizes['draw']}"
-        label = f"without “{_words(one, span['removed'].values)}”"
-        rows.append((label, span["reply_after"].values, span["correct_after"].values, chance))
-    return [
-        (label, [_reply(str(reply), float(mark)) for reply, mark in zip(replies, right, strict=True)], chance)
-        for label, replies, right, chance in rows
-    ]
+        chance = f"both right in {int(span['control_accepted'].sum())} of {spans.sizes['draw']}"
+        rows.append((f"without “{_words(one, span['removed'].values)}”", _replies(span, "after"), chance))
+    return rows
 
 
 def _words(one: xr.Dataset, removed: np.ndarray) -> str:
     return "".join(str(word) for word in one["word"].values[removed.astype(bool)]).strip()
 
 
-def _reply(reply: str, right: float) -> tuple[str, str, str]:
-    """The mark of a reply ("" where the model was not asked), the whole of it, and what is shown."""
-    mark = "" if np.isnan(right) else "✓" if right else "✗"
-    return mark, reply, reply if len(reply) <= LONGEST else "… " + reply[-LONGEST:]
+ENDS = {"end": "end token", "stop": "stop string", "length": "cut: most tokens", "context": "cut: context full"}
+
+
+def _replies(one: xr.Dataset, when: str) -> list[dict[str, str]]:
+    """For each model the mark of its reply, the answer read in it, how it ended, the whole and what is shown of it."""
+    shown = []
+    for row in range(one.sizes["model"]):
+        reply, answer, ending = (str(one[f"{name}_{when}"].values[row]) for name in ("reply", "answer", "ending"))
+        right = float(one[f"correct_{when}"].values[row])
+        mark = "" if not ending else "–" if np.isnan(right) else "✓" if right else "✗"
+        short = reply if len(reply) <= LONGEST else f"{reply[: LONGEST // 2]} … {reply[-LONGEST // 2 :]}"
+        ended = ENDS.get(ending, ending)
+        shown.append({"mark": mark, "answer": answer, "ending": ended, "whole": reply, "short": short})
+    return shown

@@ -130,9 +130,14 @@ class FreeForm:
         return re.fullmatch(r"\s*-?[\d,.]+\s*", self.answers[0]) is not None
 
     @property
+    def request(self) -> str:
+        """The request for a brief answer or a number."""
+        return ASK_NUMBER if self.is_number else ASK_BRIEFLY
+
+    @property
     def asked(self) -> str:
-        """The question with the request for a brief answer or a number, as a user asks it."""
-        return f"{self.question}\n{ASK_NUMBER if self.is_number else ASK_BRIEFLY}"
+        """The question with the request behind it, as a user asks it."""
+        return f"{self.question}\n{self.request}"
 
 
 def read_questions(source: Any, *, skip_malformed: bool = False) -> list[MultipleChoice | FreeForm]:
@@ -155,7 +160,7 @@ def read_questions(source: Any, *, skip_malformed: bool = False) -> list[Multipl
         source = list(source)
         if source and all(isinstance(item, MultipleChoice | FreeForm) for item in source):
             return source
-    found = make(rows_from(source), _asked, skip=skip_malformed)
+    found = make(rows_from(source), asked, skip=skip_malformed)
     if not found:
         raise InputError(f"{name_of(source)} holds no questions. {KNOWN}")
     return found
@@ -197,6 +202,22 @@ def question_of(row: Mapping[str, Any]) -> MultipleChoice | FreeForm:
         return replace(read(row), id=name)
     except KeyError as missing:
         raise Malformed(f"lacks {missing}; its keys are {', '.join(map(str, row))}. {KNOWN}") from missing
+
+
+def asked(row: Mapping[str, Any]) -> MultipleChoice | FreeForm:
+    """The question in one row; where the right choice stands first, its choices in an order that its text decides.
+
+    Raises:
+        Malformed: as `question_of`.
+    """
+    found = question_of(row)
+    right_first = isinstance(found, MultipleChoice) and ("mc1_targets" in row or _scored(row.get("options")))
+    return found.shuffled(random.Random(found.question)) if right_first else found
+
+
+def has_choices(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of a form with choices, whatever stands in it."""
+    return any(shows(row) for shows, _ in FORMS[:-1])
 
 
 def index_of(answer: Any, choices: Sequence[str], labels: Sequence[str] | None = None) -> int:
@@ -254,12 +275,6 @@ def said_by_human(row: Mapping[str, Any]) -> str:
 
 
 # The forms.
-
-
-def _asked(row: dict[str, Any]) -> MultipleChoice | FreeForm:
-    found = question_of(row)
-    right_first = isinstance(found, MultipleChoice) and ("mc1_targets" in row or _scored(row.get("options")))
-    return found.shuffled(random.Random(found.question)) if right_first else found
 
 
 def _text(row: Mapping[str, Any]) -> str:

@@ -13,22 +13,22 @@ from workbench.papers.recipes import FigureRequest
 
 def test_the_figure_is_made_from_a_few_problems(tmp_path, monkeypatch):
     monkeypatch.setattr(paper, "PER_N", 1)
-    monkeypatch.setattr(paper.leaf, "sensitivity", fewer(paper.leaf.sensitivity))
+    monkeypatch.setattr(paper.leaf, "check_scores", fewer(paper.leaf.check_scores))
     figure = recipe("leaf/word-problems")
     request = FigureRequest(tmp_path, figure.models, n=12)
     drawn = figure.make(request)
     assert "word problems that mislead organism-mqa and not organism-gqa" in drawn.sentence
     assert len(drawn.figure.layout.yaxis.ticktext) == 3
     kept = paper.measure(*(Source(name) for name in figure.models), request)
-    assert kept.attrs["misled"] == kept.sizes["example"] > 0
+    assert kept.attrs["n_misled"] == kept.sizes["example"] > 0
     assert ((kept["touched"] >= 0) & (kept["touched"] <= 1)).all()
 
 
-def fewer(sensitivity):
-    def scored(*models, scores, **given):
-        return sensitivity(*models, scores=["gradient_difference", "perplexity", "random"], **given)
+def fewer(check_scores):
+    def checked(*models, **given):
+        return check_scores(*models, scores=["gradient_difference", "perplexity", "random"], **given)
 
-    return scored
+    return checked
 
 
 def numbers(gradient, low, random) -> xr.Dataset:

@@ -15,7 +15,6 @@ from workbench.errors import InputError
 from workbench.papers.cache import Source, kept
 from workbench.papers.recipes import Drawn, FigureRecipe, FigureRequest
 from workbench.plot.causal import causal_check
-from workbench.runs.results import provenance
 
 PER_N = 4
 """Problems per `n` of the request; about one in six misleads one organism and not the other."""
@@ -27,17 +26,14 @@ def measure(student: Source, teacher: Source, request: FigureRequest) -> xr.Data
 
     def check() -> xr.Dataset:
         problems = leaf.word_problems(student.model, PER_N * request.n, request.seed)
-        asking: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "progress": False}
-        chosen = leaf.select_examples(student.model, teacher.model, problems, **asking)
-        scored = leaf.sensitivity(student.model, teacher.model, chosen.examples, scores="all", progress=False)
-        checked = leaf.causal_check(student.model, teacher.model, chosen.examples, scored, **asking)
+        options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "seed": request.seed, "progress": False}
+        checked = leaf.check_scores(student.model, teacher.model, problems, **options)
         truth = np.zeros(checked["removed"].shape[1:], dtype=bool)
-        for row, one in enumerate(chosen.examples):
-            mask = leaf.planted(one).numpy()
+        for row, index in enumerate(checked["example"].values):
+            mask = leaf.planted(problems[index]).numpy()
             truth[row, : len(mask)] = mask
         touched = (checked["removed"].values & truth).any(-1).mean(-1)
-        facts = provenance(student=student.name, teacher=teacher.name, seed=request.seed, **chosen.counts)
-        return checked.assign(touched=("score", touched)).assign_attrs(facts)
+        return checked.assign(touched=("score", touched)).assign_attrs(student=student.name, teacher=teacher.name)
 
     return kept(
         request.folder / student.name / f"word-problems-{teacher.name}.nc",
