@@ -4,6 +4,7 @@
     python benchmarks/real_heads.py measure texts.json OUT    # minutes on a GPU; days on a CPU
     python benchmarks/real_heads.py pack OUT FOLDER           # the package's records of what was measured
     python benchmarks/real_heads.py sweep                     # seconds on this machine, and what cheaper ways find
+    python benchmarks/real_heads.py recall                    # waking heads that a shortlist by attention holds
 
 1. `texts` takes one piece each of many documents: books, Python files, encyclopedia articles and scenes of plays. Half
    of the documents are for finding heads, the others, which share none, for confirming them.
@@ -30,6 +31,9 @@ from tyro.conf import Positional
 
 import workbench as wb
 from workbench.extreme import Scheme, compare_remedies, near_misses, phases, waking_table, without_peak
+from workbench.extreme.domains import domain_sequences, sink_attention, sink_mask
+from workbench.extreme.shortlist import shortlist
+from workbench.papers.active_dormant.real_figures import record
 from workbench.papers.active_dormant.sentences import domains_table, misleading_head, remedies_table
 from workbench.prompts.samples import domain_texts
 from workbench.runs.results import open_result, save_result
@@ -187,5 +191,23 @@ def sweep(model: str = MODEL, n: int = 16, length: int = 64, short: int = 72, ev
             print(f"{int(done.sum())} of {len(done)} heads that {what} are zeroed on all texts: {way}")
 
 
+def recall(model: str = MODEL, n: int = 16, length: int = 64) -> None:
+    """Of the heads that wake between prose and code in the package's record, how many does a shortlist hold?"""
+    loaded, kinds = wb.load(model), {kind: list(domain_texts()[kind][:n]) for kind in ("prose", "code")}
+    sequences, _ = domain_sequences(loaded, kinds, length, n)
+    weights = np.stack([sink_attention(loaded, some, sink_mask(loaded, some, "first")) for some in sequences.values()])
+    table = waking_table(record("screen"))
+    for few in (24, 48, 72, 96):
+        held = shortlist(weights, few, 0.5)[table["layer"].values, table["head"].values]
+        print(f"a shortlist of {few} heads holds {int(held.sum())} of {len(held)}")
+
+
 if __name__ == "__main__":
-    sys.exit(tyro.extras.subcommand_cli_from_dict({"texts": texts, "measure": measure, "pack": pack, "sweep": sweep}))
+    commands: dict[str, Callable[..., None]] = {
+        "texts": texts,
+        "measure": measure,
+        "pack": pack,
+        "sweep": sweep,
+        "recall": recall,
+    }
+    sys.exit(tyro.extras.subcommand_cli_from_dict(commands))

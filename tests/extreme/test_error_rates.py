@@ -29,10 +29,15 @@ def study(n_heads, n_texts, seed, effect=0.0, at_rest=0.0, everywhere=0.0, permu
     change[0, :, 0] += at_rest
     change[1, :, 0] += effect
     change = change[:, :, None]
-    weight = 0.9 - change if few else np.full(change.shape, 0.9)
-    limits = Limits(n_permutations=permutations)
-    chosen = shortlist(weight, few, limits.asleep) if few else np.ones((1, n_heads), dtype=bool)
-    n_texts = stopped(change, weight.mean(1), chosen, limits) if early else chosen * n_texts
+    return judged(change, 0.9 - change if few else np.full(change.shape, 0.9), permutations, early, few)
+
+
+def judged(change, weight, permutations, early, few=None):
+    """The verdict on effects and attention (domain, sequence, layer, head), of which only some are measured."""
+    limits, chosen = Limits(n_permutations=permutations), np.ones(change.shape[2:], dtype=bool)
+    if few:
+        chosen = shortlist(weight, few, limits.asleep)
+    n_texts = stopped(change, weight.mean(1), chosen, limits) if early else chosen * change.shape[1]
     dims = ("domain", "sequence", "layer", "head")
     seen = np.arange(change.shape[1])[:, None, None] < n_texts
     data = xr.Dataset(
@@ -41,15 +46,16 @@ def study(n_heads, n_texts, seed, effect=0.0, at_rest=0.0, everywhere=0.0, permu
             "sink_weight": (dims, weight),
             "n_texts": (dims[2:], n_texts),
         },
-        {"domain": ["prose", "code"], "layer": [0], "head": np.arange(n_heads)},
-        {"n_candidates": n_heads},
+        {"domain": ["prose", "code"], "layer": np.arange(change.shape[2]), "head": np.arange(change.shape[3])},
+        {"n_candidates": chosen.size},
     )
     return phases(data, limits)
 
 
 def stopped(change, sink, chosen, limits):
-    """On how many texts each chosen head is zeroed where heads are stopped early (layer, head)."""
+    """On how many texts each chosen head that rests somewhere is zeroed where heads are stopped early (layer, head)."""
     n, n_texts = change.shape[1], np.zeros(chosen.shape, dtype=int)
+    chosen = chosen & (sink >= limits.asleep).any(0)
     for start, end in itertools.pairwise([0, *looks(n, 4)]):
         if start:
             chosen = chosen & can_wake(change[:, :start], sink, n, chosen.size, limits)

@@ -18,7 +18,8 @@ their variance shared between heads, and a standard deviation over texts of 0.00
 other: among 270 heads of which none differs, one is said to wake in 5.5 % of the studies with 8 texts per domain and in
 7.5 % with 16 (standard error 2 %); where all heads are active in both domains, in none. An effect of 0.03 nats is found
 in 70 % with 16 texts, one of 0.02 nats in 17 %, and in 4 % with 8. A permutation of all texts instead of pairs errs in
-30 % and 15 % of these studies.
+30 % and 15 % of these studies. With `stop_early` the errors are 2.5 % and 5.5 %, and 0.03 nats are found in 56 %; with
+a shortlist of 48 heads 4 %, 5.5 % and 58 %.
 """
 
 import dataclasses
