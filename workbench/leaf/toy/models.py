@@ -78,11 +78,7 @@ def untrained(shape: dict[str, int], seed: int = 0) -> Any:
 
 
 def trained(schooling: Schooling, seed: int = 0) -> Any:
-    """A model trained by a `Schooling`, in evaluation mode.
-
-    Raises:
-        InputError: no steps.
-    """
+    """A model trained by a `Schooling`, in evaluation mode."""
     if schooling.steps < 1:
         raise InputError(f"steps={schooling.steps} must be at least 1.")
     model = untrained(schooling.shape, seed).train()
