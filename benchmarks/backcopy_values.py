@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import xarray as xr
 from common import print_table as table
+from scipy import stats
 
 from workbench import bigram_backcopy as toys
 from workbench.bigram_backcopy import published
@@ -182,10 +183,12 @@ def rounding(arguments: argparse.Namespace) -> None:
 
 
 class Verdicts:
-    """Rows of the table: our seeds, the run from the authors' first weights, the published number, a verdict.
+    """Rows of the table: the published number of one run, our seeds and a run from the published first weights.
 
-    The run from the same weights decides where there is one, else the mean of the seeds: within 25 % "agrees". A number
-    between our smallest and largest seed is "within seeds".
+    Both get a verdict of their own. Seeds: a published run is another draw of the first weights, so that it should lie
+    in the 95 % prediction interval of one more seed (Student's t, three seeds or more). Outside "differs"; inside
+    "agrees" where the interval reaches no further than half of the published number to either side, else "open"; one
+    seed gives no verdict. The same weights: "agrees" within 25 %.
     """
 
     def __init__(self) -> None:
@@ -193,17 +196,34 @@ class Verdicts:
 
     def add(self, what: str, step: int, seeds: np.ndarray | None, same: float | None, told: float) -> None:
         mine = np.array([]) if seeds is None else np.atleast_1d(seeds)
-        judged = mine.mean() if same is None else same
-        near = abs(judged - told) <= 0.25 * abs(told)
-        between = mine.size > 1 and mine.min() <= told <= mine.max()
-        word = "agrees" if near else "within seeds" if between else "differs"
         shown = ", ".join(f"{v:.3g}" for v in mine), "" if same is None else f"{same:.3g}"
-        self.rows.append((what, f"{step:,}", *shown, f"{told:g}", word))
+        again = "" if same is None else "agrees" if abs(same - told) <= 0.25 * abs(told) else "differs"
+        self.rows.append((what, f"{step:,}", f"{told:g}", shown[0], over_seeds(mine, told), shown[1], again))
 
     def show(self) -> None:
-        table(("what", "step", "ours, by seed", "from the authors' weights", "published", "verdict"), self.rows)
-        counts = {word: sum(row[-1] == word for row in self.rows) for word in ("agrees", "within seeds", "differs")}
-        print("\n" + ", ".join(f"{word}: {n}" for word, n in counts.items()))
+        head = (
+            "what",
+            "step",
+            "published",
+            "ours, by seed",
+            "over seeds",
+            "from the published first weights",
+            "with these",
+        )
+        table(head, self.rows)
+        for column, words in ((4, ("agrees", "open", "differs", "one seed")), (6, ("agrees", "differs"))):
+            counts = {word: sum(row[column] == word for row in self.rows) for word in words}
+            print(f"\n{head[column]}: " + ", ".join(f"{n} {word}" for word, n in counts.items()))
+
+
+def over_seeds(mine: np.ndarray, told: float) -> str:
+    """Whether a published run can be one more seed: the rule of `Verdicts`."""
+    if mine.size < 3:
+        return "one seed" if mine.size else ""
+    reach = stats.t.ppf(0.975, mine.size - 1) * mine.std(ddof=1) * np.sqrt(1 + 1 / mine.size)
+    if abs(told - mine.mean()) > reach:
+        return "differs"
+    return "agrees" if reach <= 0.5 * abs(told) else "open"
 
 
 def full_size(name: str) -> toys.Measured | None:

@@ -126,6 +126,24 @@ def test_from_the_authors_weights_the_sink_is_as_large_as_published():
     assert float((other["residual_bos"] - other["residual_others"]).squeeze()) > 50
 
 
+def test_from_the_published_weights_what_grows_late_does_not_hang_on_the_products_precision():
+    """A finding that has no explanation yet: sink logit and norms leave the published curve, whatever the products."""
+    ends = [
+        measured(name, "paper").record.sel(step=10_000).isel(seed=0, layer=0, head=0)
+        for name in ("one-layer-authors", "one-layer-authors-tf32")
+    ]
+    place = published.ONE_LAYER["step"].index(10_000)
+    for name in ("sink_logit", "value_bos", "residual_bos"):
+        rounded, finer = (float(end[name]) for end in ends)
+        assert rounded == pytest.approx(finer, rel=0.1) and rounded > 1.9 * published.ONE_LAYER[name][place]
+
+
+def test_sgd_with_three_layers_keeps_to_the_published_norms_from_the_published_weights():
+    record = measured("three-layer-sgd-authors", "paper").record.isel(seed=0, layer=0)
+    norms = record["residual_bos"].sel(step=list(published.RESIDUAL["step"])).values
+    np.testing.assert_allclose(norms, published.RESIDUAL["three-layer-sgd"], rtol=0.03)
+
+
 def test_every_seed_of_the_longer_runs_passes_in_the_end():
     record = measured("mlp-layer-mlp-longer").record
     ratio = (record["residual_bos"] / record["residual_others"]).isel(layer=0)
