@@ -120,7 +120,7 @@ def check(shown, width):
     apart(found)
 
 
-@pytest.mark.parametrize("name", sorted({*FROM_RECORDS, *COMMITTED} - {"active-dormant/remedies"}))
+@pytest.mark.parametrize("name", sorted({*FROM_RECORDS, *COMMITTED}))
 def test_a_figure_is_readable_at_both_widths(name):
     check(fit(figure(name), "page"), "page")
     if name in ONLY_ON_A_PAGE:

@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from workbench.errors import InputError, suggest
 from workbench.plot.marks import ZERO, add_dots, error_bars
 from workbench.plot.tables import table
-from workbench.plot.theme import SERIES, house
+from workbench.plot.theme import OTHERS, SERIES, house
 
 MISSING = "–"
 LOSS = ("loss_change", "loss_change_low", "loss_change_high")
@@ -69,7 +69,7 @@ def remedy_effects(result: xr.Dataset, *, schemes: list[str] | None = None, titl
             _dots(figure, of_domain[name].values, names, str(domain), color, **place)
     for i, scheme in enumerate(shown):
         added = result["quantized_loss_change"].sel(scheme=scheme).mean("domain").values
-        color = SERIES[(i + result.sizes["domain"]) % len(SERIES)]
+        color = OTHERS[i % len(OTHERS)]
         _dots(figure, added, names, scheme, color, row=1, col=4, showlegend=True, symbol="diamond")
     for note in figure.layout.annotations:
         note.update(font={"size": 13}, yshift=6)
