@@ -126,13 +126,8 @@ def require_positions(model: HookedModel, length: int, past: Any = None) -> None
             f"Cut texts with max_tokens={limit}, or split them."
         )
     warnings.warn(
-<<<<<<< HEAD
         f"A sequence has {length} tokens, and the model's context has {limit}: beyond it, the model computes what it "
         f"was not trained to do. Cut texts with max_tokens={limit}, or split them.",
-=======
-        f"A sequence has {length} tokens, and the model's context has {limit}: beyond it, what the model computes is "
-        f"not what it was trained to do. Cut texts with max_tokens={limit}, or split them.",
->>>>>>> 49aeced (Remedies are measured anew and drawn with a colour for each rounding; toy figures beside runs from the published first weights)
         WorkbenchWarning,
         stacklevel=2,
     )
