@@ -2,8 +2,9 @@ r"""Reply matchers: read the answer out of a generated reply, only where the rep
 
 Patterns are anchored: a letter counts as a choice where it is announced ("the answer is B"), said to be right ("B is
 correct"), stands alone or before its option on the first line, or is the only one in parentheses, never because a word
-begins with it ("Apologies", "A good question"). What stands in `\boxed{}` is the answer, whatever else is said.
-None means that no answer was found, which a result reports beside its accuracy.
+begins with it ("Apologies", "A good question"). What stands in `\boxed{}` is the answer, whatever else is said;
+a formula there, such as 2\sqrt{3}, is none. None means that no answer was found, which a result reports beside its
+accuracy.
 """
 
 import re
@@ -23,6 +24,7 @@ _IS_RIGHT = rf"[*\"'\])}}]*\s+(?i:(?:is|remains){_STRESSED}\s+(?:the\s+)?(?:corr
 _NEGATION = re.compile(r"(?i)\b(?:not|never|neither|nor|cannot|wrong|incorrect|rather than|instead of)\b|n't\b|n’t\b")
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\s?\$?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)|(?<![\w.])[-−]?\$?\.\d+")
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
+_SHORT_FRACTION = re.compile(r"\\[dt]?frac\s*(\d)\s*(\d)")
 _FRACTION = re.compile(r"\s*\$?\s*([-−]?)\s*(\d+)\s*/\s*([1-9]\d*)(?![\d/])")
 _YES_NO = re.compile(r"(?i)\banswer\s*(?:is|:)?\s*[:\"'*(\[]*\s*(yes|no)\b")
 _OPENING = re.compile(r"(?i)^\W*(yes|no)\b(?!\s+(?:doubt|one|matter|longer|idea|problem|worries|need|wonder|and no)\b)")
@@ -136,13 +138,15 @@ def _fraction(value: Fraction) -> str:
 
 
 def _unboxed(reply: str) -> str:
-    """The last boxed answer as a plain announcement; a reply without one as it is."""
+    """The last boxed answer as a plain announcement, without words where it is a formula; without a box as it is."""
     boxed = _BOXED.findall(reply)
     if not boxed:
         return reply
-    plain = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", boxed[-1].replace("{,}", ","))
-    plain = re.sub(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}|\\[,;! ]|\\(?=\$)", r" \1", plain)
-    return f"The answer is {plain.split('=')[-1].strip()}."
+    plain = _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", boxed[-1].replace("{,}", ","))
+    plain = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", plain)
+    plain = re.sub(r"\\(?:text|math)[a-z]*\s*\{([^{}]*)\}|\^\{?\\circ\}?|\\[,;! ]|\\(?=[$%])", r" \1", plain)
+    answer = plain.split("=")[-1].strip()
+    return "" if re.search(r"\\[A-Za-z]|\^", answer) else f"The answer is {answer}."
 
 
 def _denied(reply: str, start: int, end: int) -> bool:

@@ -6,7 +6,7 @@
 2. *Light tuning*: a few hundred steps with sinks or peaks discouraged, beside the same steps with nothing discouraged.
 3. *Retraining* with another optimizer or attention is measured elsewhere and joins the table through `add_rows`.
 
-Each is measured alike (`trials.Trial`): change of next-token loss on each domain with an interval over sequences, sink
+Each is measured alike (`Trial`): change of next-token loss on each domain with an interval over sequences, sink
 rate, peak and drain ratio, and the error of int8 and int4 rounding of weights and activations, since outliers are why
 practitioners care.
 """

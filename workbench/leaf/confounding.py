@@ -64,7 +64,7 @@ def confounders(
         student: a model from `workbench.load`; hooks on it are active, also for `teacher`.
         teacher: another, which reads the same token ids.
         examples: in the student's tokens, from `workbench.leaf.read_examples`, `workbench.leaf.example` or your own.
-        score: the name of a score, or a `Score`.
+        score: the name of a score, or a `TokenScore`.
         threshold: a fraction, or several, such as (0.05, 0.10, 0.15).
         reading: "quantile" (the released code) or "absolute" (the paper's text).
         how: "span" or "collective".

@@ -1,7 +1,7 @@
 """Stage 2 of LeaF: distil a teacher's next-token distributions into a student on originals and counterfactuals.
 
 1. The student's Hugging Face model is copied, in float32 at least; the given student stays as it is.
-2. Every update takes a batch of lessons (`lessons.py`). Its loss is the forward KL, teacher to student, on the target
+2. Every update takes a batch of lessons. Its loss is the forward KL, teacher to student, on the target
    tokens: each is predicted by the logits before it, so the first counts and nothing after the last does.
 3. A batch is cut into passes of rows of similar length, whose losses are divided by the whole batch's weights: the cut
    changes nothing, and a smaller last batch is averaged over what it holds.

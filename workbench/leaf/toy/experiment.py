@@ -1,7 +1,7 @@
 """Runs all cells of the experiment in parallel processes; each is saved when it is done.
 
 1. Teachers and students are trained and lie in `models/`.
-2. Every cell is measured (`cell.py`) and lies beside the result until all are there.
+2. Every cell is measured (`measures.py`) and lies beside the result until all are there.
 
 A stopped run resumes. A cell takes about a minute on one core, and training its models as much before.
 """

@@ -9,7 +9,7 @@
 6. `remedies`: what helps against sinks and peaks, and its price.
 7. `peak-sources`: what is left of it without the attention or the MLP of each layer (the residual ablations).
 
-The paper is Guo, Pai, Bai, Jiao, Jordan and Mei (2024). Its figures on toy models are in `active_dormant_toys`.
+The paper is Guo, Pai, Bai, Jiao, Jordan and Mei (2024). Its figures on toy models are in `toy_figures`.
 """
 
 from collections.abc import Mapping, Sequence

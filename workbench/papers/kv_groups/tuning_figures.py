@@ -1,6 +1,6 @@
 """Tuning by KV group and by head: the group paper's tables and figure 2 with controls, as named recipes.
 
-The embedded models' experiments come measured (`tradeoff.shelf`). Any other model is measured, which takes about a
+The embedded models' experiments come measured (`tradeoff.records`). Any other model is measured, which takes about a
 hundred trainings; a file that `workbench tradeoff` wrote can stand in a model's place.
 """
 

@@ -2,7 +2,7 @@
 
 `run` tunes a model in the strongest KV groups, in as many single heads (SPT), in random ones, in all of attention and
 in all parameters, and measures each tuned model: truthful or just stubborn, what it can still do, how far it drifted,
-and what its heads do now. `findings` makes estimates with intervals of it, `shelf` holds the records of the embedded
+and what its heads do now. `findings` makes estimates with intervals of it, `records` holds the records of the embedded
 models. Papers: Hara et al. 2026 (groups), Chen et al. 2024 (heads, arXiv 2409.01658).
 
 Hypotheses, written before the first full run:
