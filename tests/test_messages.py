@@ -15,7 +15,9 @@ import xarray as xr
 from tests.interrupts import pieces, room_for
 from tests.tiny import bridge, sequences, tiny
 from tests.words import word_tokenizer
+from tests.zoo import specimen
 from workbench.errors import InputError, WorkbenchWarning
+from workbench.extreme.ablation import zeroing_sweep
 from workbench.models.load import load
 from workbench.patching.activation import activation_patch
 from workbench.patching.path import path_patch
@@ -202,17 +204,20 @@ CASES = [
     ),
     Case(
         "an architecture without heads",
-        lambda here: load(tiny("mamba")),
-        "MambaForCausalLM: layer 0 has no attn and no mlp; its parts are ['mixer', 'norm']. Heads can be "
-        "patched only in blocks made of attention and an MLP (state-space, convolution and latent-attention "
-        "layers have no heads of that kind).",
+        lambda here: zeroing_sweep(bridge("mamba"), [[5, 6]]),
+        "MambaForCausalLM has no attention heads that can be reached: its layers hold mixer. path_patch(unit='layer') "
+        "measures layers as a whole; for heads use a model with attention layers.",
         lambda here: load(tiny("olmo2")),
     ),
     Case(
         "an architecture that cannot be patched exactly",
-        lambda here: patched(bridge("bloom"), pairs()),
-        "BloomForCausalLM cannot be patched exactly: its parts cannot be recomputed one by one (…'residual'). "
-        "Use a model whose blocks are attention and an MLP.",
+        lambda here: path_patch(load(specimen("RwkvForCausalLM")), pairs(), unit="layer"),
+        "RwkvForCausalLM cannot be patched exactly: recomputed_attention failed. Could not be measured, "
+        "InputError: Layer 0 holds time_mix, of which only attention has heads. Run again with frozen mixers: "
+        "frozen_mixers failed. The stream and the logits at the last of a few tokens, with the outputs of "
+        "attention and of other mixers frozen and other tokens before it, relative error; this is how path "
+        "patching runs a model again. Something else moves information between tokens, or its output cannot be "
+        "frozen. workbench.check(model) shows every check.",
         lambda here: patched(bridge("olmo2"), pairs()),
     ),
     Case(

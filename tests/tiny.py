@@ -56,9 +56,13 @@ TEN = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "olmo2", "granite", "phi3
 
 
 def tiny(family: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> torch.nn.Module:
-    """A random Hugging Face model whose parts all matter: no zero bias, no norm weight of one."""
+    """A random Hugging Face model."""
     torch.manual_seed(seed)
-    model = MAKERS[family]()
+    return randomise(MAKERS[family](), dtype)
+
+
+def randomise(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """The model with weights in which all its parts matter: no zero bias, no norm weight of one."""
     for parameter in model.parameters():
         noise = torch.randn_like(parameter)
         parameter.data = parameter.data + 0.1 * noise if parameter.dim() == 1 else 0.15 * noise

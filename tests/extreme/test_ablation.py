@@ -205,7 +205,7 @@ def test_what_cannot_be_measured_is_refused(texts, options, match):
 
 
 def test_a_model_without_heads_is_refused():
-    with pytest.raises(InputError, match="no heads of that kind"):
+    with pytest.raises(InputError, match="no attention heads"):
         zeroing_sweep(bridge("mamba"), [[5, 6]])
 
 

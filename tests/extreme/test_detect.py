@@ -318,5 +318,5 @@ def test_thresholds_that_say_nothing_are_refused(wrong):
 
 
 def test_a_model_without_attention_is_refused():
-    with pytest.raises(InputError, match="no attn"):
+    with pytest.raises(InputError, match="no attention heads"):
         measure(bridge("mamba"), [[3, 4, 5]])

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from tests.tiny import TEN, bridge, tiny
+from tests.zoo import specimen
 from workbench.errors import InputError
-from workbench.models.anatomy import anatomy, kind_of, project_to_logits
+from workbench.models.anatomy import anatomy, kind_of, require_heads
+from workbench.models.blocks import project_to_logits
+from workbench.models.load import load
 
 PARALLEL = {"gpt_neox", "gptj", "cohere"}
 NORMS = {"gemma2": "sandwich", "gemma3": "sandwich", "olmo2": "post"}
@@ -91,11 +94,28 @@ def test_models_are_described_once_loaded():
         kind_of(tiny("llama"))
 
 
-def test_layers_without_heads_are_named():
-    from workbench.models.load import load
+@pytest.mark.parametrize(
+    ("name", "mixers", "head_layers", "whole_mixers"),
+    [
+        ("Lfm2ForCausalLM", [("conv",), ("attn",)] * 2, (1, 3), (0, 2)),
+        ("FalconH1ForCausalLM", [("attn", "mamba")] * 4, (0, 1, 2, 3), (0, 1, 2, 3)),
+        ("NemotronHForCausalLM", [("mixer",), ("mixer",), (), ("mixer",)], (), (0, 1, 3)),
+    ],
+)
+def test_layers_without_heads_are_named(name, mixers, head_layers, whole_mixers):
+    parts = anatomy(load(specimen(name)))
+    assert parts.mixers == tuple(mixers) and parts.head_layers == head_layers and parts.whole_mixers == whole_mixers
 
-    with pytest.raises(InputError, match=r"MambaForCausalLM: layer 0 has no attn and no mlp"):
-        load(tiny("mamba"))
+
+def test_a_model_without_heads_is_refused_where_heads_are_needed():
+    model = load(tiny("mamba"))
+    with pytest.raises(InputError, match="no attention heads that can be reached: its layers hold mixer"):
+        require_heads(model)
+
+
+def test_layers_that_are_wrapped_as_a_whole_are_refused():
+    with pytest.raises(InputError, match="Zamba2ForCausalLM cannot be looked into"):
+        load(specimen("Zamba2ForCausalLM"))
 
 
 @pytest.mark.parametrize("family", TEN)

@@ -7,7 +7,7 @@ import transformers
 from tests.tiny import BASE, TEN, bridge, tiny
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
-from workbench.models.checks import check, require_exact
+from workbench.models.checks import RERUN, check, require_exact, require_hooks, require_path
 from workbench.models.exact import (
     TOLERANCE,
     Agreement,
@@ -50,10 +50,14 @@ def test_what_the_original_does_not_compute_is_refused(point):
     assert refusal(model).startswith("hugging_face_logits failed")
 
 
-def test_falcon_with_alibi_is_refused_since_transformer_lens_computes_something_else():
+def test_falcon_with_alibi_runs_again_since_transformer_lens_computes_something_else():
     config = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True}
     model = transformers.FalconForCausalLM(transformers.FalconConfig(**config, multi_query=False, parallel_attn=False))
-    assert refusal(load(model.double())).startswith("hugging_face_logits failed")
+    model = load(model.double())
+    reason = check(model).attrs["verdict"].removeprefix(RERUN)
+    assert reason.startswith(": hugging_face_logits failed") and require_path(model)[1] == "rerun"
+    with pytest.raises(InputError, match="cannot be patched exactly: hugging_face_logits failed"):
+        require_hooks(model)
 
 
 def test_gated_attention_is_patched_since_groups_can_be_written():
@@ -75,8 +79,22 @@ def test_an_intervention_is_no_reason_unless_recomputation_misses_it():
     require_exact(model)
 
 
-def test_parts_that_cannot_be_called_are_refused_with_the_reason():
-    assert "'residual'" in refusal(load(tiny("bloom")))
+def test_parts_that_cannot_be_called_are_told_and_the_model_runs_again():
+    model = load(tiny("bloom"))
+    result = check(model)
+    assert result.attrs["verdict"].startswith(f"{RERUN}: recomputed_attention failed")
+    assert result.attrs["exact"] and result.attrs["computed"] == "rerun" and require_path(model)[1] == "rerun"
+    with pytest.raises(InputError, match="'residual'"):
+        require_exact(model)
+
+
+def test_where_the_model_runs_again_an_intervention_is_refused_since_it_would_not_be_seen():
+    model = load(tiny("bloom"))
+    with (
+        model.hooks([("blocks.1.attn.hook_z", lambda z, hook: 0.5 * z)]),
+        pytest.raises(InputError, match="not be seen by path patching"),
+    ):
+        require_path(model)
 
 
 def test_a_dtype_that_the_model_cannot_run_is_refused_with_the_reason():
@@ -97,7 +115,7 @@ def test_relative_error():
 def test_blocks_are_put_together_by_their_layout(layout, wanted):
     from dataclasses import replace
 
-    from workbench.models.anatomy import Block
+    from workbench.models.blocks import Block
 
     block = Block(attn_out=lambda z: z, mlp_out=lambda x: 10 * x, w_o=lambda: torch.eye(1))
     parts = replace(anatomy(bridge("llama")), layout=layout, blocks=(block,))

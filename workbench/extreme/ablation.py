@@ -30,7 +30,7 @@ from transformers import DynamicCache
 
 from workbench.errors import InputError
 from workbench.extreme.chosen import chosen_units, named_units, unit_masks
-from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.anatomy import Anatomy, anatomy, require_heads
 from workbench.models.attention import has_hooks
 from workbench.models.capture import capture, device_of
 from workbench.models.checks import require_exact
@@ -97,7 +97,7 @@ def zeroing_sweep(
     """
     sequences = token_sequences(model, texts, column=column)
     require_predictions(sequences)
-    parts = anatomy(model)
+    parts = require_heads(model)
     wanted = chosen_units(unit, parts, layers, heads)
     batches = row_batches(model, max(len(s) for s in sequences), batch_size)
     facts: dict[str, Any] = {

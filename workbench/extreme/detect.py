@@ -19,7 +19,7 @@ from workbench.extreme.drains import by_kv_head, root, value_norms
 from workbench.extreme.peaks import Peak, norms, peak
 from workbench.extreme.sinks import Received
 from workbench.extreme.verdict import Thresholds, classify_tokens
-from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.anatomy import Anatomy, require_heads
 from workbench.models.attention import observe, streams
 from workbench.models.capture import device_of
 from workbench.models.forward import pad
@@ -89,7 +89,7 @@ def extreme_tokens(
     Raises:
         InputError: no texts, a text of one token, a model without attention heads, or a stream that is not finite.
     """
-    parts, device = anatomy(model), device_of(model)
+    parts, device = require_heads(model), device_of(model)
     sequences = token_sequences(model, texts, mask=mask, max_tokens=max_tokens)
     short = next((i for i, ids in enumerate(sequences) if len(ids) < 2), None)
     if short is not None:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.reading import Grams, Reader
-from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.anatomy import Anatomy, require_heads
 from workbench.models.attention import observe, streams
 from workbench.models.capture import device_of
 from workbench.models.forward import pad
@@ -67,7 +67,7 @@ def head_scores(
         InputError: an unknown score, no texts, an empty one, or one longer than the model's context.
     """
     wanted = scores_named(scores)
-    parts = anatomy(model)
+    parts = require_heads(model)
     sequences = token_sequences(model, texts, mask=mask, max_tokens=max_tokens)
     run = Run(
         model=parts.name,

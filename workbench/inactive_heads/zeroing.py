@@ -25,7 +25,7 @@ from workbench.errors import InputError
 from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.passes import Passes, watching
 from workbench.inactive_heads.reading import Grams, Reader
-from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.anatomy import Anatomy, require_heads
 from workbench.names import HeadScoreName
 from workbench.protocol import HookedModel
 
@@ -96,7 +96,7 @@ def zero_heads(
         InputError: not exactly one of score, heads and random; a threshold that is no number; heads that the model
             does not have; or, inside the block, a pass on cached keys and values.
     """
-    parts = anatomy(model)
+    parts = require_heads(model)
     if sum(given is not None for given in (score, heads, random)) != 1 or (score is None) != (tau is None):
         raise InputError(
             "Say in one way which heads to zero: score= with tau=, or heads=, or random=. Thresholds come from "
@@ -152,7 +152,7 @@ def online(
     `decide` takes the layer and its scores by name to a mask `[batch, head]`. `kept` are masks for passes on cached
     keys and values; without them such a pass is refused.
     """
-    parts = anatomy(model)
+    parts = require_heads(model)
     grams = Grams(parts)
     reader: list[Reader] = []
 

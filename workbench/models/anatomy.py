@@ -1,7 +1,7 @@
 """The structure of a model (shape, blocks, unembedding), for every kind of TransformerLens model.
 
-This file and `forward.py` are the only ones that know that a `TransformerBridge` (TransformerLens 3.9 and
-4.x) and a `HookedTransformer` (3.9) differ. All other modules use `anatomy(model)` for the shape, and its
+This file, `blocks.py` and `forward.py` are the only ones that know that a `TransformerBridge` (TransformerLens 3.9
+and 4.x) and a `HookedTransformer` (3.9) differ. All other modules use `anatomy(model)` for the shape, and its
 `blocks` and `unembed` for the parts that patching recomputes:
 
     sequential   r = x + attn_out(z);      y = r + mlp_out(r)
@@ -17,25 +17,14 @@ from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
-from einops import einsum, rearrange, repeat
-from jaxtyping import Bool, Float, Int
+from einops import repeat
+from jaxtyping import Bool
 from torch import Tensor
 
 from workbench.errors import InputError
+from workbench.models.blocks import Block, bridge_blocks, bridge_unembed, hooked_blocks, hooked_unembed
 from workbench.names import Backend
 from workbench.protocol import HookedModel
-
-
-@dataclass(frozen=True)
-class Block:
-    """The two branches that one layer adds to the residual stream, as functions of one token's vectors."""
-
-    attn_out: Callable[[Tensor], Tensor]
-    """z `[..., head, d_head]` to what attention adds to the stream `[..., d_model]`."""
-    mlp_out: Callable[[Tensor], Tensor]
-    """The stream in front of the MLP branch `[..., d_model]` to what the branch adds `[..., d_model]`."""
-    w_o: Callable[[], Tensor]
-    """The heads' slices of the output projection `[head, d_head, d_model]`, without its bias."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +45,9 @@ class Anatomy:
         norms: "pre", "post" (after the branches only) or "sandwich" (before and after).
         dtype: the parameters' dtype, such as "float32".
         device: where the parameters lie, such as "cuda:0".
+        mixers: for each layer, the parts that move information between tokens: ("attn",) in most models,
+            ("linear_attn",), ("mixer",), ("conv",) or ("attn", "mamba") in hybrids; none in a layer of MLPs only.
+        head_layers: the layers whose attention has heads with outputs of their own; the others are whole senders.
         blocks: one `Block` per layer.
         unembed: `(resid [..., d_model], ids [..., k] or None)` to logits `[..., k]` or `[..., d_vocab]`, with
             the final norm, logit scaling and soft cap applied.
@@ -74,6 +66,8 @@ class Anatomy:
     norms: Literal["pre", "post", "sandwich"]
     dtype: str
     device: str
+    mixers: tuple[tuple[str, ...], ...]
+    head_layers: tuple[int, ...]
     blocks: tuple[Block, ...] = field(repr=False, compare=False)
     unembed: Callable[..., Tensor] = field(repr=False, compare=False)
 
@@ -83,10 +77,25 @@ class Anatomy:
         return self.n_heads // self.n_kv_heads
 
     @property
-    def facts(self) -> dict[str, str | int]:
-        """A result's attributes about its model: the shape of its heads, dtype and device."""
+    def headless(self) -> tuple[int, ...]:
+        """The layers without attention heads that can be reached."""
+        return tuple(layer for layer in range(self.n_layers) if layer not in self.head_layers)
+
+    @property
+    def whole_mixers(self) -> tuple[int, ...]:
+        """The layers that hold a mixer without heads, such as linear attention, beside attention or instead of it."""
+        return tuple(
+            layer
+            for layer, names in enumerate(self.mixers)
+            if any(name != "attn" or layer in self.headless for name in names)
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """A result's attributes about its model: the shape of its heads, dtype, device and layers without heads."""
         names = ("architecture", "n_layers", "n_heads", "n_kv_heads", "group_size", "dtype", "device")
-        return {name: getattr(self, name) for name in names}
+        facts = {name: getattr(self, name) for name in names}
+        return facts | {"headless": list(self.headless)} if self.headless else facts
 
 
 def kind_of(model: Any) -> Backend:
@@ -129,10 +138,10 @@ def anatomy(model: HookedModel) -> Anatomy:
         model: what `workbench.load` returns: a TransformerBridge or a HookedTransformer.
 
     Raises:
-        InputError: not such a model, or one whose blocks are not attention plus MLP added to one stream.
+        InputError: not such a model, or one whose layers TransformerLens wraps as a whole.
     """
     kind = kind_of(model)
-    blocks, layout, norms = _bridge_blocks(model) if kind == "bridge" else _hooked_blocks(model)
+    blocks, layout, norms = bridge_blocks(model) if kind == "bridge" else hooked_blocks(model)
     parameter = next(p for p in model.parameters() if p.is_floating_point())
     cfg = model.cfg
     n_heads = int(cfg.n_heads)
@@ -151,9 +160,27 @@ def anatomy(model: HookedModel) -> Anatomy:
         norms=norms,
         dtype=str(parameter.dtype).removeprefix("torch."),
         device=str(parameter.device),
+        mixers=tuple(block.mixers for block in blocks),
+        head_layers=tuple(layer for layer, block in enumerate(blocks) if block.has_heads),
         blocks=blocks,
-        unembed=_bridge_unembed(model) if kind == "bridge" else _hooked_unembed(model),
+        unembed=bridge_unembed(model) if kind == "bridge" else hooked_unembed(model),
     )
+
+
+def require_heads(model: HookedModel) -> Anatomy:
+    """The anatomy of a model that has attention heads.
+
+    Raises:
+        InputError: no layer has heads that can be reached.
+    """
+    parts = anatomy(model)
+    if not parts.head_layers:
+        kinds = sorted({name for names in parts.mixers for name in names})
+        raise InputError(
+            f"{parts.architecture} has no attention heads that can be reached: its layers hold {', '.join(kinds)}. "
+            "path_patch(unit='layer') measures layers as a whole; for heads use a model with attention layers."
+        )
+    return parts
 
 
 def _name(model: HookedModel, kind: Backend) -> str:
@@ -164,142 +191,3 @@ def _name(model: HookedModel, kind: Backend) -> str:
         path = getattr(model.original_model.config, "_name_or_path", "")
         return str(path or type(model.original_model).__name__)
     return str(getattr(model.cfg, "model_name", None) or "HookedTransformer")
-
-
-# TransformerBridge: the parts are TransformerLens's components around the Hugging Face modules.
-
-
-def _bridge_blocks(model: HookedModel) -> tuple[tuple[Block, ...], Any, Any]:
-    name = type(model.original_model).__name__
-    parts = [_block_parts(block) for block in model.blocks]
-    for layer, part in enumerate(parts):
-        missing = [word for word in ("attn", "mlp") if word not in part]
-        if missing or "o" not in _parts(part["attn"]):
-            raise InputError(
-                f"{name}: layer {layer} has no {' and no '.join(missing) or 'attention output projection'}; "
-                f"its parts are {sorted(part)}. Heads can be patched only in blocks made of attention and "
-                "an MLP (state-space, convolution and latent-attention layers have no heads of that kind)."
-            )
-    first = parts[0]
-    parallel = bool(getattr(model.cfg, "parallel_attn_mlp", False)) or any(
-        cls.__name__ == "ParallelBlockBridge" for cls in type(model.blocks[0]).__mro__
-    )
-    behind = "ln1_post" in first or "ln2_post" in first
-    before = "ln1" in first
-    norms = "sandwich" if behind and before else "post" if behind else "pre"
-    heads, d_head = int(model.cfg.n_heads), int(model.cfg.d_head)
-    blocks = tuple(
-        _bridge_block(block, part, parallel, heads, d_head) for block, part in zip(model.blocks, parts, strict=True)
-    )
-    return blocks, "parallel" if parallel else "sequential", norms
-
-
-def _parts(component: Any) -> dict[str, Any]:
-    return {name: child for name, child in component.named_children() if not name.startswith(("hook_", "_"))}
-
-
-def _block_parts(block: Any) -> dict[str, Any]:
-    """A block's parts, where TransformerLens 3.9 calls OLMo-2's norms after the branches `ln1` and `ln2`."""
-    parts = _parts(block)
-    if getattr(parts.get("ln2"), "name", None) == "post_feedforward_layernorm":
-        parts["ln1_post"], parts["ln2_post"] = parts.pop("ln1"), parts.pop("ln2")
-    return parts
-
-
-def _bridge_block(block: Any, part: dict[str, Any], parallel: bool, heads: int, d_head: int) -> Block:
-    scale = float(getattr(block, "residual_contribution_scale", 1.0))
-    project = part["attn"].o.original_component
-    mlp = part["mlp"]
-    after_attention, after_mlp = part.get("ln1_post"), part.get("ln2_post")
-    before_mlp = part.get("ln2", part.get("ln1") if parallel else None)
-
-    def attn_out(z: Tensor) -> Tensor:
-        out = project(rearrange(z, "... head d_head -> ... (head d_head)"))
-        out = out if after_attention is None else after_attention(out)
-        return out if scale == 1.0 else out * scale
-
-    def mlp_out(resid: Tensor) -> Tensor:
-        rows = resid.reshape(-1, 1, resid.shape[-1])
-        out = mlp(rows if before_mlp is None else before_mlp(rows))
-        out = out[0] if isinstance(out, tuple) else out
-        out = out if after_mlp is None else after_mlp(out)
-        return (out if scale == 1.0 else out * scale).reshape(resid.shape)
-
-    def w_o() -> Tensor:
-        parameter = next(p for p in project.parameters() if p.is_floating_point())
-        unit = torch.eye(heads * d_head, device=parameter.device, dtype=parameter.dtype)
-        rows = project(unit) - project(torch.zeros_like(unit[:1]))
-        return rearrange(rows, "(head d_head) d_model -> head d_head d_model", head=heads)
-
-    return Block(attn_out, mlp_out, w_o)
-
-
-def _bridge_unembed(model: HookedModel) -> Callable[..., Tensor]:
-    config = model.original_model.config
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-    soft_cap = getattr(config, "final_logit_softcapping", None)
-
-    def unembed(resid: Float[Tensor, "*row d_model"], ids: Int[Tensor, "*read target"] | None = None) -> Tensor:
-        head = model.unembed.original_component
-        return project_to_logits(model.ln_final(resid), head.weight, head.bias, ids, scale, soft_cap)
-
-    return unembed
-
-
-# HookedTransformer: the parts are its own modules, with W_O kept per head.
-
-
-def _hooked_blocks(model: HookedModel) -> tuple[tuple[Block, ...], Any, Any]:
-    parallel = bool(getattr(model.cfg, "parallel_attn_mlp", False))
-    behind = bool(getattr(model.cfg, "use_normalization_before_and_after", False))
-    if getattr(model.cfg, "attn_only", False):
-        raise InputError(
-            f"{_name(model, 'hooked')} is attention-only; path patching recomputes MLPs and needs a model "
-            "that has them."
-        )
-    blocks = tuple(_hooked_block(block, behind) for block in model.blocks)
-    return blocks, "parallel" if parallel else "sequential", "sandwich" if behind else "pre"
-
-
-def _hooked_block(block: Any, behind: bool) -> Block:
-    def attn_out(z: Tensor) -> Tensor:
-        # Not einops.einsum, which sums head and d_head in the other order and so changes the last bits.
-        out = torch.einsum("...hd,hdm->...m", z, block.attn.W_O) + block.attn.b_O
-        return block.ln1_post(out) if behind else out
-
-    def mlp_out(resid: Tensor) -> Tensor:
-        out = block.mlp(block.ln2(resid.reshape(-1, 1, resid.shape[-1])))
-        return (block.ln2_post(out) if behind else out).reshape(resid.shape)
-
-    return Block(attn_out, mlp_out, lambda: block.attn.W_O)
-
-
-def _hooked_unembed(model: HookedModel) -> Callable[..., Tensor]:
-    soft_cap = getattr(model.cfg, "output_logits_soft_cap", None)
-    soft_cap = soft_cap if soft_cap and soft_cap > 0 else None
-
-    def unembed(resid: Float[Tensor, "*row d_model"], ids: Int[Tensor, "*read target"] | None = None) -> Tensor:
-        weight, bias = model.unembed.W_U.T, model.unembed.b_U
-        return project_to_logits(model.ln_final(resid), weight, bias, ids, 1.0, soft_cap)
-
-    return unembed
-
-
-def project_to_logits(
-    normed: Float[Tensor, "*row d_model"],
-    weight: Float[Tensor, "d_vocab d_model"],
-    bias: Float[Tensor, " d_vocab"] | None,
-    ids: Int[Tensor, "*read target"] | None,
-    scale: float,
-    soft_cap: float | None,
-) -> Tensor:
-    """Logits of the asked ids (or of the whole vocabulary) from the normed stream, in float32 at least."""
-    wide = torch.promote_types(normed.dtype, torch.float32)
-    if ids is None:
-        logits = torch.nn.functional.linear(normed.to(weight.dtype), weight, bias).to(wide)
-    else:
-        logits = einsum(normed.to(wide), weight[ids].to(wide), "... d_model, ... target d_model -> ... target")
-        logits = logits if bias is None else logits + bias[ids].to(wide)
-    logits = logits if scale == 1.0 else logits * scale
-    return logits if soft_cap is None else soft_cap * torch.tanh(logits / soft_cap)

@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from workbench.errors import InputError
-from workbench.models.anatomy import anatomy, kind_of
+from workbench.models.anatomy import anatomy, kind_of, require_heads
 from workbench.models.forward import hooked, require_positions, run
 from workbench.models.original import inner_module, unwrapped
 from workbench.protocol import HookedModel
@@ -96,6 +96,7 @@ def observe(
     """
     if chunk != "auto" and chunk < 1:
         raise InputError(f"chunk={chunk} queries at a time; give at least 1, or 'auto'.")
+    require_heads(model)
     wanted = Observers(attention, values, z, embed, resid_post)
     if streams(model):
         _observe_chunks(model, tokens, wanted, chunk)

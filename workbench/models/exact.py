@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.capture import capture, device_of
 from workbench.protocol import HookedModel
@@ -43,6 +44,9 @@ class Agreement:
 def agreement(model: HookedModel) -> Agreement:
     """Compare the recomputed parts with the model on a few tokens."""
     parts = anatomy(model)
+    if parts.whole_mixers:
+        layer = parts.whole_mixers[0]
+        raise InputError(f"Layer {layer} holds {' and '.join(parts.mixers[layer])}, of which only attention has heads.")
     tokens = [(7 * i + 3) % parts.d_vocab for i in range(8)]
     layers = range(parts.n_layers)
     words = ("attn.hook_z", "hook_attn_out", "hook_resid_pre", "hook_resid_post")
@@ -54,8 +58,17 @@ def agreement(model: HookedModel) -> Agreement:
         added = parts.blocks[layer].attn_out(z)
         attention = max(attention, relative_error(added, out))
         stream = max(stream, relative_error(block_output(parts, layer, before, added), after))
-    logits = parts.unembed(seen[f"blocks.{parts.n_layers - 1}.hook_resid_post"])
-    return Agreement(attention, stream, relative_error(logits, model(torch.tensor([tokens], device=device_of(model)))))
+    return Agreement(attention, stream, recomputed_logits(model))
+
+
+@torch.no_grad()
+def recomputed_logits(model: HookedModel) -> float:
+    """Relative error of the logits, recomputed from the stream after the last block, on a few tokens."""
+    parts = anatomy(model)
+    tokens = [(7 * i + 3) % parts.d_vocab for i in range(8)]
+    end = f"blocks.{parts.n_layers - 1}.hook_resid_post"
+    stream = capture(model, [tokens], {end: lambda activation: activation})[end]
+    return relative_error(parts.unembed(stream), model(torch.tensor([tokens], device=device_of(model))))
 
 
 def block_output(

@@ -19,6 +19,7 @@ from workbench.models.anatomy import anatomy, is_transformer_lens, kind_of
 from workbench.models.embedded import NAMES, embedded
 from workbench.models.fetch import REAL_MODELS, fetch, read_gguf
 from workbench.models.identity import refuse_nan_weights, refuse_unusable, repository_name
+from workbench.models.latent import show_heads
 from workbench.names import Backend
 from workbench.prompts.templates import AS_GIVEN
 from workbench.protocol import HookedModel, TextTokenizer
@@ -106,6 +107,7 @@ def _given(model: HookedModel, tokenizer: Any, device: Any, dtype: Any, backend:
     model = _moved(model, device, dtype)
     if tokenizer is not None:
         _attach(model, _tokenizer(tokenizer))
+    show_heads(model)
     anatomy(model)
     return model
 
@@ -321,4 +323,5 @@ def _bridge(hf: Any) -> HookedModel:
             "are decoder-only language models that it has an adapter for (Llama, Qwen, Mistral, Gemma, "
             "OLMo, Granite, Phi, GPT-2, GPT-NeoX and others)."
         ) from error
+    show_heads(model)
     return model.requires_grad_(False).eval()

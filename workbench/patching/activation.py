@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.models.capture import device_of
-from workbench.models.checks import require_exact
+from workbench.models.checks import require_hooks
 from workbench.models.state import measures
 from workbench.names import Hook, HookUnit, Metric, Positions
 from workbench.patching.answers import answer_metrics, cell_scores, patching_result, reads
@@ -75,7 +75,7 @@ def activation_patch(
         InputError: an unknown hook, a unit that it does not have, patterns of prompts of unequal length, an
             architecture where the write has no effect.
     """
-    parts = require_exact(model)
+    parts = require_hooks(model)
     pairs.check_model(model)
     metrics = answer_metrics(pairs, metrics)
     where = site(hook, unit, parts)

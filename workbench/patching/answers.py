@@ -8,6 +8,7 @@ prompt instead: differences of logits and of log-probabilities are the same numb
 patched runs, of which only such differences are kept, so is every node that all sequences of an example go through.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -254,10 +255,21 @@ def scored_cells(
 
 
 def patching_result(
-    found: xr.Dataset, dims: Sequence[str], coords: Mapping[str, Any], metrics: Sequence[Metric]
+    found: xr.Dataset,
+    dims: Sequence[str],
+    coords: Mapping[str, Any],
+    metrics: Sequence[Metric],
+    cells: Int[np.ndarray, " cell"] | None = None,
 ) -> xr.Dataset:
-    """Metrics, contributions and coverage from the answer scores of all examples."""
+    """Metrics, contributions and coverage from the answer scores of all examples.
+
+    `cells` are the places of the measured cells on the grid where not all were measured; the others become NaN.
+    """
     base, source, patched, covered = (found[name].values for name in ("base", "source", "patched", "coverage"))
+    if cells is not None:
+        grid = np.full((2, math.prod(len(coords[dim]) for dim in dims), patched.shape[-1]), np.nan)
+        grid[:, cells] = patched
+        patched = grid
     result = contribution(base, source, patched, dims=dims, coords=coords, metrics=metrics)
     return result.assign(coverage=("example", covered[0]), coverage_source=("example", covered[1]))
 

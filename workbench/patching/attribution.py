@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.models.capture import device_of
-from workbench.models.checks import require_exact
+from workbench.models.checks import require_hooks
 from workbench.models.forward import HookFn
 from workbench.models.state import measures
 from workbench.names import Hook, HookUnit, Metric
@@ -85,7 +85,7 @@ def attribution_patch(
     """
     if steps < 1:
         raise InputError(f"steps={steps} must be at least 1: the number of points where the gradient is taken.")
-    parts = require_exact(model)
+    parts = require_hooks(model)
     pairs.check_model(model)
     metrics = answer_metrics(pairs, metrics)
     where = site(hook, unit, parts)

@@ -14,8 +14,9 @@ Because attention is frozen, positions do not mix, and only the read position ca
 3. Read the two answers' logits of every row, and score them (`scores.py`).
 
 This is exact for sequential, parallel and post-norm blocks and mixtures of experts, since every branch is recomputed
-as a whole. Answers of several tokens are appended to both prompts, and every answer position is a read position.
-The cost is about n_layers / 2 single-token MLPs per sender and example, instead of a forward pass over the prompt.
+as a whole. Where branches cannot be recomputed one by one, the model runs again for each sender (`rerun.py`). Answers
+of several tokens are appended to both prompts, and every answer position is a read position. The cost is about
+n_layers / 2 single-token MLPs per sender and example, instead of a forward pass over the prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ from tqdm.auto import tqdm
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
 from workbench.models.capture import at, capture, device_of
-from workbench.models.checks import require_exact
+from workbench.models.checks import require_path
 from workbench.models.forward import copies, prefix_cache, supports_prefix
 from workbench.models.state import measures
 from workbench.names import Metric, Unit
@@ -49,6 +50,7 @@ from workbench.patching.answers import (
     refuse_nan,
 )
 from workbench.patching.record import Record
+from workbench.patching.rerun import announce, rerun, unsent
 from workbench.patching.scores import scores, unstable
 from workbench.patching.units import Senders, senders
 from workbench.prompts.pairs import PromptPairs, shared_prefix
@@ -85,7 +87,8 @@ def path_patch(
         metrics: any of "logit_ratio", "logit_diff", "prob"; by default all of them, for answers of several tokens and
             sets of openers (scored by the logsumexp of their log-probabilities) the last two.
         full_logits: keep the logits of the whole vocabulary too (`base_logits`, `source_logits`, `patched_logits`).
-        batch_size: examples at a time; "auto" measures memory on the first.
+        batch_size: examples at a time, or senders where the model runs again for each; "auto" measures memory on the
+            first.
         resume: a netCDF file: finished batches are kept beside it, and a run that was stopped goes on from them.
         progress: show a bar.
 
@@ -93,13 +96,14 @@ def path_patch(
         base, source `(metric, example)`, patched `(metric, layer, <unit>, example)`, contribution and stderr
         `(metric, layer, <unit>)` (see `patching.scores.estimated`), coverage and coverage_source `(example)`: the
         probability of both answers together, the share of what the model says that they account for. Negative
-        contribution: the unit pushes towards answer a.
+        contribution: the unit pushes towards answer a. NaN in layers without attention heads (attrs `headless`), except
+        with unit="layer". The attribute `computed` is "replay", or "rerun" where the model ran again for each sender.
 
     Raises:
         InputError: a misspelt unit or metric, answers outside the vocabulary, an architecture that is not exact, NaN
             logits, a resume file of another run.
     """
-    parts = require_exact(model)
+    parts, way = require_path(model)
     pairs.check_model(model)
     metrics = answer_metrics(pairs, metrics)
     if full_logits and not pairs.single_tokens:
@@ -107,26 +111,33 @@ def path_patch(
     sent = senders(unit, units, parts)
     identity = [list(map(int, s)) for s in np.argwhere(sent.mask)] if units is not None else unit
 
+    cells = Batches(device_of(model), batch_size, largest=256)
+
     def work(batch: list[int]) -> xr.Dataset:
-        return _patch_batch(model, parts, pairs[batch], sent, full_logits).assign_coords(example=batch)
+        read = reads(pairs[batch])
+        replayed = way == "replay"
+        stream = _replayed(model, parts, read, sent) if replayed else rerun(model, parts, read, sent, cells)
+        return _scored(parts, stream, read, full_logits).assign_coords(example=batch)
 
     how: dict[str, Any] = {"method": "path_patch", "senders": identity, "full_logits": full_logits}
     with Record(model, parts, pairs, metrics, resume, **how) as run:
         if run.finished is not None:
             return run.finished
         left = run.left(len(pairs))
+        if way == "rerun":
+            announce(model, parts, pairs[left], sent)
         bar = tqdm(
-            total=len(left), desc=f"path patching, {unit}", unit="example", disable=hidden(progress), leave=False
+            total=len(left), desc=f"path patching, {unit}, {way}", unit="example", disable=hidden(progress), leave=False
         )
         with bar:
-            for batch, piece in Batches(device_of(model), batch_size).over(left, work):
+            for batch, piece in Batches(device_of(model), 1 if way == "rerun" else batch_size).over(left, work):
                 run.add(f"examples-{batch[0]}-{batch[-1]}", piece)
                 bar.update(len(batch))
         pieces = list(run.pieces.values())
         logits = pieces[0] if len(pieces) == 1 else xr.concat(pieces, "example").sortby("example")
-        result = patching_result(logits, sent.dims, sent.coords, metrics)
+        result = patching_result(logits, sent.dims, sent.coords, metrics, sent.sending)
         result = result.merge(_full(logits, sent)) if full_logits else result
-        return run.finish(result, unit=unit if units is None else "custom", hook="z")
+        return run.finish(result, unit=unit if units is None else "custom", hook="z", computed=way)
 
 
 @measures
@@ -138,12 +149,13 @@ def answer_scores(model: HookedModel, pairs: PromptPairs) -> xr.Dataset:
         `score(side, answer, example)`: raw logits where every answer is of single tokens, else log-probabilities; and
         `coverage(side, example)`, the probability of both answers together. Sides are "base" and "source".
     """
-    parts = require_exact(model)
+    parts, way = require_path(model)
     pairs.check_model(model)
 
     def work(batch: list[int]) -> xr.Dataset:
         read = reads(pairs[batch])
-        stream = torch.stack([seen.last for seen in see(model, parts, read)])
+        ends = [seen.last for seen in see(model, parts, read)] if way == "replay" else unsent(model, parts, read)
+        stream = torch.stack(ends)
         logits = answer_logits(parts, stream, read)
         refuse_nan(logits, parts)
         return xr.Dataset(
@@ -169,7 +181,7 @@ def unpatched(model: HookedModel, pairs: PromptPairs) -> xr.Dataset:
     Returns:
         base, source `(metric, example)`, coverage and coverage_source `(example)`.
     """
-    parts, metrics = require_exact(model), answer_metrics(pairs, None)
+    (parts, _), metrics = require_path(model), answer_metrics(pairs, None)
     found = answer_scores(model, pairs).transpose("side", "answer", "example")
     base, source = (scores(*found["score"].sel(side=side).values, metrics) for side in ("base", "source"))
     result = xr.Dataset(
@@ -315,16 +327,18 @@ def _add_mlp(parts: Anatomy, layer: int, stream: Float[Tensor, "cell row d_model
 
 
 @torch.no_grad()
-def _patch_batch(
-    model: HookedModel, parts: Anatomy, pairs: PromptPairs, sent: Senders, full_logits: bool
-) -> xr.Dataset:
-    read = reads(pairs)
+def _replayed(model: HookedModel, parts: Anatomy, read: Reads, sent: Senders) -> Float[Tensor, "cell row d_model"]:
     base, source = see(model, parts, read)
     cells = replay(parts, base.first, base.z, source.z, sent.mask)
-    stream = torch.cat([cells, source.last.to(cells.dtype)[None]])
+    return torch.cat([cells, source.last.to(cells.dtype)[None]])
+
+
+@torch.no_grad()
+def _scored(parts: Anatomy, stream: Float[Tensor, "cell row d_model"], read: Reads, full_logits: bool) -> xr.Dataset:
     dataset = cell_scores(parts, stream, read)
     if full_logits:
-        whole = torch.stack([parts.unembed(row.to(base.first.dtype)) for row in stream]).float().cpu().numpy()
+        dtype = getattr(torch, parts.dtype)
+        whole = torch.stack([parts.unembed(row.to(dtype)) for row in stream]).float().cpu().numpy()
         dataset["full"] = (("run", "example", "vocab"), whole)
     return dataset
 
@@ -335,6 +349,9 @@ def _full(logits: xr.Dataset, sent: Senders) -> xr.Dataset:
         {
             "base_logits": (("example", "vocab"), whole[0]),
             "source_logits": (("example", "vocab"), whole[-1]),
-            "patched_logits": ((*sent.dims, "example", "vocab"), whole[1:-1].reshape(*sent.shape, *whole.shape[1:])),
+            "patched_logits": (
+                (*sent.dims, "example", "vocab"),
+                sent.filled(whole[1:-1]).reshape(*sent.shape, *whole.shape[1:]).astype(whole.dtype),
+            ),
         }
     )

@@ -76,7 +76,8 @@ def contribution(
     Args:
         base: logits (l_a, l_b) of the runs that are patched.
         source: logits of the runs that the patches come from.
-        patched: logits of the patched runs, with the units' axes in `dims` or flattened into one.
+        patched: logits of the patched runs, with the units' axes in `dims` or flattened into one; NaN where a unit was
+            not measured.
         dims: names of the units' axes, with their labels in `coords`.
         coords: those labels.
         metrics: scores wanted.
@@ -223,7 +224,8 @@ def _check_logits(base: np.ndarray, patched: np.ndarray) -> None:
     if base.shape[-1] == 0:
         raise InputError("There are no examples, so there is no contribution to compute.")
     bad = int((~np.isfinite(base)).any(axis=0).sum())
-    broken = int((~np.isfinite(patched)).sum())
+    measured = ~np.isnan(patched).all(axis=(0, -1), keepdims=True)
+    broken = int((measured & ~np.isfinite(patched)).sum())
     if bad or broken:
         raise InputError(
             f"{bad} of {base.shape[-1]} examples have NaN or infinite answer logits in the base run, and "

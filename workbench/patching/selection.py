@@ -51,7 +51,7 @@ class Selection:
         """Plain Python values, fit for JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return values | {
-            "counts": self.counts._asdict(),
+            "counts": {name: value for name, value in self.counts._asdict().items() if value != ()},
             "share": self.share,
             "matched": self.matched and self.matched.to_dict(),
         }
@@ -90,7 +90,9 @@ def select_units(
             hold.
     """
     values = _ranked_values(contribution, by, metric)
-    chosen = _most_negative(values, budget(ratio, values.size), by, counts_of(contribution), ratio=ratio, metric=metric)
+    chosen = _most_negative(
+        values, budget(ratio, int(np.isfinite(values).sum())), by, counts_of(contribution), ratio=ratio, metric=metric
+    )
     if heads is None:
         return chosen
     per_head = _ranked_values(heads, "head", metric)
@@ -134,7 +136,8 @@ def complete_to_groups(heads: Selection, n_groups: int | None = None) -> Selecti
 
 def _ranked_values(contribution: xr.Dataset | xr.DataArray, by: Unit, metric: str) -> np.ndarray:
     """Contributions on the (layer, unit) grid for one metric."""
-    n_units = per_layer(by, counts_of(contribution))
+    counts = counts_of(contribution)
+    n_units = per_layer(by, counts)
     values = contribution["contribution"] if isinstance(contribution, xr.Dataset) else contribution
     if "metric" in values.dims:
         known = [str(name) for name in values["metric"].values]
@@ -148,9 +151,11 @@ def _ranked_values(contribution: xr.Dataset | xr.DataArray, by: Unit, metric: st
             f"heads do not add up to effects of groups: measure again with unit={by!r}."
         )
     array = np.asarray(values.transpose(*wanted), dtype=float).reshape(-1, n_units)
-    if np.isnan(array).any():
+    unknown = np.isnan(array)
+    unknown[list(counts.headless)] = False
+    if unknown.any():
         raise InputError(
-            f"{int(np.isnan(array).sum())} of {array.size} contributions to {metric} are NaN and cannot be "
+            f"{int(unknown.sum())} of {array.size} contributions to {metric} are NaN and cannot be "
             "ranked. Where a score of an example is exactly 0, its relative change is undefined: rank by "
             "logit_diff."
         )
@@ -170,7 +175,8 @@ def _selection(by: Unit, units: Sequence[Address], counts: HeadCounts, **facts: 
 
 
 def _others(by: Unit, chosen: Sequence[Address], counts: HeadCounts) -> list[Address]:
-    every = ((layer, index) for layer in range(counts.n_layers) for index in range(per_layer(by, counts)))
+    layers = [layer for layer in range(counts.n_layers) if by == "layer" or layer not in counts.headless]
+    every = ((layer, index) for layer in layers for index in range(per_layer(by, counts)))
     return [unit for unit in every if unit not in set(chosen)]
 
 

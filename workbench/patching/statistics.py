@@ -15,7 +15,7 @@ from scipy import stats
 from workbench.errors import InputError
 from workbench.patching.scores import resampled
 from workbench.patching.selection import budget
-from workbench.patching.units import HeadCounts, counts_of
+from workbench.patching.units import HeadCounts, counts_of, with_units
 from workbench.statistics import Numbers, percentiles, resamples
 
 _CHUNK = 2**24  # numbers held at once while resampling, 128 MiB
@@ -28,6 +28,7 @@ def kurtosis(
 
     They are from `n_boot` resamples of the examples; there are none for 0, or for a DataArray, which has no examples.
     """
+    contribution = with_units(contribution)
     values = _contributions(contribution)
     flat = _flat(values)
     n = flat.shape[-1]
@@ -48,6 +49,7 @@ def kurtosis(
 
 def top_mass(contribution: xr.Dataset | xr.DataArray, ratio: float = 0.04) -> xr.DataArray:
     """Share of all negative contribution that lies in the most negative `ratio` of the units, per metric."""
+    contribution = with_units(contribution)
     values = _contributions(contribution)
     mass = -np.minimum(np.sort(_flat(values), axis=-1), 0)
     top, total = mass[..., : budget(ratio, mass.shape[-1])].sum(axis=-1), mass.sum(axis=-1)
@@ -57,6 +59,7 @@ def top_mass(contribution: xr.Dataset | xr.DataArray, ratio: float = 0.04) -> xr
 
 def layer_sums(contribution: xr.Dataset | xr.DataArray) -> xr.Dataset:
     """Each layer's sum of contributions: of the negative ones with their sign turned, and of all."""
+    contribution = with_units(contribution)
     values = _contributions(contribution)
     if "layer" not in values.dims:
         raise InputError(f"Sums per layer need a layer axis; these contributions are over {values.dims}.")
@@ -69,6 +72,7 @@ def layer_sums(contribution: xr.Dataset | xr.DataArray) -> xr.Dataset:
 
 def bootstrap(dataset: xr.Dataset, n: int = 1000, seed: int = 0, level: float = 0.95) -> xr.Dataset:
     """Percentile interval, `low` to `high`, of each contribution over `n` resamples of a patching result's examples."""
+    dataset = with_units(dataset)
     weights = resamples(dataset.sizes["example"], n, seed).T
     ends = zip(("low", "high"), percentiles(resampled(dataset, weights), level), strict=True)
     template, dims = dataset["patched"].isel(example=0, drop=True), dataset["contribution"].dims
@@ -78,6 +82,7 @@ def bootstrap(dataset: xr.Dataset, n: int = 1000, seed: int = 0, level: float = 
 
 def split_half(dataset: xr.Dataset, n_splits: int = 100, seed: int = 0) -> xr.Dataset:
     """Rank correlation, per metric, between contributions from two random halves of the examples, `n_splits` times."""
+    dataset = with_units(dataset)
     values, n = _contributions(dataset), dataset.sizes["example"]
     half = n // 2
     if half < 1:
@@ -108,6 +113,7 @@ def within_group_variance(dataset: xr.Dataset, n_permutations: int = 2000, seed:
         n_permutations: shuffles for the null, drawn by `seed`.
         seed: of the shuffles.
     """
+    dataset = with_units(dataset)
     values, counts = _contributions(dataset), counts_of(dataset)
     if set(_unit_dims(values)) != {"layer", "head"}:
         raise InputError(f"Variance inside groups needs single heads; these contributions are over {values.dims}.")
@@ -116,13 +122,13 @@ def within_group_variance(dataset: xr.Dataset, n_permutations: int = 2000, seed:
     rng = np.random.default_rng(seed)
     heads = np.broadcast_to(np.arange(counts.n_heads), grid.shape[-2:])
     shuffles = (rng.permuted(heads, axis=-1) for _ in range(n_permutations))
-    layers = np.arange(counts.n_layers)[:, None]
+    layers = np.arange(grid.shape[-2])[:, None]
     null = np.stack([_inside_share(grid[..., layers, order], counts.n_kv_heads) for order in shuffles])
     low, high = np.percentile(null, [2.5, 97.5], axis=0)
     as_small = (null <= observed + 1e-12).sum(axis=0)
     numbers = {
         "within_share": observed,
-        "icc": _icc(observed, counts.n_layers * counts.n_kv_heads, counts.n_heads // counts.n_kv_heads),
+        "icc": _icc(observed, grid.shape[-2] * counts.n_kv_heads, counts.n_heads // counts.n_kv_heads),
         "null_share": null.mean(axis=0),
         "null_low": low,
         "null_high": high,
@@ -141,7 +147,7 @@ def compare_estimates(
     `worst_error` is the largest difference over the largest exact value, `top_overlap` the share of the top `ratio` of
     the units that both have in common.
     """
-    estimate, truth = _contributions(approx), _contributions(exact)
+    estimate, truth = _contributions(with_units(approx)), _contributions(with_units(exact))
     try:
         estimate, truth = xr.align(estimate.transpose(*truth.dims), truth, join="exact")
     except ValueError as cause:

@@ -9,12 +9,12 @@ on indices: no model is needed, and a wrong index is refused before one runs.
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeVar, cast, get_args
 
 import numpy as np
 import xarray as xr
 from einops import einsum, rearrange
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 
 from workbench.errors import InputError, suggest
 from workbench.models.anatomy import Anatomy, heads_by_unit
@@ -22,14 +22,21 @@ from workbench.names import Unit
 
 Address = tuple[int, int]
 UNITS = get_args(Unit)
+Result = TypeVar("Result", bound=xr.Dataset | xr.DataArray)
 
 
 class HeadCounts(NamedTuple):
-    """The three numbers that fix the addresses of a model's heads."""
+    """What fixes the addresses of a model's heads: how many there are, and the layers that have none."""
 
     n_layers: int
     n_heads: int
     n_kv_heads: int
+    headless: tuple[int, ...] = ()
+
+    @property
+    def whole_mixers(self) -> tuple[int, ...]:
+        """The layers that hold a mixer without heads, as far as is known here."""
+        return self.headless
 
 
 Counts = Anatomy | HeadCounts
@@ -42,12 +49,25 @@ class Senders:
     Attributes:
         dims: names of the grid's axes.
         coords: labels, as xarray takes them.
-        mask: the heads of each unit; units run through the grid in row-major order.
+        mask: the heads of each unit; units run through the grid in row-major order. None in a layer without heads.
+        whole: the layers of which each unit sends what mixers without heads put out, too.
     """
 
     dims: tuple[str, ...]
     coords: dict[str, Any]
     mask: Bool[np.ndarray, "unit layer head"]
+    whole: Bool[np.ndarray, "unit layer"]
+
+    @property
+    def sending(self) -> Int[np.ndarray, " row"]:
+        """The units that send anything: all but those of layers without heads."""
+        return np.flatnonzero(self.mask.any((1, 2)) | self.whole.any(1))
+
+    def filled(self, values: Float[np.ndarray, "row *rest"]) -> Float[np.ndarray, "unit *rest"]:
+        """Values of the units that send on the whole grid, NaN elsewhere."""
+        whole = np.full((len(self), *values.shape[1:]), np.nan)
+        whole[self.sending] = values
+        return whole
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -83,21 +103,42 @@ def senders(unit: Unit, units: Mapping[str, Any] | Sequence[Any] | None, counts:
         "sender_layer layer, unit head -> sender_layer unit layer head",
     )
     mask = rearrange(mask, "sender_layer unit layer head -> (sender_layer unit) layer head")
+    mask[:, list(counts.headless)] = False
     coords = {"layer": np.arange(n_layers)}
     if unit == "layer":
-        return Senders(("layer",), coords, mask)
-    return Senders(("layer", unit), coords | {unit: np.arange(n_units)}, mask)
+        return Senders(("layer",), coords, mask, np.diag(np.isin(np.arange(n_layers), counts.whole_mixers)))
+    if not mask.any():
+        raise InputError(
+            f"unit={unit!r}: none of the {n_layers} layers has attention heads that can be reached; unit='layer' "
+            "measures each layer's mixer as a whole."
+        )
+    return Senders(("layer", unit), coords | {unit: np.arange(n_units)}, mask, _nothing_whole(mask))
+
+
+def _nothing_whole(mask: Bool[np.ndarray, "unit layer head"]) -> Bool[np.ndarray, "unit layer"]:
+    return np.zeros(mask.shape[:2], dtype=bool)
 
 
 def counts_of(result: xr.Dataset | xr.DataArray) -> HeadCounts:
     """Numbers of layers and heads from a result's attributes."""
-    missing = [name for name in HeadCounts._fields if name not in result.attrs]
+    missing = [name for name in HeadCounts._fields[:3] if name not in result.attrs]
     if missing:
         raise InputError(
             f"The result's attributes lack {', '.join(missing)}, which tie groups to heads. Pass the "
             "whole Dataset that the patching function returned, not one of its variables."
         )
-    return HeadCounts(*(int(result.attrs[name]) for name in HeadCounts._fields))
+    numbers = (int(result.attrs[name]) for name in HeadCounts._fields[:3])
+    return HeadCounts(*numbers, tuple(np.atleast_1d(result.attrs.get("headless", ())).astype(int).tolist()))
+
+
+def with_units(result: Result) -> Result:
+    """A result without the layers that have no units of its kind, which are NaN in it."""
+    headless = list(counts_of(result).headless) if "headless" in result.attrs else []
+    if not headless or "layer" not in result.dims:
+        return result
+    values = result["contribution"] if isinstance(result, xr.Dataset) else result
+    empty = [layer for layer in headless if bool(np.isnan(values.sel(layer=layer)).all())]
+    return cast(Result, result.drop_sel(layer=empty))
 
 
 def _custom_senders(units: Mapping[str, Any] | Sequence[Any], counts: Counts) -> Senders:
@@ -109,7 +150,9 @@ def _custom_senders(units: Mapping[str, Any] | Sequence[Any], counts: Counts) ->
     for row, heads in zip(mask, sets, strict=True):
         row[tuple(np.transpose(heads))] = True
     labels = list(named) if isinstance(units, Mapping) else [_label(heads) for heads in sets]
-    return Senders(("unit",), {"unit": np.arange(len(sets)), "label": ("unit", np.array(labels))}, mask)
+    return Senders(
+        ("unit",), {"unit": np.arange(len(sets)), "label": ("unit", np.array(labels))}, mask, _nothing_whole(mask)
+    )
 
 
 def checked_heads(heads: Any, counts: Counts, where: str, otherwise: str = "") -> list[Address]:
@@ -134,6 +177,11 @@ def checked_heads(heads: Any, counts: Counts, where: str, otherwise: str = "") -
                 raise InputError(
                     f"{where} holds {(layer, head)}: {name}={index}: the model has {n} {what}, numbered 0 to {n - 1}."
                 )
+        if layer in counts.headless:
+            raise InputError(
+                f"{where} holds {(layer, head)}: layer {layer} has no attention heads that can be reached; "
+                "path_patch(unit='layer') measures its mixer as a whole."
+            )
         if (layer, head) in pairs[:number]:
             raise InputError(f"{where} holds {(layer, head)} more than once; list every (layer, head) once.")
     return pairs

@@ -7,6 +7,28 @@ be trusted; the rest say which hooks, paddings and tokenizer settings to stay aw
 for a small model and no memory beyond that of a short batch.
 """
 
-from workbench.models.checks.verdict import CHECKS, DECISIVE, EXACT, check, require_exact, table
+from workbench.models.checks.verdict import (
+    CHECKS,
+    DECISIVE,
+    EXACT,
+    RERUN,
+    Way,
+    check,
+    require_exact,
+    require_hooks,
+    require_path,
+    table,
+)
 
-__all__ = ["CHECKS", "DECISIVE", "EXACT", "check", "require_exact", "table"]
+__all__ = [
+    "CHECKS",
+    "DECISIVE",
+    "EXACT",
+    "RERUN",
+    "Way",
+    "check",
+    "require_exact",
+    "require_hooks",
+    "require_path",
+    "table",
+]

@@ -69,11 +69,22 @@ class CheckContext:
         return TOLERANCE.get(self.dtype, 0.1)
 
     def seen(self, *words: str) -> list[dict[str, Tensor]]:
-        """For each layer, the activations at the named hooks on the first sequence."""
-        names = {word: [f"blocks.{i}.{word}" for i in range(self.parts.n_layers)] for word in words}
-        wanted = {name: lambda t: t for of_word in names.values() for name in of_word}
+        """For each layer that has heads, the activations at the named hooks on the first sequence."""
+        layers = self.head_layers
+        wanted = {f"blocks.{i}.{word}": lambda t: t for word in words for i in layers}
         kept = capture(self.model, self.sequences[:1], wanted)
-        return [{word: kept[names[word][i]] for word in words} for i in range(self.parts.n_layers)]
+        return [{word: kept[f"blocks.{i}.{word}"] for word in words} for i in layers]
+
+    @property
+    def head_layers(self) -> tuple[int, ...]:
+        """The layers that have heads.
+
+        Raises:
+            NotApplicable: there are none.
+        """
+        if not self.parts.head_layers:
+            raise NotApplicable("No layer has attention heads that can be reached.")
+        return self.parts.head_layers
 
 
 def worst(errors: Iterable[float]) -> float:

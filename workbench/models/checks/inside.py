@@ -8,10 +8,12 @@ from einops import einsum, repeat
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.models import exact
 from workbench.models.capture import device_of
 from workbench.models.checks.context import CheckContext, NotApplicable, Outcome, worst
 from workbench.models.exact import relative_error
 from workbench.models.forward import hooked, run
+from workbench.models.frozen import frozen_error
 from workbench.models.original import original_logits
 from workbench.models.state import left_hooks
 
@@ -53,7 +55,7 @@ def hugging_face_logits(context: CheckContext) -> Outcome:
     )
 
 
-def recomputed(what: Literal["attention", "stream", "logits"], words: str) -> Callable[[CheckContext], Outcome]:
+def recomputed(what: Literal["attention", "stream"], words: str) -> Callable[[CheckContext], Outcome]:
     """The check of one number of `exact.Agreement`."""
     return lambda context: Outcome(
         getattr(context.agreement, what),
@@ -64,8 +66,31 @@ def recomputed(what: Literal["attention", "stream", "logits"], words: str) -> Ca
     )
 
 
+def recomputed_logits(context: CheckContext) -> Outcome:
+    """Logits from the stream after the last block."""
+    return Outcome(
+        exact.recomputed_logits(context.model),
+        context.tolerance,
+        "Logits, recomputed from the stream after the last block, relative error.",
+        "Something between the last block and the logits is not known, so scores of answers would be wrong.",
+    )
+
+
+def frozen_mixers(context: CheckContext) -> Outcome:
+    """With the outputs of all mixers frozen, the last token is computed without the others, and so are its logits."""
+    return Outcome(
+        frozen_error(context.model),
+        context.tolerance,
+        "The stream and the logits at the last of a few tokens, with the outputs of attention and of other mixers "
+        "frozen and other tokens before it, relative error; this is how path patching runs a model again.",
+        "Something else moves information between tokens, or its output cannot be frozen.",
+    )
+
+
 def residual_identity(context: CheckContext) -> Outcome:
     """Stream before plus attention plus MLP equals the stream after, as the hooks show them."""
+    if context.parts.whole_mixers:
+        raise NotApplicable("Layers hold other mixers than attention, which also add to the stream.")
     words = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
     layers = [[layer[word] for word in words] for layer in context.seen(*words)]
     return Outcome(
@@ -124,7 +149,7 @@ def kv_map_write(context: CheckContext) -> Outcome:
         errors.append(float(missed.double().norm() / z[:1].double().norm()))
         return repeat(z[0], "pos head d_head -> batch pos head d_head", batch=len(z)).contiguous()
 
-    layers = range(parts.n_layers)
+    layers = context.head_layers
     hooks: dict[str, Callable[[Tensor], Tensor]] = {f"blocks.{i}.attn.hook_v": without_group for i in layers}
     with hooked(context.model, hooks | {f"blocks.{i}.attn.hook_z": compare for i in layers}):
         run(context.model, repeat(context.tokens, "1 pos -> batch pos", batch=parts.n_kv_heads + 1))
@@ -141,29 +166,29 @@ def writes(hook: str) -> Callable[[CheckContext], Outcome]:
     """The check that what is written at a hook reaches the output, in every layer."""
 
     def reaches(context: CheckContext) -> Outcome:
-        n = context.parts.n_layers
+        layers, n = context.head_layers, context.parts.n_layers
         inside = "" if hook.endswith("_out") else "attn."
         ends: list[Tensor] = []
 
-        def disturb(layer: int) -> Callable[[Tensor], Tensor]:
+        def disturb(row: int) -> Callable[[Tensor], Tensor]:
             def write(activation: Tensor) -> Tensor:
                 changed = activation.clone()
-                changed[layer] = 1.5 * activation[layer].roll(1, dims=0) + 0.5
+                changed[row] = 1.5 * activation[row].roll(1, dims=0) + 0.5
                 return changed
 
             return write
 
         hooks: dict[str, Callable[[Tensor], Tensor | None]] = {
-            f"blocks.{i}.{inside}hook_{hook}": disturb(i) for i in range(n)
+            f"blocks.{i}.{inside}hook_{hook}": disturb(row) for row, i in enumerate(layers)
         }
         end = {f"blocks.{n - 1}.hook_resid_post": lambda t: ends.append(t.clone())}
         with hooked(context.model, hooks), hooked(context.model, end):
-            run(context.model, repeat(context.tokens, "1 pos -> batch pos", batch=n + 1))
-        ignored = sum(1 for row in ends[0][:n] if torch.equal(row, ends[0][n]))
+            run(context.model, repeat(context.tokens, "1 pos -> batch pos", batch=len(layers) + 1))
+        ignored = sum(1 for row in ends[0][:-1] if torch.equal(row, ends[0][-1]))
         return Outcome(
             ignored,
             0,
-            f"Layers, of {n}, in which a disturbance written at hook_{hook} changes nothing after the last layer.",
+            f"Layers, of {len(layers)}, in which a disturbance written at hook_{hook} changes nothing behind the last.",
             "TransformerLens shows a copy there that the model does not read; patching it would report 0 "
             "for everything.",
         )

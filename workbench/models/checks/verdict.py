@@ -1,6 +1,7 @@
 """All checks in one table, and the verdict that they give on whether heads and groups can be patched exactly.
 
-`check` shows the verdict, and `require_exact` refuses a model by it, for the same reason in the same words.
+`check` shows the verdict, and `require_path`, `require_exact` and `require_hooks` refuse a model by it, for the same
+reason in the same words.
 """
 
 import textwrap
@@ -17,11 +18,11 @@ import xarray as xr
 
 from workbench.errors import InputError, first_line
 from workbench.models.anatomy import Anatomy, anatomy, kind_of
-from workbench.models.attention import has_hooks
+from workbench.models.attention import has_hooks, require_no_hooks
 from workbench.models.capture import device_of
 from workbench.models.checks import inside, outside
 from workbench.models.checks.context import CheckContext, NotApplicable, Outcome
-from workbench.models.exact import TOLERANCE, agreement
+from workbench.models.exact import TOLERANCE, agreement, recomputed_logits
 from workbench.models.state import evaluating, measuring, without_hooks
 from workbench.prompts.templates import tokenizer_of
 from workbench.prompts.texts import token_sequences
@@ -29,6 +30,7 @@ from workbench.protocol import HookedModel
 from workbench.runs.results import provenance
 
 EXACT = "exact: path patching can be trusted"
+RERUN = "exact by running the model again for each sender"
 LENGTHS = (9, 6, 4)
 """Tokens of the made-up sequences that are used when no texts are given."""
 CHECKS: dict[str, Callable[[CheckContext], Outcome]] = {
@@ -36,7 +38,8 @@ CHECKS: dict[str, Callable[[CheckContext], Outcome]] = {
     "hugging_face_logits": inside.hugging_face_logits,
     "recomputed_attention": inside.recomputed("attention", "What attention adds to the stream, recomputed from z"),
     "recomputed_stream": inside.recomputed("stream", "Whole blocks, recomputed from z and the stream before them"),
-    "recomputed_logits": inside.recomputed("logits", "Logits, recomputed from the stream after the last block"),
+    "recomputed_logits": inside.recomputed_logits,
+    "frozen_mixers": inside.frozen_mixers,
     "residual_identity": inside.residual_identity,
     "attention_rows": inside.attention_rows,
     "kv_map_read": inside.kv_map_read,
@@ -50,23 +53,25 @@ CHECKS: dict[str, Callable[[CheckContext], Outcome]] = {
     "vocabulary": outside.vocabulary,
     "left_hooks": inside.hooks_left,
 }
-DECISIVE = (
-    ("finite_weights",),
-    ("hugging_face_logits",),
-    ("recomputed_attention",),
-    ("recomputed_stream",),
-    ("recomputed_logits",),
-    ("kv_map_read", "kv_map_write"),
-    ("right_padding",),
-)
+Way = Literal["replay", "rerun", "hooks"]
+_FIRST = (("finite_weights",), ("hugging_face_logits",))
+_LAST = (("kv_map_read", "kv_map_write"), ("right_padding",))
+DECISIVE: dict[Way, tuple[tuple[str, ...], ...]] = {
+    "replay": (*_FIRST, ("recomputed_attention",), ("recomputed_stream",), ("recomputed_logits",), *_LAST),
+    "rerun": (*_FIRST, ("frozen_mixers",), *_LAST),
+    "hooks": (*_FIRST, ("recomputed_logits",), *_LAST),
+}
 """A model is refused where all checks of one of these sets fail.
+
+Path patching replays single tokens where it can ("replay"), else it runs the Hugging Face model again with its mixers
+frozen ("rerun"); activations are patched at TransformerLens's hook points ("hooks").
 
 Where z is gated, `kv_map_read` alone fails, and where the model does not use the values that are shown, `kv_map_write`
 alone; heads are grouped in another order only where both fail.
 """
 NAN = float("nan")
 
-_proved: weakref.WeakSet[Any] = weakref.WeakSet()
+_proved: dict[Way, weakref.WeakSet[Any]] = {way: weakref.WeakSet() for way in DECISIVE}
 
 
 @dataclass(frozen=True)
@@ -101,15 +106,16 @@ def check(model: HookedModel, texts: Any = None, *, reference: Any = None) -> xr
     context = CheckContext(model, _sequences(model, texts), reference)
     with _quietly(), measuring(model):
         rows = {name: _row(context, name) for name in CHECKS}
-    refused = _refusal(rows.__getitem__)
+    refused, again = (_refusal(model, way, rows.__getitem__) for way in ("replay", "rerun"))
     failed = [name for name, row in rows.items() if row.status == "failed"]
     beside = f"; mind what failed beside it: {', '.join(failed)}" if failed else ""
+    verdict = f"refused: {_both(refused, again)}" if again else f"{RERUN}: {refused}"
     columns = {
         "status": [row.status for row in rows.values()],
         "value": [float(row.value) for row in rows.values()],
         "limit": [float(row.limit) for row in rows.values()],
         "passed": [row.status != "failed" for row in rows.values()],
-        "decides": [any(name in names for names in DECISIVE) for name in rows],
+        "decides": [any(name in names for names in DECISIVE["replay"]) for name in rows],
         "explanation": [row.explanation for row in rows.values()],
     }
     return xr.Dataset(
@@ -121,8 +127,9 @@ def check(model: HookedModel, texts: Any = None, *, reference: Any = None) -> xr
             kind=kind,
             dtype=context.dtype,
             device=device_of(model),
-            exact=refused is None,
-            verdict=f"refused: {refused}" if refused else EXACT + beside,
+            exact=refused is None or again is None,
+            computed="replay" if refused is None else "rerun" if again is None else "",
+            verdict=verdict if refused else EXACT + beside,
         ),
     )
 
@@ -137,21 +144,75 @@ def require_exact(model: HookedModel) -> Anatomy:
         InputError: a check that decides failed, or an intervention changes what is recomputed.
     """
     parts = anatomy(model)
-    if model not in _proved:
-        context = CheckContext(model, _sequences(model, None))
-        with _quietly(), evaluating(model), without_hooks(model):
-            refused = _refusal(lambda name: _row(context, name))
-        if refused:
-            raise InputError(
-                f"{parts.architecture} cannot be patched exactly: {refused} workbench.check(model) shows every check."
-            )
-        _proved.add(model)
-    if has_hooks(model) and agreement(model).worst > TOLERANCE.get(parts.dtype, 0.1):
+    refused = _refused(model, "replay")
+    if refused:
+        raise _cannot(parts, refused)
+    if has_hooks(model):
+        _require_unchanged(parts, agreement(model).worst)
+    return parts
+
+
+def require_hooks(model: HookedModel) -> Anatomy:
+    """The model's anatomy, once it is proved that what is patched at its hook points acts on its own logits.
+
+    Raises:
+        InputError: it has no heads, a check that decides failed, or an intervention changes the logits.
+    """
+    parts = anatomy(model)
+    refused = _refused(model, "hooks")
+    if refused:
+        raise _cannot(parts, refused)
+    if has_hooks(model):
+        _require_unchanged(parts, recomputed_logits(model))
+    return parts
+
+
+def require_path(model: HookedModel) -> tuple[Anatomy, Way]:
+    """The model's anatomy, and whether path patching replays single tokens or has to run the model again.
+
+    Raises:
+        InputError: neither is exact on it, or an intervention is active that would not be seen.
+    """
+    parts = anatomy(model)
+    refused = _refused(model, "replay")
+    if not refused:
+        return require_exact(model), "replay"
+    again = _refused(model, "rerun")
+    if again:
+        raise _cannot(parts, _both(refused, again))
+    require_no_hooks(model, "not be seen by path patching, which runs the Hugging Face model here", parts.name)
+    return parts, "rerun"
+
+
+def _refused(model: HookedModel, way: Way) -> str | None:
+    """Why patching is not exact in one way; None if it is. The proof is given once, without active interventions."""
+    if model in _proved[way]:
+        return None
+    context = CheckContext(model, _sequences(model, None))
+    with _quietly(), evaluating(model), without_hooks(model):
+        refused = _refusal(model, way, lambda name: _row(context, name))
+    if not refused:
+        _proved[way].add(model)
+    return refused
+
+
+def _both(refused: str | None, again: str) -> str:
+    """The reasons against both ways of path patching, once where they are the same."""
+    return again if refused is None or refused == again else f"{refused} Run again with frozen mixers: {again}"
+
+
+def _cannot(parts: Anatomy, refused: str) -> InputError:
+    return InputError(
+        f"{parts.architecture} cannot be patched exactly: {refused} workbench.check(model) shows every check."
+    )
+
+
+def _require_unchanged(parts: Anatomy, error: float) -> None:
+    if error > TOLERANCE.get(parts.dtype, 0.1):
         raise InputError(
             "An intervention that is active on this model changes what patching recomputes (a branch, the stream or "
             "the logits), so effects would be wrong. Leave its `with` block first, or intervene on z, which is read."
         )
-    return parts
 
 
 def table(dataset: xr.Dataset) -> str:
@@ -195,13 +256,19 @@ def _row(context: CheckContext, name: str) -> Row:
     return Row("failed", f"{found.measured} {found.cause}", found.value, found.limit)
 
 
-def _refusal(row: Callable[[str], Row]) -> str | None:
-    """Why a model cannot be patched exactly; None if it can."""
-    for names in DECISIVE:
+def _refusal(model: HookedModel, way: Way, row: Callable[[str], Row]) -> str | None:
+    """Why a model cannot be patched exactly in one way; None if it can."""
+    for names in DECISIVE[way]:
         rows = [row(name) for name in names]
-        if all(one.status == "failed" for one in rows):
+        known = way == "rerun" and names == ("hugging_face_logits",) and _has_alibi(model)
+        if all(one.status == "failed" for one in rows) and not known:
             return f"{' and '.join(names)} failed. {rows[0].explanation}"
     return None
+
+
+def _has_alibi(model: HookedModel) -> bool:
+    """Falcon with ALiBi, which TransformerLens computes otherwise than Hugging Face; runs of the latter are exact."""
+    return kind_of(model) == "bridge" and bool(getattr(model.original_model.config, "alibi", False))
 
 
 @contextmanager
