@@ -2,12 +2,14 @@
 
     OMP_NUM_THREADS=1 python benchmarks/waking_error_rates.py simulated
     OMP_NUM_THREADS=1 python benchmarks/waking_error_rates.py real      # heads like SmolLM2's
+    OMP_NUM_THREADS=1 python benchmarks/waking_error_rates.py skewed    # effects without a mean that are not symmetric
 
 Columns: the share of the studies in which some head is said to differ between the domains, some head is said to wake,
 and head 0, the only one with an effect of its own, is said to wake; and the share of heads and texts that are zeroed.
 Without an effect all that is found is an error.
 """
 
+import itertools
 import sys
 
 import numpy as np
@@ -62,5 +64,21 @@ def real(n: int = 40) -> None:
     print_table(["texts", "all: heads that wake", "of these not stopped", "stopped early", "share zeroed"], rows)
 
 
+def skewed(n: int = 100, heads: int = 270) -> None:
+    """Simulate n studies of effects of mean zero and skewness 2 in both domains: all that is found is an error."""
+    rows = []
+    for texts, shared in itertools.product((8, 16, 96), (0.5, 0.0)):
+        found = []
+        for seed in range(n):
+            rng = np.random.default_rng(seed)
+            own, common = (rng.exponential(size=(2, texts, 1, k)) - 1 for k in (heads, 1))
+            change = np.array([0.006, 0.025])[:, None, None, None] * (shared**0.5 * common + (1 - shared) ** 0.5 * own)
+            told = judged(change, np.full_like(change, 0.9), 300, False)
+            differ = told["p_corrected"].sel(score="loss_change") < told.attrs["limit_alpha"]
+            found.append([bool(differ.any()), bool(told["wakes"].any())])
+        rows.append([str(texts), f"{shared:.0%}", *(f"{share:.3f}" for share in np.mean(found, axis=0))])
+    print_table(["texts", "variance shared", "differs", "wakes"], rows)
+
+
 if __name__ == "__main__":
-    sys.exit(tyro.extras.subcommand_cli_from_dict({"simulated": simulated, "real": real}))
+    sys.exit(tyro.extras.subcommand_cli_from_dict({"simulated": simulated, "real": real, "skewed": skewed}))

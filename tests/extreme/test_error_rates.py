@@ -106,3 +106,14 @@ def test_a_clear_waking_is_found():
     assert rates(12, 60, 16, effect=0.05)[2] >= 0.75, "found in 97 % of 120 studies"
     assert rates(12, 60, 16, effect=0.05, early=True)[2] >= 0.75
     assert rates(12, 24, 24, effect=0.03)[2] >= 0.75, "found in 97 % of 120 studies"
+
+
+def test_attention_too_is_corrected_for_the_heads_that_a_shortlist_leaves_out():
+    rng = np.random.default_rng(0)
+    change, weight = 0.02 * rng.normal(size=(2, 16, 1, 270)), 0.8 + 0.05 * rng.normal(size=(2, 16, 1, 270))
+    every, short = (
+        judged(change, weight, 300, False, few)["p_corrected"].sel(score="sink_weight") for few in (None, 24)
+    )
+    of_short = short.notnull()
+    assert int(of_short.sum()) == 24
+    assert abs(short - every.where(of_short)).max() < 0.2 and short.min() > 0.05

@@ -25,7 +25,16 @@ _NEGATION = re.compile(r"(?i)\b(?:not|never|neither|nor|cannot|wrong|incorrect|r
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\s?\$?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)|(?<![\w.])[-−]?\$?\.\d+")
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _SHORT_FRACTION = re.compile(r"\\[dt]?frac\s*(\d)\s*(\d)")
-_FRACTION = re.compile(r"\s*\$?\s*([-−]?)\s*(\d+)\s*/\s*([1-9]\d*)(?![\d/])")
+_PART = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+"
+_RATIO = (
+    rf"\s*\$?\s*(?P<minus>[-−]?)\s*\$?\s*(?:(?P<whole>\d+)\s+)?(?P<above>{_PART})\s*/\s*(?P<below>{_PART})(?![\d/])"
+)
+_FRACTION = re.compile(_RATIO)
+_VALUE = re.compile(
+    rf"(?:{_RATIO}|\s*\$?\s*(?P<sign>[-−+]?)\s*\$?\s*(?P<value>(?:{_PART})(?:[eE][-+]?\d+)?)\.?)"
+    r"(?:\s*[%°]|\s+[^\W\d][^\d+*/^_=]*)?\s*\$?"
+)
+"""A number that fills its place: sign, currency, fraction or mixed number, power of ten, then a unit in words."""
 _YES_NO = re.compile(r"(?i)\banswer\s*(?:is|:)?\s*[:\"'*(\[]*\s*(yes|no)\b")
 _OPENING = re.compile(r"(?i)^\W*(yes|no)\b(?!\s+(?:doubt|one|matter|longer|idea|problem|worries|need|wonder|and no)\b)")
 
@@ -55,15 +64,24 @@ def letter(reply: str, n_choices: int = 4) -> str | None:
 
 
 def number(reply: str) -> str | None:
-    """The number that a reply ends on: boxed, else after "####", else after "answer is", else the last one."""
-    reply = _unboxed(reply)
+    """The number that a reply ends on: boxed, else after "####", else after "answer is", else the last one.
+
+    In a box, or alone, stands one number with a unit at most (1/2, 1 1/2, 12,345 m, x = 3); anything else is a formula
+    and none.
+    """
+    boxed = _BOXED.findall(reply)
+    alone = _plain(boxed[-1] if boxed else reply.strip()).split("=")[-1].strip()
+    whole = _VALUE.fullmatch(alone.rstrip("."))
+    if whole:
+        return _value(whole)
+    if boxed or re.fullmatch(r"\S*\\[A-Za-z]+\S*", reply.strip()):
+        return None
     marked = re.search(r"####\s*(.+)", reply)
     said = list(re.finditer(r"(?i)\banswer\s*(?:is|:|=)\s*(?:about|approximately|equal to)?\W*?(?=[-−$.\d])", reply))
     behind = re.sub(r"^[\s\d$.,+\-−*/×÷x()]*=", "", reply[said[-1].end() :]) if said else ""
     fraction = _FRACTION.match(behind)
     if fraction and not marked:
-        sign, above, below = fraction.groups()
-        return _fraction(Fraction(-int(above) if sign else int(above), int(below)))
+        return _value(fraction)
     for text, which in ((marked.group(1) if marked else "", 0), (behind, 0), (reply, -1)):
         found = _NUMBER.findall(text)
         if found:
@@ -131,10 +149,25 @@ def canonical(text: str) -> str:
     return str(int(value)) if value == value.to_integral_value() else str(value.normalize())
 
 
-def _fraction(value: Fraction) -> str:
-    """As a decimal where that is exact, so that 1/2 and 0.5 are one; else as it is."""
+def _value(found: re.Match[str]) -> str | None:
+    """A number of `_VALUE` or `_FRACTION`, as a decimal where that is exact, so that 1/2 and 0.5 are one."""
+    parts = found.groupdict()
+    if parts["above"] is None:
+        return canonical(("-" if parts["sign"] in ("-", "−") else "") + parts["value"])
+    above, below = (Fraction(parts[name].replace(",", "")) for name in ("above", "below"))
+    if not below:
+        return None
+    value = (int(parts["whole"] or 0) + above / below) * (-1 if parts["minus"] else 1)
     decimal = Decimal(value.numerator) / Decimal(value.denominator)
     return canonical(str(decimal)) if Fraction(decimal) == value else str(value)
+
+
+def _plain(formula: str) -> str:
+    """LaTeX's fractions, thousands, text and degrees as plain text."""
+    plain = re.sub(r"(?<=\d)(?:\{,\}|\\[,!;:]|,\\!)(?=\d{3}(?!\d))", "", formula)
+    plain = _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", plain)
+    plain = re.sub(r"(\d?)\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1 \2/\3", plain)
+    return re.sub(r"\\(?:text|math)[a-z]*\s*\{([^{}]*)\}|\^\{?\\circ\}?|\\[,;:! ]|\\(?=[$%])", r" \1", plain)
 
 
 def _unboxed(reply: str) -> str:
@@ -142,10 +175,7 @@ def _unboxed(reply: str) -> str:
     boxed = _BOXED.findall(reply)
     if not boxed:
         return reply
-    plain = _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", boxed[-1].replace("{,}", ","))
-    plain = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", plain)
-    plain = re.sub(r"\\(?:text|math)[a-z]*\s*\{([^{}]*)\}|\^\{?\\circ\}?|\\[,;! ]|\\(?=[$%])", r" \1", plain)
-    answer = plain.split("=")[-1].strip()
+    answer = _plain(boxed[-1]).split("=")[-1].strip()
     return "" if re.search(r"\\[A-Za-z]|\^", answer) else f"The answer is {answer}."
 
 

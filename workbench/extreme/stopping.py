@@ -7,7 +7,8 @@
    conditions: it rests in the one (known from attention on all texts); its final effect there can have an interval
    within what is negligible; its final effect in the other can be at least that with an interval that excludes zero;
    and their difference can reach the Student statistic whose p, multiplied by the number of heads and of pairs of
-   domains, is alpha.
+   domains, is alpha. In all of these the standard deviation so far stands for the final one; where chance made it
+   large after few texts, a head is stopped that would have gone on.
 
 Stopping can lose a head that wakes but finds none: what is found was measured on all texts, and stopped heads still
 count in its correction (see `dormancy`). `benchmarks/waking_error_rates.py` simulates what is lost.

@@ -243,7 +243,7 @@ def ratio_sweep(found: Mapping[str, xr.Dataset]) -> Drawn:
         same_y=True,
     )
     key = (
-        "Bars: 95 % over questions and trainings; dotted line: the model that is not tuned; 0 has no place on a "
+        "Bars: 95 % over questions and trainings; dashed line: the model that is not tuned; 0 has no place on a "
         "logarithmic axis and stands at the left; random units were tuned at one share alone. Nats from the base: KL "
         "on plain text. Published: other models, other questions."
     )
