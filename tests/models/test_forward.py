@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 import workbench as wb
 from tests.tiny import TEN, bridge, sequences
+from tests.zoo import specimen
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.capture import capture
-from workbench.models.forward import copies, hooked, pad, prefix_cache, run, run_from, supports_prefix
+from workbench.models.forward import can_skip, copies, hooked, pad, prefix_cache, run, run_from, supports_prefix
+from workbench.models.load import load
 
 END = "blocks.2.hook_resid_post"
 
@@ -41,7 +43,7 @@ def test_a_run_from_any_layer_equals_the_whole_run(family, layer):
     model, tokens = bridge(family), torch.tensor(sequences((7, 7)))
     pre = f"blocks.{layer}.hook_resid_pre"
     whole = seen(model, [pre, END], lambda: run(model, tokens))
-    part = seen(model, [END, f"blocks.{layer}.attn.hook_z"], lambda: run_from(model, layer, whole[pre]))
+    part = seen(model, [END, f"blocks.{layer}.attn.hook_z"], lambda: run_from(model, layer, whole[pre], tokens))
     torch.testing.assert_close(part[END], whole[END], rtol=0, atol=1e-12)
 
 
@@ -49,15 +51,39 @@ def test_blocks_below_the_first_are_not_run():
     model = bridge("llama")
     run(model, torch.tensor([[5, 6]]))
     with pytest.raises(InputError, match=r"'blocks\.0\.attn\.hook_z' fired 0 times instead of 1"):
-        seen(model, ["blocks.0.attn.hook_z"], lambda: run_from(model, 1, torch.zeros(1, 4, 32).double()))
+        seen(
+            model,
+            ["blocks.0.attn.hook_z"],
+            lambda: run_from(model, 1, torch.zeros(1, 4, 32).double(), torch.tensor([[5, 6, 7, 8]])),
+        )
     assert torch.equal(end_of(model, [[5, 6]]), end_of(model, [[5, 6]]))
 
 
 def test_a_run_from_a_layer_starts_from_what_it_is_given():
     model, resid = bridge("qwen3"), torch.randn(2, 5, 32, dtype=torch.float64)
+    tokens = torch.tensor(sequences((5, 5)))
     name = "blocks.1.hook_resid_pre"
     run(model, torch.tensor([[5, 6]]))
-    assert torch.equal(seen(model, [name], lambda: run_from(model, 1, resid))[name], resid)
+    assert torch.equal(seen(model, [name], lambda: run_from(model, 1, resid, tokens))[name], resid)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "skips", "reuses"),
+    [
+        ("Gemma4ForCausalLM", {"num_kv_shared_layers": 2}, False, True),
+        ("GlmMoeDsaForCausalLM", {}, False, True),
+        ("Lfm2ForCausalLM", {}, True, False),
+    ],
+)
+def test_where_blocks_see_more_than_the_stream_they_are_all_run(name, options, skips, reuses):
+    """Gemma-4 shares keys and values between layers and GLM-DSA what they index; convolutions keep no keys."""
+    model, tokens = load(specimen(name, **options)), torch.tensor(sequences((7, 7)))
+    assert can_skip(model) == skips and supports_prefix(model) == reuses
+    last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    pre = f"blocks.{model.cfg.n_layers - 1}.hook_resid_pre"
+    whole = seen(model, [pre, last], lambda: run(model, tokens))
+    part = seen(model, [last], lambda: run_from(model, model.cfg.n_layers - 1, whole[pre], tokens))
+    torch.testing.assert_close(part[last], whole[last], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", TEN)
@@ -71,7 +97,7 @@ def test_a_shared_prefix_changes_nothing(family):
     after = seen(model, [END], lambda: run(model, tokens[:, 5:], copies(past, 2)))[END]
     torch.testing.assert_close(after, whole[END][:, 5:], rtol=0, atol=2e-7)
     resid = whole["blocks.1.hook_resid_pre"][:, 5:]
-    later = seen(model, [END], lambda: run_from(model, 1, resid, copies(past, 2)))[END]
+    later = seen(model, [END], lambda: run_from(model, 1, resid, tokens[:, 5:], copies(past, 2)))[END]
     torch.testing.assert_close(later, whole[END][:, 5:], rtol=0, atol=2e-7)
     again = seen(model, [END], lambda: run(model, tokens[:, 5:], copies(past, 2)))[END]
     assert torch.equal(again, after), "the cache was used up"
@@ -157,7 +183,7 @@ def test_an_exception_leaves_no_trace(where):
         with hooked(model, {"blocks.2.attn.hook_z": boom}):
             if where == "in a hook":
                 run(model, torch.tensor([[5, 6]]))
-            run_from(model, 1, torch.zeros(1, 3, 32).double())
+            run_from(model, 1, torch.zeros(1, 3, 32).double(), torch.tensor([[5, 6, 7]]))
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
     assert not any("forward" in block.__dict__ for block in model.blocks)
     assert not any(block._forward_pre_hooks for block in model.blocks)

@@ -104,7 +104,7 @@ def test_a_run_from_a_layer_equals_the_whole_run(family):
     resid = capture(model, TOKENS.tolist(), {pre: lambda t: t})[pre]
     with torch.no_grad(), model.hooks(fwd_hooks=[(end, lambda t, hook: ends.append(t.clone()))]):
         run(model, TOKENS)
-        run_from(model, 1, resid)
+        run_from(model, 1, resid, TOKENS)
     torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=1e-12)
     assert not supports_prefix(model)
 

@@ -34,7 +34,7 @@ from workbench.models.anatomy import Anatomy, anatomy, require_heads
 from workbench.models.attention import has_hooks
 from workbench.models.capture import capture, device_of
 from workbench.models.checks import require_exact
-from workbench.models.exact import block_output
+from workbench.models.exact import block_output, require_original
 from workbench.models.forward import hooked, pad, run_from, supports_prefix
 from workbench.models.identity import fingerprint, refuse_nan_weights
 from workbench.models.state import measures
@@ -250,6 +250,7 @@ def base_pass(model: HookedModel, parts: Anatomy, sequences: Sequence[Sequence[i
     Raises:
         InputError: a loss that is not finite.
     """
+    require_original(model)
     layers = range(parts.n_layers)
     names = [f"blocks.{layer}.hook_resid_pre" for layer in layers]
     z_names = [f"blocks.{layer}.attn.hook_z" for layer in layers] if recomputed(model) else []
@@ -285,10 +286,10 @@ def _work(
         before = base.resid[layer][rows, span]
         if not base.z:
             hook = {f"blocks.{layer}.attn.hook_z": lambda z: z.masked_fill(zeroed, 0)}
-            return _last_stream(model, parts, layer, before, hook)
+            return _last_stream(model, parts, layer, before, base.tokens[rows, span], hook)
         z = base.z[layer][rows, span].masked_fill(zeroed, 0)
         after = block_output(parts, layer, before, parts.blocks[layer].attn_out(z))
-        return _last_stream(model, parts, layer + 1, after, {}, past)
+        return _last_stream(model, parts, layer + 1, after, base.tokens[rows, span], {}, past)
 
     def work(batch: list[tuple[int, int]]) -> Tensor:
         rows, units = torch.tensor(batch, device=masks.device).T
@@ -308,14 +309,20 @@ def _work(
 
 
 def _last_stream(
-    model: HookedModel, parts: Anatomy, layer: int, resid: Tensor, hooks: dict[str, Any], past: Any = None
+    model: HookedModel,
+    parts: Anatomy,
+    layer: int,
+    resid: Tensor,
+    tokens: Tensor,
+    hooks: dict[str, Any],
+    past: Any = None,
 ) -> Tensor:
     if layer == parts.n_layers:
         return resid
     ends: list[Tensor] = []
     name = f"blocks.{parts.n_layers - 1}.hook_resid_post"
     with hooked(model, hooks), hooked(model, {name: lambda t: ends.append(t)}):
-        run_from(model, layer, resid, past)
+        run_from(model, layer, resid, tokens, past)
     return ends[0]
 
 

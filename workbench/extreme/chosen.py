@@ -43,7 +43,9 @@ def chosen_units(
     if layers is not None and heads is not None:
         raise InputError("Both layers= and heads= are given; heads= names its layers itself. Leave out one.")
     if layers is None and heads is None:
-        return np.ones((parts.n_layers, n_units), dtype=bool)
+        every = np.zeros((parts.n_layers, n_units), dtype=bool)
+        every[list(parts.head_layers)] = True
+        return every
     named = [(layer, None) for layer in layers or ()] + list(heads or ())
     wrong = [at for at in named if not (0 <= at[0] < parts.n_layers and 0 <= (at[1] or 0) < n_units)]
     if wrong or not named:
@@ -51,6 +53,12 @@ def chosen_units(
         raise InputError(
             f"{found}: {parts.name} has the layers 0 to {parts.n_layers - 1}, each with the {unit}s 0 to "
             f"{n_units - 1}. Give layers=[5, 6] or heads=[(layer, index), ...]."
+        )
+    headless = [layer for layer, _ in named if layer in parts.headless]
+    if headless:
+        raise InputError(
+            f"Layer {headless[0]} has no attention heads that can be reached; heads are in layers "
+            f"{list(parts.head_layers)}."
         )
     chosen = np.zeros((parts.n_layers, n_units), dtype=bool)
     for layer, index in named:

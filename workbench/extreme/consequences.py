@@ -334,7 +334,7 @@ def _run(
         if start is None:
             run(model, tokens)
         else:
-            run_from(model, start, inputs[start])
+            run_from(model, start, inputs[start], tokens)
     return torch.stack(norms), ends[0]
 
 

@@ -78,7 +78,8 @@ def extreme_tokens(
         progress: show a bar.
 
     Returns:
-        A Dataset with a `sequence` dim in front of every measure (positions after a text's end are NaN):
+        A Dataset with a `sequence` dim in front of every measure (positions after a text's end are NaN, and so is what
+        belongs to heads in layers without any, attrs `headless`):
         `sink_weight` and `sink_logit` (layer, head, position), `value_norm(layer, kv_head, position)` and
         `head_value_norm(layer, head, position)` through W_O, `residual_norm(layer, position)` after each layer and
         `embed_norm(position)` in front of the first, `queries(layer, position)`: how many see the token,
@@ -105,7 +106,7 @@ def extreme_tokens(
     )
     rows: dict[int, dict[str, np.ndarray]] = {}
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))[::-1]
-    roots = [root(block.w_o()) for block in parts.blocks]
+    roots = {layer: root(parts.blocks[layer].w_o()) for layer in parts.head_layers}
     bar = tqdm(total=len(sequences), desc="Extreme tokens", disable=hidden(progress))
     for batch, found in Batches(device, batch_size).over(
         order, lambda some: _measure(model, parts, roots, [sequences[i] for i in some], chunk)
@@ -119,7 +120,11 @@ def extreme_tokens(
 
 
 def _measure(
-    model: HookedModel, parts: Anatomy, roots: list[Tensor], sequences: list[list[int]], chunk: int | Literal["auto"]
+    model: HookedModel,
+    parts: Anatomy,
+    roots: dict[int, Tensor],
+    sequences: list[list[int]],
+    chunk: int | Literal["auto"],
 ) -> dict[str, np.ndarray]:
     """All measures of one batch, the batch first."""
     tokens, last = pad(sequences, device_of(model))
@@ -141,10 +146,10 @@ class _Seen:
     """The activations and sums kept from one pass over a batch."""
 
     parts: Anatomy
-    roots: list[Tensor]
+    roots: dict[int, Tensor]
     length: int
     lengths: Tensor
-    value_norms: list[Tensor] = field(default_factory=list)
+    value_norms: dict[int, Tensor] = field(default_factory=dict)
     resid_norms: list[Tensor] = field(default_factory=list)
     embed_norms: list[Tensor] = field(default_factory=list)
     peaks: list[Peak] = field(default_factory=list)
@@ -156,7 +161,7 @@ class _Seen:
 
     def take_values(self, layer: int, values: Tensor) -> None:
         found = value_norms(values, self.roots[layer])
-        self.value_norms.append(torch.where(self.real[:, None], found, torch.nan))
+        self.value_norms[layer] = torch.where(self.real[:, None], found, torch.nan)
 
     def take_embed(self, resid: Tensor) -> None:
         self.embed_norms.append(norms(resid, self.real, "in front of the first layer"))
@@ -167,7 +172,8 @@ class _Seen:
         self.peaks.append(peak(resid, length, RANKS))
 
     def measures(self) -> dict[str, Tensor]:
-        by_head = torch.stack(self.value_norms, 1)
+        unknown = torch.full_like(next(iter(self.value_norms.values())), torch.nan)
+        by_head = torch.stack([self.value_norms.get(layer, unknown) for layer in range(self.parts.n_layers)], 1)
         peaks = {f"peak_{name}": torch.stack([getattr(p, name) for p in self.peaks], 1) for name in Peak._fields}
         return {
             "sink_weight": self.received.weight(),

@@ -78,8 +78,10 @@ class Received:
         return self._mean(self._logit, self._pairs)
 
     def unattended(self) -> Float[Tensor, "batch layer head"]:
-        """Attention that goes to no token, the mean over queries: what a learned sink takes; else 0."""
-        return rearrange(1 - self._mass / self.lengths[:, None], "layer batch head -> batch layer head")
+        """Attention that goes to no token, the mean over queries: what a learned sink takes; NaN without heads."""
+        attended = self._queries.sum(-1)[..., None] > 0
+        unattended = torch.where(attended, 1 - self._mass / self.lengths[:, None], torch.nan)
+        return rearrange(unattended, "layer batch head -> batch layer head")
 
     def queries(self) -> Float[Tensor, "batch layer pos"]:
         """How many real queries see each key."""

@@ -44,6 +44,7 @@ def inactive_head_thresholds(
         raise InputError(
             f"quantiles={list(quantiles)} must be shares from 0 to 1, such as 0.1 for a tenth of the heads."
         )
+    scores = scores.drop_sel(layer=np.atleast_1d(scores.attrs.get("headless", [])).astype(int))
     finite = np.isfinite(scores.transpose("score", ...).values).all(axis=(1, 2, 3))
     if not finite.all():
         bad = scores["score"].values[~finite]

@@ -61,7 +61,7 @@ def head_scores(
 
     Returns:
         A DataArray (score, sequence, layer, head) with the coordinates `inactive(score)`, the side of a threshold on
-        which a head counts as inactive, and `length(sequence)`.
+        which a head counts as inactive, and `length(sequence)`; NaN in layers without heads (attrs `headless`).
 
     Raises:
         InputError: an unknown score, no texts, an empty one, or one longer than the model's context.
@@ -124,5 +124,6 @@ def _score(
         z=reader.z,
         chunk=chunk,
     )
-    layers = [torch.stack(list(reader.found[layer].values()), 1) for layer in range(parts.n_layers)]
-    return torch.stack(layers, 2).cpu().numpy()
+    layers = {layer: torch.stack(list(found.values()), 1) for layer, found in reader.found.items()}
+    unknown = torch.full_like(next(iter(layers.values())), torch.nan)
+    return torch.stack([layers.get(layer, unknown) for layer in range(parts.n_layers)], 2).cpu().numpy()

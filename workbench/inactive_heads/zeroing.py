@@ -26,6 +26,7 @@ from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.passes import Passes, watching
 from workbench.inactive_heads.reading import Grams, Reader
 from workbench.models.anatomy import Anatomy, require_heads
+from workbench.models.exact import require_original
 from workbench.names import HeadScoreName
 from workbench.protocol import HookedModel
 
@@ -57,13 +58,13 @@ class Zeroed:
 
     @property
     def frequency(self) -> Float[Tensor, "layer head"]:
-        """Share of the sequences on which each head was zeroed."""
+        """Share of the sequences on which each head was zeroed; NaN in layers without heads."""
         return self.counts.cpu().double() / self.sequences[:, None]
 
     @property
     def share(self) -> float:
-        """Share of heads zeroed, the mean over layers and sequences; NaN before the model has run."""
-        return float(self.frequency.mean())
+        """Share of heads zeroed, the mean over layers with heads and sequences; NaN before the model has run."""
+        return float(self.frequency.nanmean())
 
 
 @contextmanager
@@ -204,6 +205,7 @@ def _zeroing(
     decide: Decide,
 ) -> Generator[Zeroed]:
     """Hooks on every layer: listeners by the hook's name, and z, which is zeroed as decided."""
+    require_original(model)
     zeroed = Zeroed(parts.n_layers, parts.n_heads, parts.device)
     decided: dict[int, tuple[int, Tensor | None]] = {}
     begun = passes.number
@@ -218,14 +220,14 @@ def _zeroing(
         return None if mask is None else z.masked_fill(mask[:, None, :, None], 0)
 
     hooks = []
-    for layer in range(parts.n_layers):
+    for layer in parts.head_layers:
         for name, listener in {**listeners, "hook_z": on_z}.items():
             hooks.append((f"blocks.{layer}.attn.{name}", _at(layer, listener)))
     with model.hooks(fwd_hooks=hooks):
         yield zeroed
     if passes.number > begun and not decided:
         raise InputError(
-            f"The model ran, but no head output passed 'blocks.0.attn.hook_z': {parts.architecture} does not compute "
+            f"The model ran, but no head output passed 'attn.hook_z': {parts.architecture} does not compute "
             "it, so no head was zeroed."
         )
 
@@ -273,6 +275,7 @@ def head_mask(parts: Anatomy, heads: Heads) -> Bool[Tensor, "*sequence layer hea
                 f"The mask has shape {list(array.shape)}; this model needs [layer, head] = {list(shape)}, or the same "
                 "with sequences in front."
             )
+        _refuse_headless(parts, np.flatnonzero(array.any((*range(array.ndim - 2), -1))).tolist())
         return torch.tensor(array)
     mask = torch.zeros(shape, dtype=torch.bool)
     if array.size and (array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu"):
@@ -284,7 +287,17 @@ def head_mask(parts: Anatomy, heads: Heads) -> Bool[Tensor, "*sequence layer hea
                 f"{shape[1] - 1}."
             )
         mask[layer, head] = True
+    _refuse_headless(parts, mask.any(1).nonzero().flatten().tolist())
     return mask
+
+
+def _refuse_headless(parts: Anatomy, layers: list[int]) -> None:
+    wrong = [layer for layer in layers if layer in parts.headless]
+    if wrong:
+        raise InputError(
+            f"Layer {wrong[0]} has no attention heads that can be reached; it holds "
+            f"{' and '.join(parts.mixers[wrong[0]]) or 'an MLP only'}. Heads are in layers {list(parts.head_layers)}."
+        )
 
 
 def _random(parts: Anatomy, share: float | Sequence[float | int] | np.ndarray | None, seed: int) -> Decide:

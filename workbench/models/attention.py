@@ -12,7 +12,7 @@ model, so that an intervention's effect is seen.
 
 import contextlib
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from transformers import AttentionInterface
 
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy, kind_of, require_heads
+from workbench.models.exact import require_original
 from workbench.models.forward import hooked, require_positions, run
 from workbench.models.original import inner_module, unwrapped
 from workbench.protocol import HookedModel
@@ -85,7 +86,8 @@ def observe(
         model: a TransformerLens model.
         tokens: token ids, right-padded; positions after a row's end are computed like any other.
         attention: gets each `Chunk` of each layer.
-        values: gets the layer and its values `[batch, pos, kv_head, d_head]`.
+        values: gets the layer and its values `[batch, pos, kv_head, d_head]`; like z and attention only of layers
+            that have heads.
         z: gets the layer and z `[batch, pos, head, d_head]`.
         embed: gets the stream in front of the first layer `[batch, pos, d_model]`.
         resid_post: gets the layer and the stream after it `[batch, pos, d_model]`.
@@ -101,6 +103,7 @@ def observe(
     if streams(model):
         _observe_chunks(model, tokens, wanted, chunk)
     else:
+        require_original(model)
         _observe_hooks(model, tokens, wanted)
 
 
@@ -144,11 +147,10 @@ def _proved(model: HookedModel) -> bool:
         with unwrapped(model) as own, _reading_stream(model, last):
             own.base_model(input_ids=tokens, use_cache=False)
         _observe_chunks(model, tokens, counted, 5)
-    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError):
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, StopIteration):
         return False
     limit = {"float64": 1e-5, "float32": 1e-3}.get(parts.dtype, 0.1)
-    every_layer = layers == list(range(parts.n_layers))
-    return every_layer and float((ends[1] - ends[0]).norm()) <= limit * float(ends[0].norm())
+    return tuple(layers) == parts.head_layers and float((ends[1] - ends[0]).norm()) <= limit * float(ends[0].norm())
 
 
 # In chunks, with an attention function of ours in the Hugging Face modules.
@@ -156,18 +158,18 @@ def _proved(model: HookedModel) -> bool:
 
 def _observe_chunks(model: HookedModel, tokens: Tensor, wanted: Observers, chunk: int | Literal["auto"]) -> None:
     require_positions(model, tokens.shape[1])
-    with unwrapped(model) as hf, _attending(hf, wanted, chunk), _reading_stream(model, wanted):
+    layers = anatomy(model).head_layers
+    with unwrapped(model) as hf, _attending(hf, wanted, chunk, layers), _reading_stream(model, wanted):
         hf.base_model(input_ids=tokens, use_cache=False)
 
 
 @contextlib.contextmanager
-def _attending(hf: Any, wanted: Observers, chunk: int | Literal["auto"]) -> Generator[None]:
-    """Let the modules attend in chunks and call the observers."""
-    layers: list[int] = []
+def _attending(hf: Any, wanted: Observers, chunk: int | Literal["auto"], head_layers: Sequence[int]) -> Generator[None]:
+    """Let the modules attend in chunks, in the order of the layers with heads, and call the observers."""
+    left = iter(head_layers)
 
     def attend(_module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Any, **given: Any) -> Any:
-        layer = len(layers)
-        layers.append(layer)
+        layer = next(left)
         if wanted.values:
             wanted.values(layer, rearrange(value, "batch kv_head pos d_value -> batch pos kv_head d_value"))
         z = attend_in_chunks(query, key, value, layer, wanted.attention, chunk, given)
@@ -275,9 +277,10 @@ def _observe_hooks(model: HookedModel, tokens: Tensor, wanted: Observers) -> Non
         at = f"blocks.{layer}."
         if layer == 0 and wanted.embed:
             hooks[at + "hook_resid_pre"] = wanted.embed
-        if wanted.attention:
-            hooks |= _pattern_hooks(parts.kind, layer, wanted.attention)
-        told = {"attn.hook_v": wanted.values, "attn.hook_z": wanted.z, "hook_resid_post": wanted.resid_post}
+        told: dict[str, Any] = {"hook_resid_post": wanted.resid_post}
+        if layer in parts.head_layers:
+            told |= {"attn.hook_v": wanted.values, "attn.hook_z": wanted.z}
+            hooks |= _pattern_hooks(parts.kind, layer, wanted.attention) if wanted.attention else {}
         hooks |= {at + name: partial(tell, layer) for name, tell in told.items() if tell}
     with hooked(model, hooks):
         run(model, tokens)

@@ -6,7 +6,9 @@ anything else in its blocks (a second stream, token mixing outside attention, an
 and is refused by `checks.require_exact`.
 """
 
+import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,11 +17,15 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.capture import capture, device_of
+from workbench.models.original import original_logits
+from workbench.models.state import left_hooks, without_hooks
 from workbench.protocol import HookedModel
 
 TOLERANCE = {"float64": 1e-5, "float32": 1e-3}
 """Largest relative error; other dtypes 0.1. A wrong formula errs by about 1; float64 models still take
 softmax and rotary angles in float32 on several architectures."""
+
+_same: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,30 @@ def recomputed_logits(model: HookedModel) -> float:
     end = f"blocks.{parts.n_layers - 1}.hook_resid_post"
     stream = capture(model, [tokens], {end: lambda activation: activation})[end]
     return relative_error(parts.unembed(stream), model(torch.tensor([tokens], device=device_of(model))))
+
+
+@torch.no_grad()
+def require_original(model: HookedModel) -> None:
+    """Refuse a bridge that computes other logits than its Hugging Face model, on a few tokens, once for each model.
+
+    A model on which somebody left hooks of their own is meant as it is.
+
+    Raises:
+        InputError: it does, so that what is read and written at its hook points is not the model's.
+    """
+    if model in _same or left_hooks(model):
+        return
+    tokens = torch.tensor([[(7 * i + 3) % int(model.cfg.d_vocab) for i in range(8)]], device=device_of(model))
+    with without_hooks(model):
+        wanted = original_logits(model, tokens)
+        apart = 0.0 if wanted is None else relative_error(model(tokens), wanted)
+    if apart > TOLERANCE.get(anatomy(model).dtype, 0.1):
+        raise InputError(
+            f"TransformerLens computes other logits for {anatomy(model).architecture} than Hugging Face (relative "
+            f"error {apart:.1e}), so its hook points show another model. Use another version of TransformerLens, or "
+            "another model; path_patch can run the Hugging Face model itself where workbench.check says so."
+        )
+    _same.add(model)
 
 
 def block_output(

@@ -10,7 +10,7 @@ import copy
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from workbench.errors import InputError, WorkbenchWarning, suggest
 from workbench.models.anatomy import kind_of
+from workbench.models.state import without_hooks
 from workbench.protocol import HookedModel
 
 HookFn = Callable[[Tensor], Tensor | None]
@@ -145,23 +146,96 @@ def _is_olmo(model: HookedModel) -> bool:
     return str(getattr(model.original_model.config, "model_type", "")).startswith("olmo")
 
 
-def run_from(model: HookedModel, layer: int, resid: Float[Tensor, "batch pos d_model"], past: Any = None) -> None:
-    """Run blocks `layer` and above on a given residual stream; the blocks below cost nothing.
+def run_from(
+    model: HookedModel,
+    layer: int,
+    resid: Float[Tensor, "batch pos d_model"],
+    tokens: Int[Tensor, "batch pos"],
+    past: Any = None,
+) -> None:
+    """Run blocks `layer` and above on a given residual stream; the blocks below cost nothing where they can be skipped.
 
-    `past` holds the keys and values of the positions before `resid`, from `prefix_cache`; it is consumed.
+    Args:
+        model: a TransformerLens model.
+        layer: the first block that gets what it would not get in a run of its own.
+        resid: the stream in front of it.
+        tokens: those of the sequences; some architectures read them, or what lower blocks computed, in every block.
+        past: keys and values of the positions before `resid`, from `prefix_cache`; they are consumed.
     """
     if kind_of(model) == "hooked":
         ones = torch.ones(resid.shape[:2], dtype=torch.long, device=resid.device)
         model(resid, start_at_layer=layer, stop_at_layer=model.cfg.n_layers, attention_mask=ones)
         return
-    tokens = torch.zeros(resid.shape[:2], dtype=torch.long, device=resid.device)
-    with _skipping(model, layer), _entering(model, layer, resid):
+    skipping = _skipping(model, layer) if can_skip(model) else nullcontext()
+    with skipping, _entering(model, layer, resid):
         run(model, tokens, past)
 
 
 def supports_prefix(model: HookedModel) -> bool:
-    """Whether keys and values of a shared prefix can be reused on this kind of model."""
-    return kind_of(model) == "bridge"
+    """Whether keys and values of a shared prefix can be reused: proved on a few tokens, once for each model."""
+    return kind_of(model) == "bridge" and _proved(model, _prefixes, _reuses)
+
+
+def can_skip(model: HookedModel) -> bool:
+    """Whether blocks see nothing of those below but the stream: proved on a few tokens, once for each model.
+
+    They see more in Gemma-4, where higher layers read the keys and values of lower ones.
+    """
+    return _proved(model, _skippable, _skips)
+
+
+_prefixes: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+_skippable: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+
+def _proved(
+    model: HookedModel, known: weakref.WeakKeyDictionary[Any, bool], same: Callable[[HookedModel, Tensor], list[Tensor]]
+) -> bool:
+    """Whether all streams that a function computes from a few tokens are the same, up to rounding."""
+    if model not in known:
+        device = next(model.parameters()).device
+        tokens = torch.tensor([[(7 * i + 3) % int(model.cfg.d_vocab) for i in range(8)]], device=device)
+        try:
+            with torch.no_grad(), without_hooks(model):
+                plain, *others = same(model, tokens)
+        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, NotImplementedError):
+            known[model] = False
+        else:
+            limit = {torch.float64: 1e-5, torch.float32: 1e-3}.get(plain.dtype, 0.1) * float(plain.double().norm())
+            known[model] = all(float((other - plain).double().norm()) <= limit for other in others)
+    return known[model]
+
+
+def _skips(model: HookedModel, tokens: Tensor) -> list[Tensor]:
+    """The last stream of a run, and of runs that begin at a later block."""
+    n = int(model.cfg.n_layers)
+    streams: dict[int, Tensor] = {}
+    end = f"blocks.{n - 1}.hook_resid_post"
+
+    def ending(start: int) -> dict[str, HookFn]:
+        return {end: lambda resid: streams.__setitem__(-1 - start, resid.clone())}
+
+    reads = {f"blocks.{i}.hook_resid_pre": lambda x, i=i: streams.__setitem__(i, x.clone()) for i in {1, n - 1} - {n}}
+    with hooked(model, reads | ending(0)):
+        run(model, tokens)
+    for start in sorted(layer for layer in streams if layer > 0):
+        with hooked(model, ending(start)), _skipping(model, start), _entering(model, start, streams[start]):
+            run(model, tokens)
+    return [streams[key] for key in sorted((key for key in streams if key < 0), reverse=True)]
+
+
+def _reuses(model: HookedModel, tokens: Tensor) -> list[Tensor]:
+    """The last stream at the last positions, of a run and of one that reuses a prefix."""
+    streams: list[Tensor] = []
+    end: dict[str, HookFn] = {
+        f"blocks.{int(model.cfg.n_layers) - 1}.hook_resid_post": lambda t: streams.append(t.clone())
+    }
+    with hooked(model, end):
+        run(model, tokens)
+    past = copies(prefix_cache(model, tokens[:, :4].tolist()), 2)
+    with hooked(model, end):
+        run(model, tokens[:, 4:].repeat(2, 1), past)
+    return [streams[0][:, 4:], *streams[1].split(1)]
 
 
 @torch.no_grad()

@@ -69,7 +69,7 @@ def activation_patch(
 
     Returns:
         base, source `(metric, example)`, patched `(metric, layer, <unit>, <position>, example)`, contribution,
-        stderr.
+        stderr; NaN in layers that do not have the hook, such as z in layers without heads.
 
     Raises:
         InputError: an unknown hook, a unit that it does not have, patterns of prompts of unequal length, an
@@ -79,7 +79,7 @@ def activation_patch(
     pairs.check_model(model)
     metrics = answer_metrics(pairs, metrics)
     where = site(hook, unit, parts)
-    cells = grid(where, parts.n_layers, positions, _width(pairs))
+    cells = grid(where, parts.n_layers, positions, _width(pairs), where.layers(model, parts))
     require_writable(model, parts, where)
     facts = {"hook": hook, "unit": where.unit, "positions": positions}
     batches = Batches(device_of(model), batch_size, largest=256)
@@ -92,7 +92,8 @@ def activation_patch(
             return run.finished
         bar = tqdm(pairs, desc=f"activation patching, {hook}", unit="example", disable=hidden(progress), leave=False)
         pieces = [run.piece(f"example-{i}", partial(work, pair)) for i, pair in enumerate(bar)]
-        return run.finish(patching_result(xr.concat(pieces, "example"), cells.dims, cells.coords, metrics))
+        found = xr.concat(pieces, "example")
+        return run.finish(patching_result(found, cells.dims, cells.coords, metrics, np.array(cells.cells())))
 
 
 def _width(pairs: PromptPairs) -> int:
@@ -175,7 +176,8 @@ def require_writable(model: HookedModel, parts: Anatomy, where: Site) -> None:
     def disturb(activation: Tensor) -> Tensor:
         return 1.5 * activation.roll(1, dims=positions)
 
-    changed = seen.final_stream(0, seen.resid[:1], {where.name(0): disturb})
+    first = where.layers(model, parts)[0]
+    changed = seen.final_stream(first, seen.resid[first : first + 1], {where.name(first): disturb})
     if torch.equal(changed[0], seen.resid[-1]):
         raise InputError(
             f"{parts.architecture} ignores what is written at hook_{where.hook}: TransformerLens shows a copy there "

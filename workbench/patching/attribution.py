@@ -90,14 +90,15 @@ def attribution_patch(
     metrics = answer_metrics(pairs, metrics)
     where = site(hook, unit, parts)
     require_writable(model, parts, where)
-    cells = grid(where, parts.n_layers, "all", 1)
+    cells = grid(where, parts.n_layers, "all", 1, where.layers(model, parts))
     facts = {"hook": hook, "unit": where.unit, "positions": "all", "steps": steps}
     run = Record(model, parts, pairs, metrics, None, method="attribution_patch", **facts)
     bar = tqdm(
         pairs, total=len(pairs), desc=f"attribution, {hook}", unit="example", disable=hidden(progress), leave=False
     )
     pieces = [_estimate(model, parts, pair, where, steps) for pair in bar]
-    result = patching_result(xr.concat(pieces, "example"), cells.dims, cells.coords, metrics)
+    found = xr.concat(pieces, "example").isel(cell=cells.cells())
+    result = patching_result(found, cells.dims, cells.coords, metrics, np.array(cells.cells()))
     result = _verified(model, parts, pairs, cells, result, verify, seed) if verify else result
     return run.finish(result, verified=verify)
 
@@ -134,7 +135,7 @@ def _change(
 ) -> Float[Tensor, "sequence layer unit"]:
     """Estimated change of each answer sequence's score for each unit, through one of the runs."""
     change = torch.zeros(len(read.passes), parts.n_layers, where.n_units, dtype=torch.float64)
-    layers = range(parts.n_layers)
+    layers = list(seen.base)
     together = [layers] if steps == 1 else [[layer] for layer in layers]
     points = [0.0] if steps == 1 else [(k + 0.5) / steps for k in range(steps)]
     for some in together:
@@ -189,7 +190,7 @@ def _verified(
     metrics = metrics_of(result)
     estimates = result["contribution"].stack(cell=cells.dims, create_index=False)
     ranking = estimates.sel(metric="logit_diff" if "logit_diff" in metrics else metrics[0])
-    order = np.argsort(-np.abs(ranking.values), kind="stable")
+    order = np.argsort(-np.abs(ranking.values), kind="stable")[: len(cells.cells())]
     top = order[: (verify + 1) // 2]
     rest = np.random.default_rng(seed).permutation(order[len(top) :])[: verify // 2]
     chosen = sorted(int(c) for c in [*top, *rest])

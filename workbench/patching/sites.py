@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from workbench.errors import InputError, suggest
-from workbench.models.anatomy import heads_by_unit
+from workbench.models.anatomy import Anatomy, heads_by_unit
 from workbench.names import Hook, HookUnit, Positions
 from workbench.patching.units import Counts
+from workbench.protocol import HookedModel
 
 QUERY_HOOKS: tuple[Hook, ...] = ("q", "z", "pattern")
 KV_HOOKS: tuple[Hook, ...] = ("k", "v")
@@ -45,6 +46,18 @@ class Site:
         """The hook's TransformerLens name in a layer."""
         inside = self.hook in QUERY_HOOKS + KV_HOOKS
         return f"blocks.{layer}.{'attn.' if inside else ''}hook_{self.hook}"
+
+    def layers(self, model: HookedModel, parts: Anatomy) -> list[int]:
+        """The layers that have the hook; not all have heads, or a branch of their own for each hook.
+
+        Raises:
+            InputError: none has it.
+        """
+        inside = self.hook in QUERY_HOOKS + KV_HOOKS
+        found = [i for i in (parts.head_layers if inside else range(parts.n_layers)) if self.name(i) in model.hook_dict]
+        if not found:
+            raise InputError(f"No layer of {parts.architecture} has hook_{self.hook}; patch resid_pre or resid_post.")
+        return found
 
     def mask(self, units: Int[np.ndarray, " cell"], positions: Bool[np.ndarray, "cell pos"]) -> np.ndarray:
         """Where each cell writes, to broadcast over the activation.
@@ -94,12 +107,14 @@ class Grid:
         positions: "all" patches every position of a cell at once, "last" the last one, "each" one per cell.
         dims: layer, then the unit and the position where there are any.
         coords: their labels; positions count back from the end, -1 being the last.
+        layers: those that have the hook; the cells of others stay empty.
     """
 
     where: Site
     positions: Positions
     dims: tuple[str, ...]
     coords: dict[str, Any]
+    layers: list[int]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -107,8 +122,9 @@ class Grid:
         return tuple(len(self.coords[dim]) for dim in self.dims)
 
     def cells(self) -> list[int]:
-        """All cell indices."""
-        return list(range(int(np.prod(self.shape))))
+        """The cell indices of all layers that have the hook."""
+        numbers = np.arange(int(np.prod(self.shape))).reshape(self.shape)
+        return numbers[self.layers].ravel().tolist()
 
     def place(self, cells: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Layer, unit and position label (-1 where there is no axis of positions) of each cell."""
@@ -117,8 +133,8 @@ class Grid:
         return layer, unit, self.coords["position"][rest[0]] if rest else np.full_like(layer, -1)
 
 
-def grid(where: Site, n_layers: int, positions: Positions, width: int) -> Grid:
-    """The cells of a sweep over a site; with "each", `width` positions count, from the end."""
+def grid(where: Site, n_layers: int, positions: Positions, width: int, layers: Sequence[int] | None = None) -> Grid:
+    """The cells of a sweep over a site, in some layers; with "each", `width` positions count, from the end."""
     if positions not in get_args(Positions):
         raise InputError(f"positions={positions!r} is unknown; {suggest(positions, get_args(Positions))}")
     coords = {"layer": np.arange(n_layers)}
@@ -126,4 +142,4 @@ def grid(where: Site, n_layers: int, positions: Positions, width: int) -> Grid:
         coords[where.unit] = np.arange(where.n_units)
     if positions == "each":
         coords["position"] = np.arange(-width, 0)
-    return Grid(where, positions, tuple(coords), coords)
+    return Grid(where, positions, tuple(coords), coords, list(range(n_layers) if layers is None else layers))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from einops import repeat
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.models.anatomy import Anatomy
@@ -27,10 +28,11 @@ class Suffix:
     """What the two runs of a pair give, over the positions after the shared prefix.
 
     Attributes:
+        tokens: of base.
         past: keys and values of the prefix; None where nothing is shared, or where the model cannot reuse
             them and the shared prefix is run with the rest.
         resid: the stream in front of each layer of base, and after the last, `[layer + 1, pos, d_model]`.
-        base: the site's activation in each layer of base, `[1, pos, ...]`.
+        base: the site's activation in each layer of base that has it, `[1, pos, ...]`.
         source: the same of source, aligned to base's positions.
         source_end: the stream after the last layer of source at its last positions, aligned like `resid`.
         partner: which positions of base have a partner in source.
@@ -38,10 +40,11 @@ class Suffix:
 
     model: HookedModel
     n_layers: int
+    tokens: Int[Tensor, " pos"]
     past: Any
     resid: Float[Tensor, "depth pos d_model"]
-    base: list[Tensor]
-    source: list[Tensor]
+    base: dict[int, Tensor]
+    source: dict[int, Tensor]
     source_end: Float[Tensor, "pos d_model"]
     partner: Bool[Tensor, " pos"]
 
@@ -59,7 +62,8 @@ class Suffix:
         ends: list[Tensor] = []
         name = f"blocks.{self.n_layers - 1}.hook_resid_post"
         with hooked(self.model, hooks), hooked(self.model, {name: lambda t: ends.append(t)}):
-            run_from(self.model, layer, resid, copies(self.past, len(resid)))
+            tokens = repeat(self.tokens, "pos -> cell pos", cell=len(resid))
+            run_from(self.model, layer, resid, tokens, copies(self.past, len(resid)))
         return ends[0]
 
 
@@ -75,19 +79,20 @@ def suffix(
     past = prefix_cache(model, [base[:reused]])
     streams = [f"blocks.{layer}.hook_resid_pre" for layer in range(parts.n_layers)]
     end = f"blocks.{parts.n_layers - 1}.hook_resid_post"
-    sites = [where.name(layer) for layer in range(parts.n_layers)]
-    of_base = _record(model, base[reused:], past, [*streams, end, *sites])
-    of_source = _record(model, source[reused:], past, [end, *sites])
+    sites = {layer: where.name(layer) for layer in where.layers(model, parts)}
+    of_base = _record(model, base[reused:], past, [*streams, end, *sites.values()])
+    of_source = _record(model, source[reused:], past, [end, *sites.values()])
     n_base, common = len(base) - reused, min(len(base), len(source)) - shared
     partner = torch.arange(n_base, device=of_base[end].device) >= n_base - common
     axis = 2 if where.hook == "pattern" else 1
     return Suffix(
         model=model,
         n_layers=parts.n_layers,
+        tokens=torch.tensor(base[reused:], device=of_base[end].device),
         past=past,
         resid=torch.cat([of_base[name] for name in [*streams, end]]),
-        base=[of_base[name] for name in sites],
-        source=[_align(of_source[name], of_base[name], axis, common) for name in sites],
+        base={layer: of_base[name] for layer, name in sites.items()},
+        source={layer: _align(of_source[name], of_base[name], axis, common) for layer, name in sites.items()},
         source_end=_align(of_source[end], of_base[end], 1, common)[0],
         partner=partner,
     )
