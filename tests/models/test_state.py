@@ -25,7 +25,16 @@ RUN_NOTHING = {
         "own_questions",
         "save_pretrained",
     ),
-    *("parameter_count", "training_dialogues", "harness_model", "own_items", "word_problems", "example", "reword"),
+    *(
+        "parameter_count",
+        "random_counterfactuals",
+        "training_dialogues",
+        "harness_model",
+        "own_items",
+        "word_problems",
+        "example",
+        "reword",
+    ),
     *("counterfactuals", "prune", "split_responses"),
     # Interventions within a `with` block.
     *("clamp_values", "force_attention", "mask_key", "sink_bias", "sliding_window", "swap_token", "zero_neurons"),

@@ -1,5 +1,7 @@
 """Path patching that runs the model again, against the replay of single tokens and against Hugging Face modules."""
 
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +31,8 @@ ONLY_RERUN = {
     "Gemma4ForCausalLM": {},
     "Lfm2ForCausalLM": {},
     "MambaForCausalLM": {},
-    "Qwen3_5ForCausalLM": {},
+    # Its linear attention cannot be read on the transformers of TransformerLens 3.9.
+    **({} if version("transformer-lens").startswith("3.9") else {"Qwen3_5ForCausalLM": {}}),
 }
 
 

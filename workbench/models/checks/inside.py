@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.models import exact
+from workbench.models.anatomy import kind_of
 from workbench.models.capture import device_of
 from workbench.models.checks.context import CheckContext, NotApplicable, Outcome, worst
 from workbench.models.exact import relative_error
@@ -78,6 +79,8 @@ def recomputed_logits(context: CheckContext) -> Outcome:
 
 def frozen_mixers(context: CheckContext) -> Outcome:
     """With the outputs of all mixers frozen, the last token is computed without the others, and so are its logits."""
+    if kind_of(context.model) == "hooked":
+        raise NotApplicable("A HookedTransformer keeps no Hugging Face model, which this way of patching runs.")
     return Outcome(
         frozen_error(context.model),
         context.tolerance,
