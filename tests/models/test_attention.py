@@ -1,9 +1,12 @@
 """Attention in chunks against the materialised pattern, on every architecture, with and without interventions."""
 
+from importlib.metadata import version
+
 import pytest
 import torch
 
 from tests.tiny import TEN, bridge, sequences, tiny
+from tests.zoo import specimen
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import observe, streams
@@ -162,3 +165,20 @@ def test_nothing_is_left_behind():
 def test_a_chunk_holds_at_least_one_query():
     with pytest.raises(InputError, match="chunk=0 queries at a time; give at least 1"):
         observe(bridge("llama"), torch.tensor([[5]]), chunk=0)
+
+
+@pytest.mark.skipif(version("transformer-lens").startswith("3.9"), reason="cannot be read on TransformerLens 3.9")
+@pytest.mark.parametrize("name", ["Qwen3NextForCausalLM", "Qwen3_5ForCausalLM"])
+def test_a_head_that_is_gated_is_read_with_its_gate(name):
+    """z is what the output projection gets; plain Hugging Face modules say what that is."""
+    hf, model = (specimen(name, torch.float32) for _ in range(2))
+    model, tokens, entering, z = load(model), torch.tensor(sequences((9,))), [], {}
+    for layer in hf.model.layers:
+        if hasattr(layer, "self_attn"):
+            layer.self_attn.o_proj.register_forward_pre_hook(lambda _, args: entering.append(args[0]))
+    with torch.no_grad():
+        hf(input_ids=tokens)
+        observe(model, tokens, z=z.__setitem__)
+    assert list(z) == list(anatomy(model).head_layers) and len(entering) == len(z)
+    for found, wanted in zip(z.values(), entering, strict=True):
+        torch.testing.assert_close(found.flatten(2), wanted, rtol=0, atol=1e-6)

@@ -158,8 +158,17 @@ def _proved(model: HookedModel) -> bool:
 
 def _observe_chunks(model: HookedModel, tokens: Tensor, wanted: Observers, chunk: int | Literal["auto"]) -> None:
     require_positions(model, tokens.shape[1])
-    layers = anatomy(model).head_layers
-    with unwrapped(model) as hf, _attending(hf, wanted, chunk, layers), _reading_stream(model, wanted):
+    parts = anatomy(model)
+    into = {layer: inner_module(model.blocks[layer].attn.o) for layer in parts.head_layers}
+    with (
+        unwrapped(model) as hf,
+        _attending(hf, wanted, chunk, parts.head_layers),
+        _reading_stream(model, wanted),
+        contextlib.ExitStack() as hooks,
+    ):
+        if wanted.z:
+            for layer, module in into.items():
+                hooks.enter_context(module.register_forward_pre_hook(_heads_entering(layer, parts.n_heads, wanted.z)))
         hf.base_model(input_ids=tokens, use_cache=False)
 
 
@@ -172,10 +181,7 @@ def _attending(hf: Any, wanted: Observers, chunk: int | Literal["auto"], head_la
         layer = next(left)
         if wanted.values:
             wanted.values(layer, rearrange(value, "batch kv_head pos d_value -> batch pos kv_head d_value"))
-        z = attend_in_chunks(query, key, value, layer, wanted.attention, chunk, given)
-        if wanted.z:
-            wanted.z(layer, z)
-        return z, None
+        return attend_in_chunks(query, key, value, layer, wanted.attention, chunk, given), None
 
     before = hf.config._attn_implementation
     AttentionInterface.register(NAME, attend)
@@ -257,6 +263,13 @@ def _reading_stream(model: HookedModel, wanted: Observers) -> Generator[None]:
             if wanted.resid_post:
                 hooks.enter_context(layer.register_forward_hook(_leaving(i, wanted.resid_post)))
         yield
+
+
+def _heads_entering(layer: int, n_heads: int, tell: Callable[[int, Tensor], None]) -> Callable[..., None]:
+    """The outputs of all heads side by side, as the output projection gets them: with a gate where there is one."""
+    return lambda _module, args: tell(
+        layer, rearrange(args[0], "batch pos (head d_value) -> batch pos head d_value", head=n_heads)
+    )
 
 
 def _entering(tell: Callable[[Tensor], None]) -> Callable[..., None]:

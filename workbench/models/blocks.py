@@ -102,7 +102,7 @@ def _mixers(block: Any, part: dict[str, Any]) -> tuple[str, ...] | None:
 
 
 def _bridge_block(block: Any, part: dict[str, Any], parallel: bool, heads: int, mixers: tuple[str, ...]) -> Block:
-    if "attn" not in part or "o" not in _parts(part["attn"]):
+    if "attn" not in part or "o" not in _parts(part["attn"]) or _norms_heads_together(part["attn"]):
         return _unknown_block(mixers)
     scale = float(getattr(block, "residual_contribution_scale", 1.0))
     project = part["attn"].o.original_component
@@ -128,10 +128,18 @@ def _bridge_block(block: Any, part: dict[str, Any], parallel: bool, heads: int, 
         parameter = next(p for p in project.parameters() if p.is_floating_point())
         width = getattr(project, "in_features", None) or parameter.shape[0]
         unit = torch.eye(width, device=parameter.device, dtype=parameter.dtype)
-        rows = project(unit) - project(torch.zeros_like(unit[:1]))
+        rows = project.forward(unit) - project.forward(torch.zeros_like(unit[:1]))  # Hooks are for z.
         return rearrange(rows, "(head d_head) d_model -> head d_head d_model", head=heads)
 
     return Block(attn_out, mlp_out, w_o, mixers)
+
+
+def _norms_heads_together(attention: Any) -> bool:
+    """Whether the outputs of all heads pass a norm on their way to the output projection, as in BitNet.
+
+    No head's output is then its own.
+    """
+    return hasattr(attention.original_component, "attn_sub_norm")
 
 
 def _unknown_block(mixers: tuple[str, ...]) -> Block:
