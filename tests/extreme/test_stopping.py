@@ -147,4 +147,6 @@ def test_a_stopped_head_is_called_dormant_only_where_its_interval_lies_within_wh
     change = np.stack([0.001 * rng.normal(size=(2, 12, 1)), 0.012 * rng.normal(size=(2, 12, 1))], -1)
     found = phases(measured(change, np.array([[4, 4]]), 2), QUICK)
     assert found["phase"].isel(layer=0).values.tolist() == [["dormant", "undecided"]] * 2
-    assert waking_sentences(found).values.tolist() == [["dormant in all", "stopped after 4 texts"]]
+    assert waking_sentences(found).values.tolist() == [
+        ["dormant in all (stopped after 4 texts)", "stopped after 4 texts"]
+    ]

@@ -128,9 +128,9 @@ def test_chat_models_have_the_published_number_of_tuned_parameters(shape, n_head
         intermediate_size=8,
         vocab_size=8,
     )
-    parts = replace(
-        anatomy(bridge("llama")), n_layers=layers, n_heads=heads, n_kv_heads=kv_heads, d_head=128, d_model=width
-    )
+    every = {"mixers": (("attn",),) * layers, "head_layers": tuple(range(layers))}
+    size = {"n_layers": layers, "n_heads": heads, "n_kv_heads": kv_heads, "d_head": 128, "d_model": width}
+    parts = replace(anatomy(bridge("llama")), **every, **size)
     with torch.device("meta"):
         hf = AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16)
         size = parts.group_size
