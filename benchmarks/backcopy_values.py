@@ -4,12 +4,17 @@
     python benchmarks/backcopy_values.py longer       # what one seed of three misses: eight seeds, three times as long
     python benchmarks/backcopy_values.py rounding     # what bfloat16 does to the gradient of the unembedding
     python benchmarks/backcopy_values.py published    # full-size runs beside the published numbers
+    python benchmarks/backcopy_values.py late --run other-sequences --out FOLDER    # one cause of the late growth (GPU)
+    python benchmarks/backcopy_values.py late --out FOLDER                          # the table of those that were run
 
-`rounding` trains a small model; the others read the measured runs that come with the package, which
-`workbench backcopy all` makes anew.
+`rounding` trains a small model and `late --run` one of full size; the others read the measured runs that come with the
+package, which `workbench backcopy all` makes anew.
 """
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +25,9 @@ from scipy import stats
 from workbench import bigram_backcopy as toys
 from workbench.bigram_backcopy import published
 from workbench.bigram_backcopy.events import copying_layer
+from workbench.bigram_backcopy.experiments import EXPERIMENTS, PAPER_STEPS
 from workbench.errors import InputError
+from workbench.runs.results import open_result, save_result
 
 # Acceptance: the runs that come with the package.
 
@@ -179,6 +186,44 @@ def rounding(arguments: argparse.Namespace) -> None:
     table(("gradient of an unembedding in bfloat16", "setting S, step 2,500"), rows)
 
 
+# What makes the late growth from the published first weights: one run per possible cause.
+
+PUBLISHED: dict[str, Any] = {"start": "authors", "seeds": (published.SEED,)}
+CAUSES: dict[str, dict[str, Any]] = {
+    "other-sequences": PUBLISHED | {"batch": 508},
+    "twice-the-rate": PUBLISHED | {"lr": 6e-4, "steps": 5000},
+    "half-the-length": PUBLISHED | {"length": 128},
+    "float32": PUBLISHED | {"precision": "float32", "steps": 5000},
+    "other-weights-of-that-law": PUBLISHED | {"seeds": (0, 1)},
+    "an-unused-token": {"delimiters": 1, "seeds": (0, 1)},
+    "that-law-without-unused-token": PUBLISHED | {"delimiters": 0},
+}
+"""Changes of the one-layer run of full size. A batch of 508 is the way to other sequences for the same weights."""
+
+
+def late(arguments: argparse.Namespace) -> None:
+    """Train one of `CAUSES` at full size, or show those that a folder holds."""
+    if arguments.run:
+        changes = {"precision": "bfloat16", "compile": True, "evaluate": 256} | CAUSES[arguments.run]
+        task = {"delimiters": changes.pop("delimiters")} if "delimiters" in changes else {}
+        looks = [step for step in PAPER_STEPS if step <= changes.get("steps", 10_000)]
+        one_layer_run = replace(EXPERIMENTS["one-layer"], task=task)
+        record = one_layer_run.run("paper", measured_at=looks, progress=False, **changes).record
+        save_result(record, arguments.out / f"{arguments.run}.nc", compressed=True)
+    rows = []
+    for cause in CAUSES:
+        if not (arguments.out / f"{cause}.nc").exists():
+            continue
+        record = open_result(arguments.out / f"{cause}.nc").isel(layer=0, head=0)
+        for step in (3000, 5000, 10_000):
+            if step in record["step"].values:
+                one = record.sel(step=step)
+                names = ("sink_logit", "value_bos", "value_others", "residual_bos", "backcopy")
+                rows.append((cause, f"{step:,}", *(", ".join(f"{v:.3g}" for v in one[name].values) for name in names)))
+    measures = ("sink logit", "value norm of `<s>`", "of the others", "residual norm of `<s>`", "backcopy")
+    table(("one layer, full size", "step", *measures), rows)
+
+
 # Published numbers
 
 
@@ -295,6 +340,10 @@ def main() -> None:
         *(("accept", accept), ("longer", longer), ("rounding", rounding), ("published", published_table)),
     ):
         commands.add_parser(name).set_defaults(work=work)
+    causes = commands.add_parser("late")
+    causes.set_defaults(work=late)
+    causes.add_argument("--run", choices=CAUSES)
+    causes.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.work(arguments)
 
