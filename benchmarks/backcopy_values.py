@@ -204,7 +204,7 @@ CAUSES: dict[str, dict[str, Any]] = {
 def late(arguments: argparse.Namespace) -> None:
     """Train one of `CAUSES` at full size, or show those that a folder holds."""
     if arguments.run:
-        changes = {"precision": "bfloat16", "compile": True, "evaluate": 256} | CAUSES[arguments.run]
+        changes: dict[str, Any] = {"precision": "bfloat16", "compile": True, "evaluate": 256} | CAUSES[arguments.run]
         task = {"delimiters": changes.pop("delimiters")} if "delimiters" in changes else {}
         looks = [step for step in PAPER_STEPS if step <= changes.get("steps", 10_000)]
         one_layer_run = replace(EXPERIMENTS["one-layer"], task=task)
