@@ -277,7 +277,7 @@ def test_running_out_of_memory_names_the_smaller_batch():
     text = r"Out of memory on cpu with batches of 2; going on with batches of 1\."
     with room_for(bridge("llama"), 2), pieces() as computed, pytest.warns(WorkbenchWarning, match=text):
         patched(bridge("llama"), pairs(), batch_size=2)
-    assert computed == ["examples-0-0", "examples-1-1"]
+    assert computed == ["from example 0", "from example 1"]
 
 
 def test_a_read_only_folder_is_named(tmp_path, monkeypatch):

@@ -97,11 +97,11 @@ def test_facts_overrule_what_is_found_out():
 def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(dataset, tmp_path, monkeypatch):
     path = save_result(dataset, tmp_path / "result.nc")
 
-    def half_written(self, file, **_):
-        file.write_bytes(b"half")
+    def half_written(file, _whole):
+        file.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", half_written)
+    monkeypatch.setattr("pathlib.Path.write_bytes", half_written)
     with pytest.raises(InputError, match=r"Cannot write .*result\.nc \(No space left on device\)\..*another place"):
         save_result(dataset.isel(layer=[0]), path)
     monkeypatch.undo()
@@ -127,7 +127,7 @@ def test_a_read_only_folder_is_refused_with_its_cause(dataset, tmp_path, monkeyp
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr("pathlib.Path.touch", refuse)
-        monkeypatch.setattr(xr.Dataset, "to_netcdf", refuse)
+        monkeypatch.setattr("pathlib.Path.write_bytes", refuse)
     for call in (lambda p: save_result(dataset, p / "result.nc"), check_writable):
         with pytest.raises(InputError, match=r"Cannot write .*locked.*\(Permission denied\).*read-only") as caught:
             call(folder)

@@ -9,11 +9,13 @@ import textwrap
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from tests.runs.test_results import BAD, GOOD
 from workbench.errors import InputError, WorkbenchWarning
 from workbench.runs import Run, open_result, save_result
+from workbench.runs.batching import Batches
 from workbench.runs.state import State, StateFile
 
 CONFIG = {"model": "organism-gqa", "unit": "head", "metrics": ("prob", "logit_diff"), "n": 100, "seed": None}
@@ -97,17 +99,16 @@ def test_a_killed_run_loses_only_the_piece_in_flight(tmp_path):
     path = tmp_path / "patch.nc"
     program = textwrap.dedent(
         f"""
-        import os, signal
+        import os, pathlib, signal
         import numpy as np, xarray as xr
         from workbench.runs import Run
         run = Run({str(path)!r}, n=4)
         run.add("0:2", xr.Dataset({{"patched": ("example", np.zeros(2))}}))
-        write = xr.Dataset.to_netcdf
-        def killed(self, file, **how):
-            write(self, file, **how)
-            os.truncate(file, 100)
+        write = pathlib.Path.write_bytes
+        def killed(file, whole):
+            write(file, whole[:100])
             os.kill(os.getpid(), signal.SIGKILL)
-        xr.Dataset.to_netcdf = killed
+        pathlib.Path.write_bytes = killed
         run.add("2:4", xr.Dataset({{"patched": ("example", np.zeros(2))}}))
         """
     )
@@ -116,6 +117,8 @@ def test_a_killed_run_loses_only_the_piece_in_flight(tmp_path):
     with Run(path, n=4) as run:
         assert list(run.parts.glob(".*.tmp")), "the killed write must have left its temporary file"
         assert set(run.pieces) == {"0:2"}
+        run.add("2:4", piece(2))
+        assert not list(run.parts.glob(".*.tmp")), "the next write removes what the dead process left"
 
 
 def test_pieces_without_a_configuration_are_refused(tmp_path):
@@ -191,6 +194,45 @@ def test_a_second_run_in_this_process_is_refused_until_the_first_ends(tmp_path):
     with StateFile(tmp_path / "state", {}) as file:
         assert file.load() is None
     assert sorted(file.name for file in tmp_path.iterdir()) == ["patch.nc.parts"]
+
+
+def test_a_piece_that_repeats_an_example_is_dropped_and_its_other_examples_are_computed_again(tmp_path):
+    with Run(tmp_path / "run.nc", n=6) as run:
+        for start in (0, 4, 1):
+            run.add(f"from example {start}", piece(start))
+        save_result(piece(0).assign_coords(example=[5, 5]), run.parts / "from%20example%205.nc")
+    computed = []
+
+    def work(batch):
+        computed.append(batch)
+        return xr.Dataset({"patched": ("example", np.array(batch, dtype=float))})
+
+    with Run(tmp_path / "run.nc", n=6) as run:
+        with pytest.raises(InputError, match=r"do not hold each of 6 examples once.*Delete that folder"):
+            run.joined(6)
+        with pytest.warns(WorkbenchWarning, match="computed again. It holds an example that another piece holds too"):
+            left = run.left(6)
+        run.over(left, Batches(torch.device("cpu"), 1), work)
+        assert (left, computed) == ([2, 3], [[2], [3]])
+        assert run.joined(6)["patched"].values.tolist() == [0, 1, 2, 3, 4, 5]
+    with Run(tmp_path / "run.nc", n=6) as run:
+        assert run.left(6) == []
+
+
+def test_pieces_of_several_widths_are_joined_in_the_order_of_the_examples():
+    run = Run()
+
+    def work(batch):
+        tokens = [[i] * (1 + max(batch)) for i in batch]
+        return xr.Dataset(
+            {"tokens": (("example", "step"), tokens), "loss": (("example", "step"), np.ones_like(tokens))}
+        )
+
+    run.over([2, 0, 1], Batches(torch.device("cpu"), 2), work)
+    found = run.joined(3, "step", {"tokens": -1})
+    assert found["tokens"].values.tolist() == [[0, 0, 0], [1, 1, -1], [2, 2, 2]]
+    assert found["tokens"].dtype == int
+    assert np.isnan(found["loss"].values).tolist() == [[False] * 3, [False, False, True], [False] * 3]
 
 
 PROGRAM = """

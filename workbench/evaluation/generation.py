@@ -110,11 +110,9 @@ def generate(
             total=len(sequences), initial=len(sequences) - len(left), desc="Generating", disable=hidden(progress)
         )
         for members in _groups(model, sequences, left, facts["hooks_active"]):
-            for batch, replies in batches.over(members, lambda some: _replies(model, parts, sequences, some, limits)):
-                run.add(f"from example {min(batch)}", _piece(batch, replies))
-                bar.update(len(batch))
+            run.over(members, batches, lambda some: _piece(_replies(model, parts, sequences, some, limits)), bar.update)
         bar.close()
-        return run.finish(_join(list(run.pieces.values())), device=parts.device)
+        return run.finish(run.joined(len(sequences), "step", {"tokens": -1}), device=parts.device)
 
 
 @dataclass
@@ -335,7 +333,7 @@ def _likeliest(logits: Float[Tensor, "batch d_vocab"]) -> list[int]:
 # The result.
 
 
-def _piece(batch: list[int], replies: list[_Reply]) -> xr.Dataset:
+def _piece(replies: list[_Reply]) -> xr.Dataset:
     width = max(len(reply.tokens) for reply in replies)
     tokens = np.array([reply.tokens + [-1] * (width - len(reply.tokens)) for reply in replies])
     return xr.Dataset(
@@ -344,15 +342,5 @@ def _piece(batch: list[int], replies: list[_Reply]) -> xr.Dataset:
             "tokens": (("example", "step"), tokens),
             "n_tokens": ("example", [len(reply.tokens) for reply in replies]),
             "ending": ("example", text_array([reply.ending for reply in replies])),
-        },
-        coords={"example": batch},
+        }
     )
-
-
-def _join(pieces: list[xr.Dataset]) -> xr.Dataset:
-    """All pieces in the order of the prompts."""
-    width = max(piece.sizes["step"] for piece in pieces)
-    padded = [piece.pad(step=(0, width - piece.sizes["step"]), constant_values={"tokens": -1}) for piece in pieces]
-    joined = xr.concat(padded, "example", data_vars="all").sortby("example")
-    joined["tokens"] = joined["tokens"].astype(int)
-    return joined

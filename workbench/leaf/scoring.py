@@ -93,7 +93,7 @@ def sensitivity(
             theirs = View(teacher, parts["teacher"], own)
         else:
             theirs = View(teacher, parts["teacher"], [other[i] for i in some], onto=own)
-        return _piece(Batch(own, ours, theirs, prunable_mask(own), seed, steps), wanted, some)
+        return _piece(Batch(own, ours, theirs, prunable_mask(own), seed, steps), wanted)
 
     with Run(resume, **facts) as run:
         if run.finished is not None:
@@ -101,12 +101,10 @@ def sensitivity(
         left = sorted(run.left(len(examples)), key=lambda i: -len(examples[i].tokens))
         done = len(examples) - len(left)
         bar = tqdm(total=len(examples), initial=done, desc="Sensitivity", disable=hidden(progress))
-        for batch, piece in Batches(device_of(teacher), batch_size).over(left, work):
-            run.add(f"from example {min(batch)}", piece)
-            bar.update(len(batch))
+        run.over(left, Batches(device_of(teacher), batch_size), work, bar.update)
         bar.close()
         found = (
-            _join(list(run.pieces.values()))
+            run.joined(len(examples), "position")
             .assign(context_of(student, examples))
             .assign_coords(
                 confounding=("score", [s.confounding for s in wanted]),
@@ -116,7 +114,7 @@ def sensitivity(
         return run.finish(found, device=parts["student"].device)
 
 
-def _piece(batch: Batch, wanted: list[TokenScore], some: list[int]) -> xr.Dataset:
+def _piece(batch: Batch, wanted: list[TokenScore]) -> xr.Dataset:
     values = []
     for score in wanted:
         found = score.compute(batch).double().cpu()
@@ -132,7 +130,7 @@ def _piece(batch: Batch, wanted: list[TokenScore], some: list[int]) -> xr.Datase
             "sensitivity": (("score", "example", "position"), np.stack(values)),
             "loss": (("model", "example"), torch.stack([batch.student.loss, batch.teacher.loss]).numpy()),
         },
-        coords={"example": some, "score": [s.name for s in wanted], "model": list(MODELS)},
+        coords={"score": [s.name for s in wanted], "model": list(MODELS)},
     )
 
 
@@ -144,13 +142,6 @@ def _refuse_nan(score: TokenScore, found: torch.Tensor, batch: Batch) -> None:
             f"The score {score.name!r} of example {batch.examples[row].identifier!r} is NaN or infinite at position "
             f"{position}, a token that may be pruned. A ratio of zeros gives that; let the score return finite numbers."
         )
-
-
-def _join(pieces: list[xr.Dataset]) -> xr.Dataset:
-    """All pieces in the order of the examples."""
-    width = max(piece.sizes["position"] for piece in pieces)
-    padded = [piece.pad(position=(0, width - piece.sizes["position"]), constant_values=np.nan) for piece in pieces]
-    return xr.concat(padded, "example", data_vars="minimal").sortby("example")
 
 
 def context_of(model: HookedModel, examples: Sequence[Example]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def path_patch(
         read = reads(pairs[batch])
         replayed = way == "replay"
         stream = _replayed(model, parts, read, sent) if replayed else rerun(model, parts, read, sent, cells)
-        return _scored(parts, stream, read, full_logits).assign_coords(example=batch)
+        return _scored(parts, stream, read, full_logits)
 
     how: dict[str, Any] = {"method": "path_patch", "senders": identity, "full_logits": full_logits}
     with Record(model, parts, pairs, metrics, resume, **how) as run:
@@ -130,11 +130,8 @@ def path_patch(
             total=len(left), desc=f"path patching, {unit}, {way}", unit="example", disable=hidden(progress), leave=False
         )
         with bar:
-            for batch, piece in Batches(device_of(model), 1 if way == "rerun" else batch_size).over(left, work):
-                run.add(f"examples-{batch[0]}-{batch[-1]}", piece)
-                bar.update(len(batch))
-        pieces = list(run.pieces.values())
-        logits = pieces[0] if len(pieces) == 1 else xr.concat(pieces, "example").sortby("example")
+            run.over(left, Batches(device_of(model), 1 if way == "rerun" else batch_size), work, bar.update)
+        logits = run.joined(len(pairs))
         result = patching_result(logits, sent.dims, sent.coords, metrics, sent.sending)
         result = result.merge(_full(logits, sent)) if full_logits else result
         return run.finish(result, unit=unit if units is None else "custom", hook="z", computed=way)

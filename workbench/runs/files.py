@@ -1,10 +1,13 @@
 """Atomic writes and lock files: a file is complete or absent, and one process at a time writes it.
 
-Everything is written under a temporary name and renamed when complete, so no reader sees a partial file. A lock is
-the operating system's, so it ends with the process that holds it.
+Everything is written under a temporary name and renamed when complete, so no reader sees a partial file. The name tells
+host and process, so the next write removes what a dead process left. A lock is the operating system's and ends with the
+process that holds it, on other hosts too where the file system tells them; where it knows no such locks, the lock file
+itself counts, and one of a dead process of this host is taken over.
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import socket
@@ -12,6 +15,7 @@ import uuid
 from collections.abc import Callable, Generator
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
@@ -30,6 +34,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     temporary = path.parent / _temporary_name(path.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         write(temporary)
         if temporary.is_dir() and path.exists():
             path.rmdir()
@@ -37,9 +42,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     except (OSError, SafetensorError) as cause:
         raise _unwritable(path, cause) from cause
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
     return path
 
 
@@ -78,7 +81,9 @@ def locked(lock: Path, path: Path) -> Generator[None]:
     except OSError as cause:
         raise _unwritable(lock, cause) from cause
     try:
-        lock.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
+        holder = f"{os.getpid()}\n{socket.gethostname()}\n"
+        if not lock.read_text(encoding="utf-8", errors="replace").startswith(holder):
+            lock.write_text(holder, encoding="utf-8")
         yield
     finally:
         lock.unlink(missing_ok=True)
@@ -87,13 +92,34 @@ def locked(lock: Path, path: Path) -> Generator[None]:
 
 def _holder(lock: Path) -> str:
     with contextlib.suppress(OSError, ValueError):
-        pid, host = lock.read_text(encoding="utf-8").split()
+        pid, host = lock.read_text(encoding="utf-8").split()[:2]
         return f"process {int(pid)} on host {host}"
     return "whose process is unknown"
 
 
 def _temporary_name(name: str) -> str:
-    return f".{name[:100]}.{uuid.uuid4().hex[:12]}.tmp"
+    return f"{_temporary_of(name)}{os.getpid()}.{uuid.uuid4().hex[:12]}.tmp"
+
+
+def _temporary_of(name: str) -> str:
+    """How names of temporary files of this host begin, up to the process."""
+    return f".{name[:100]}.{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
+
+
+def _sweep(path: Path) -> None:
+    """Remove temporary files that processes of this host left when they died."""
+    start = _temporary_of(path.name)
+    for entry in os.scandir(path.parent):
+        if entry.name.startswith(start) and entry.name.endswith(".tmp"):
+            pid = entry.name.removeprefix(start).split(".")[0]
+            if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+                _remove(Path(entry.path))
+
+
+def _remove(temporary: Path) -> None:
+    shutil.rmtree(temporary, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
 
 
 def _unwritable(path: Path, cause: Exception) -> InputError:

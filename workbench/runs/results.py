@@ -54,7 +54,8 @@ def save_result(dataset: xr.Dataset, path: str | Path, *, compressed: bool = Fal
     checked = [str(n) for n, v in clean.variables.items() if v.ndim and v.size and v.dtype.kind in "fiub"]
     packed = {"zlib": True, "complevel": 9, "shuffle": True} if compressed else {}
     encoding = {name: {"fletcher32": True, **packed} for name in checked}
-    return write_atomic(path, lambda file: clean.to_netcdf(file, engine="h5netcdf", encoding=encoding))
+    written = clean.to_netcdf(engine="h5netcdf", encoding=encoding)  # HDF5 does not survive a disk that is full.
+    return write_atomic(path, lambda file: file.write_bytes(written))
 
 
 def readable(dataset: xr.Dataset) -> xr.Dataset:

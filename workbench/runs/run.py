@@ -16,7 +16,8 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -24,6 +25,7 @@ from urllib.parse import quote, unquote
 import xarray as xr
 
 from workbench.errors import InputError, WorkbenchWarning
+from workbench.runs.batching import Batches
 from workbench.runs.files import check_writable, locked, write_text
 from workbench.runs.results import open_result, plain, provenance, readable, save_result
 
@@ -75,14 +77,56 @@ class Run:
     def add(self, key: str, dataset: xr.Dataset) -> xr.Dataset:
         """Keep a finished piece under a key that is unique within the run, and return it."""
         if self.parts is not None:
-            save_result(dataset, self.parts / f"{quote(key, safe='')}.nc")
+            save_result(dataset, _piece_file(self.parts, key))
         self.pieces[key] = dataset
         return dataset
 
     def left(self, n: int) -> list[int]:
-        """Which of `n` examples are in no piece yet, by the pieces' coordinate `example`."""
-        done = {int(i) for piece in self.pieces.values() for i in piece["example"].values}
+        """Which of `n` examples are in no piece yet, by the pieces' coordinate `example`.
+
+        A piece with an example that an earlier piece has is dropped, and its other examples are computed again.
+        """
+        done: set[int] = set()
+        for key, examples in self._examples().items():
+            if done.isdisjoint(examples) and len(set(examples)) == len(examples):
+                done.update(examples)
+            else:
+                self._drop(key)
         return [i for i in range(n) if i not in done]
+
+    def over(
+        self,
+        members: Sequence[int],
+        batches: Batches,
+        work: Callable[[list[int]], xr.Dataset],
+        step: Callable[[int], object] = lambda n: None,
+    ) -> None:
+        """Apply `work` to batches of examples, each batch a piece; `step` is told how many examples are done."""
+        for batch, piece in batches.over(members, work):
+            self.add(f"from example {min(batch)}", piece.assign_coords(example=batch))
+            step(len(batch))
+
+    def joined(self, n: int, ragged: str = "", fill: Mapping[str, Any] | None = None) -> xr.Dataset:
+        """All pieces in the order of the examples, as one.
+
+        Args:
+            n: how many examples there must be, each once.
+            ragged: a dimension along which pieces differ in size; shorter ones are filled up.
+            fill: with what, by variable; all others with NaN.
+
+        Raises:
+            InputError: an example is missing or there twice.
+        """
+        if sorted(chain.from_iterable(self._examples().values())) != list(range(n)):
+            raise InputError(
+                f"The pieces in {self.parts} do not hold each of {n} examples once: another run has written there. "
+                "Delete that folder to start over."
+            )
+        pieces = list(self.pieces.values())
+        if ragged:
+            width = max(piece.sizes[ragged] for piece in pieces)
+            pieces = [_widened(piece, ragged, width, fill or {}) for piece in pieces]
+        return xr.concat(pieces, "example", data_vars="minimal").sortby("example")
 
     def facts(self, **more: Any) -> dict[str, Any]:
         """Attributes of the result: the configuration, further facts, `duration_s` until now, and `provenance`."""
@@ -98,6 +142,16 @@ class Run:
         self._lock.close()
         shutil.rmtree(self.parts, ignore_errors=True)
         return self.finished
+
+    def _examples(self) -> dict[str, list[int]]:
+        """The examples of each piece."""
+        return {key: [int(i) for i in piece["example"].values] for key, piece in self.pieces.items()}
+
+    def _drop(self, key: str) -> None:
+        del self.pieces[key]
+        if self.parts is not None:
+            _piece_file(self.parts, key).unlink(missing_ok=True)
+        _warn_of_piece(f"It holds an example that another piece holds too: {key}.")
 
     def _open(self, path: Path, parts: Path) -> None:
         if path.is_dir():
@@ -134,9 +188,7 @@ class Run:
             try:
                 self.pieces[key] = open_result(files[key])
             except InputError as cause:
-                warnings.warn(
-                    f"A piece of the run is ignored and computed again. {cause}", WorkbenchWarning, stacklevel=5
-                )
+                _warn_of_piece(str(cause))
 
 
 def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,6 +225,20 @@ def _read_card(card: Path) -> dict[str, Any]:
         return json.loads(card.read_text(encoding="utf-8"))
     except ValueError as cause:
         raise _unknown(card.parent, f"has an unreadable config.json ({cause})") from cause
+
+
+def _widened(piece: xr.Dataset, dim: str, width: int, fill: Mapping[str, Any]) -> xr.Dataset:
+    """A piece filled up along a dimension; what is filled with a given value keeps its type."""
+    wide = piece.pad({dim: (0, width - piece.sizes[dim])})
+    return wide.assign({name: wide[name].fillna(value).astype(piece[name].dtype) for name, value in fill.items()})
+
+
+def _piece_file(parts: Path, key: str) -> Path:
+    return parts / f"{quote(key, safe='')}.nc"
+
+
+def _warn_of_piece(why: str) -> None:
+    warnings.warn(f"A piece of the run is ignored and computed again. {why}", WorkbenchWarning, stacklevel=6)
 
 
 def _unknown(parts: Path, what: str) -> InputError:
