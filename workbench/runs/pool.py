@@ -16,7 +16,7 @@ import torch
 def workers(
     processes: int, set_up: Callable[..., object] = torch.set_num_threads, given: tuple = (1,)
 ) -> Generator[Executor]:
-    """So many fresh processes, each of which first calls `set_up` with what is given; an exception ends them at once."""
+    """So many fresh processes, each of which first calls `set_up` with what is given; exceptions end them."""
     others = multiprocessing.active_children()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (set_up, given)) as pool:
         try:
