@@ -144,9 +144,14 @@ def test_the_planted_experiment_runs_and_goes_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(toy, "run", lambda *given, **options: asked.append((given, options)) or toy.measured())
     assert main(["leaf", "toy", "--regimes", "B", "N", "--seeds", "1", "2", "--out", str(tmp_path / "t.nc")]) == 0
     assert main(["leaf", "toy", "--small", "--out", str(tmp_path / "t.nc")]) == 0
+    words = ["leaf", "toy", "--arms", "KD", "released", "--out", str(tmp_path / "t.nc")]
+    assert main(words) == 0
     assert asked[0][0] == (tmp_path / "t.nc", ("B", "N"), (1, 2))
-    assert [options["size"] for _, options in asked] == [toy.Size(), toy.SMALL]
+    assert [options["size"] for _, options in asked] == [toy.Size(), toy.SMALL, toy.Size(arms=("KD", "released"))]
     assert "gradient difference" in capsys.readouterr().out
+    for arms, reason in ((["KD", "relesed"], "did you mean 'released'"), (["released"], "'KD', with which")):
+        assert main(["leaf", "toy", "--arms", *arms, "--out", str(tmp_path / "t.nc")]) == 2
+        assert reason in capsys.readouterr().err
 
 
 def test_bad_input_is_said_plainly(folders, tmp_path, capsys):

@@ -271,6 +271,7 @@ def distill(
 def toy(
     regimes: tuple[str, ...] = ("B",),
     seeds: tuple[int, ...] = (0,),
+    arms: tuple[str, ...] = (),
     small: bool = False,
     processes: int = 2,
     output: Output = Output(Path("leaf-toy.nc")),
@@ -286,6 +287,7 @@ def toy(
         regimes: B (strongly misled), A (weakly), S (small corpus), N (unseen noise), P (the same, prompts learnt), D
             (smaller student).
         seeds: One teacher each, and one student per regime.
+        arms: Ways to distil by name, such as KD "misled, half" "disagreeing, half"; none: all.
         small: Fewer updates, examples, tests and arms.
         processes: Trainings at a time.
     """
@@ -293,5 +295,6 @@ def toy(
 
     writable(output.out)
     size = wb.leaf.toy.SMALL if small else wb.leaf.toy.Size()
+    size = dataclasses.replace(size, arms=arms or size.arms)
     found = wb.leaf.toy.run(output.out, regimes, seeds, size=size, processes=processes, progress=output.progress)
     say(*findings(found), f"The result is {output.out}")

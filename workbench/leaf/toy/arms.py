@@ -11,6 +11,7 @@ from workbench.leaf.baselines import Arm
 from workbench.leaf.examples import Example
 from workbench.leaf.objectives import attention_penalised, candidate_spans
 from workbench.leaf.pruning import Pruned
+from workbench.leaf.teacher_student_gap import hardest
 from workbench.protocol import HookedModel
 
 OTHER_THRESHOLDS = (0.05, 0.15)
@@ -48,6 +49,10 @@ class ToyMaterial:
         """Misled examples with a selector's spans ignored."""
         return Arm(attention_penalised(self.whole, self.spans(selector), which), 0.5, ATTENTION)
 
+    def disagreeing(self) -> Arm:
+        """As many examples as are misled: those on which student and teacher differ most, whatever the gold answer."""
+        return Arm(hardest(self.student, self.teacher, self.whole, len(self.misled), micro_batch=64), 0.5)
+
     def released_everywhere(self) -> Arm:
         """The whole corpus; ignored are the spans to which only the student is sensitive."""
         found = candidate_spans(self.student, self.teacher, self.whole, batch_size=64, progress=False)
@@ -62,6 +67,7 @@ WAYS: dict[str, Callable[[ToyMaterial], Arm]] = {
     "LeaF": lambda m: Arm(m.spans(_SPANS)),
     "oracle": lambda m: Arm(m.spans("instruction oracle")),
     "misled, half": lambda m: Arm(m.examples, 0.5),
+    "disagreeing, half": lambda m: m.disagreeing(),
     "released": lambda m: m.released(_SPANS, m.misled),
     "released at random": lambda m: m.released(_RANDOM, m.misled),
     "released everywhere": lambda m: m.released_everywhere(),
@@ -76,7 +82,7 @@ WAYS: dict[str, Callable[[ToyMaterial], Arm]] = {
     "few released": lambda m: m.released(_SPANS, m.misled[:FEW]),
 }
 """Ways to distil, by name."""
-MAIN = tuple(WAYS)[:7]
+MAIN = tuple(WAYS)[:8]
 """What decides the hypotheses."""
 VARIANTS = ("LeaF at 0.05", "LeaF at 0.15", "LeaF response", "LeaF instruction + response")
 """LeaF at other thresholds and levels, which have figures of their own."""

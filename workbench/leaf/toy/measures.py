@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from workbench.errors import InputError, suggest
 from workbench.leaf.baselines import Arm, compare, matched, verified
 from workbench.leaf.examples import Example
 from workbench.leaf.pruning import Pruned
@@ -52,6 +53,13 @@ class Size:
     test: int = 1000
     seed: int = 0
     arms: tuple[str, ...] = tuple(WAYS)
+
+    def __post_init__(self) -> None:
+        for name in self.arms:
+            if name not in WAYS:
+                raise InputError(f"There is no way to distil {name!r}; {suggest(name, WAYS)}")
+        if "KD" not in self.arms:
+            raise InputError(f"arms={self.arms}: 'KD', with which the others are compared, must be among them.")
 
 
 def measure_run(name: str, seed: int, folder: str | Path, size: Size | None = None) -> xr.Dataset:

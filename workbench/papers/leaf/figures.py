@@ -15,6 +15,7 @@ from workbench.leaf import toy
 from workbench.leaf.baselines import paired
 from workbench.leaf.toy.arms import RELEASED, VARIANTS
 from workbench.papers.leaf import published
+from workbench.papers.leaf.comparisons import ARMS, comparisons
 from workbench.papers.recipes import Drawn, FigureRecipe
 from workbench.plot import compose
 from workbench.plot import toys as plots
@@ -33,27 +34,6 @@ CHOSEN_BY = {
 SHOWN = {score: title for score, title in CHOSEN_BY.items() if score != "student_gradient"}
 PILE = ("LeaF", "LeaF collective", "random", "perplexity", "oracle", "teacher-only filter")
 """Ways to distil on originals and counterfactuals in one pile."""
-OURS = (
-    ("released", "misled, half"),
-    ("released", "released at random"),
-    ("few released", "few misled, half"),
-    ("released everywhere", "KD"),
-)
-"""Our ways, and what each must beat: the same examples without the found spans, or with spans at random."""
-ARMS = {
-    "misled": "misled added",
-    "misled, half": "misled up-weighted",
-    "released": "misled, found spans ignored",
-    "released, four times as strongly": "misled, found spans ignored (4x)",
-    "released at random": "misled, random spans ignored",
-    "released, oracle": "misled, planted spans ignored",
-    "released everywhere": "found spans ignored everywhere",
-    "released everywhere at random": "random spans ignored everywhere",
-    "released everywhere + misled": "found spans ignored everywhere, misled",
-    "few misled, half": "30 misled up-weighted",
-    "few released": "30 misled, found spans ignored",
-}
-"""Ways to distil in words, where their names in the record do not say it; the last two know few misled examples."""
 READERS = {"teacher": "teacher", "student": "before"} | {
     arm: ARMS.get(arm, arm) for arm in ("KD", "LeaF", "misled, half", "released")
 }
@@ -240,18 +220,19 @@ def findings(found: xr.Dataset) -> list[str]:
             *told,
             "Conflicts: " + "; ".join(f"{ARMS.get(arm, arm)} {_per(_mean(base.sel(arm=arm)))}" for arm in shown) + ".",
         ]
+    compared = comparisons(found)
+    told.append(
+        f"On conflicts, over {compared[0].kinds} kinds of students as random effects (by itself: where one kind's "
+        "difference is not 0, corrected for kinds and comparisons): "
+        + "; ".join(one.sentence() for one in compared if one.named)
+        + ". Not named beforehand: "
+        + "; ".join(one.sentence() for one in compared if not one.named)
+        + "."
+    )
     apart = _paired(found, "conflict")
-    for arm in ("LeaF", "oracle", "misled, half", "released"):
-        told.append(f"{ARMS.get(arm, arm)} over KD on conflicts: {_with_intervals(apart, arm, found)}.")
     pile = [arm for arm in PILE if arm in apart["arm"].values]
     gaps = apart["difference"].sel(arm=pile)
     told.append(f"Counterfactuals in one pile, whoever chose the spans, are within {float(abs(gaps).max()):.3f} of KD.")
-    told += [
-        f"Ours ({ARMS[ours]}) over {ARMS.get(rival, rival)}: "
-        f"{_with_intervals(_paired(found, 'conflict', rival), ours, found)}."
-        for ours, rival in OURS
-        if {ours, rival} <= set(apart["arm"].values)
-    ]
     return told
 
 
