@@ -18,6 +18,15 @@ LLAMA_38M = {
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
 }
+SMOLLM2_135M = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+}
 LLAMA_3_8B = {
     "vocab_size": 128256,
     "hidden_size": 4096,
@@ -60,7 +69,10 @@ def seconds(work, repeats: int, device: str) -> tuple[float, Any]:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table."""
+    print(table(head, rows))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
-    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))

@@ -1,8 +1,8 @@
 """Which tokens are extreme, where and by how much: sinks, drains and peaks of any model on any texts.
 
-1. The texts run through the model once; attention is seen in chunks of queries and never kept.
+1. The texts run through the model once; attention is fused, or seen in chunks of queries, and never kept.
 2. Per token: attention received and sink logit of each head, value norm through W_O, stream norm of each layer.
-3. `verdict.classify_tokens` applies the thresholds.
+3. `judging.judge` applies the thresholds, where the measures lie.
 """
 
 from dataclasses import dataclass, field
@@ -15,14 +15,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.errors import InputError
-from workbench.extreme.drains import by_kv_head, root, value_norms
-from workbench.extreme.peaks import Peak, norms, peak
+from workbench.extreme.drains import by_kv_head, value_norms
+from workbench.extreme.judging import judge
+from workbench.extreme.peaks import Peak, norms, peak, require_finite
 from workbench.extreme.sinks import Received
-from workbench.extreme.verdict import Thresholds, classify_tokens
+from workbench.extreme.thresholds import Thresholds
+from workbench.extreme.verdict import with_verdicts
 from workbench.models.anatomy import Anatomy, require_heads
-from workbench.models.attention import observe, streams
+from workbench.models.attention import observe, way_of_reading
 from workbench.models.capture import device_of
 from workbench.models.forward import pad
+from workbench.models.grams import Grams, grams
 from workbench.models.identity import fingerprint
 from workbench.models.state import measures
 from workbench.prompts.texts import digest, token_sequences, words
@@ -47,7 +50,8 @@ _DIMS = {
     "peak_value": ("layer", "rank"),
     "peak_share": ("layer", "rank"),
 }
-_BY_POSITION = [name for name, dims in _DIMS.items() if dims[-1] == "position"]
+_MARKS = ("sink", "drained", "peaked", "extreme", "peak", "drain")
+_BY_POSITION = {*_MARKS, *(name for name, dims in _DIMS.items() if dims[-1] == "position")}
 
 
 @measures
@@ -97,48 +101,76 @@ def extreme_tokens(
         raise InputError(
             f"Text {short} has one token, which cannot be compared with others. Give texts of two tokens or more."
         )
+    weights = fingerprint(model)
     run = Run(
         model=parts.name,
-        weights=fingerprint(model),
+        weights=weights,
         texts=digest(sequences),
-        attention="in chunks" if streams(model) else "materialised",
+        attention=way_of_reading(model, chunk),
         **parts.facts,
     )
-    rows: dict[int, dict[str, np.ndarray]] = {}
+    limits, known = thresholds or Thresholds(), grams(model, parts, weights)
+    kept = _Kept([len(ids) for ids in sequences])
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))[::-1]
-    roots = {layer: root(parts.blocks[layer].w_o()) for layer in parts.head_layers}
     bar = tqdm(total=len(sequences), desc="Extreme tokens", disable=hidden(progress))
     for batch, found in Batches(device, batch_size).over(
-        order, lambda some: _measure(model, parts, roots, [sequences[i] for i in some], chunk)
+        order, lambda some: _measure(model, parts, known, [sequences[i] for i in some], limits, chunk)
     ):
-        for row, i in enumerate(batch):
-            rows[i] = {name: value[row] for name, value in found.items()}
+        kept.put(batch, found)
         bar.update(len(batch))
     bar.close()
-    found = [rows[i] for i in range(len(rows))]
-    return classify_tokens(_dataset(found, sequences, words(model, sequences), run.facts()), thresholds)
+    dataset = _dataset(kept.values, sequences, words(model, sequences), run.facts())
+    marks = {name: kept.values[name] for name in _MARKS}
+    return with_verdicts(dataset, marks, {n: v for n, v in kept.values.items() if n not in {*_MARKS, *_DIMS}}, limits)
 
 
 def _measure(
     model: HookedModel,
     parts: Anatomy,
-    roots: dict[int, Tensor],
+    known: Grams,
     sequences: list[list[int]],
+    limits: Thresholds,
     chunk: int | Literal["auto"],
-) -> dict[str, np.ndarray]:
-    """All measures of one batch, the batch first."""
+) -> dict[str, Tensor]:
+    """All measures of one batch and the verdicts on them, the batch first."""
     tokens, last = pad(sequences, device_of(model))
-    seen = _Seen(parts, roots, tokens.shape[1], last + 1)
+    seen = _Seen(parts, known, tokens.shape[1], last + 1)
     observe(
         model,
         tokens,
         attention=seen.received.add,
+        attended=seen.received.add_attended,
         values=seen.take_values,
         embed=seen.take_embed,
         resid_post=seen.take_resid,
         chunk=chunk,
     )
-    return {name: value.cpu().numpy() for name, value in seen.measures().items()}
+    measured = seen.measures()
+    marks, summed = judge(measured, seen.real, limits)
+    return measured | marks | summed
+
+
+class _Kept:
+    """The results of all sequences by name, filled batch by batch; NaN, 0 or False after a sequence's end."""
+
+    def __init__(self, lengths: list[int]):
+        self.lengths = lengths
+        self.values: dict[str, Tensor] = {}
+
+    def put(self, batch: list[int], found: dict[str, Tensor]) -> None:
+        """Take what was found in some sequences."""
+        for name, values in found.items():
+            by_position = name in _BY_POSITION
+            if name not in self.values:
+                shape = (*values.shape[1:-1], max(self.lengths)) if by_position else values.shape[1:]
+                self.values[name] = torch.empty(len(self.lengths), *shape, dtype=values.dtype)
+            for row, i in enumerate(batch):
+                if not by_position:
+                    self.values[name][i] = values[row]
+                    continue
+                end = self.lengths[i]
+                self.values[name][i, ..., :end] = values[row, ..., :end]
+                self.values[name][i, ..., end:] = torch.nan if values.is_floating_point() and name != "queries" else 0
 
 
 @dataclass
@@ -146,7 +178,7 @@ class _Seen:
     """The activations and sums kept from one pass over a batch."""
 
     parts: Anatomy
-    roots: dict[int, Tensor]
+    known: Grams
     length: int
     lengths: Tensor
     value_norms: dict[int, Tensor] = field(default_factory=dict)
@@ -160,18 +192,20 @@ class _Seen:
         self.received = Received(self.lengths, self.parts.n_layers, self.parts.n_heads, self.length, wide)
 
     def take_values(self, layer: int, values: Tensor) -> None:
-        found = value_norms(values, self.roots[layer])
+        found = value_norms(values, self.known.root(layer))
         self.value_norms[layer] = torch.where(self.real[:, None], found, torch.nan)
 
     def take_embed(self, resid: Tensor) -> None:
-        self.embed_norms.append(norms(resid, self.real, "in front of the first layer"))
+        self.embed_norms.append(norms(resid, self.real))
 
     def take_resid(self, layer: int, resid: Tensor) -> None:
-        length = norms(resid, self.real, f"after layer {layer}")
+        length = norms(resid, self.real)
         self.resid_norms.append(length)
         self.peaks.append(peak(resid, length, RANKS))
 
     def measures(self) -> dict[str, Tensor]:
+        resid_norms = torch.stack(self.resid_norms, 1)
+        require_finite(self.embed_norms[0], resid_norms, self.real, self.parts.dtype)
         unknown = torch.full_like(next(iter(self.value_norms.values())), torch.nan)
         by_head = torch.stack([self.value_norms.get(layer, unknown) for layer in range(self.parts.n_layers)], 1)
         peaks = {f"peak_{name}": torch.stack([getattr(p, name) for p in self.peaks], 1) for name in Peak._fields}
@@ -180,7 +214,7 @@ class _Seen:
             "sink_logit": self.received.logit(),
             "value_norm": by_kv_head(by_head, self.parts.n_kv_heads),
             "head_value_norm": by_head,
-            "residual_norm": torch.stack(self.resid_norms, 1),
+            "residual_norm": resid_norms,
             "embed_norm": self.embed_norms[0],
             "queries": self.received.queries(),
             "unattended": self.received.unattended(),
@@ -189,14 +223,9 @@ class _Seen:
 
 
 def _dataset(
-    rows: list[dict[str, np.ndarray]], sequences: list[list[int]], texts: list[list[str]], facts: dict[str, Any]
+    values: dict[str, Tensor], sequences: list[list[int]], texts: list[list[str]], facts: dict[str, Any]
 ) -> xr.Dataset:
     length = max(len(ids) for ids in sequences)
-    variables = {}
-    for name, dims in _DIMS.items():
-        fill = 0.0 if name == "queries" else np.nan
-        values = [_widened(row[name], length, fill) if name in _BY_POSITION else row[name] for row in rows]
-        variables[name] = (("sequence", *dims), np.stack(values))
     ids = np.stack([np.pad(np.array(s), (0, length - len(s)), constant_values=-1) for s in sequences])
     labels = np.array([s + [""] * (length - len(s)) for s in texts])
     coords = {
@@ -205,9 +234,5 @@ def _dataset(
         "token": (("sequence", "position"), labels),
         "token_id": (("sequence", "position"), ids),
     }
+    variables = {name: (("sequence", *dims), values[name].numpy()) for name, dims in _DIMS.items()}
     return xr.Dataset(variables, coords=coords, attrs=facts)
-
-
-def _widened(values: np.ndarray, length: int, fill: float) -> np.ndarray:
-    gap = length - values.shape[-1]
-    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, gap)], constant_values=fill) if gap else values

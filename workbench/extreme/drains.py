@@ -6,28 +6,22 @@ share the value and differ in their slice; the KV head's norm is the mean over t
 """
 
 import torch
-from einops import reduce, repeat
+from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor
-
-
-def root(w_o: Float[Tensor, "head d_head d_model"]) -> Float[Tensor, "head d_head d_head"]:
-    """A square matrix R per head with `|v W_O| = |v R|` for every v, so that norms are cheap.
-
-    W_Oᵀ = Q Rᵀ by a QR decomposition, and Q changes no norm.
-    """
-    wide = w_o.to(torch.promote_types(w_o.dtype, torch.float32))
-    return torch.linalg.qr(wide.transpose(-1, -2), mode="r").R.transpose(-1, -2)
 
 
 def value_norms(
     values: Float[Tensor, "batch pos kv_head d_head"], roots: Float[Tensor, "head d_head d_head"]
 ) -> Float[Tensor, "batch head pos"]:
-    """Norm of each token's value through each query head's slice of W_O, of which `roots` are the `root`."""
-    size = len(roots) // values.shape[2]
-    axes = "batch pos kv_head d_head -> batch (kv_head group_head) pos d_head"
-    heads = repeat(values.to(roots.dtype), axes, group_head=size)
-    return torch.linalg.vector_norm(heads @ roots, dim=-1)
+    """Norm of each token's value through each query head's slice of W_O, of which `Grams.root` gives the roots."""
+    kv_heads, width = values.shape[2:]
+    by_kv_head = rearrange(
+        roots, "(kv_head group_head) d_in d_out -> kv_head d_in (group_head d_out)", kv_head=kv_heads
+    )
+    through = rearrange(values, "batch pos kv_head d_head -> batch kv_head pos d_head").to(roots.dtype) @ by_kv_head
+    norms = torch.linalg.vector_norm(through.unflatten(-1, (-1, width)), dim=-1)
+    return rearrange(norms, "batch kv_head pos group_head -> batch (kv_head group_head) pos")
 
 
 def by_kv_head(norms: Float[Tensor, "*row head pos"], n_kv_heads: int) -> Float[Tensor, "*row kv_head pos"]:

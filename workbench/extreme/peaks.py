@@ -30,17 +30,27 @@ class Peak(NamedTuple):
     share: Float[Tensor, "batch rank"]
 
 
-def norms(
-    resid: Float[Tensor, "batch pos d_model"], real: Bool[Tensor, "batch pos"], where: str
-) -> Float[Tensor, "batch pos"]:
-    """The stream's norm at each token; NaN on padding. `where` names the place in the error for what is not finite."""
-    length = torch.linalg.vector_norm(resid.to(torch.promote_types(resid.dtype, torch.float32)), dim=-1)
-    if not bool(length[real].isfinite().all()):
-        raise InputError(
-            f"The residual stream is not finite {where} ({resid.dtype}). Either the weights hold NaN or the dtype is "
-            "too narrow for this model's peaks: load it with dtype='bfloat16' or 'float32'."
-        )
+def norms(resid: Float[Tensor, "batch pos d_model"], real: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch pos"]:
+    """The stream's norm at each token, in float32 at least; NaN on padding."""
+    length = torch.linalg.vector_norm(resid, dim=-1, dtype=torch.promote_types(resid.dtype, torch.float32))
     return torch.where(real, length, torch.nan)
+
+
+def require_finite(
+    embed: Float[Tensor, "batch pos"],
+    after: Float[Tensor, "batch layer pos"],
+    real: Bool[Tensor, "batch pos"],
+    dtype: str,
+) -> None:
+    """Refuse norms that are not finite, in front of the first layer or after one."""
+    streams = torch.cat([embed[:, None], after], 1)
+    bad = (~streams.isfinite() & real[:, None]).any(2).any(0).nonzero().flatten().tolist()
+    if bad:
+        where = f"after layer {bad[0] - 1}" if bad[0] else "in front of the first layer"
+        raise InputError(
+            f"The residual stream is not finite {where} ({dtype}). Either the weights hold NaN or the dtype is too "
+            "narrow for this model's peaks: load it with dtype='bfloat16' or 'float32'."
+        )
 
 
 def peak(resid: Float[Tensor, "batch pos d_model"], length: Float[Tensor, "batch pos"], ranks: int) -> Peak:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.models.attention import Chunk
+from workbench.models.fused import Attended
 
 
 class Received:
@@ -68,6 +69,20 @@ class Received:
         self._logit[chunk.layer, :, :, :n_keys] += total
         self._pairs[chunk.layer, :, :n_keys] += counts @ visible
         self._pairs[chunk.layer, :, positions] -= counts
+
+    def add_attended(self, seen: Attended) -> None:
+        """Take in a layer whose attention is never materialised; the same sums as of one chunk with all its queries."""
+        real = torch.arange(seen.length, device=self.lengths.device) < self.lengths[:, None]
+        others = seen.visible() - 2
+        counts = ((others >= 1) & real).to(self._pairs.dtype)
+        others = others.clamp_min(1)
+        sums = seen.over_queries(real, counts * (1 + 1 / others))
+        mean = counts[:, None] * seen.other_logits() / others
+        self._weight[seen.layer] += sums.received
+        self._mass[seen.layer] += sums.received.sum(-1)
+        self._queries[seen.layer] += seen.behind(real.to(counts.dtype))
+        self._logit[seen.layer] += sums.logits - (seen.behind(mean) - mean)
+        self._pairs[seen.layer] += seen.behind(counts) - counts
 
     def weight(self) -> Float[Tensor, "batch layer head pos"]:
         """Attention received per key, the mean over the queries that see it; NaN on padding."""

@@ -10,54 +10,21 @@
 """
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
+from torch import Tensor
 
 from workbench.errors import InputError
+from workbench.extreme.judging import MEASURES, judge
+from workbench.extreme.thresholds import Thresholds
 
 FIRST = "first token"
 """The name in tables of the first tokens of all texts together, whatever they are."""
 MARKS = ("sink", "drained", "peaked", "extreme")
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What counts as a sink, a drain and a peak.
-
-    Attributes:
-        sink_weight: attention received above which a head has the token as its sink; 0.3 is Gu et al.'s ε. The first
-            token's own query, which can attend to nothing else, does not count.
-        sink_heads: share of the layer's heads that must have it; a quarter, so that a few heads that follow one token
-            for its meaning don't make it a sink.
-        min_queries: a token seen by fewer queries is not judged, in texts of any length, since the mean of a few
-            queries passes 0.3 by chance, its own attention to itself alone being one of them. In a text of so many
-            tokens the first token alone is judged, with or without BOS; in a shorter one none is.
-        drain: norm of the value through W_O relative to the median of the other tokens, the median over the layer's
-            heads; at most half.
-        peak: stream norm relative to the median of the other tokens; at least 3. Ordinary tokens of the embedded models
-            stay below 2.
-    """
-
-    sink_weight: float = 0.3
-    sink_heads: float = 0.25
-    min_queries: int = 8
-    drain: float = 0.5
-    peak: float = 3.0
-
-    def __post_init__(self):
-        """Refuse thresholds that nothing or everything meets."""
-        if not (0 < self.sink_weight < 1 and 0 < self.sink_heads <= 1):
-            raise InputError(
-                f"sink_weight={self.sink_weight} must lie between 0 and 1, and sink_heads={self.sink_heads} above 0 "
-                "and at most 1: both are shares."
-            )
-        if self.min_queries < 1 or self.drain <= 0 or self.peak <= 0:
-            raise InputError(
-                f"min_queries={self.min_queries} must be at least 1, drain={self.drain} and peak={self.peak} positive."
-            )
 
 
 def classify_tokens(measured: xr.Dataset, thresholds: Thresholds | None = None) -> xr.Dataset:
@@ -76,26 +43,21 @@ def classify_tokens(measured: xr.Dataset, thresholds: Thresholds | None = None) 
         thresholds: the default ones if None.
     """
     limits = thresholds or Thresholds()
-    heavy = (_by_others(measured) > limits.sink_weight) & judged_keys(measured, limits.min_queries)
-    sink = heavy.mean("head") >= limits.sink_heads
-    first = measured["position"] == 0
-    ordinary = (measured["token_id"] >= 0) & ~sink.any("layer") & ~first
-    peak, before = (_relative(measured[name], ordinary) for name in ("residual_norm", "embed_norm"))
-    value = _relative(measured["value_norm"], ordinary)
-    drain = _relative(measured["head_value_norm"], ordinary).median("head")
-    peaked, drained = peak >= limits.peak, drain <= limits.drain
-    extreme = sink & drained & (_read(peak, before) >= limits.peak)
-    subject = _either(extreme.shift(layer=-1, fill_value=False), _either(extreme, first))
-    highest = measured["residual_norm"].where(~subject).max("position")
+    dims = {name: ("sequence", *(d for d in measured[name].dims if d != "sequence")) for name in MEASURES}
+    values = {name: torch.tensor(measured[name].transpose(*dims[name]).values) for name in MEASURES}
+    real = torch.tensor(measured["token_id"].values >= 0)
+    return with_verdicts(measured, *judge(values, real, limits), limits)
+
+
+def with_verdicts(
+    measured: xr.Dataset, marks: Mapping[str, Tensor], parts: Mapping[str, Tensor], limits: Thresholds
+) -> xr.Dataset:
+    """A Dataset with the verdicts on each token, and the means over sequences of their parts, from `judge`."""
     dims = ("sequence", "layer", "position")
-    marks = {"sink": sink, "drained": drained, "peaked": peaked, "extreme": extreme, "peak": peak, "drain": drain}
-    out = measured.assign({name: values.transpose(*dims) for name, values in marks.items()}).assign(
-        sink_rate=heavy.any("position").mean("sequence"),
-        first_token_sink_rate=heavy.isel(position=0).mean("sequence"),
-        drain_ratio=_of(value, _either(extreme, first)),
-        peak_ratio=_of(peak, subject),
-        peak_ratio_max=_of(measured["residual_norm"] / highest, subject),
-    )
+    out = measured.assign({name: (dims, values.numpy()) for name, values in marks.items()})
+    for name, part in parts.items():
+        inner = ("layer", "kv_head") if name == "drain_ratio" else ("layer", "head")[: part.ndim - 1]
+        out[name] = xr.DataArray(part.numpy(), dims=("sequence", *inner)).mean("sequence")
     out.attrs |= {f"threshold_{name}": value for name, value in dataclasses.asdict(limits).items()}
     return out
 
@@ -103,13 +65,6 @@ def classify_tokens(measured: xr.Dataset, thresholds: Thresholds | None = None) 
 def judged_keys(measured: xr.Dataset, min_queries: int) -> xr.DataArray:
     """Which keys enough queries see to be judged as sinks (sequence, layer, position)."""
     return measured["queries"] >= min_queries
-
-
-def _by_others(measured: xr.Dataset) -> xr.DataArray:
-    """Attention received, of the first token from the queries after it alone."""
-    weight, queries = measured["sink_weight"], measured["queries"]
-    by_later = (weight * queries - 1) / (queries - 1).clip(min=1)
-    return xr.where(measured["position"] == 0, by_later, weight).transpose(*weight.dims)
 
 
 def _read(after: xr.DataArray, before: xr.DataArray) -> xr.DataArray:
@@ -120,16 +75,6 @@ def _read(after: xr.DataArray, before: xr.DataArray) -> xr.DataArray:
 def _relative(norm: xr.DataArray, ordinary: xr.DataArray) -> xr.DataArray:
     """Norms relative to the median of the ordinary tokens of the same sequence."""
     return norm / norm.where(ordinary).median("position")
-
-
-def _either(these: xr.DataArray, otherwise: xr.DataArray) -> xr.DataArray:
-    """These tokens of a layer and sequence; where there are none, the others."""
-    return xr.where(these.any("position"), these, otherwise)
-
-
-def _of(ratio: xr.DataArray, subject: xr.DataArray) -> xr.DataArray:
-    """The mean over the subjects of each sequence, then over sequences."""
-    return ratio.where(subject).mean("position").mean("sequence")
 
 
 def regimes(judged: xr.Dataset) -> xr.Dataset:

@@ -1,34 +1,25 @@
 """Collects a layer's values, attention and z as they are computed, and gives the scores of its heads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.inactive_heads.definitions import HeadScore, Layer, PerQuery, Queries, wide
+from workbench.inactive_heads.definitions import (
+    HeadScore,
+    Layer,
+    PerQuery,
+    Queries,
+    entropy,
+    first_token_weight,
+    wide,
+)
 from workbench.models.anatomy import Anatomy
-
-
-class Grams:
-    """`W_O W_Oᵀ` of every head, computed when a layer first asks, in float32 at least."""
-
-    def __init__(self, parts: Anatomy):
-        self.parts = parts
-        self.known: dict[int, Tensor] = {}
-
-    def of(self, layer: int) -> Callable[[], Float[Tensor, "head d_head d_head"]]:
-        """A function that gives those of one layer."""
-
-        def gram() -> Tensor:
-            if layer not in self.known:
-                w_o = self.parts.blocks[layer].w_o()
-                w_o = w_o.to(torch.promote_types(w_o.dtype, torch.float32))
-                self.known[layer] = w_o @ w_o.transpose(-1, -2)
-            return self.known[layer]
-
-        return gram
+from workbench.models.fused import Attended
+from workbench.models.grams import Grams
 
 
 class Reader:
@@ -50,6 +41,7 @@ class Reader:
     ):
         self.parts, self.grams, self.scores, self.real, self.compat = parts, grams, scores, real, compat
         self.functions: list[PerQuery] = list(dict.fromkeys(s.per_query for s in scores if s.per_query is not None))
+        self.fusable = not compat and set(self.functions) <= {first_token_weight, entropy}
         self.reads_values = any("values" in s.reads for s in scores)
         self.found: dict[int, dict[str, Tensor]] = {}
         self._first = real.int().argmax(-1)
@@ -78,6 +70,20 @@ class Reader:
         self._seen[layer] = start + pattern.shape[2]
         self._finish(layer)
 
+    def attended(self, seen: Attended) -> None:
+        """Take a layer's attention that is never materialised, of sequences that begin at position 0.
+
+        A mean entropy within the rounding of its terms is zero.
+        """
+        found = seen.over_queries(self.real, entropy=entropy in self.functions)
+        sums: dict[PerQuery, Tensor] = {first_token_weight: found.received[..., 0]}
+        if entropy in self.functions:
+            rounding = 32 * torch.finfo(found.entropy.dtype).eps * self.real.sum(-1, keepdim=True)
+            sums[entropy] = torch.where(found.entropy.abs() > rounding, found.entropy, 0)
+        self._sums[seen.layer] = {function: sums[function] for function in self.functions}
+        self._seen[seen.layer] = seen.length
+        self._finish(seen.layer)
+
     def z(self, layer: int, z: Float[Tensor, "batch pos head d_head"]) -> None:
         """Take a layer's z."""
         self._z[layer] = z
@@ -96,7 +102,7 @@ class Reader:
             z=z,
             values=self._values.pop(layer, None),
             attention={function: total / n for function, total in self._sums.pop(layer, {}).items()},
-            gram=self.grams.of(layer),
+            gram=partial(self.grams.gram, layer),
         )
         self.found[layer] = {score.name: score.compute(seen) for score in self.scores}
         for name, values in self.found[layer].items():

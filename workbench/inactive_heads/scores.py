@@ -16,11 +16,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.inactive_heads.definitions import HeadScore, scores_named
-from workbench.inactive_heads.reading import Grams, Reader
+from workbench.inactive_heads.reading import Reader
 from workbench.models.anatomy import Anatomy, require_heads
-from workbench.models.attention import observe, streams
+from workbench.models.attention import observe, way_of_reading
 from workbench.models.capture import device_of
 from workbench.models.forward import pad
+from workbench.models.grams import Grams, grams
 from workbench.models.identity import fingerprint
 from workbench.models.state import measures
 from workbench.names import HeadScoreName
@@ -69,20 +70,21 @@ def head_scores(
     wanted = scores_named(scores)
     parts = require_heads(model)
     sequences = token_sequences(model, texts, mask=mask, max_tokens=max_tokens)
+    weights = fingerprint(model)
     run = Run(
         model=parts.name,
-        weights=fingerprint(model),
+        weights=weights,
         texts=digest(sequences),
         compat=compat,
-        attention="in chunks" if streams(model) else "materialised",
+        attention=way_of_reading(model, chunk),
         **parts.facts,
     )
-    grams = Grams(parts)
+    known = grams(model, parts, weights)
     rows: dict[int, np.ndarray] = {}
     order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
     bar = tqdm(total=len(sequences), desc="Head scores", disable=hidden(progress))
     for batch, found in Batches(device_of(model), batch_size).over(
-        order, lambda some: _score(model, parts, grams, wanted, [sequences[i] for i in some], compat, chunk)
+        order, lambda some: _score(model, parts, known, wanted, [sequences[i] for i in some], compat, chunk)
     ):
         rows |= dict(zip(batch, found, strict=True))
         bar.update(len(batch))
@@ -104,7 +106,7 @@ def labelled(values: np.ndarray, scores: list[HeadScore], lengths: list[int], fa
 def _score(
     model: HookedModel,
     parts: Anatomy,
-    grams: Grams,
+    known: Grams,
     scores: list[HeadScore],
     sequences: list[list[int]],
     compat: bool,
@@ -115,11 +117,12 @@ def _score(
     real = torch.arange(tokens.shape[1], device=last.device) <= last[:, None]
     if compat:
         tokens = tokens.masked_fill(~real, 0)
-    reader = Reader(parts, grams, scores, real, compat)
+    reader = Reader(parts, known, scores, real, compat)
     observe(
         model,
         tokens,
         attention=(lambda chunk: reader.pattern(chunk.layer, chunk.pattern, chunk.start)) if reader.functions else None,
+        attended=reader.attended if reader.functions and reader.fusable else None,
         values=reader.values if reader.reads_values else None,
         z=reader.z,
         chunk=chunk,

@@ -24,9 +24,10 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.passes import Passes, watching
-from workbench.inactive_heads.reading import Grams, Reader
+from workbench.inactive_heads.reading import Reader
 from workbench.models.anatomy import Anatomy, require_heads
 from workbench.models.exact import require_original
+from workbench.models.grams import Grams
 from workbench.names import HeadScoreName
 from workbench.protocol import HookedModel
 

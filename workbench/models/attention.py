@@ -5,6 +5,9 @@ modules run with an attention function of ours, which computes the pattern of a 
 adds its z and forgets it: exact, in memory O(chunk × length). It knows causal masks, sliding windows, soft caps
 and learned sinks (GPT-OSS), and is compared with the model's own attention on a few tokens before its first use.
 
+Where only sums over queries are asked for, `fused.py` takes the place of the chunks: z by a fused function, the sums by
+one pass over the products. It is compared with the chunks on a few tokens before its first use on a model.
+
 Where that cannot be, the pattern is read whole through TransformerLens's hooks: on architectures that don't take
 an attention function (GPT-J, BLOOM, Falcon), on HookedTransformers, and while other hooks are on the
 model, so that an intervention's effect is seen.
@@ -24,7 +27,8 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from workbench.errors import InputError
-from workbench.models.anatomy import anatomy, kind_of, require_heads
+from workbench.models import fused
+from workbench.models.anatomy import Anatomy, anatomy, kind_of, require_heads
 from workbench.models.exact import require_original
 from workbench.models.forward import hooked, require_positions, run
 from workbench.models.original import inner_module, unwrapped
@@ -59,9 +63,13 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Observers:
-    """Functions that read a run; each is called once per layer (`attention` once per chunk), `embed` once."""
+    """Functions that read a run; each is called once per layer (`attention` once per chunk), `embed` once.
+
+    `attended` is called in place of `attention` where attention is fused.
+    """
 
     attention: Callable[[Chunk], None] | None = None
+    attended: Callable[[fused.Attended], None] | None = None
     values: Callable[[int, Tensor], None] | None = None
     z: Callable[[int, Tensor], None] | None = None
     embed: Callable[[Tensor], None] | None = None
@@ -74,6 +82,7 @@ def observe(
     tokens: Int[Tensor, "batch pos"],
     *,
     attention: Callable[[Chunk], None] | None = None,
+    attended: Callable[[fused.Attended], None] | None = None,
     values: Callable[[int, Tensor], None] | None = None,
     z: Callable[[int, Tensor], None] | None = None,
     embed: Callable[[Tensor], None] | None = None,
@@ -86,12 +95,13 @@ def observe(
         model: a TransformerLens model.
         tokens: token ids, right-padded; positions after a row's end are computed like any other.
         attention: gets each `Chunk` of each layer.
+        attended: gets the attention of each layer that can be fused, which `attention` does not get then.
         values: gets the layer and its values `[batch, pos, kv_head, d_head]`; like z and attention only of layers
             that have heads.
         z: gets the layer and z `[batch, pos, head, d_head]`.
         embed: gets the stream in front of the first layer `[batch, pos, d_model]`.
         resid_post: gets the layer and the stream after it `[batch, pos, d_model]`.
-        chunk: queries at a time; by default as many as fit a fixed budget of memory.
+        chunk: queries at a time; by default as many as fit a fixed budget of memory, or all in a fused function.
 
     Raises:
         InputError: a model without attention heads, or a chunk below 1.
@@ -99,8 +109,10 @@ def observe(
     if chunk != "auto" and chunk < 1:
         raise InputError(f"chunk={chunk} queries at a time; give at least 1, or 'auto'.")
     require_heads(model)
-    wanted = Observers(attention, values, z, embed, resid_post)
+    wanted = Observers(attention, attended, values, z, embed, resid_post)
     if streams(model):
+        if attended and (chunk != "auto" or not fuses(model)):
+            wanted = replace(wanted, attended=None)
         _observe_chunks(model, tokens, wanted, chunk)
     else:
         require_original(model)
@@ -116,6 +128,22 @@ def streams(model: HookedModel) -> bool:
     return _streamable[model]
 
 
+def fuses(model: HookedModel) -> bool:
+    """Whether sums over the queries of attention are read without its pattern, where a layer allows it."""
+    if not streams(model):
+        return False
+    if model not in _fusable:
+        _fusable[model] = _fused_proved(model)
+    return _fusable[model]
+
+
+def way_of_reading(model: HookedModel, chunk: int | Literal["auto"]) -> str:
+    """How sums over the queries of attention are read now, for a result's attributes."""
+    if not streams(model):
+        return "materialised"
+    return "fused" if chunk == "auto" and fuses(model) else "in chunks"
+
+
 def has_hooks(model: HookedModel) -> bool:
     """Whether any hook point of the model carries a hook, such as an intervention's."""
     return any(point.fwd_hooks for point in model.hook_dict.values())
@@ -128,6 +156,7 @@ def require_no_hooks(model: HookedModel, consequence: str, name: str = "this mod
 
 
 _streamable: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+_fusable: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
 @torch.no_grad()
@@ -136,7 +165,7 @@ def _proved(model: HookedModel) -> bool:
     hf, parts = model.original_model, anatomy(model)
     if not hf._can_set_attn_implementation() or getattr(hf.config, "attention_chunk_size", None):
         return False
-    tokens = (torch.arange(12, device=parts.device) * 7 + 3)[None] % parts.d_vocab
+    tokens = _few_tokens(parts)
     layers: list[int] = []
     ends: list[Tensor] = []
     last = Observers(
@@ -147,10 +176,47 @@ def _proved(model: HookedModel) -> bool:
         with unwrapped(model) as own, _reading_stream(model, last):
             own.base_model(input_ids=tokens, use_cache=False)
         _observe_chunks(model, tokens, counted, 5)
-    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, StopIteration):
+    except _FAILURES:
         return False
+    return tuple(layers) == parts.head_layers and _close(ends[1], ends[0], parts)
+
+
+@torch.no_grad()
+def _fused_proved(model: HookedModel) -> bool:
+    """Whether the stream and what each token receives are the same with fused attention as in chunks."""
+    parts = anatomy(model)
+    tokens = _few_tokens(parts)
+    ends: list[Tensor] = []
+    received: list[dict[int, Tensor]] = [{}, {}]
+    counted = torch.ones_like(tokens, dtype=torch.bool)
+    last = Observers(resid_post=lambda layer, resid: ends.append(resid) if layer == parts.n_layers - 1 else None)
+    for found, size in zip(received, (tokens.shape[1], "auto"), strict=True):
+
+        def of_chunk(chunk: Chunk, found: dict[int, Tensor] = found) -> None:
+            found[chunk.layer] = chunk.pattern.sum(-2)
+
+        def of_fused(seen: fused.Attended, found: dict[int, Tensor] = found) -> None:
+            found[seen.layer] = seen.over_queries(counted).received
+
+        wanted = replace(last, attention=of_chunk, attended=of_fused if size == "auto" else None)
+        try:
+            _observe_chunks(model, tokens, wanted, size)
+        except _FAILURES:
+            return False
+    pairs = [(ends[1], ends[0]), *((received[1][layer], received[0][layer]) for layer in parts.head_layers)]
+    return all(_close(found, wanted, parts) for found, wanted in pairs)
+
+
+_FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, KeyError, StopIteration)
+
+
+def _few_tokens(parts: Anatomy) -> Int[Tensor, "batch pos"]:
+    return (torch.arange(12, device=parts.device) * 7 + 3)[None] % parts.d_vocab
+
+
+def _close(found: Tensor, wanted: Tensor, parts: Anatomy) -> bool:
     limit = {"float64": 1e-5, "float32": 1e-3}.get(parts.dtype, 0.1)
-    return tuple(layers) == parts.head_layers and float((ends[1] - ends[0]).norm()) <= limit * float(ends[0].norm())
+    return float((found.double() - wanted.double()).norm()) <= limit * float(wanted.double().norm())
 
 
 # In chunks, with an attention function of ours in the Hugging Face modules.
@@ -181,7 +247,12 @@ def _attending(hf: Any, wanted: Observers, chunk: int | Literal["auto"], head_la
         layer = next(left)
         if wanted.values:
             wanted.values(layer, rearrange(value, "batch kv_head pos d_value -> batch pos kv_head d_value"))
-        return attend_in_chunks(query, key, value, layer, wanted.attention, chunk, given), None
+        found = fused.attend(query, key, value, layer, given) if wanted.attended else None
+        if found is None or wanted.attended is None:
+            return attend_in_chunks(query, key, value, layer, wanted.attention, chunk, given), None
+        z, seen = found
+        wanted.attended(seen)
+        return z, None
 
     before = hf.config._attn_implementation
     AttentionInterface.register(NAME, attend)

@@ -19,12 +19,19 @@ def fingerprint(model: HookedModel | torch.nn.Module) -> str:
     """
     digest = hashlib.sha256()
     samples: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
-    for name, parameter in sorted(model.named_parameters()):
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+    sums: dict[torch.device, dict[str, torch.Tensor]] = {}
+    parameters = sorted(model.named_parameters())
+    for name, parameter in parameters:
         flat = parameter.detach().reshape(-1)
         samples.setdefault((parameter.device, parameter.dtype), []).append(flat[:: max(1, flat.numel() // 16)][:16])
         if flat.dtype.itemsize in _BITS and not flat.is_complex():
-            digest.update(str(int(flat.view(_BITS[flat.dtype.itemsize]).sum(dtype=torch.int64))).encode())
+            bits = flat.view(_BITS[flat.dtype.itemsize])
+            sums.setdefault(parameter.device, {})[name] = bits.sum(dtype=torch.int64)
+    totals: dict[str, int] = {}
+    for found in sums.values():  # A number at a time, a GPU would be waited for once for each parameter.
+        totals |= dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+    for name, parameter in parameters:
+        digest.update(f"{name}{tuple(parameter.shape)}{totals.get(name, '')}".encode())
     for sample in samples.values():
         digest.update(torch.cat(sample).double().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
