@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from workbench.errors import InputError
-from workbench.models import fused
+from workbench.models import fused, kernels
 from workbench.models.anatomy import Anatomy, anatomy, kind_of, require_heads
 from workbench.models.exact import require_original
 from workbench.models.forward import hooked, require_positions, run
@@ -201,7 +201,7 @@ def _fused_proved(model: HookedModel) -> bool:
         wanted = replace(last, attention=of_chunk, attended=of_fused if size == "auto" else None)
         try:
             _observe_chunks(model, tokens, wanted, size)
-        except _FAILURES:
+        except (*_FAILURES, *kernels.FAILURES):
             return False
     pairs = [(ends[1], ends[0]), *((received[1][layer], received[0][layer]) for layer in parts.head_layers)]
     return all(_close(found, wanted, parts) for found, wanted in pairs)

@@ -18,9 +18,15 @@ _INSTALLED = importlib.util.find_spec("triton") is not None
 _FAR = 1e30
 """A logsumexp that leaves no weight: that of a query which is padding."""
 
+FAILURES: tuple[type[Exception], ...] = ()
+"""What is raised where a GPU cannot run these kernels."""
+
 if _INSTALLED:
     import triton  # ty: ignore[import-not-found]
     import triton.language as tl  # ty: ignore[import-not-found]
+    from triton.errors import TritonError  # ty: ignore[import-not-found]
+
+    FAILURES = (TritonError,)
 
     @triton.jit
     def _rows(
@@ -400,7 +406,7 @@ def _padded(width: int) -> int:
 
 
 def _common(width: int, dtype: torch.dtype, warps: int) -> dict[str, Any]:
-    precision = "ieee" if dtype == torch.float32 else "tf32"
+    precision = "tf32x3" if dtype == torch.float32 else "tf32"
     return {"WIDTH": width, "PADDED": _padded(width), "PRECISION": precision, "num_warps": warps, "num_stages": 3}
 
 
