@@ -54,7 +54,13 @@ def values(hf: Any, tokens: list[int], points: list[str]) -> dict[str, torch.Ten
 
 
 def path_patched(
-    hf: Any, layers: list[list[str]], base: list[int], source: list[int], layer: int, heads: slice | None, n_heads: int
+    hf: Any,
+    layers: list[list[str]],
+    base: list[int],
+    source: list[int],
+    layer: int,
+    heads: list[int] | None,
+    n_heads: int,
 ) -> torch.Tensor:
     """Logits at the last position of base, all mixers frozen, one sender from source: some heads, or a whole layer."""
     points = [name for names in layers for name in names]

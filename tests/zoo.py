@@ -71,7 +71,7 @@ OWN: dict[str, dict[str, Any]] = {
         "o_lora_rank": 8,
         "index_n_heads": 2,
         "index_head_dim": 8,
-        "index_topk": 4,
+        "index_topk": 16,
     },
     "GPTBigCodeForCausalLM": {"n_inner": 48},
     "GPTNeoForCausalLM": {
@@ -81,13 +81,25 @@ OWN: dict[str, dict[str, Any]] = {
         "window_size": 6,
     },
     "Glm4MoeForCausalLM": {"first_k_dense_replace": 1},
-    "GlmMoeDsaForCausalLM": LATENT | {"index_topk": 4, "index_head_dim": 16, "index_n_heads": 2},
+    "GlmMoeDsaForCausalLM": LATENT | {"index_topk": 16, "index_head_dim": 16, "index_n_heads": 2},
     "Glm4MoeLiteForCausalLM": LATENT,
     "DeepseekV3ForCausalLM": LATENT | {"first_k_dense_replace": 1},
     "DeepseekV2ForCausalLM": LATENT | {"first_k_dense_replace": 1},
     "CodeGenForCausalLM": {"rotary_dim": 4},
     "GPTJForCausalLM": {"rotary_dim": 4},
     "FalconH1ForCausalLM": {"lm_head_multiplier": 1.5, "ssm_out_multiplier": 0.8, "attention_out_multiplier": 1.2},
+    "Gemma3ForConditionalGeneration": {
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 16,
+            "patch_size": 4,
+        },
+        "mm_tokens_per_image": 4,
+    },
     "Gemma4ForCausalLM": {"layer_types": ["sliding_attention", "full_attention"] * 2, "global_head_dim": 24},
     "GraniteForCausalLM": {"residual_multiplier": 0.3, "logits_scaling": 2.0, "embedding_multiplier": 3.0},
     "Gemma2ForCausalLM": {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0},
@@ -108,7 +120,8 @@ OWN: dict[str, dict[str, Any]] = {
     "Qwen3_5ForCausalLM": {"layer_types": HYBRID},
     "Qwen3_5MoeForCausalLM": {"layer_types": HYBRID},
     "RecurrentGemmaForCausalLM": {"attention_window_size": 6, "num_hidden_layers": 6},
-    "YoutuForCausalLM": LATENT,
+    # Transformers sets the embedding of the padding token to zero when it loads a Youtu.
+    "YoutuForCausalLM": LATENT | {"pad_token_id": None},
     "Zamba2ForCausalLM": {
         "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"],
         "n_mamba_heads": 8,
@@ -130,9 +143,15 @@ def known() -> list[str]:
 def configuration(name: str, **more: Any) -> Any:
     """A tiny configuration of an architecture."""
     cls = getattr(transformers, name).config_class
+    own = OWN.get(name, {}) | more
+    if "text_config" in cls.sub_configs:
+        return cls(text_config=_small(cls.sub_configs["text_config"]), **own)
+    return cls(**_small(cls) | own)
+
+
+def _small(cls: Any) -> dict[str, Any]:
     fields = {field.name for field in dataclasses.fields(cls)} | set(cls.attribute_map)
-    given = {key: value for key, value in SMALL.items() if key in fields} | OWN.get(name, {}) | more
-    return cls(**given)
+    return {key: value for key, value in SMALL.items() if key in fields}
 
 
 def specimen(name: str, dtype: torch.dtype = torch.float32, seed: int = 0, **more: Any) -> Any:

@@ -8,6 +8,7 @@ from tests.interrupts import killed_before_piece, pieces, watched
 from tests.models.test_hooked import hooked_model, needs_hooked
 from tests.tiny import TEN, bridge, sequences, tiny
 from tests.words import CHAT, word_tokenizer
+from tests.zoo import specimen
 from workbench.errors import InputError
 from workbench.evaluation import generation
 from workbench.evaluation.generation import generate
@@ -186,3 +187,13 @@ def test_logits_that_are_nan_are_told():
         pytest.raises(InputError, match="logits that are NaN"),
     ):
         generate(model, [[5, 6]], max_new_tokens=2, progress=False)
+
+
+@pytest.mark.parametrize("name", ["Lfm2ForCausalLM", "MambaForCausalLM", "OpenAIGPTLMHeadModel"])
+def test_models_whose_caches_cannot_be_cut_or_kept_say_the_same(name):
+    """Replies end at different steps; the first keeps states of convolutions, the others nothing that goes on."""
+    hf, model, prompts = specimen(name), load(specimen(name)), sequences((9, 7, 5))
+    with torch.no_grad():
+        wanted = twin(lambda tokens, attention_mask: hf(tokens).logits, prompts)
+    assert said(generate(model, prompts, max_new_tokens=8, progress=False)) == wanted
+    assert name != "Lfm2ForCausalLM" or len({len(reply) for reply in wanted}) > 1

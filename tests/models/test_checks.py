@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.tiny import BASE, TEN, bridge, tiny
 from tests.words import CHAT, word_tokenizer
+from tests.zoo import specimen
 from workbench.errors import InputError
 from workbench.models.checks import CHECKS, DECISIVE, EXACT, RERUN, check, table
 from workbench.models.load import load
@@ -221,3 +222,10 @@ def test_the_table_ends_with_the_verdict():
     assert row.startswith("failed") and "3 of 0" in row
     assert any("vocabulary" in line and "25 of 96" in line for line in with_words)
     assert {name for names in DECISIVE["replay"] for name in names} <= {word for line in lines for word in line.split()}
+
+
+def test_right_padding_is_judged_by_logits():
+    """DeepSeek-V4 keeps several streams, so there is none after its last block to compare."""
+    result = check(load(specimen("DeepseekV4ForCausalLM")))
+    assert result["status"].sel(check="right_padding") == "passed"
+    assert result.attrs["computed"] == "rerun" and result.attrs["exact"]

@@ -214,3 +214,10 @@ def test_what_stands_before_counts_as_well():
 def test_rotary_positions_beyond_training_are_warned_of():
     with pytest.warns(wb.WorkbenchWarning, match="has 129 tokens, and the model's context has 128"):
         wb.extreme_tokens(bridge("llama"), sequences((129,)), progress=False)
+
+
+def test_sequences_of_which_attention_would_choose_keys_are_refused():
+    model = load(specimen("GlmMoeDsaForCausalLM", index_topk=4))
+    run(model, torch.tensor(sequences((4,))))
+    with pytest.raises(InputError, match=r"has 5 tokens, and attention of this model chooses 4 keys.*max_tokens=4"):
+        wb.extreme_tokens(model, sequences((5, 4)), progress=False)

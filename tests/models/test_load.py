@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.tiny import TEN, bridge, tiny
 from tests.words import CHAT, word_tokenizer
+from tests.zoo import specimen
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.load import load
@@ -293,3 +294,8 @@ def test_a_snapshot_of_the_hub_is_named_by_its_repository(tmp_path):
     tiny("llama", torch.float32).save_pretrained(folder)
     assert anatomy(load(folder)).name == "me/tiny-model"
     assert anatomy(load(transformers.AutoModelForCausalLM.from_pretrained(folder))).name == "me/tiny-model"
+
+
+def test_an_encoder_is_refused():
+    with pytest.raises(InputError, match="A BertLMHeadModel is an encoder: its tokens see what follows them"):
+        load(specimen("BertLMHeadModel"))

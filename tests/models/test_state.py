@@ -9,6 +9,9 @@ import transformers as hf
 
 import workbench as wb
 from tests.tiny import OLD, tiny
+from tests.zoo import specimen
+from workbench.models.attention import has_hooks
+from workbench.models.load import load
 from workbench.models.state import left_hooks
 
 PAIRS = ([[3, 4, 5, 6]], [[3, 7, 5, 6]], (5, 9))
@@ -122,3 +125,11 @@ def test_an_intervention_of_a_with_block_is_meant():
     plain = MEASUREMENTS["extreme"](model)
     with wb.zero_heads(model, heads=[(0, 0)]):
         assert not np.allclose(MEASUREMENTS["extreme"](model), plain)
+
+
+def test_what_transformer_lens_attaches_for_itself_is_no_intervention():
+    """OPT's MLP has no module of its own, so TransformerLens leads its hook points through permanent hooks."""
+    model = load(specimen("OPTForCausalLM"))
+    assert not left_hooks(model) and not has_hooks(model)
+    model.add_hook("blocks.0.hook_mlp_out", lambda out, hook: 2 * out, is_permanent=True)
+    assert has_hooks(model) and len(left_hooks(model)) == 1

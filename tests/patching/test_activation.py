@@ -5,12 +5,17 @@ import pytest
 import torch
 
 from tests.tiny import TEN, bridge, sequences
-from workbench.errors import InputError
+from tests.zoo import specimen
+from workbench.errors import InputError, WorkbenchWarning
 from workbench.models.anatomy import anatomy
+from workbench.models.load import load
 from workbench.patching.activation import activation_patch
 from workbench.prompts.pairs import PromptPairs
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*read logit_diff:workbench.errors.WorkbenchWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*read logit_diff:workbench.errors.WorkbenchWarning"),
+    pytest.mark.filterwarnings("ignore:Olmo2ForCausalLM passes the:workbench.errors.WorkbenchWarning"),
+]
 A, B = 5, 9
 
 
@@ -145,3 +150,14 @@ def test_patterns_of_unequal_lengths_are_refused():
 def test_writes_that_reach_nothing_are_refused(pairs):
     with pytest.raises(InputError, match="ignores what is written at hook_pattern"):
         activation_patch(bridge("gptj"), pairs, hook="pattern", progress=False)
+
+
+def test_queries_that_are_stored_with_a_gate_are_refused(pairs):
+    with pytest.raises(InputError, match="shows 8 rows at hook_q and has 4: something else lies there beside heads"):
+        activation_patch(load(specimen("Qwen3NextForCausalLM")), pairs, hook="q", progress=False)
+
+
+@pytest.mark.parametrize("hook", ["q", "k"])
+def test_writing_in_front_of_a_norm_of_all_heads_is_told(hook, pairs):
+    with pytest.warns(WorkbenchWarning, match=f"through one norm behind hook_{hook}, so what is written for one head"):
+        activation_patch(bridge("olmo2"), pairs, hook=hook, progress=False)

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests import frozen
 from tests.interrupts import killed_before_piece, pieces, room_for
 from tests.tiny import TEN, bridge, sequences
+from tests.zoo import specimen
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
+from workbench.models.load import load
 from workbench.patching.path import path_patch
 from workbench.prompts.pairs import PromptPairs
 
@@ -236,3 +239,17 @@ def test_nan_logits_are_refused():
     model.blocks[1].mlp.original_component.down_proj.weight.data[0, 0] = float("nan")
     with pytest.raises(InputError, match="NaN or infinite logits"):
         path_patch(model, pairs(), progress=False)
+
+
+def test_heads_may_be_wider_in_some_layers():
+    """Gemma-4's global layers have wider heads; here the model is replayed, since no layer reads another's keys."""
+    name = "Gemma4UnifiedForConditionalGeneration"
+    hf, model = specimen(name), load(specimen(name))
+    pairs = PromptPairs(sequences((9,)), sequences((7,), seed=2), (A, B))
+    result = path_patch(model, pairs, unit="head", full_logits=True, progress=False)
+    assert result.attrs["computed"] == "replay"
+    mixers = frozen.mixers(hf, 4)
+    for layer in (0, 3):
+        wanted = frozen.path_patched(hf, mixers, pairs.base[0], pairs.source[0], layer, [2], 4)
+        found = result["patched_logits"].isel(layer=layer, head=2, example=0)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)

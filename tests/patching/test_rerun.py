@@ -74,7 +74,7 @@ def test_equals_hooks_on_plain_hugging_face_modules(name):
             if unit == "head" and layer in parts.headless:
                 assert np.isnan(value)
                 continue
-            heads = None if head is None else slice(head, head + 1)
+            heads = None if head is None else [head]
             logits = frozen.path_patched(hf, layers, data.base[0], data.source[0], layer, heads, parts.n_heads)
             assert abs(value - float(logits[A] - logits[B])) < 1e-6
 

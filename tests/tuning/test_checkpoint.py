@@ -6,6 +6,7 @@ import transformers
 
 from tests.tuning.chat import chat_model, chat_tokenizer, dialogues
 from tests.tuning.disk import full_disk
+from tests.zoo import specimen
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.load import load
@@ -133,3 +134,13 @@ def test_an_active_intervention_is_not_exported(tmp_path):
     hook = [("blocks.0.attn.hook_z", lambda z, hook: z * 0)]
     with model.hooks(fwd_hooks=hook), pytest.raises(InputError, match="would not be in the checkpoint"):
         save_pretrained(model, tmp_path / "tuned")
+
+
+@pytest.mark.parametrize(
+    "name", ["CodeGenForCausalLM", "FalconForCausalLM", "Lfm2ForCausalLM", "MambaForCausalLM", "OPTForCausalLM"]
+)
+def test_a_model_that_nobody_changed_is_saved_as_it_was(name, tmp_path):
+    """Fused matrices of a kind that is not known, layers without attention, and hooks of TransformerLens's own."""
+    own, model = specimen(name), load(specimen(name))
+    found = plain(save_pretrained(model, tmp_path / "saved")).state_dict()
+    assert all(torch.equal(found[key], weight) for key, weight in own.state_dict().items())

@@ -13,7 +13,8 @@ from transformers import (
 )
 
 from tests.tiny import bridge, tiny
-from workbench.errors import InputError
+from tests.zoo import specimen
+from workbench.errors import InputError, WorkbenchWarning
 from workbench.models.anatomy import anatomy
 from workbench.models.capture import capture
 from workbench.models.load import load
@@ -24,6 +25,7 @@ from workbench.tuning.slices import attention_modules, slices_of
 from workbench.tuning.units import units_of
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gpt2", "gpt_neox", "olmo2")
+COMMON_NORM = pytest.mark.filterwarnings("ignore:The queries of all heads:workbench.errors.WorkbenchWarning")
 TOKENS = [[5, 17, 3, 44, 60, 8]]
 
 
@@ -45,6 +47,7 @@ def shaken(family, units, letters):
     return load(hf)
 
 
+@COMMON_NORM
 @pytest.mark.parametrize("family", FAMILIES)
 def test_output_slices_change_the_queries_keys_and_values_of_their_heads_alone(family):
     plain, parts = bridge(family), anatomy(bridge(family))
@@ -56,12 +59,11 @@ def test_output_slices_change_the_queries_keys_and_values_of_their_heads_alone(f
         own = head if name.endswith("q") else head // parts.group_size
         count = parts.n_heads if name.endswith("q") else parts.n_kv_heads
         differs = (after[name] - one).abs().reshape(1, 6, count, parts.d_head).amax((0, 1, 3)) > 1e-9
-        if family == "olmo2" and not name.endswith("v"):
-            assert differs[own], name  # one norm over all heads of a layer
-            continue
-        assert differs.tolist() == [i == own for i in range(count)], name
+        mine = family != "olmo2" or name.endswith("v")  # one norm over the queries of all heads, and one over the keys
+        assert differs.tolist() == [mine and i == own for i in range(count)], name
 
 
+@COMMON_NORM
 @pytest.mark.parametrize("family", FAMILIES)
 def test_input_slices_change_the_output_matrix_of_their_heads_alone(family):
     changed, plain = anatomy(shaken(family, [(0, 2), (2, 1)], ("in",))), anatomy(bridge(family))
@@ -156,10 +158,10 @@ def test_unknown_storage_of_projections_is_named():
     with pytest.raises(
         InputError, match=r"q_proj is a Linear with a weight of shape .64, 32., and its heads would need 32"
     ):
-        slices_of(hf, parts, units_of(parts, [(0, 0)]))
+        slices_of(hf, parts, units_of(parts, [(1, 0)]))
     del hf.model.layers[1].self_attn.q_proj
-    with pytest.raises(InputError, match="2 of 3 layers keep their attention projections"):
-        slices_of(hf, parts, units_of(parts, [(0, 0)]))
+    with pytest.raises(InputError, match=r"2 of 3 layers with heads keep.*layer 1 is none"):
+        slices_of(hf, parts, units_of(parts, [(1, 0)]))
 
 
 def test_the_attention_of_a_vision_tower_is_none_of_the_layers():
@@ -168,5 +170,39 @@ def test_the_attention_of_a_vision_tower_is_none_of_the_layers():
     text = tiny("gemma3").config
     config = Gemma3Config(text_config=text.to_dict(), vision_config=vision.to_dict(), image_token_index=90)
     hf = Gemma3ForConditionalGeneration(config)
-    paths = [path for path, _ in attention_modules(hf, anatomy(bridge("gemma3")))]
-    assert paths == [f"model.language_model.layers.{layer}.self_attn" for layer in range(3)]
+    paths = {layer: path for layer, (path, _) in attention_modules(hf, anatomy(bridge("gemma3"))).items()}
+    assert paths == {layer: f"model.language_model.layers.{layer}.self_attn" for layer in range(3)}
+
+
+def found_in(name, head, kv=None):
+    """The slices of one head by the end of their module's name, on an architecture of the zoo."""
+    model = load(specimen(name))
+    parts = anatomy(model)
+    with unwrapped(model) as hf:
+        slices = slices_of(hf, parts, units_of(parts, [head], kv))
+    return {part.module.partition("layers.")[2]: part.index for part in slices.parts}
+
+
+@pytest.mark.parametrize("name", ["Lfm2ForCausalLM", "OlmoHybridForCausalLM", "ModernBertDecoderForCausalLM"])
+@COMMON_NORM
+def test_heads_are_found_in_layers_that_have_them(name):
+    """Beside layers of other mixers, whose projections may be called the same, and under other names."""
+    out = {"Lfm2ForCausalLM": "self_attn.out_proj", "ModernBertDecoderForCausalLM": "attn.Wo"}.get(name)
+    found = found_in(name, (3, 1))
+    width = len(found[f"3.{out or 'self_attn.o_proj'}"])
+    assert found[f"3.{out or 'self_attn.o_proj'}"] == tuple(range(width, 2 * width))
+    assert (f"3.{out.split('.')[0] if out else 'self_attn'}.q_proj" in found) == (name != "OlmoHybridForCausalLM")
+
+
+def test_heads_may_be_wider_in_some_layers():
+    narrow, wide = (found_in("Gemma4ForCausalLM", (layer, 1)) for layer in (0, 1))
+    assert narrow["0.self_attn.o_proj"] == tuple(range(16, 32)) and wide["1.self_attn.o_proj"] == tuple(range(24, 48))
+    assert narrow["0.self_attn.q_proj"] == tuple(range(16, 32)) and wide["1.self_attn.q_proj"] == tuple(range(24, 48))
+
+
+def test_queries_that_pass_a_common_norm_belong_to_no_head_and_that_is_told():
+    model = load(specimen("MiniMaxM2ForCausalLM"))
+    parts = anatomy(model)
+    with pytest.warns(WorkbenchWarning, match="queries of all heads of MiniMaxM2ForCausalLM pass one norm together"):
+        count = parameter_count(model, [(0, 0)])
+    assert count == parts.d_head * parts.d_model

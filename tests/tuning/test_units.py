@@ -3,8 +3,10 @@ import pytest
 import xarray as xr
 
 from tests.tiny import bridge
+from tests.zoo import specimen
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
+from workbench.models.load import load
 from workbench.patching.selection import random_heads, random_units, select_units
 from workbench.tuning.units import units_of
 
@@ -51,3 +53,10 @@ def test_random_controls_have_the_same_size_and_share_nothing_with_the_choice():
 def test_wrong_units_are_refused(units, message):
     with pytest.raises(InputError, match=message):
         units_of(anatomy(bridge("llama")), units)
+
+
+def test_layers_without_heads_are_tuned_with_all_parameters_alone():
+    parts = anatomy(load(specimen("Lfm2ForCausalLM")))
+    assert {layer for layer, _ in units_of(parts, "attention").heads} == {1, 3}
+    with pytest.raises(InputError, match='layer 0 has no attention heads that can be reached; units="all" tunes it'):
+        units_of(parts, [(0, 0)])

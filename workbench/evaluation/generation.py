@@ -3,8 +3,8 @@
 1. Prompts of different lengths share a batch through padding on the left, a mask and explicit positions; models whose
    logits change under padding in a short trial (and hooks, which may read every position) get batches of one length.
 2. Keys and values are kept from step to step, in the original model with fused attention where a short trial gives the
-   same logits. While hooks are on the model, or where it keeps no cache, every step runs the whole sequences again: an
-   intervention then sees what it would see in a text that long.
+   same logits. While hooks are on the model, or where it keeps no such cache (Mamba, RWKV), every step runs the whole
+   sequences again: an intervention then sees what it would see in a text that long.
 3. A reply ends at an end token, at a stop string, after so many tokens or where the model's context ends.
 """
 
@@ -235,10 +235,20 @@ def _same(model: HookedModel, trial: Trial) -> bool:
     try:
         alone = torch.cat([left_padded_logits(model, [s]) for s in some]).double()
         found = trial(model, some).double()
-    except (RuntimeError, TypeError, ValueError):
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError):
         return False
     limit = {torch.float64: 1e-5, torch.float32: 1e-4}.get(next(model.parameters()).dtype, 0.05)
     return bool((found - alone).norm() <= limit * alone.norm())
+
+
+def _continued_logits(model: HookedModel, sequences: list[list[int]]) -> Tensor:
+    """The logits behind each sequence's last token, which goes on from the cache of those before it."""
+    hf, found = model.original_model, []
+    for sequence in sequences:
+        tokens = torch.tensor([sequence], device=device_of(model))
+        past = hf(input_ids=tokens[:, :-1], use_cache=True).past_key_values
+        found.append(hf(input_ids=tokens[:, -1:], past_key_values=past, use_cache=True).logits[:, -1])
+    return torch.cat(found)
 
 
 def _plain_logits(model: HookedModel, sequences: list[list[int]]) -> Tensor:
@@ -262,7 +272,7 @@ def _replies(
 ) -> list[_Reply]:
     prompts = [sequences[i] for i in some]
     replies = [_Reply() for _ in some]
-    keeps_cache = kind_of(model) == "bridge" and not has_hooks(model)
+    keeps_cache = kind_of(model) == "bridge" and not has_hooks(model) and _holds(model, _continued_logits)
     step = _cached(model, prompts) if keeps_cache else _whole(model, parts, prompts, replies)
     live = list(range(len(some)))
     with _plain(model) if keeps_cache and _holds(model, _plain_logits) else nullcontext():
@@ -278,9 +288,12 @@ def _whole(
 ) -> Callable[[list[int]], list[int]]:
     """Next tokens of the live rows, from whole sequences."""
     end = f"blocks.{parts.n_layers - 1}.hook_resid_post"
+    alone = kind_of(model) == "bridge" and not has_hooks(model)
 
     def step(live: list[int]) -> list[int]:
         rows = [prompts[row] + replies[row].tokens for row in live]
+        if alone:
+            return _likeliest(torch.cat([left_padded_logits(model, [row]) for row in rows]))
         device = device_of(model)
         last = torch.tensor([len(row) - 1 for row in rows], device=device)
         resid = capture(model, rows, {end: at(torch.arange(len(rows), device=device), last)})[end]
@@ -300,7 +313,7 @@ def _cached(model: HookedModel, prompts: list[list[int]]) -> Callable[[list[int]
 
     def step(live: list[int]) -> list[int]:
         nonlocal tokens, mask, rows, past
-        if live != rows:
+        if live != rows and _can_be_cut(past):
             kept = torch.tensor([rows.index(row) for row in live], device=device)
             tokens, mask, rows = tokens[kept], mask[kept], live
             past.batch_select_indices(kept)
@@ -316,9 +329,14 @@ def _cached(model: HookedModel, prompts: list[list[int]]) -> Callable[[list[int]
         found = _likeliest(out.logits[:, -1])
         tokens = torch.tensor(found, device=device)[:, None]
         mask = torch.cat([mask, torch.ones_like(tokens)], -1)
-        return found
+        return [found[rows.index(row)] for row in live]
 
     return step
+
+
+def _can_be_cut(cache: Any) -> bool:
+    """Whether replies that have ended can be taken out of a cache; the states of short convolutions stay whole."""
+    return all(hasattr(layer, "batch_select_indices") for layer in getattr(cache, "layers", ()))
 
 
 def _likeliest(logits: Float[Tensor, "batch d_vocab"]) -> list[int]:

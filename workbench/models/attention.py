@@ -32,6 +32,7 @@ from workbench.models.anatomy import Anatomy, anatomy, kind_of, require_heads
 from workbench.models.exact import require_original
 from workbench.models.forward import hooked, require_positions, run
 from workbench.models.original import inner_module, unwrapped
+from workbench.models.state import hooks_of
 from workbench.protocol import HookedModel
 
 NAME = "workbench_in_chunks"
@@ -146,7 +147,7 @@ def way_of_reading(model: HookedModel, chunk: int | Literal["auto"]) -> str:
 
 def has_hooks(model: HookedModel) -> bool:
     """Whether any hook point of the model carries a hook, such as an intervention's."""
-    return any(point.fwd_hooks for point in model.hook_dict.values())
+    return any(hooks_of(point) for point in model.hook_dict.values())
 
 
 def require_no_hooks(model: HookedModel, consequence: str, name: str = "this model") -> None:

@@ -23,6 +23,8 @@ from workbench.models.anatomy import kind_of
 from workbench.models.state import without_hooks
 from workbench.protocol import HookedModel
 
+CHOOSING = ("glm_moe_dsa", "deepseek_v32")
+"""Models whose attention chooses among the keys of the tokens."""
 HookFn = Callable[[Tensor], Tensor | None]
 """Sees an activation; returns what replaces it, or None to leave it as it is."""
 
@@ -115,10 +117,18 @@ def require_positions(model: HookedModel, length: int, past: Any = None) -> None
         past: keys and values of what stands before them.
 
     Raises:
-        InputError: positions come from a table, which is shorter.
+        InputError: positions come from a table, which is shorter; or attention would choose among the keys.
     """
     limit = int(getattr(model.cfg, "n_ctx", 0) or 0)
     length += past.get_seq_length() if past is not None else 0
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    chosen = int(getattr(config, "index_topk", 0)) if getattr(config, "model_type", "") in CHOOSING else 0
+    if chosen and length > chosen:
+        raise InputError(
+            f"A sequence has {length} tokens, and attention of this model chooses {chosen} keys for each query "
+            "(index_topk). Which of equal ones it takes depends on the padding, so batches of longer sequences are not "
+            f"measured. Cut texts with max_tokens={chosen}."
+        )
     if not limit or length <= limit:
         return
     if _has_position_table(model):

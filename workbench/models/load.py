@@ -27,6 +27,7 @@ from workbench.protocol import HookedModel, TextTokenizer
 BACKENDS = get_args(Backend)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 MERGE = "PeftModel.from_pretrained(base, folder).merge_and_unload()"
+ENCODERS = ("BertLMHeadModel", "BertForMaskedLM", "RobertaForMaskedLM")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -312,6 +313,11 @@ def _bridge(hf: Any) -> HookedModel:
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     architecture = type(hf).__name__
+    if architecture in ENCODERS:
+        raise InputError(
+            f"A {architecture} is an encoder: its tokens see what follows them, and more than a norm and a matrix "
+            "gives its logits. Only decoders that predict the next token are measured here, such as GPT-2 or Llama."
+        )
     hf.set_attn_implementation("eager")
     try:
         model = build_bridge_from_module(hf, architecture, hf_config=hf.config, tokenizer=None)

@@ -36,7 +36,8 @@ def unwrapped(model: HookedModel) -> Generator[Any, None, None]:
             if own is not child:
                 replaced.append((parent, name, child))
                 parent._modules[name] = own
-            restore(own)
+            if own is not None:
+                restore(own)
 
     try:
         restore(model.original_model)
@@ -71,12 +72,15 @@ def half_precision(parameter: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" and parameter.dtype != torch.float64)
 
 
-def inner_module(module: nn.Module) -> nn.Module:
-    """The innermost module that TransformerLens's component stands for; any other module itself."""
+def inner_module(module: nn.Module) -> Any:
+    """The innermost module that TransformerLens's component stands for; any other module itself.
+
+    None where it stands for a part that this model was made without, such as the vision tower of a Gemma-4 for text.
+    """
     while any(c.__name__ == "GeneralizedComponent" for c in type(module).__mro__):
         inner = getattr(module, "original_component", None)
         if inner is None:
-            break
+            return None if type(module).__name__ == "GeneralizedComponent" else module
         module = inner
     return module
 
@@ -105,15 +109,19 @@ def masked_positions(mask: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]
 
 
 def left_padded_logits(model: HookedModel, sequences: list[list[int]]) -> Float[Tensor, "batch d_vocab"]:
-    """Logits at the last token of sequences padded on the left under a mask, as text generation does it."""
+    """Logits at the last token of sequences padded on the left under a mask, as text generation does it.
+
+    Sequences of one length need no mask, and get none.
+    """
     tokens, mask = left_padded(sequences, next(model.parameters()).device)
+    padded = not bool(mask.all())
     if kind_of(model) == "hooked":
         return model(tokens, attention_mask=mask)[:, -1]
     hf = model.original_model
-    keywords = {"attention_mask": mask, "use_cache": False}
-    if "position_ids" in inspect.signature(hf.forward).parameters:
+    keywords: dict[str, Any] = {"attention_mask": mask} if padded else {}
+    if padded and "position_ids" in inspect.signature(hf.forward).parameters:
         keywords["position_ids"] = masked_positions(mask)
-    return hf(input_ids=tokens, **keywords).logits[:, -1]
+    return hf(input_ids=tokens, use_cache=False, **keywords).logits[:, -1]
 
 
 def thaw(hf: nn.Module) -> None:

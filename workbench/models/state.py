@@ -9,7 +9,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from torch import nn
 
@@ -86,16 +86,27 @@ def frozen(model: HookedModel) -> Generator[None]:
 @contextmanager
 def without_hooks(model: HookedModel) -> Generator[None]:
     """Hook points without what TransformerLens attached to them, for a block."""
-    points = {id(point): point for point in model.hook_dict.values() if point.fwd_hooks}.values()
+    points = {id(point): point for point in model.hook_dict.values() if hooks_of(point)}.values()
     kept = [(point, point._forward_hooks) for point in points]
     for point, hooks in kept:
-        ours = {handle.hook.id for handle in point.fwd_hooks}
+        ours = {handle.hook.id for handle in hooks_of(point)}
         point._forward_hooks = OrderedDict((key, hook) for key, hook in hooks.items() if key not in ours)
     try:
         yield
     finally:
         for point, hooks in kept:
             point._forward_hooks = hooks
+
+
+def hooks_of(point: Any) -> list[Any]:
+    """What was attached to a hook point, but for what TransformerLens keeps there for itself, as on OPT and XGLM."""
+    return [
+        hook for hook in point.fwd_hooks if not (hook.is_permanent and _owner(hook.user_hook) == "transformer_lens")
+    ]
+
+
+def _owner(function: Any) -> str:
+    return str(getattr(function, "__module__", "")).split(".")[0]
 
 
 def modules_of(model: HookedModel) -> list[tuple[str, nn.Module]]:
@@ -106,10 +117,10 @@ def modules_of(model: HookedModel) -> list[tuple[str, nn.Module]]:
 
 def left_hooks(model: HookedModel) -> list[str]:
     """Names of hook points and modules that carry a hook which belongs to no `with` block."""
-    points = {id(p): name for name, p in model.hook_dict.items() if any(h.context_level is None for h in p.fwd_hooks)}
+    points = {id(p): name for name, p in model.hook_dict.items() if any(h.context_level is None for h in hooks_of(p))}
     modules: dict[int, str] = {}
     for name, module in modules_of(model):
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        if any(str(getattr(hook, "__module__", "")).split(".")[0] not in OWNERS for hook in hooks):
+        if any(_owner(hook) not in OWNERS for hook in hooks):
             modules.setdefault(id(module), name or "the whole model")
     return [*points.values(), *modules.values()]

@@ -10,6 +10,7 @@ Definition: Vig et al., arXiv 2004.12265; Meng et al., arXiv 2202.05262. Unlike 
 react to the patch.
 """
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,10 +23,11 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.errors import InputError
-from workbench.models.anatomy import Anatomy
+from workbench.errors import InputError, WorkbenchWarning
+from workbench.models.anatomy import Anatomy, heads_by_unit
 from workbench.models.capture import device_of
 from workbench.models.checks import require_hooks
+from workbench.models.forward import hooked, run
 from workbench.models.state import measures
 from workbench.names import Hook, HookUnit, Metric, Positions
 from workbench.patching.answers import answer_metrics, cell_scores, patching_result, reads
@@ -172,11 +174,17 @@ def require_writable(model: HookedModel, parts: Anatomy, where: Site) -> None:
     tokens = [3 % parts.d_vocab, 5 % parts.d_vocab, 4 % parts.d_vocab]
     seen = suffix(model, parts, tokens, tokens[::-1], where)
     positions = 2 if where.hook == "pattern" else 1
+    first = where.layers(model, parts)[0]
+    rows = seen.base[first].shape[3 - positions]
+    if where.owners is not None and rows != where.owners.shape[1]:
+        raise InputError(
+            f"{parts.architecture} shows {rows} rows at hook_{where.hook} and has {where.owners.shape[1]}: something "
+            "else lies there beside heads, such as a gate, so none can be patched alone. Patch z, or another hook."
+        )
 
     def disturb(activation: Tensor) -> Tensor:
         return 1.5 * activation.roll(1, dims=positions)
 
-    first = where.layers(model, parts)[0]
     changed = seen.final_stream(first, seen.resid[first : first + 1], {where.name(first): disturb})
     if torch.equal(changed[0], seen.resid[-1]):
         raise InputError(
@@ -184,3 +192,29 @@ def require_writable(model: HookedModel, parts: Anatomy, where: Site) -> None:
             "that the model does not read, so patching it would report 0 for everything. Patch z or attn_out "
             "instead."
         )
+    if where.hook in ("q", "k") and where.n_units > 1 and not _acts_alone(model, parts, where, tokens):
+        warnings.warn(
+            f"{parts.architecture} passes the {'queries' if where.hook == 'q' else 'keys'} of all heads through one "
+            f"norm behind hook_{where.hook}, so what is written for one head rescales those of the others. Patch z, v "
+            "or pattern for effects of one head alone.",
+            WorkbenchWarning,
+            stacklevel=4,
+        )
+
+
+def _acts_alone(model: HookedModel, parts: Anatomy, where: Site, tokens: list[int]) -> bool:
+    """Whether queries or keys that are written for one unit change z of no head of another."""
+    first = where.layers(model, parts)[0]
+    batch = torch.tensor([tokens, tokens], device=device_of(model))
+    mask = torch.from_numpy(where.mask(np.zeros(1, int), np.ones((1, len(tokens)), bool))).to(batch.device)
+    told: list[Tensor] = []
+
+    def disturb(activation: Tensor) -> Tensor:
+        changed = torch.where(mask, 1.5 * activation.roll(1, dims=1) + 0.5, activation)
+        return torch.cat([activation[:1], changed[1:]])
+
+    with hooked(model, {where.name(first): disturb, f"blocks.{first}.attn.hook_z": lambda z: told.append(z.clone())}):
+        run(model, batch)
+    others = heads_by_unit(where.n_units, parts.n_heads)[1:].any(0)
+    plain, other = told[0][..., torch.from_numpy(others).to(batch.device), :].double()
+    return float((other - plain).norm()) <= 1e-4 * float(plain.norm())

@@ -197,9 +197,9 @@ def unpatched(model: HookedModel, pairs: PromptPairs) -> xr.Dataset:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one run leaves behind at its read positions."""
+    """What one run leaves behind at its read positions: z of each layer, the first and the last stream."""
 
-    z: Float[Tensor, "layer row head d_head"]
+    z: Sequence[Float[Tensor, "row head _"]]
     first: Float[Tensor, "row d_model"]
     last: Float[Tensor, "row d_model"]
 
@@ -218,8 +218,8 @@ def see(model: HookedModel, parts: Anatomy, read: Reads) -> tuple[Seen, Seen]:
     else:
         rows = _see_all(model, read, [*names, *ends])
     device = device_of(model)
-    z = torch.stack([rows[name].to(device) for name in names], dim=1)
-    base, source = (Seen(z[which], rows[ends[0]][which], rows[ends[1]][which]) for which in (0, 1))
+    z = [rows[name].to(device) for name in names]
+    base, source = (Seen([layer[which] for layer in z], rows[ends[0]][which], rows[ends[1]][which]) for which in (0, 1))
     return base, source
 
 
@@ -280,13 +280,14 @@ def _shared(read: Reads) -> int:
 def replay(
     parts: Anatomy,
     first: Float[Tensor, "row d_model"],
-    base: Float[Tensor, "layer row head d_head"],
-    source: Float[Tensor, "layer row head d_head"],
+    base: Sequence[Float[Tensor, "row head _"]],
+    source: Sequence[Float[Tensor, "row head _"]],
     mask: Bool[np.ndarray, "unit layer head"],
 ) -> Float[Tensor, "cell row d_model"]:
     """The stream behind the last layer for base itself (index 0) and for each sender (1 + its index).
 
-    `first` is the stream that enters layer 0, `base` the frozen z and `source` the z that each sender's heads take.
+    `first` is the stream that enters layer 0, `base` the frozen z of each layer and `source` the z that each sender's
+    heads take; heads may be wider in some layers than in others.
     """
     joins = mask.any(2).argmax(1)
     order = np.argsort(joins, kind="stable")

@@ -155,10 +155,17 @@ def _custom_senders(units: Mapping[str, Any] | Sequence[Any], counts: Counts) ->
     )
 
 
-def checked_heads(heads: Any, counts: Counts, where: str, otherwise: str = "") -> list[Address]:
+def checked_heads(
+    heads: Any,
+    counts: Counts,
+    where: str,
+    otherwise: str = "",
+    whole: str = "path_patch(unit='layer') measures its mixer as a whole",
+) -> list[Address]:
     """A set of heads as (layer, head) pairs, each of them once and in the model.
 
-    `where` is what an error calls the set, such as "units[0]", and `otherwise` what could be given instead.
+    `where` is what an error calls the set, such as "units[0]", `otherwise` what could be given instead, and `whole`
+    what can be done with a layer without heads.
     """
     try:
         pairs = [(operator.index(layer), operator.index(head)) for layer, head in heads]
@@ -179,8 +186,7 @@ def checked_heads(heads: Any, counts: Counts, where: str, otherwise: str = "") -
                 )
         if layer in counts.headless:
             raise InputError(
-                f"{where} holds {(layer, head)}: layer {layer} has no attention heads that can be reached; "
-                "path_patch(unit='layer') measures its mixer as a whole."
+                f"{where} holds {(layer, head)}: layer {layer} has no attention heads that can be reached; {whole}."
             )
         if (layer, head) in pairs[:number]:
             raise InputError(f"{where} holds {(layer, head)} more than once; list every (layer, head) once.")

@@ -94,23 +94,24 @@ def own_weights(hf: Any) -> dict[str, torch.Tensor]:
 def refresh_fused(model: HookedModel, parts: Anatomy) -> int:
     """Bring matrices that hold queries, keys and values together up to date with the bridge's copies of their parts.
 
-    Returns how many tensors were stale.
+    Only where it is known how a matrix holds them. Returns how many tensors were stale.
     """
-    fused = [block.attn for block in model.blocks if "qkv" in dict(block.attn.named_children())]
-    if not fused:
-        return 0
-    stale = 0
+    stale, bridged = 0, [getattr(block, "attn", None) for block in model.blocks]
     with unwrapped(model) as hf:
-        for (path, layout), attention in zip(attention_modules(hf, parts), fused, strict=True):
+        for layer, (path, layout) in attention_modules(hf, parts).items():
+            attention: Any = bridged[layer]
+            if "qkv" not in dict(attention.named_children()):
+                continue
             for letter, heads in (("q", parts.n_heads), ("k", parts.n_kv_heads), ("v", parts.n_kv_heads)):
                 linear, whole = getattr(attention, letter).original_component, f"{path}.{layout[letter].child}"
-                stale += _refresh(hf.get_submodule(whole), linear, layout[letter], heads, parts)
+                stale += _refresh(hf.get_submodule(whole), linear, layout[letter], heads)
     return stale
 
 
-def _refresh(fused: Any, part: Any, projection: Projection, heads: int, parts: Anatomy) -> int:
+def _refresh(fused: Any, part: Any, projection: Projection, heads: int) -> int:
     starts = [projection.start(head) for head in range(heads)]
-    index = torch.tensor([start + i for start in starts for i in range(parts.d_head)], device=fused.weight.device)
+    rows = [start + i for start in starts for i in range(projection.width)]
+    index = torch.tensor(rows, device=fused.weight.device)
     stale = 0
     for whole, piece in ((rows_of_outputs(fused), rows_of_outputs(part)), (fused.bias, part.bias)):
         if whole is not None and piece is not None and not torch.equal(whole[index], piece):

@@ -44,17 +44,18 @@ def units_of(parts: Anatomy, units: Any, kv: bool | None = None) -> Units:
     kv = parts.group_size == 1 if kv is None else kv
     if isinstance(units, str):
         check_known("units", units, WHOLE, "Or give a Selection or heads.")
-        every = tuple((layer, head) for layer in range(parts.n_layers) for head in range(parts.n_heads))
+        every = tuple((layer, head) for layer in parts.head_layers for head in range(parts.n_heads))
         return Units(units, every, True)
     if isinstance(units, Selection):
-        own = HeadCounts(parts.n_layers, parts.n_heads, parts.n_kv_heads)
+        own = HeadCounts(parts.n_layers, parts.n_heads, parts.n_kv_heads, parts.headless)
         if units.counts != own:
             raise InputError(
                 f"The units were selected in a model of {_spell(units.counts)}, and {parts.name} has {_spell(own)}. "
                 "Select them again with results of this model."
             )
     kind, heads = (units.by, units.heads) if isinstance(units, Selection) else ("head", units)
-    pairs = checked_heads(heads, parts, "units=", ', a Selection, "attention" or "all"')
+    whole = 'units="all" tunes it with all others'
+    pairs = checked_heads(heads, parts, "units=", ', a Selection, "attention" or "all"', whole)
     return Units(kind, tuple(sorted(pairs)), kv)
 
 

@@ -7,27 +7,26 @@ import numpy as np
 import torch
 
 from workbench.errors import InputError
-from workbench.models.capture import capture, device_of
+from workbench.models.capture import device_of
 from workbench.models.checks.context import CheckContext, NotApplicable, Outcome, worst
 from workbench.models.exact import relative_error
+from workbench.models.forward import pad
 from workbench.models.original import left_padded_logits
 from workbench.prompts.templates import encode, has_template, render, tokenizer_of
 
 
 def right_padding(context: CheckContext) -> Outcome:
     """Sequences of unequal length in one batch, padded on the right without a mask, against each alone."""
-    end = f"blocks.{context.parts.n_layers - 1}.hook_resid_post"
-    sequences = _unequal(context.sequences)
-    together = capture(context.model, sequences, {end: lambda t: t})[end]
-    errors = []
-    for row, tokens in zip(together, sequences, strict=True):
-        alone = capture(context.model, [tokens], {end: lambda t: t})[end][0]
-        errors.append(relative_error(row[: len(tokens)], alone))
+    sequences, device = _unequal(context.sequences), device_of(context.model)
+    together = context.model(pad(sequences, device)[0])
+    errors = [
+        relative_error(row[: len(tokens)], context.model(torch.tensor([tokens], device=device))[0])
+        for row, tokens in zip(together, sequences, strict=True)
+    ]
     return Outcome(
         worst(errors),
         context.tolerance,
-        "The final stream of a right-padded batch against each sequence alone, relative error; all "
-        "measuring here is batched so.",
+        "Logits of a right-padded batch against each sequence alone, relative error; all measuring here is batched so.",
         "Tokens see what follows them, so that batches of unequal lengths would change every result.",
     )
 
