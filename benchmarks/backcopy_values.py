@@ -293,13 +293,12 @@ def published_table(arguments: argparse.Namespace) -> None:
         ]
         if any(one is not None for one in gaps):
             found.add(f"{name}: peak over the others, layer 0", 10_000, gaps[0], first(gaps[1]), told)
-    cuts = toys.measured("two-layer-mlp", "paper").interventions
+    cuts = [toys.measured(name, "paper").interventions for name in ("two-layer-mlp", "two-layer-mlp-authors")]
     for place, cut in enumerate(("none", "no layer 0")):
-        one = cuts.sel(intervention=cut)
-        ours = {"residual": gap(one), **{v: one[v].isel(layer=1).values.ravel() for v in ("sink_logit", "value_bos")}}
+        ours, same = (without_layer_0(one.sel(intervention=cut)) for one in cuts)
         for name, value in ours.items():
             what = f"two-layer-mlp, {cut}: {name}"
-            found.add(what, 10_000, value, None, published.WITHOUT_LAYER_0[name][place])
+            found.add(what, 10_000, value, first(same[name]), published.WITHOUT_LAYER_0[name][place])
     cuts = toys.measured("one-layer-long", "paper").interventions
     for cut, losses in published.INTERVENTIONS.items():
         for name, told in zip(("backcopy", "bigram_excess"), losses, strict=True):
@@ -327,6 +326,11 @@ def at(run: toys.Measured | None, name: str, step: int) -> np.ndarray | None:
 
 def gap(record: xr.Dataset) -> np.ndarray:
     return (record["residual_bos"] - record["residual_others"]).isel(layer=0).values
+
+
+def without_layer_0(one: xr.Dataset) -> dict[str, np.ndarray]:
+    """What layer 0 of two makes: the peak after it, sink logit and value norm in layer 1."""
+    return {"residual": gap(one), **{v: one[v].isel(layer=1).values.ravel() for v in ("sink_logit", "value_bos")}}
 
 
 def first(values: np.ndarray | None) -> float | None:

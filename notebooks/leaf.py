@@ -108,7 +108,7 @@ print(table)
 assert table.loc["misled, half", "conflict"] > table.loc["KD", "conflict"] - 0.02
 
 # %% [markdown]
-# One seed of sixty updates is an anecdote. The record that comes with the package has thirty students, six in each of five
+# One seed of sixty updates is an anecdote. The record that comes with the package has sixty students, twelve in each of five
 # regimes; the sentences are computed from it, with intervals.
 
 # %%

@@ -42,11 +42,16 @@ def planted(gains):
 def test_a_gain_in_one_kind_alone_is_found_there_and_not_over_kinds():
     found = {(one.arm, one.rival): one for one in comparisons(planted((0.2, 0, 0, 0, 0)))}
     one = found["released", "misled, half"]
-    assert one.apart == ("B",) and one.low < 0 < one.high and one.named and one.kinds == 5
-    assert found["LeaF", "KD"].apart == () and not found["LeaF", "KD"].named
+    assert one.more == ("B",) and not one.less and one.low < 0 < one.high and one.named and one.kinds == 5
+    assert found["LeaF", "KD"].more == () and not found["LeaF", "KD"].named
+
+
+def test_a_loss_is_told_from_a_gain():
+    one = next(one for one in comparisons(planted((-0.2, 0, 0, 0, 0))) if (one.arm, one.rival) == ("released", "KD"))
+    assert one.less == ("B",) and not one.more and "by itself less in B" in one.sentence()
 
 
 def test_a_gain_in_every_kind_is_found_over_kinds():
     one = {(one.arm, one.rival): one for one in comparisons(planted((0.1, 0.12, 0.09, 0.11, 0.1)))}
     assert one["released", "disagreeing, half"].low > 0.05
-    assert one["released", "disagreeing, half"].apart == tuple("BANPD")
+    assert one["released", "disagreeing, half"].more == tuple("BANPD")

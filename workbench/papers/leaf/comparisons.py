@@ -49,7 +49,7 @@ class Comparison:
     Attributes:
         arm, rival: the two ways, by name.
         difference, low, high: in accuracy, over kinds of students.
-        apart: kinds in which it is not 0, corrected (Holm) for all kinds and for all comparisons of its family.
+        more, less: kinds in which it is not 0, corrected (Holm) for all kinds and for all comparisons of its family.
         kinds: how many there are.
         named: whether it is of the family that was named before the first student was trained.
     """
@@ -59,15 +59,18 @@ class Comparison:
     difference: float
     low: float
     high: float
-    apart: tuple[str, ...]
+    more: tuple[str, ...]
+    less: tuple[str, ...]
     kinds: int
     named: bool
 
     def sentence(self) -> str:
         """As text, without what is common to all."""
+        sides = (("more", self.more), ("less", self.less))
+        alone = " and ".join(f"{word} in {', '.join(kinds)}" for word, kinds in sides if kinds)
         return (
             f"{ARMS.get(self.arm, self.arm)} over {ARMS.get(self.rival, self.rival)}: {self.difference:+.3f} "
-            f"({self.low:+.3f} to {self.high:+.3f}), by itself in {', '.join(self.apart) or 'no kind'}"
+            f"({self.low:+.3f} to {self.high:+.3f}), by itself {alone or 'in no kind'}"
         )
 
 
@@ -81,10 +84,13 @@ def comparisons(found: xr.Dataset) -> list[Comparison]:
     named = np.array([pair in NAMED for pair in pairs])
     for family in (named, ~named):
         p_values[family] = holm(p_values[family])
-    apart = [tuple(kind for kind, p in zip(kinds, row, strict=True) if p < 0.05) for row in p_values]
     means = gaps.mean(-1)
     low, high = t_interval(means)
+    more, less = (
+        [tuple(k for k, yes in zip(kinds, row, strict=True) if yes) for row in (p_values < 0.05) & side]
+        for side in (means > 0, means < 0)
+    )
     return [
-        Comparison(*pair, *map(float, (means[i].mean(), low[i], high[i])), apart[i], len(kinds), bool(named[i]))
+        Comparison(*pair, *map(float, (means[i].mean(), low[i], high[i])), more[i], less[i], len(kinds), bool(named[i]))
         for i, pair in enumerate(pairs)
     ]
