@@ -5,7 +5,8 @@ import torch
 
 from tests.tiny import bridge, sequences
 from workbench.errors import InputError
-from workbench.models.capture import at, capture, device_of
+from workbench.models.capture import at, capture
+from workbench.models.devices import device_of
 
 NAME = "blocks.1.hook_resid_post"
 

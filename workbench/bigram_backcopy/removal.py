@@ -20,7 +20,7 @@ from workbench.bigram_backcopy.model import Toy
 from workbench.bigram_backcopy.task import Task
 from workbench.bigram_backcopy.training import EVALUATION_SEED, Trained
 from workbench.errors import InputError
-from workbench.models.capture import device_of
+from workbench.models.devices import device_of
 from workbench.models.forward import hooked
 from workbench.runs.results import provenance
 

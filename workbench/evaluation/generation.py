@@ -29,7 +29,8 @@ from workbench.evaluation.local import context_length, groups_by_length
 from workbench.evaluation.questions import Question, encode_prompt
 from workbench.models.anatomy import Anatomy, anatomy, kind_of
 from workbench.models.attention import has_hooks
-from workbench.models.capture import at, capture, device_of
+from workbench.models.capture import at, capture
+from workbench.models.devices import device_of, devices_of
 from workbench.models.identity import fingerprint
 from workbench.models.original import fused_attention, left_padded, left_padded_logits, masked_positions, unwrapped
 from workbench.models.state import measures
@@ -105,7 +106,7 @@ def generate(
     with Run(resume, **facts) as run:
         if run.finished is not None:
             return run.finished
-        left, batches = run.left(len(sequences)), Batches(device_of(model), batch_size, trial=TRIAL)
+        left, batches = run.left(len(sequences)), Batches(devices_of(model), batch_size, trial=TRIAL)
         bar = tqdm(
             total=len(sequences), initial=len(sequences) - len(left), desc="Generating", disable=hidden(progress)
         )
@@ -316,7 +317,7 @@ def _cached(model: HookedModel, prompts: list[list[int]]) -> Callable[[list[int]
         if live != rows and _can_be_cut(past):
             kept = torch.tensor([rows.index(row) for row in live], device=device)
             tokens, mask, rows = tokens[kept], mask[kept], live
-            past.batch_select_indices(kept)
+            past.batch_select_indices(kept.cpu())
         keywords: dict[str, Any] = {"use_cache": True, "past_key_values": past}
         if padded:
             keywords["attention_mask"] = mask

@@ -25,7 +25,8 @@ from workbench.errors import InputError, check_known
 from workbench.evaluation.questions import Encoded, Question, Text, encode_question
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import has_hooks
-from workbench.models.capture import at, capture, device_of
+from workbench.models.capture import at, capture
+from workbench.models.devices import device_of, devices_of
 from workbench.models.forward import copies, prefix_cache, supports_prefix
 from workbench.models.identity import fingerprint
 from workbench.models.state import measures
@@ -101,7 +102,7 @@ def score_choices(
     of_row: list[list[Read]] = [[] for _ in rows]
     for read in reads:
         of_row[read.row].append(read)
-    batches = Batches(device_of(model), batch_size)
+    batches = Batches(devices_of(model), batch_size)
     bar = tqdm(total=len(rows), desc="Scoring choices", disable=hidden(progress))
     for members, shared in _groups(model, rows, reads):
         past = prefix_cache(model, [rows[members[0]][:shared]])

@@ -32,8 +32,9 @@ from workbench.errors import InputError
 from workbench.extreme.chosen import chosen_units, named_units, unit_masks
 from workbench.models.anatomy import Anatomy, anatomy, require_heads
 from workbench.models.attention import has_hooks
-from workbench.models.capture import capture, device_of
+from workbench.models.capture import capture
 from workbench.models.checks import require_exact
+from workbench.models.devices import device_of, devices_of
 from workbench.models.exact import block_output, require_original
 from workbench.models.forward import hooked, pad, run_from, supports_prefix
 from workbench.models.identity import fingerprint, refuse_nan_weights
@@ -135,7 +136,7 @@ def row_batches(model: HookedModel, length: int, batch_size: BatchSize) -> Batch
     """Batches of rows of at most `length` tokens, small enough for the device."""
     device = device_of(model)
     tokens = _TOKENS.get(device.type, _TOKENS["cpu"])
-    return Batches(device, batch_size, largest=max(1, tokens // length))
+    return Batches(devices_of(model), batch_size, largest=max(1, tokens // length))
 
 
 def by_groups(
@@ -215,7 +216,7 @@ def zeroed_losses(
 ) -> xr.Dataset:
     """Losses of some sequences and their changes, as `zeroing_sweep` gives them, without provenance."""
     parts = anatomy(model)
-    masks = unit_masks(unit, parts).to(parts.device)
+    masks = unit_masks(unit, parts).to(device_of(model))
     base = base_pass(model, parts, sequences)
     n_rows, n_units = len(base.tokens), len(masks)
     shape = (n_rows, parts.n_layers, n_units)
@@ -237,7 +238,7 @@ def zeroed_predictions(
     """Loss of each prediction and its change with one head zeroed; NaN after a sequence's end."""
     parts = anatomy(model)
     base = base_pass(model, parts, sequences)
-    masks = unit_masks("head", parts).to(parts.device)
+    masks = unit_masks("head", parts).to(device_of(model))
     work = _work(model, parts, base, masks, layer)
     losses = torch.cat([found for _, found in batches.over([(row, head) for row in range(len(base.tokens))], work)])
     plain, zeroed = (_reduced(loss.double(), base.real, True) for loss in (base.loss, losses))
@@ -285,7 +286,7 @@ def _work(
         zeroed = masks[units][:, None, :, None]
         before = base.resid[layer][rows, span]
         if not base.z:
-            hook = {f"blocks.{layer}.attn.hook_z": lambda z: z.masked_fill(zeroed, 0)}
+            hook = {f"blocks.{layer}.attn.hook_z": lambda z: z.masked_fill(zeroed.to(z.device), 0)}
             return _last_stream(model, parts, layer, before, base.tokens[rows, span], hook)
         z = base.z[layer][rows, span].masked_fill(zeroed, 0)
         after = block_output(parts, layer, before, parts.blocks[layer].attn_out(z))
@@ -323,7 +324,7 @@ def _last_stream(
     name = f"blocks.{parts.n_layers - 1}.hook_resid_post"
     with hooked(model, hooks), hooked(model, {name: lambda t: ends.append(t)}):
         run_from(model, layer, resid, tokens, past)
-    return ends[0]
+    return ends[0].to(resid.device)
 
 
 def shared_tokens(model: HookedModel, sequences: Sequence[Sequence[int]]) -> int:
@@ -347,7 +348,7 @@ def _select(past: Any, layer: int, length: int, like: Tensor, place: Tensor) -> 
     for lower in past.layers[: layer + 1]:
         nothing = like.new_zeros(len(like), 1, length, 1)
         lower.update(nothing, nothing)
-    past.batch_select_indices(place)
+    past.batch_select_indices(place.cpu())
 
 
 def next_token_loss(

@@ -22,6 +22,7 @@ from workbench.errors import InputError
 from workbench.extreme.ablation import next_token_loss, row_batches
 from workbench.extreme.interventions import zero_outputs
 from workbench.models.anatomy import Anatomy, anatomy
+from workbench.models.devices import device_of
 from workbench.models.forward import hooked, pad, run, run_from
 from workbench.models.identity import fingerprint
 from workbench.models.state import measures
@@ -281,7 +282,7 @@ def _measure(
     bar: Any,
 ) -> xr.Dataset:
     """All runs of one batch."""
-    tokens, last = pad(sequences, next(model.parameters()).device)
+    tokens, last = pad(sequences, device_of(model))
     real = torch.arange(tokens.shape[1], device=tokens.device) <= last[:, None]
     inputs: dict[int, Tensor] = {layer: torch.empty(0) for layer in set(starts.values())}
     norms, losses = [], []
@@ -321,7 +322,7 @@ def _run(
 
     def measure(resid: Tensor) -> None:
         wide = torch.promote_types(resid.dtype, torch.float32)
-        norms.append(torch.linalg.vector_norm(resid, dim=-1, dtype=wide))
+        norms.append(torch.linalg.vector_norm(resid, dim=-1, dtype=wide).to(tokens.device))
         ends[:] = [resid]
 
     def keep(layer: int) -> Callable[[Tensor], None]:
@@ -335,7 +336,7 @@ def _run(
             run(model, tokens)
         else:
             run_from(model, start, inputs[start], tokens)
-    return torch.stack(norms), ends[0]
+    return torch.stack(norms), ends[0].to(tokens.device)
 
 
 def _split(norms: np.ndarray, chosen: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

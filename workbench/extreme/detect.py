@@ -23,7 +23,7 @@ from workbench.extreme.thresholds import Thresholds
 from workbench.extreme.verdict import with_verdicts
 from workbench.models.anatomy import Anatomy, require_heads
 from workbench.models.attention import observe, way_of_reading
-from workbench.models.capture import device_of
+from workbench.models.devices import device_of, devices_of
 from workbench.models.forward import pad
 from workbench.models.grams import Grams, grams
 from workbench.models.identity import fingerprint
@@ -94,7 +94,7 @@ def extreme_tokens(
     Raises:
         InputError: no texts, a text of one token, a model without attention heads, or a stream that is not finite.
     """
-    parts, device = require_heads(model), device_of(model)
+    parts = require_heads(model)
     sequences = token_sequences(model, texts, mask=mask, max_tokens=max_tokens)
     short = next((i for i, ids in enumerate(sequences) if len(ids) < 2), None)
     if short is not None:
@@ -113,7 +113,7 @@ def extreme_tokens(
     kept = _Kept([len(ids) for ids in sequences])
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))[::-1]
     bar = tqdm(total=len(sequences), desc="Extreme tokens", disable=hidden(progress))
-    for batch, found in Batches(device, batch_size).over(
+    for batch, found in Batches(devices_of(model), batch_size).over(
         order, lambda some: _measure(model, parts, known, [sequences[i] for i in some], limits, chunk)
     ):
         kept.put(batch, found)
@@ -192,16 +192,17 @@ class _Seen:
         self.received = Received(self.lengths, self.parts.n_layers, self.parts.n_heads, self.length, wide)
 
     def take_values(self, layer: int, values: Tensor) -> None:
-        found = value_norms(values, self.known.root(layer))
+        found = value_norms(values, self.known.root(layer)).to(self.real.device)
         self.value_norms[layer] = torch.where(self.real[:, None], found, torch.nan)
 
     def take_embed(self, resid: Tensor) -> None:
-        self.embed_norms.append(norms(resid, self.real))
+        self.embed_norms.append(norms(resid, self.real.to(resid.device)).to(self.real.device))
 
     def take_resid(self, layer: int, resid: Tensor) -> None:
-        length = norms(resid, self.real)
-        self.resid_norms.append(length)
-        self.peaks.append(peak(resid, length, RANKS))
+        home = self.real.device
+        length = norms(resid, self.real.to(resid.device))
+        self.resid_norms.append(length.to(home))
+        self.peaks.append(Peak(*(part.to(home) for part in peak(resid, length, RANKS))))
 
     def measures(self) -> dict[str, Tensor]:
         resid_norms = torch.stack(self.resid_norms, 1)

@@ -34,7 +34,7 @@ from workbench.extreme.shortlist import shortlist as choose
 from workbench.extreme.stopping import can_wake, looks
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import Chunk, observe
-from workbench.models.capture import device_of
+from workbench.models.devices import device_of
 from workbench.models.identity import fingerprint
 from workbench.models.state import measures
 from workbench.names import HeadUnit, Sinks
@@ -265,12 +265,13 @@ def sink_attention(
 
     def add(chunk: Chunk) -> None:
         n_queries, n_keys = chunk.visible.shape
-        wanted = keys[:, :n_keys].double()
+        seen = keys.to(chunk.pattern.device)
+        wanted = seen[:, :n_keys].double()
         sees = (wanted @ chunk.visible.T.double()) > 0
-        asks = sees & ~keys[:, chunk.start : chunk.start + n_queries]
+        asks = sees & ~seen[:, chunk.start : chunk.start + n_queries]
         weight = einsum(chunk.pattern.double(), wanted, "batch head query key, batch key -> batch head query")
-        total[:, chunk.layer] += (weight * asks[:, None]).sum(-1)
-        count[:, chunk.layer] += asks.sum(-1, keepdim=True)
+        total[:, chunk.layer] += (weight * asks[:, None]).sum(-1).to(device)
+        count[:, chunk.layer] += asks.sum(-1, keepdim=True).to(device)
 
     observe(model, torch.tensor([list(s) for s in sequences], device=device), attention=add)
     return (total / count).cpu().numpy()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
-from workbench.models.capture import device_of
+from workbench.models.devices import device_of
 from workbench.models.forward import HookFn, hooked, run
 from workbench.protocol import HookedModel
 

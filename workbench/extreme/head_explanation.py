@@ -20,7 +20,7 @@ from workbench.extreme.domains import sink_mask, sink_positions
 from workbench.extreme.maps import patterns
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import Chunk, observe
-from workbench.models.capture import device_of
+from workbench.models.devices import device_of
 from workbench.models.identity import fingerprint
 from workbench.models.state import measures
 from workbench.names import Sinks

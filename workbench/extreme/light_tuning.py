@@ -26,11 +26,12 @@ from tqdm.auto import tqdm
 from workbench.errors import InputError, check_known
 from workbench.models.anatomy import anatomy, kind_of
 from workbench.models.attention import require_no_hooks
-from workbench.models.capture import device_of
+from workbench.models.devices import device_of
 from workbench.models.forward import HookFn, hooked
 from workbench.models.load import load
 from workbench.models.original import thaw, unwrapped
 from workbench.models.state import measures
+from workbench.models.weights import require_changeable
 from workbench.names import Penalty
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
@@ -132,6 +133,7 @@ def tune_lightly(
     """
     recipe, parts = recipe or LightTuningRecipe(), anatomy(model)
     require_no_hooks(model, "be copied")
+    require_changeable(model, "tuning")
     sequences = token_sequences(model, texts, column=column)
     rows = windows(sequences, recipe.window)
     own = _cast(copied(model), torch.promote_types(getattr(torch, parts.dtype), torch.float32))
@@ -231,7 +233,7 @@ def losses(model: HookedModel, tokens: Int[Tensor, "batch pos"], recipe: LightTu
     penalise = sink_penalty if recipe.penalty == "sink" else peak_penalty
 
     def keep(activation: Tensor) -> None:
-        seen.append(penalise(activation, recipe.limit))
+        seen.append(penalise(activation, recipe.limit).to(tokens.device))
 
     hooks: dict[str, HookFn] = {f"blocks.{layer}.{point}": keep for layer in layers} if point else {}
     with hooked(model, hooks):

@@ -10,7 +10,7 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
 from workbench.models.attention import Chunk, observe
-from workbench.models.capture import device_of
+from workbench.models.devices import device_of
 from workbench.models.state import measures
 from workbench.prompts.texts import token_sequences, words
 from workbench.protocol import HookedModel

@@ -28,6 +28,7 @@ from transformers.pytorch_utils import Conv1D
 from workbench.errors import InputError, check_known
 from workbench.models.anatomy import kind_of
 from workbench.models.original import inner_module, unwrapped
+from workbench.models.weights import require_changeable
 from workbench.names import ScalePer, WeightScalePer
 from workbench.protocol import HookedModel
 
@@ -123,6 +124,7 @@ def linear_layers(model: HookedModel) -> dict[str, nn.Module]:
             f"A {type(model).__name__} keeps its weights by head and has no linear layers whose inputs could be "
             "rounded. Load it with backend='bridge', or leave quantization out (schemes=())."
         )
+    require_changeable(model, "rounding")
     found: dict[nn.Module, str] = {}
     with unwrapped(model) as hf:
         inside = {part for block in model.blocks for part in inner_module(block).modules()}

@@ -26,7 +26,8 @@ from workbench.extreme.detect import extreme_tokens
 from workbench.extreme.quantize import Ranges, Scheme, quantized
 from workbench.extreme.verdict import Thresholds
 from workbench.models.anatomy import Anatomy, anatomy
-from workbench.models.capture import capture, device_of
+from workbench.models.capture import capture
+from workbench.models.devices import device_of, devices_of
 from workbench.models.embedded import embedded
 from workbench.prompts.templates import encode, has_template, render, tokenizer_of
 from workbench.prompts.texts import token_sequences
@@ -236,8 +237,8 @@ class Trial:
     def _ends(self, model: HookedModel, rows: list[list[int]]) -> list[Tensor]:
         """The stream after the last layer, sequence by sequence."""
         name = f"blocks.{anatomy(model).n_layers - 1}.hook_resid_post"
-        device = device_of(model)
-        batches = Batches(device, self.batch_size, largest=max(1, _TOKENS.get(device.type, 2**11) // len(rows[0])))
+        largest = max(1, _TOKENS.get(device_of(model).type, 2**11) // len(rows[0]))
+        batches = Batches(devices_of(model), self.batch_size, largest=largest)
         ends: list[Tensor] = []
         for _, seen in batches.over(rows, lambda some: capture(model, some, {name: lambda t: t})[name]):
             ends += list(seen)

@@ -40,14 +40,15 @@ class Received:
     def add(self, chunk: Chunk) -> None:
         """Take in the attention of some queries of a layer."""
         n_queries, n_keys = chunk.visible.shape
-        positions = torch.arange(chunk.start, chunk.start + n_queries, device=self.lengths.device)
-        real = (positions < self.lengths[:, None]).to(chunk.pattern.dtype)
+        positions = torch.arange(chunk.start, chunk.start + n_queries, device=chunk.pattern.device)
+        real = (positions < self.lengths[:, None].to(positions.device)).to(chunk.pattern.dtype)
         visible = chunk.visible.to(chunk.pattern.dtype)
         rows = real[:, None, None]
         received = (rows @ chunk.pattern)[:, :, 0]
-        self._weight[chunk.layer, :, :, :n_keys] += received
-        self._mass[chunk.layer] += received.sum(-1)
-        self._queries[chunk.layer, :, :n_keys] += real @ visible
+        home = self.lengths.device
+        self._weight[chunk.layer, :, :, :n_keys] += received.to(home)
+        self._mass[chunk.layer] += received.sum(-1).to(home)
+        self._queries[chunk.layer, :, :n_keys] += (real @ visible).to(home)
         self._add_logits(chunk, real, visible, positions)
 
     def _add_logits(self, chunk: Chunk, real: Tensor, visible: Tensor, positions: Tensor) -> None:
@@ -66,23 +67,25 @@ class Received:
         mean = counts[:, None] * (logits.sum(-1) - own) / others
         total = (scale[:, :, None] @ logits - mean[:, :, None] @ visible)[:, :, 0]
         total[..., positions] -= scale * own - mean
-        self._logit[chunk.layer, :, :, :n_keys] += total
-        self._pairs[chunk.layer, :, :n_keys] += counts @ visible
-        self._pairs[chunk.layer, :, positions] -= counts
+        pairs = counts @ visible
+        pairs[:, positions] -= counts
+        self._logit[chunk.layer, :, :, :n_keys] += total.to(self.lengths.device)
+        self._pairs[chunk.layer, :, :n_keys] += pairs.to(self.lengths.device)
 
     def add_attended(self, seen: Attended) -> None:
         """Take in a layer whose attention is never materialised; the same sums as of one chunk with all its queries."""
-        real = torch.arange(seen.length, device=self.lengths.device) < self.lengths[:, None]
+        home, there = self.lengths.device, seen.query.device
+        real = torch.arange(seen.length, device=there) < self.lengths[:, None].to(there)
         others = seen.visible() - 2
         counts = ((others >= 1) & real).to(self._pairs.dtype)
         others = others.clamp_min(1)
         sums = seen.over_queries(real, counts * (1 + 1 / others))
         mean = counts[:, None] * seen.other_logits() / others
-        self._weight[seen.layer] += sums.received
-        self._mass[seen.layer] += sums.received.sum(-1)
-        self._queries[seen.layer] += seen.behind(real.to(counts.dtype))
-        self._logit[seen.layer] += sums.logits - (seen.behind(mean) - mean)
-        self._pairs[seen.layer] += seen.behind(counts) - counts
+        self._weight[seen.layer] += sums.received.to(home)
+        self._mass[seen.layer] += sums.received.sum(-1).to(home)
+        self._queries[seen.layer] += seen.behind(real.to(counts.dtype)).to(home)
+        self._logit[seen.layer] += (sums.logits - (seen.behind(mean) - mean)).to(home)
+        self._pairs[seen.layer] += (seen.behind(counts) - counts).to(home)
 
     def weight(self) -> Float[Tensor, "batch layer head pos"]:
         """Attention received per key, the mean over the queries that see it; NaN on padding."""

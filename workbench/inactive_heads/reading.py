@@ -59,9 +59,9 @@ class Reader:
     def pattern(self, layer: int, pattern: Float[Tensor, "batch head query key"], start: int = 0) -> None:
         """Add the queries of a pattern to the means over queries."""
         if self.compat:
-            pattern = pattern * self.real[:, None, None, : pattern.shape[-1]]
-        queries = Queries(pattern, start, self._first)
-        counted = self._weight[:, None, start : start + pattern.shape[2]]
+            pattern = pattern * self.real[:, None, None, : pattern.shape[-1]].to(pattern.device)
+        queries = Queries(pattern, start, self._first.to(pattern.device))
+        counted = self._weight[:, None, start : start + pattern.shape[2]].to(pattern.device)
         sums = self._sums.setdefault(layer, {})
         for function in self.functions:
             found = function(queries)
@@ -75,10 +75,11 @@ class Reader:
 
         A mean entropy within the rounding of its terms is zero.
         """
-        found = seen.over_queries(self.real, entropy=entropy in self.functions)
+        real = self.real.to(seen.query.device)
+        found = seen.over_queries(real, entropy=entropy in self.functions)
         sums: dict[PerQuery, Tensor] = {first_token_weight: found.received[..., 0]}
         if entropy in self.functions:
-            rounding = 32 * torch.finfo(found.entropy.dtype).eps * self.real.sum(-1, keepdim=True)
+            rounding = 32 * torch.finfo(found.entropy.dtype).eps * real.sum(-1, keepdim=True)
             sums[entropy] = torch.where(found.entropy.abs() > rounding, found.entropy, 0)
         self._sums[seen.layer] = {function: sums[function] for function in self.functions}
         self._seen[seen.layer] = seen.length
@@ -93,18 +94,18 @@ class Reader:
         attended = not self.functions or self._seen.get(layer) == self.real.shape[1]
         if layer not in self._z or not attended or (self.reads_values and layer not in self._values):
             return
-        n = self._weight.sum(-1, keepdim=True)
         z = self._z.pop(layer)
+        n = self._weight.sum(-1, keepdim=True).to(z.device)
         seen = Layer(
             index=layer,
-            real=self.real,
+            real=self.real.to(z.device),
             n_heads=self.parts.n_heads,
             z=z,
             values=self._values.pop(layer, None),
             attention={function: total / n for function, total in self._sums.pop(layer, {}).items()},
             gram=partial(self.grams.gram, layer),
         )
-        self.found[layer] = {score.name: score.compute(seen) for score in self.scores}
+        self.found[layer] = {score.name: score.compute(seen).to(self.real.device) for score in self.scores}
         for name, values in self.found[layer].items():
             if values.shape != (z.shape[0], self.parts.n_heads):
                 raise InputError(

@@ -19,7 +19,7 @@ from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.reading import Reader
 from workbench.models.anatomy import Anatomy, require_heads
 from workbench.models.attention import observe, way_of_reading
-from workbench.models.capture import device_of
+from workbench.models.devices import device_of, devices_of
 from workbench.models.forward import pad
 from workbench.models.grams import Grams, grams
 from workbench.models.identity import fingerprint
@@ -83,7 +83,7 @@ def head_scores(
     rows: dict[int, np.ndarray] = {}
     order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
     bar = tqdm(total=len(sequences), desc="Head scores", disable=hidden(progress))
-    for batch, found in Batches(device_of(model), batch_size).over(
+    for batch, found in Batches(devices_of(model), batch_size).over(
         order, lambda some: _score(model, parts, known, wanted, [sequences[i] for i in some], compat, chunk)
     ):
         rows |= dict(zip(batch, found, strict=True))

@@ -26,6 +26,7 @@ from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.passes import Passes, watching
 from workbench.inactive_heads.reading import Reader
 from workbench.models.anatomy import Anatomy, require_heads
+from workbench.models.devices import device_of
 from workbench.models.exact import require_original
 from workbench.models.grams import Grams
 from workbench.names import HeadScoreName
@@ -207,7 +208,7 @@ def _zeroing(
 ) -> Generator[Zeroed]:
     """Hooks on every layer: listeners by the hook's name, and z, which is zeroed as decided."""
     require_original(model)
-    zeroed = Zeroed(parts.n_layers, parts.n_heads, parts.device)
+    zeroed = Zeroed(parts.n_layers, parts.n_heads, device_of(model))
     decided: dict[int, tuple[int, Tensor | None]] = {}
     begun = passes.number
 
@@ -218,7 +219,7 @@ def _zeroing(
             if mask is not None:
                 zeroed.add(layer, mask)
         mask = decided[layer][1]
-        return None if mask is None else z.masked_fill(mask[:, None, :, None], 0)
+        return None if mask is None else z.masked_fill(mask[:, None, :, None].to(z.device), 0)
 
     hooks = []
     for layer in parts.head_layers:

@@ -37,6 +37,7 @@ from workbench.models.attention import require_no_hooks
 from workbench.models.load import load
 from workbench.models.original import fused_attention, fuses_attention, thaw, unwrapped
 from workbench.models.state import measures
+from workbench.models.weights import require_changeable
 from workbench.protocol import HookedModel
 from workbench.runs.processes import Processes, gathered
 from workbench.runs.progress import hidden
@@ -333,6 +334,7 @@ def _refuse(
                 "TransformerBridge. Load the same weights with backend='bridge'."
             )
         require_no_hooks(model, "not be distilled", f"the {name}")
+    require_changeable(student, "distillation")
     if top_k is not None and cache is None:
         raise InputError(f"top_k={top_k} keeps the teacher's logits on disk; give cache= a folder for them.")
     if micro_batch < 1 or every < 1:

@@ -28,6 +28,7 @@ from workbench.models.attention import has_hooks
 from workbench.models.forward import hooked, pad, run
 from workbench.models.original import fused_attention, inner_module, unwrapped
 from workbench.models.state import frozen
+from workbench.models.weights import require_gradients
 from workbench.protocol import HookedModel
 
 Turn = Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, "batch pos d_model"]]
@@ -84,6 +85,7 @@ def gradient(
     model: HookedModel, parts: Anatomy, rows: Rows, turn: Turn | None = None
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"]]:
     """Losses, their gradients with respect to the embeddings, and the embeddings at which they were taken."""
+    require_gradients(model)
     scales = HALF_SCALES if parts.dtype == "float16" else (1.0,)
     with frozen(model), torch.enable_grad():
         for scale in scales:

@@ -20,7 +20,7 @@ from workbench.leaf.scores import Batch, TokenScore, scores_named
 from workbench.leaf.views import View, prunable_mask
 from workbench.leaf.vocabularies import MODELS, check_lengths, identities, teacher_examples
 from workbench.models.anatomy import anatomy
-from workbench.models.capture import device_of
+from workbench.models.devices import devices_of
 from workbench.models.state import measures
 from workbench.names import Alignment, TokenScoreName
 from workbench.prompts.texts import words
@@ -101,7 +101,7 @@ def sensitivity(
         left = sorted(run.left(len(examples)), key=lambda i: -len(examples[i].tokens))
         done = len(examples) - len(left)
         bar = tqdm(total=len(examples), initial=done, desc="Sensitivity", disable=hidden(progress))
-        run.over(left, Batches(device_of(teacher), batch_size), work, bar.update)
+        run.over(left, Batches(devices_of(teacher), batch_size), work, bar.update)
         bar.close()
         found = (
             run.joined(len(examples), "position")

@@ -17,7 +17,7 @@ from workbench.leaf.examples import Example
 from workbench.leaf.passes import Rows, gradient, losses, rows_of, target_rows, token_losses
 from workbench.models.anatomy import Anatomy
 from workbench.models.attention import Chunk, observe
-from workbench.models.capture import device_of
+from workbench.models.devices import device_of
 from workbench.protocol import HookedModel
 
 PerToken = Float[Tensor, "example pos"]

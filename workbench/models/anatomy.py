@@ -23,6 +23,7 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.models.blocks import Block, bridge_blocks, bridge_unembed, hooked_blocks, hooked_unembed
+from workbench.models.devices import devices_of
 from workbench.names import Backend
 from workbench.protocol import HookedModel
 
@@ -44,7 +45,7 @@ class Anatomy:
         layout: "sequential", or "parallel" where attention and MLP both read the block's input.
         norms: "pre", "post" (after the branches only) or "sandwich" (before and after).
         dtype: the parameters' dtype, such as "float32".
-        device: where the parameters lie, such as "cuda:0".
+        device: where it computes, such as "cuda:0", or "cuda:0, cuda:1" where its layers are spread over several.
         mixers: for each layer, the parts that move information between tokens: ("attn",) in most models,
             ("linear_attn",), ("mixer",), ("conv",) or ("attn", "mamba") in hybrids; none in a layer of MLPs only.
         head_layers: the layers whose attention has heads with outputs of their own; the others are whole senders.
@@ -159,7 +160,7 @@ def anatomy(model: HookedModel) -> Anatomy:
         layout=layout,
         norms=norms,
         dtype=str(parameter.dtype).removeprefix("torch."),
-        device=str(parameter.device),
+        device=", ".join(map(str, devices_of(model))),
         mixers=tuple(block.mixers for block in blocks),
         head_layers=tuple(layer for layer, block in enumerate(blocks) if block.has_heads),
         blocks=blocks,

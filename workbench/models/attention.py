@@ -29,6 +29,7 @@ from transformers import AttentionInterface
 from workbench.errors import InputError
 from workbench.models import fused, kernels
 from workbench.models.anatomy import Anatomy, anatomy, kind_of, require_heads
+from workbench.models.devices import device_of
 from workbench.models.exact import require_original
 from workbench.models.forward import hooked, require_positions, run
 from workbench.models.original import inner_module, unwrapped
@@ -90,7 +91,9 @@ def observe(
     resid_post: Callable[[int, Tensor], None] | None = None,
     chunk: int | Literal["auto"] = "auto",
 ) -> None:
-    """Run the blocks once and call the given functions with what they compute; no logits are computed.
+    """Run the blocks once and call the given functions with what they compute, on the device of its layer.
+
+    No logits are computed.
 
     Args:
         model: a TransformerLens model.
@@ -166,7 +169,7 @@ def _proved(model: HookedModel) -> bool:
     hf, parts = model.original_model, anatomy(model)
     if not hf._can_set_attn_implementation() or getattr(hf.config, "attention_chunk_size", None):
         return False
-    tokens = _few_tokens(parts)
+    tokens = _few_tokens(model)
     layers: list[int] = []
     ends: list[Tensor] = []
     last = Observers(
@@ -186,7 +189,7 @@ def _proved(model: HookedModel) -> bool:
 def _fused_proved(model: HookedModel) -> bool:
     """Whether the stream and what each token receives are the same with fused attention as in chunks."""
     parts = anatomy(model)
-    tokens = _few_tokens(parts)
+    tokens = _few_tokens(model)
     ends: list[Tensor] = []
     received: list[dict[int, Tensor]] = [{}, {}]
     counted = torch.ones_like(tokens, dtype=torch.bool)
@@ -197,7 +200,7 @@ def _fused_proved(model: HookedModel) -> bool:
             found[chunk.layer] = chunk.pattern.sum(-2)
 
         def of_fused(seen: fused.Attended, found: dict[int, Tensor] = found) -> None:
-            found[seen.layer] = seen.over_queries(counted).received
+            found[seen.layer] = seen.over_queries(counted.to(seen.query.device)).received
 
         wanted = replace(last, attention=of_chunk, attended=of_fused if size == "auto" else None)
         try:
@@ -211,8 +214,8 @@ def _fused_proved(model: HookedModel) -> bool:
 _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, KeyError, StopIteration)
 
 
-def _few_tokens(parts: Anatomy) -> Int[Tensor, "batch pos"]:
-    return (torch.arange(12, device=parts.device) * 7 + 3)[None] % parts.d_vocab
+def _few_tokens(model: HookedModel) -> Int[Tensor, "batch pos"]:
+    return (torch.arange(12, device=device_of(model)) * 7 + 3)[None] % int(model.cfg.d_vocab)
 
 
 def _close(found: Tensor, wanted: Tensor, parts: Anatomy) -> bool:

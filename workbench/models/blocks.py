@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError
+from workbench.models.devices import device_of, follows, present
 from workbench.protocol import HookedModel
 
 MIXERS = ("attn", "linear_attn", "mamba", "mixer", "conv", "ssm", "time_mix")
@@ -27,7 +28,7 @@ OPAQUE_MIXERS = {"RecurrentGemmaDecoderLayer": ("temporal_block",)}
 class Block:
     """What one layer is made of, and the two branches that it adds to the residual stream.
 
-    The branches are functions of one token's vectors.
+    The branches are functions of one token's vectors, on any device; they compute on that of the layer.
     """
 
     attn_out: Callable[[Tensor], Tensor]
@@ -125,13 +126,13 @@ def _bridge_block(block: Any, part: dict[str, Any], parallel: bool, heads: int, 
         return (out if scale == 1.0 else out * scale).reshape(resid.shape)
 
     def w_o() -> Tensor:
-        parameter = next(p for p in project.parameters() if p.is_floating_point())
-        width = getattr(project, "in_features", None) or parameter.shape[0]
-        unit = torch.eye(width, device=parameter.device, dtype=parameter.dtype)
+        wide = (p for part in (project, block) for p in part.parameters() if p.is_floating_point() and p.itemsize > 1)
+        width = getattr(project, "in_features", None) or project.weight.shape[0]
+        unit = torch.eye(width, device=device_of(project), dtype=next(wide).dtype)
         rows = project.forward(unit) - project.forward(torch.zeros_like(unit[:1]))  # Hooks are for z.
         return rearrange(rows, "(head d_head) d_model -> head d_head d_model", head=heads)
 
-    return Block(attn_out, mlp_out, w_o, mixers)
+    return Block(follows(attn_out, project), follows(mlp_out, mlp or block), w_o, mixers)
 
 
 def _norms_heads_together(attention: Any) -> bool:
@@ -161,9 +162,10 @@ def bridge_unembed(model: HookedModel) -> Callable[..., Tensor]:
     between = getattr(model, "prediction_head", None)  # ModernBERT's layer between final norm and unembedding
 
     def unembed(resid: Float[Tensor, "*row d_model"], ids: Int[Tensor, "*read target"] | None = None) -> Tensor:
-        head, normed = model.unembed.original_component, model.ln_final(resid)
+        head, normed = model.unembed.original_component, model.ln_final(resid.to(device_of(model.ln_final)))
         normed = normed if between is None else between(normed)
-        return project_to_logits(normed, head.weight, head.bias, ids, scale, soft_cap)
+        with present(head):
+            return project_to_logits(normed, head.weight, head.bias, ids, scale, soft_cap).to(resid.device)
 
     return unembed
 
@@ -192,7 +194,7 @@ def _hooked_block(block: Any, behind: bool) -> Block:
         out = block.mlp(block.ln2(resid.reshape(-1, 1, resid.shape[-1])))
         return (block.ln2_post(out) if behind else out).reshape(resid.shape)
 
-    return Block(attn_out, mlp_out, lambda: block.attn.W_O)
+    return Block(follows(attn_out, block), follows(mlp_out, block), lambda: block.attn.W_O)
 
 
 def hooked_unembed(model: HookedModel) -> Callable[..., Tensor]:
@@ -202,7 +204,8 @@ def hooked_unembed(model: HookedModel) -> Callable[..., Tensor]:
 
     def unembed(resid: Float[Tensor, "*row d_model"], ids: Int[Tensor, "*read target"] | None = None) -> Tensor:
         weight, bias = model.unembed.W_U.T, model.unembed.b_U
-        return project_to_logits(model.ln_final(resid), weight, bias, ids, 1.0, soft_cap)
+        normed = model.ln_final(resid.to(device_of(model.unembed)))
+        return project_to_logits(normed, weight, bias, ids, 1.0, soft_cap).to(resid.device)
 
     return unembed
 
@@ -217,9 +220,11 @@ def project_to_logits(
 ) -> Tensor:
     """Logits of the asked ids (or of the whole vocabulary) from the normed stream, in float32 at least."""
     wide = torch.promote_types(normed.dtype, torch.float32)
+    normed = normed.to(weight.device)
     if ids is None:
         logits = torch.nn.functional.linear(normed.to(weight.dtype), weight, bias).to(wide)
     else:
+        ids = ids.to(weight.device)
         logits = einsum(normed.to(wide), weight[ids].to(wide), "... d_model, ... target d_model -> ... target")
         logits = logits if bias is None else logits + bias[ids].to(wide)
     logits = logits if scale == 1.0 else logits * scale

@@ -7,10 +7,10 @@ norm, …), so that memory is that of the reductions and not of the activations.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.models.devices import device_of
 from workbench.models.forward import hooked, pad, run
 from workbench.protocol import HookedModel
 
@@ -21,6 +21,8 @@ def capture(
     model: HookedModel, sequences: Sequence[Sequence[int]], wanted: Mapping[str, Reducer], past: Any = None
 ) -> dict[str, Tensor]:
     """Run token sequences of any lengths once and return the reduction of each named activation.
+
+    A reduction is computed on the device of its layer and brought to that of the tokens.
 
     Args:
         model: a TransformerLens model.
@@ -36,7 +38,7 @@ def capture(
 
     def keep(name: str, reduce: Reducer) -> Callable[[Tensor], None]:
         def hook(activation: Tensor) -> None:
-            kept[name] = reduce(activation).clone()
+            kept[name] = reduce(activation).to(tokens.device, copy=True)
 
         return hook
 
@@ -52,8 +54,3 @@ def at(sequences: Int[Tensor, " row"], positions: Int[Tensor, " row"]) -> Reduce
         return activation[sequences.to(activation.device), positions.to(activation.device)]
 
     return take
-
-
-def device_of(model: HookedModel) -> torch.device:
-    """Where the model's tokens must lie: the device of its first parameter."""
-    return next(model.parameters()).device

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy, anatomy
-from workbench.models.capture import capture, device_of
+from workbench.models.capture import capture
+from workbench.models.devices import device_of
 from workbench.models.original import original_logits
 from workbench.models.state import left_hooks, without_hooks
 from workbench.protocol import HookedModel
@@ -112,4 +113,5 @@ def block_output(
 
 def relative_error(found: Float[Tensor, "*rest"], wanted: Float[Tensor, "*rest"]) -> float:
     """The norm of the difference over the norm of the expected values."""
-    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+    wanted = wanted.to(found.device).double()
+    return float((found.double() - wanted).norm() / wanted.norm())

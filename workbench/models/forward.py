@@ -20,13 +20,14 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from workbench.errors import InputError, WorkbenchWarning, suggest
 from workbench.models.anatomy import kind_of
+from workbench.models.devices import device_of
 from workbench.models.state import without_hooks
 from workbench.protocol import HookedModel
 
 CHOOSING = ("glm_moe_dsa", "deepseek_v32")
 """Models whose attention chooses among the keys of the tokens."""
 HookFn = Callable[[Tensor], Tensor | None]
-"""Sees an activation; returns what replaces it, or None to leave it as it is."""
+"""Sees an activation, on the device of its layer; returns what replaces it there, or None to leave it as it is."""
 
 
 @contextmanager
@@ -203,7 +204,7 @@ def _proved(
 ) -> bool:
     """Whether all streams that a function computes from a few tokens are the same, up to rounding."""
     if model not in known:
-        device = next(model.parameters()).device
+        device = device_of(model)
         tokens = torch.tensor([[(7 * i + 3) % int(model.cfg.d_vocab) for i in range(8)]], device=device)
         try:
             with torch.no_grad(), without_hooks(model):
@@ -212,7 +213,7 @@ def _proved(
             known[model] = False
         else:
             limit = {torch.float64: 1e-5, torch.float32: 1e-3}.get(plain.dtype, 0.1) * float(plain.double().norm())
-            known[model] = all(float((other - plain).double().norm()) <= limit for other in others)
+            known[model] = all(float((other.to(plain) - plain).double().norm()) <= limit for other in others)
     return known[model]
 
 
@@ -262,7 +263,7 @@ def prefix_cache(model: HookedModel, prefixes: Sequence[Sequence[int]], past: An
     if not prefixes[0]:
         return past
     require_positions(model, len(prefixes[0]), past)
-    tokens = torch.tensor(prefixes, device=next(model.parameters()).device)
+    tokens = torch.tensor(prefixes, device=device_of(model))
     return model.original_model.base_model(input_ids=tokens, past_key_values=past, use_cache=True).past_key_values
 
 

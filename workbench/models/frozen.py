@@ -21,7 +21,7 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.blocks import mixer_module
-from workbench.models.capture import device_of
+from workbench.models.devices import device_of
 from workbench.models.exact import relative_error
 from workbench.models.forward import run
 from workbench.models.original import inner_module, original_logits, unwrapped

@@ -2,10 +2,12 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
 
 import torch
 
 from workbench.errors import InputError
+from workbench.models.devices import present
 from workbench.protocol import HookedModel
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -20,21 +22,34 @@ def fingerprint(model: HookedModel | torch.nn.Module) -> str:
     digest = hashlib.sha256()
     samples: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
     sums: dict[torch.device, dict[str, torch.Tensor]] = {}
-    parameters = sorted(model.named_parameters())
-    for name, parameter in parameters:
-        flat = parameter.detach().reshape(-1)
-        samples.setdefault((parameter.device, parameter.dtype), []).append(flat[:: max(1, flat.numel() // 16)][:16])
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, values in _weights(model):
+        shapes[name], flat = tuple(values.shape), values.reshape(-1)
+        samples.setdefault((values.device, values.dtype), []).append(flat[:: max(1, flat.numel() // 16)][:16].clone())
         if flat.dtype.itemsize in _BITS and not flat.is_complex():
             bits = flat.view(_BITS[flat.dtype.itemsize])
-            sums.setdefault(parameter.device, {})[name] = bits.sum(dtype=torch.int64)
+            sums.setdefault(values.device, {})[name] = bits.sum(dtype=torch.int64)
     totals: dict[str, int] = {}
     for found in sums.values():  # A number at a time, a GPU would be waited for once for each parameter.
         totals |= dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
-    for name, parameter in parameters:
-        digest.update(f"{name}{tuple(parameter.shape)}{totals.get(name, '')}".encode())
+    for name, shape in shapes.items():
+        digest.update(f"{name}{shape}{totals.get(name, '')}".encode())
     for sample in samples.values():
         digest.update(torch.cat(sample).double().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _weights(model: HookedModel | torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """All parameters by name, in order; those that accelerate offloads are there for their turn alone."""
+    inner = getattr(model, "original_model", model)
+    owners = {id(p): (part, name) for part in inner.modules() for name, p in part.named_parameters(recurse=False)}
+    for name, parameter in sorted(model.named_parameters(), key=lambda named: named[0]):
+        if not parameter.is_meta:
+            yield name, parameter.detach()
+            continue
+        part, own = owners[id(parameter)]
+        with present(part):
+            yield name, getattr(part, own).detach()
 
 
 def refuse_nan_weights(model: HookedModel | torch.nn.Module) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,15 +17,18 @@ import torch
 
 from workbench.errors import InputError, first_line, suggest
 from workbench.models.anatomy import anatomy, is_transformer_lens, kind_of
+from workbench.models.devices import devices_of
 from workbench.models.embedded import NAMES, embedded
 from workbench.models.fetch import REAL_MODELS, fetch, read_gguf
 from workbench.models.identity import refuse_nan_weights, refuse_unusable, repository_name
 from workbench.models.latent import show_heads
+from workbench.models.weights import warn_of_batches
 from workbench.names import Backend
 from workbench.prompts.templates import AS_GIVEN
 from workbench.protocol import HookedModel, TextTokenizer
 
 BACKENDS = get_args(Backend)
+DeviceMap = str | int | torch.device | dict[str, Any]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 MERGE = "PeftModel.from_pretrained(base, folder).merge_and_unload()"
 ENCODERS = ("BertLMHeadModel", "BertForMaskedLM", "RobertaForMaskedLM")
@@ -37,6 +41,8 @@ def load(
     tokenizer: TextTokenizer | str | Path | None = None,
     device: str | torch.device | int | None = None,
     dtype: str | torch.dtype | None = None,
+    device_map: DeviceMap | None = None,
+    quantization_config: Any = None,
     backend: Backend = "bridge",
 ) -> HookedModel:
     """Load a decoder language model for looking inside.
@@ -52,6 +58,10 @@ def load(
         device: where to put the model; by default a CUDA device if there is one (under torchrun the process's own),
             else the CPU. Models in memory stay where they are unless it is given.
         dtype: such as "bfloat16"; by default float32 on the CPU and the checkpoint's own elsewhere.
+        device_map: for `from_pretrained`: "auto" spreads the layers over all GPUs and what does not fit over the CPU's
+            memory and the disk; a dict says where each module goes. Instead of `device`.
+        quantization_config: for `from_pretrained`, such as transformers' `BitsAndBytesConfig(load_in_4bit=True)`.
+            What is measured is what the quantised model computes.
         backend: "bridge" for a TransformerBridge, "hooked" for a HookedTransformer of the same weights (needs
             TransformerLens 3.9; Llama, Qwen2, Mistral, GPT-2 and GPT-NeoX).
 
@@ -61,10 +71,12 @@ def load(
 
     Raises:
         InputError: an unknown name, a folder without safetensors, pickled weights, NaN weights, an
-            architecture that TransformerLens does not know.
+            architecture that TransformerLens does not know, a missing device or package.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend={backend!r} is unknown; {suggest(backend, BACKENDS)}")
+    placing = Placing(device, dtype, device_map, quantization_config)
+    placing.refuse(source, backend)
     if is_transformer_lens(source):
         return _given(source, tokenizer, device, dtype, backend)
     if isinstance(source, torch.nn.Module):
@@ -75,10 +87,11 @@ def load(
         hf, found = _moved(source, device, dtype), None
         name = repository_name(str(getattr(source.config, "_name_or_path", ""))) or type(source).__name__
     else:
-        hf, found, name = _from_files(str(source), device, dtype)
+        hf, found, name = _from_files(str(source), placing)
     tokenizer = _tokenizer(tokenizer) if tokenizer is not None else found
     hf = hf.eval().requires_grad_(False)
     refuse_nan_weights(hf)
+    warn_of_batches(hf)
     if backend == "hooked":
         from workbench.models.hooked import to_hooked
 
@@ -154,6 +167,46 @@ def _device(device: Any) -> torch.device:
 # Reading files.
 
 
+@dataclass(frozen=True)
+class Placing:
+    """What a caller of `load` asks for of where and how the weights lie."""
+
+    device: Any
+    dtype: Any
+    device_map: Any
+    quantization_config: Any
+
+    def refuse(self, source: Any, backend: Backend) -> None:
+        """Refuse what does not go together."""
+        if self.device_map is None and self.quantization_config is None:
+            return
+        if self.device_map is not None and self.device is not None:
+            raise InputError("Give device= or device_map=, not both: a device map says where each part goes.")
+        if isinstance(source, torch.nn.Module) or str(source).lower().endswith(".gguf"):
+            raise InputError(
+                "device_map= and quantization_config= act while a checkpoint is read. Give its folder or name; a model "
+                "in memory is dispatched with accelerate.dispatch_model(model, device_map) before it is given."
+            )
+        if backend == "hooked":
+            raise InputError(
+                "backend='hooked' copies the weights to one device, unquantised. Use backend='bridge' with device_map= "
+                "and quantization_config=."
+            )
+
+    def keywords(self) -> dict[str, Any]:
+        """Those of `from_pretrained`."""
+        asked = {"device_map": self.device_map, "quantization_config": self.quantization_config}
+        home = self.target() if self.device_map is None else _own_device()
+        dtype = _dtype(self.dtype) or (torch.float32 if home.type == "cpu" else "auto")
+        if self.quantization_config is not None and self.device_map is None:
+            asked["device_map"] = {"": home}
+        return {"dtype": dtype} | {name: value for name, value in asked.items() if value is not None}
+
+    def target(self) -> torch.device:
+        """The device for a model that is read whole."""
+        return _device(self.device) if self.device is not None else _own_device()
+
+
 def _own_device() -> torch.device:
     """The GPU, of several processes on one machine this one's, or the CPU."""
     if not torch.cuda.is_available():
@@ -162,14 +215,13 @@ def _own_device() -> torch.device:
     return torch.device("cuda") if rank is None else torch.device("cuda", int(rank) % torch.cuda.device_count())
 
 
-def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
+def _from_files(source: str, placing: Placing) -> tuple[Any, Any, str]:
     from transformers import AutoModelForCausalLM
 
-    device = _device(device) if device is not None else _own_device()
-    wanted = _dtype(dtype) or (torch.float32 if device.type == "cpu" else "auto")
+    keywords = placing.keywords()
     if Path(source).suffix.lower() == ".gguf" and Path(source).expanduser().is_file():
         hf, tokenizer = read_gguf(Path(source).expanduser())
-        return _moved(hf, device, dtype), tokenizer, Path(source).stem
+        return _moved(hf, placing.target(), placing.dtype), tokenizer, Path(source).stem
     local = _local_folder(source)
     is_local = local.is_dir()
     if is_local:
@@ -180,12 +232,12 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where,
             revision=revision,
-            dtype=wanted,
             attn_implementation="eager",
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=is_local,
             output_loading_info=True,
+            **keywords,
         )
     except Exception as error:  # damaged files and missing packages raise many kinds
         raise _cannot_load(source, is_local, error) from error
@@ -200,7 +252,7 @@ def _from_files(source: str, device: Any, dtype: Any) -> tuple[Any, Any, str]:
     tokenizer = None
     if not is_local or any((local / name).exists() for name in TOKENIZER_FILES):
         tokenizer = _tokenizer(where, local=is_local, revision=revision)
-    hf = hf if getattr(hf, "hf_device_map", None) or getattr(hf, "is_quantized", False) else hf.to(device)
+    hf = hf if getattr(hf, "hf_device_map", None) or getattr(hf, "is_quantized", False) else hf.to(placing.target())
     return hf, tokenizer, _folder_name(local) if is_local else source
 
 
@@ -330,4 +382,6 @@ def _bridge(hf: Any) -> HookedModel:
             "OLMo, Granite, Phi, GPT-2, GPT-NeoX and others)."
         ) from error
     show_heads(model)
+    devices = devices_of(hf)
+    model.cfg.device, model.cfg.n_devices = str(devices[0]), len(devices)
     return model.requires_grad_(False).eval()

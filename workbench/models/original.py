@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from workbench.models.anatomy import kind_of
+from workbench.models.devices import device_of
 from workbench.protocol import HookedModel
 
 
@@ -113,7 +114,7 @@ def left_padded_logits(model: HookedModel, sequences: list[list[int]]) -> Float[
 
     Sequences of one length need no mask, and get none.
     """
-    tokens, mask = left_padded(sequences, next(model.parameters()).device)
+    tokens, mask = left_padded(sequences, device_of(model))
     padded = not bool(mask.all())
     if kind_of(model) == "hooked":
         return model(tokens, attention_mask=mask)[:, -1]

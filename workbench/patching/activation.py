@@ -25,8 +25,8 @@ from tqdm.auto import tqdm
 
 from workbench.errors import InputError, WorkbenchWarning
 from workbench.models.anatomy import Anatomy, heads_by_unit
-from workbench.models.capture import device_of
 from workbench.models.checks import require_hooks
+from workbench.models.devices import device_of, devices_of
 from workbench.models.forward import hooked, run
 from workbench.models.state import measures
 from workbench.names import Hook, HookUnit, Metric, Positions
@@ -84,7 +84,7 @@ def activation_patch(
     cells = grid(where, parts.n_layers, positions, _width(pairs), where.layers(model, parts))
     require_writable(model, parts, where)
     facts = {"hook": hook, "unit": where.unit, "positions": positions}
-    batches = Batches(device_of(model), batch_size, largest=256)
+    batches = Batches(devices_of(model), batch_size, largest=256)
 
     def work(pair: PromptPairs) -> xr.Dataset:
         return patch_cells(model, parts, pair, cells, cells.cells(), batches)
@@ -155,7 +155,8 @@ def _run_patched(seen: Suffix, where: Site, layer: int, mask: Tensor) -> Float[T
     resid = repeat(seen.resid[start], "pos d_model -> cell pos d_model", cell=len(mask))
 
     def write(activation: Tensor) -> Tensor:
-        return torch.where(mask, seen.source[layer], activation)
+        device = activation.device
+        return torch.where(mask.to(device), seen.source[layer].to(device), activation)
 
     if where.hook.startswith("resid"):
         return seen.final_stream(start, write(resid), {})

@@ -23,10 +23,11 @@ from tqdm.auto import tqdm
 
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
-from workbench.models.capture import device_of
 from workbench.models.checks import require_hooks
+from workbench.models.devices import devices_of
 from workbench.models.forward import HookFn
 from workbench.models.state import measures
+from workbench.models.weights import require_gradients
 from workbench.names import Hook, HookUnit, Metric
 from workbench.patching.activation import patch_cells, require_writable
 from workbench.patching.answers import (
@@ -86,6 +87,7 @@ def attribution_patch(
     if steps < 1:
         raise InputError(f"steps={steps} must be at least 1: the number of points where the gradient is taken.")
     parts = require_hooks(model)
+    require_gradients(model)
     pairs.check_model(model)
     metrics = answer_metrics(pairs, metrics)
     where = site(hook, unit, parts)
@@ -158,7 +160,7 @@ def _gradients(
 
         def hook(activation: Tensor) -> Tensor:
             knobs[layer] = torch.zeros_like(activation, requires_grad=True)
-            return activation + between + knobs[layer]
+            return activation + between.to(activation.device) + knobs[layer]
 
         return hook
 
@@ -174,7 +176,8 @@ def _gradients(
 
 def _units(where: Site, gradients: Tensor, seen: Suffix, layer: int) -> Float[Tensor, "sequence unit"]:
     """Gradient times change, summed over each unit of a layer; positions without a partner do not change."""
-    product = gradients.double() * (seen.source[layer] - seen.base[layer]).double()
+    change = (seen.source[layer] - seen.base[layer]).to(gradients.device)
+    product = gradients.double() * change.double()
     if where.owners is None:
         return product.flatten(1).sum(1)[:, None].cpu()
     axes = "1 owner query key" if where.hook == "pattern" else "1 pos owner d_head"
@@ -194,7 +197,7 @@ def _verified(
     top = order[: (verify + 1) // 2]
     rest = np.random.default_rng(seed).permutation(order[len(top) :])[: verify // 2]
     chosen = sorted(int(c) for c in [*top, *rest])
-    batches = Batches(device_of(model), "auto", largest=256)
+    batches = Batches(devices_of(model), "auto", largest=256)
     pieces = [patch_cells(model, parts, pair, cells, chosen, batches) for pair in pairs]
     found = patching_result(xr.concat(pieces, "example"), ["cell"], {"cell": chosen}, metrics)["contribution"]
     exact = np.full(estimates.shape, np.nan)

@@ -34,8 +34,9 @@ from tqdm.auto import tqdm
 
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
-from workbench.models.capture import at, capture, device_of
+from workbench.models.capture import at, capture
 from workbench.models.checks import require_path
+from workbench.models.devices import device_of, devices_of
 from workbench.models.forward import copies, prefix_cache, supports_prefix
 from workbench.models.state import measures
 from workbench.names import Metric, Unit
@@ -111,7 +112,7 @@ def path_patch(
     sent = senders(unit, units, parts)
     identity = [list(map(int, s)) for s in np.argwhere(sent.mask)] if units is not None else unit
 
-    cells = Batches(device_of(model), batch_size, largest=256)
+    cells = Batches(devices_of(model), batch_size, largest=256)
 
     def work(batch: list[int]) -> xr.Dataset:
         read = reads(pairs[batch])
@@ -130,7 +131,7 @@ def path_patch(
             total=len(left), desc=f"path patching, {unit}, {way}", unit="example", disable=hidden(progress), leave=False
         )
         with bar:
-            run.over(left, Batches(device_of(model), 1 if way == "rerun" else batch_size), work, bar.update)
+            run.over(left, Batches(devices_of(model), 1 if way == "rerun" else batch_size), work, bar.update)
         logits = run.joined(len(pairs))
         result = patching_result(logits, sent.dims, sent.coords, metrics, sent.sending)
         result = result.merge(_full(logits, sent)) if full_logits else result
@@ -163,7 +164,7 @@ def answer_scores(model: HookedModel, pairs: PromptPairs) -> xr.Dataset:
             coords={"side": ["base", "source"], "answer": ["a", "b"], "example": batch},
         )
 
-    pieces = [piece for _, piece in Batches(device_of(model)).over(range(len(pairs)), work)]
+    pieces = [piece for _, piece in Batches(devices_of(model)).over(range(len(pairs)), work)]
     return xr.concat(pieces, "example").sortby("example")
 
 

@@ -64,7 +64,7 @@ class Suffix:
         with hooked(self.model, hooks), hooked(self.model, {name: lambda t: ends.append(t)}):
             tokens = repeat(self.tokens, "pos -> cell pos", cell=len(resid))
             run_from(self.model, layer, resid, tokens, copies(self.past, len(resid)))
-        return ends[0]
+        return ends[0].to(resid.device)
 
 
 def suffix(

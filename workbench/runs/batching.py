@@ -28,7 +28,7 @@ class Batches:
     """Applies work to items in batches, and remembers from call to call how many fit.
 
     Args:
-        device: where the work allocates.
+        devices: where the work allocates: one, or those over which a model is spread.
         batch_size: items at a time; "auto" runs the first and measures what they need.
         largest: never more than this, however much memory is free.
         trial: with "auto", how many items that is; more than one where a batch costs about as much as a single item.
@@ -37,10 +37,16 @@ class Batches:
         InputError: a batch size below 1.
     """
 
-    def __init__(self, device: torch.device, batch_size: BatchSize = "auto", largest: int = 64, trial: int = 1):
+    def __init__(
+        self,
+        devices: torch.device | Sequence[torch.device],
+        batch_size: BatchSize = "auto",
+        largest: int = 64,
+        trial: int = 1,
+    ):
         if batch_size != "auto" and (isinstance(batch_size, str) or batch_size < 1):
             raise InputError(f"batch_size={batch_size!r} must be a positive number or 'auto'.")
-        self.device = device
+        self.devices = [devices] if isinstance(devices, torch.device) else list(devices)
         self.measured = batch_size != "auto"
         self.size = trial if batch_size == "auto" else batch_size
         self.largest = largest
@@ -50,18 +56,19 @@ class Batches:
         left = list(items)
         while left:
             batch = left[: self.size]
-            before = 0 if self.measured else memory_in_use(self.device)
+            before = [] if self.measured else [memory_in_use(device) for device in self.devices]
             try:
                 with nullcontext() if self.measured else _uncollected():
                     result = work(batch)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self.size = _smaller(len(batch), self.device)
+                self.size = _smaller(len(batch), self.devices)
                 continue
             if not self.measured:
-                needed = (peak_memory(self.device) - before) // len(batch)
-                self.size, self.measured = min(self.largest, _affordable(needed, self.device)), True
+                needed = [(peak_memory(d) - was) // len(batch) for d, was in zip(self.devices, before, strict=True)]
+                fitting = map(_affordable, needed, self.devices)
+                self.size, self.measured = min(self.largest, *fitting), True
             left = left[len(batch) :]
             yield batch, result
 
@@ -73,19 +80,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
-def _smaller(size: int, device: torch.device) -> int:
+def _smaller(size: int, devices: Sequence[torch.device]) -> int:
     gc.collect()
-    if device.type == "cuda":
+    if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    where = ", ".join(map(str, devices))
     if size == 1:
         raise InputError(
-            f"Out of memory on {device} with a batch of one. Use a shorter prompt, a smaller dtype "
+            f"Out of memory on {where} with a batch of one. Use a shorter prompt, a smaller dtype "
             "(dtype='bfloat16' in workbench.load), fewer units at a time (units=…), or a device with more "
             "memory."
         )
     half = size // 2
     warnings.warn(
-        f"Out of memory on {device} with batches of {size}; going on with batches of {half}.",
+        f"Out of memory on {where} with batches of {size}; going on with batches of {half}.",
         WorkbenchWarning,
         stacklevel=4,
     )

@@ -19,7 +19,9 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import require_no_hooks
+from workbench.models.devices import device_of
 from workbench.models.original import original_logits, unwrapped
+from workbench.models.weights import require_changeable
 from workbench.protocol import HookedModel
 from workbench.runs.files import write_atomic
 from workbench.runs.processes import process_state
@@ -123,7 +125,7 @@ def _refresh(fused: Any, part: Any, projection: Projection, heads: int) -> int:
 @torch.no_grad()
 def _refuse_other_logits(model: HookedModel, parts: Anatomy) -> None:
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, parts.d_vocab, (1, PROBE), generator=generator).to(parts.device)
+    tokens = torch.randint(0, parts.d_vocab, (1, PROBE), generator=generator).to(device_of(model))
     bridged, plain = model(tokens), original_logits(model, tokens)
     if plain is None:
         return
@@ -152,3 +154,4 @@ def _refuse(model: HookedModel, parts: Anatomy) -> None:
             "backend='bridge' and export that."
         )
     require_no_hooks(model, "not be in the checkpoint")
+    require_changeable(model, "writing a checkpoint")

@@ -24,6 +24,7 @@ from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import fuses_attention, unwrapped
 from workbench.models.state import measures
+from workbench.models.weights import require_changeable
 from workbench.protocol import HookedModel
 from workbench.runs.processes import gathered, process_state
 from workbench.runs.run import Run
@@ -168,5 +169,6 @@ def _refuse(model: HookedModel, parts: Anatomy, every: int) -> None:
             "TransformerBridge. Load the same weights with backend='bridge'."
         )
     require_no_hooks(model, "not be copied")
+    require_changeable(model, "tuning")
     if every < 1:
         raise InputError(f"every={every} must be at least 1: updates between two measurements of the validation loss.")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from workbench.models.anatomy import Anatomy, anatomy
-from workbench.models.capture import capture, device_of
+from workbench.models.capture import capture
+from workbench.models.devices import device_of
 from workbench.models.exact import TOLERANCE, Agreement, agreement
 from workbench.protocol import HookedModel
 

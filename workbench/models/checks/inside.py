@@ -10,7 +10,6 @@ from torch import Tensor
 
 from workbench.models import exact
 from workbench.models.anatomy import kind_of
-from workbench.models.capture import device_of
 from workbench.models.checks.context import CheckContext, NotApplicable, Outcome, worst
 from workbench.models.exact import relative_error
 from workbench.models.forward import hooked, run
@@ -27,7 +26,7 @@ WRITTEN = ("q", "k", "v", "z", "pattern", "attn_out", "mlp_out")
 def finite_weights(context: CheckContext) -> Outcome:
     """Parameters with NaN or infinity."""
     parameters = [p for p in context.model.parameters() if p.is_floating_point()]
-    bad = sum(1 for p in parameters if not torch.isfinite(p).all())
+    bad = sum(1 for p in parameters if not p.is_meta and not torch.isfinite(p).all())
     words = f"Parameters with NaN or infinity, of {len(parameters)}."
     return Outcome(bad, 0, words, "The file is damaged or training diverged.")
 
@@ -140,14 +139,14 @@ def kv_map_read(context: CheckContext) -> Outcome:
 def kv_map_write(context: CheckContext) -> Outcome:
     """Zeroing the values of KV head g zeroes z of its group and of no other head, in every layer."""
     parts, errors = context.parts, []
-    owners = torch.eye(parts.n_kv_heads, dtype=torch.bool, device=device_of(context.model))
+    owners = torch.eye(parts.n_kv_heads, dtype=torch.bool)
 
     def without_group(v: Float[Tensor, "batch pos kv_head d_head"]) -> Tensor:
-        keep = torch.cat([torch.ones_like(owners[:1]), ~owners])
+        keep = torch.cat([torch.ones_like(owners[:1]), ~owners]).to(v.device)
         return v * keep[:, None, :, None]
 
     def compare(z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
-        keep = ~repeat(owners, "batch kv_head -> batch (kv_head group_head)", group_head=parts.group_size)
+        keep = ~repeat(owners.to(z.device), "batch kv_head -> batch (kv_head group_head)", group_head=parts.group_size)
         missed = z[1:] - z[:1] * keep[:, None, :, None]
         errors.append(float(missed.double().norm() / z[:1].double().norm()))
         return repeat(z[0], "pos head d_head -> batch pos head d_head", batch=len(z)).contiguous()

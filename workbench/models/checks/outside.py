@@ -7,11 +7,12 @@ import numpy as np
 import torch
 
 from workbench.errors import InputError
-from workbench.models.capture import device_of
 from workbench.models.checks.context import CheckContext, NotApplicable, Outcome, worst
+from workbench.models.devices import device_of
 from workbench.models.exact import relative_error
 from workbench.models.forward import pad
 from workbench.models.original import left_padded_logits
+from workbench.models.weights import quantisation
 from workbench.prompts.templates import encode, has_template, render, tokenizer_of
 
 
@@ -27,7 +28,10 @@ def right_padding(context: CheckContext) -> Outcome:
         worst(errors),
         context.tolerance,
         "Logits of a right-padded batch against each sequence alone, relative error; all measuring here is batched so.",
-        "Tokens see what follows them, so that batches of unequal lengths would change every result.",
+        "Tokens see what follows them, so that batches of unequal lengths would change every result."
+        if not quantisation(context.model)
+        else "Quantised layers round a token's activations together with those of its batch, so that every result "
+        "depends on what is run with it; 4-bit weights, or 8-bit ones with llm_int8_threshold=0.0, do not.",
     )
 
 

@@ -19,9 +19,9 @@ import xarray as xr
 from workbench.errors import InputError, first_line
 from workbench.models.anatomy import Anatomy, anatomy, kind_of
 from workbench.models.attention import has_hooks, require_no_hooks
-from workbench.models.capture import device_of
 from workbench.models.checks import inside, outside
 from workbench.models.checks.context import CheckContext, NotApplicable, Outcome
+from workbench.models.devices import device_of
 from workbench.models.exact import TOLERANCE, agreement, recomputed_logits
 from workbench.models.state import evaluating, measuring, without_hooks
 from workbench.prompts.templates import tokenizer_of
