@@ -1,10 +1,14 @@
 """The user's words in templates like those of Llama 3 and Qwen 2.5, with a byte-level tokenizer."""
 
+import json
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from workbench.leaf.examples import as_record, from_record
 from workbench.leaf.pruning import prune
+from workbench.leaf.reading import read_examples
 from workbench.leaf.segments import split_responses
 from workbench.leaf.tokenized_examples import example, reword
 
@@ -98,3 +102,15 @@ def test_segments_continue_the_reply_token_by_token(chat):
     assert own.decode(second.response[: second.prefix]) == "It is near.\nSo the answer is yes."
     assert own.decode(second.target) == "\nyes" + end
     assert first.tokens == second.tokens == made.tokens
+
+
+def test_variables_of_the_template_reach_examples_and_stay_with_them():
+    own = tokenizer(
+        QWEN.replace("assistant\n{% endif", "assistant\n{% if hint %}a {{ hint }} {% endif %}{% endif"), False
+    )
+    plain, hinted = (example(own, "Is it a sea?", "yes", template_kwargs=given) for given in (None, {"hint": "user"}))
+    assert own.decode(hinted.prompt) == own.decode(plain.prompt) + "a user "
+    again = reword(from_record(json.loads(json.dumps(as_record(hinted)))), own)
+    assert again == hinted and dict(again.wording.template) == {"hint": "user"}
+    (read,) = read_examples(own, [{"question": "Is it a sea?", "response": "yes"}], template_kwargs={"hint": "user"})
+    assert read.prompt == hinted.prompt

@@ -8,8 +8,8 @@ from tests.devices import TWO, fake_devices, place_of, placed, spread_out
 from tests.tiny import bridge, tiny
 from tests.zoo import specimen
 from workbench.errors import InputError
-from workbench.extreme.drains import root
 from workbench.models.devices import device_of, devices_of, follows
+from workbench.models.grams import _root
 from workbench.models.identity import fingerprint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*read logit_diff:workbench.errors.WorkbenchWarning")
@@ -54,7 +54,7 @@ def test_tensors_of_two_devices_do_not_meet():
 
 def test_code_that_forgets_to_move_fails(monkeypatch):
     monkeypatch.setattr("workbench.models.blocks.follows", lambda branch, _module: branch)
-    monkeypatch.setattr("workbench.extreme.detect.root", lambda w_o: root(w_o).to("maia:0"))
+    monkeypatch.setattr("workbench.models.grams._root", lambda gram: _root(gram).to("maia:0"))
     hf = spread_out(tiny("llama"))
     with fake_devices():
         model = wb.load(hf)

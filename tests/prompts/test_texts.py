@@ -5,9 +5,10 @@ import torch
 from datasets import Dataset
 
 from tests.tiny import bridge, tiny
-from tests.words import word_tokenizer
+from tests.words import CHAT, word_tokenizer
 from workbench.errors import InputError
 from workbench.models.load import load
+from workbench.prompts.templates import beginning
 from workbench.prompts.texts import PART, digest, token_sequences, words
 
 IDS = [[5, 6, 7], [8, 9]]
@@ -119,3 +120,31 @@ def test_parts_of_a_character_are_shown_as_the_character():
     assert len(shown) == len(ids) and "\ufffd" not in "".join(shown)
     assert "".join(shown).replace(PART, "").endswith(text)
     assert "\ufffd" in words(model, [ids[:-1]])[0][-1]
+
+
+def test_dialogues_stand_wherever_texts_do():
+    model = load(tiny("llama", torch.float32), tokenizer=word_tokenizer(template=CHAT))
+    user, reply = ({"role": role, "content": text} for role, text in (("user", "yes"), ("assistant", "no")))
+    asked, answered = token_sequences(model, ["user : yes assistant :", "user : yes assistant : no "])
+    assert token_sequences(model, [user]) == token_sequences(model, [[user]]) == [asked]
+    assert token_sequences(model, [[user], "yes", [user, reply]]) == [asked, *token_sequences(model, "yes"), answered]
+    rows = [{"messages": [user, reply]}, {"messages": [user]}]
+    assert token_sequences(model, rows) == [answered, asked]
+    assert token_sequences(model, Dataset.from_list(rows), column="messages") == [answered, asked]
+    with pytest.raises(InputError, match="no chat template"):
+        token_sequences(load(tiny("llama"), tokenizer=word_tokenizer()), [user])
+
+
+def test_variables_of_the_template_reach_dialogues():
+    template = "{% if loud %}sorry {% endif %}{{ messages[0]['content'] }}"
+    model = load(tiny("llama", torch.float32), tokenizer=word_tokenizer(template=template))
+    asked = [{"role": "user", "content": "yes"}]
+    assert token_sequences(model, [asked], template_kwargs={"loud": True}) == token_sequences(model, "sorry yes")
+    assert token_sequences(model, [asked]) == token_sequences(model, "yes")
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"), [([[1, 5], [1, 6]], "first"), ([[5], [6]], "none"), ([[1], [5]], "in some")]
+)
+def test_whether_texts_begin_with_bos_is_said(rows, found):
+    assert beginning(word_tokenizer(), rows) == found and beginning(None, rows) == "unknown"

@@ -34,7 +34,7 @@ from workbench.models.devices import device_of, devices_of
 from workbench.models.identity import fingerprint
 from workbench.models.original import fused_attention, left_padded, left_padded_logits, masked_positions, unwrapped
 from workbench.models.state import measures
-from workbench.prompts.templates import encode, render, tokenizer_of
+from workbench.prompts.templates import encode_dialogue, is_dialogue, tokenizer_of
 from workbench.prompts.texts import digest, unpadded, whole_ids
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
@@ -199,9 +199,8 @@ def _sequences(
 def _ids(model: HookedModel, prompt: Any, name: str, template_kwargs: Mapping[str, Any] | None) -> list[int]:
     if isinstance(prompt, Question):
         prompt = prompt.prompt
-    if not isinstance(prompt, str) and prompt and isinstance(prompt[0], Mapping):
-        tokenizer = tokenizer_of(model)
-        return encode(tokenizer, render(tokenizer, prompt, template_kwargs=template_kwargs), rendered=True)
+    if is_dialogue(prompt):
+        return encode_dialogue(tokenizer_of(model), prompt, reply=True, template_kwargs=template_kwargs, name=name)
     return encode_prompt(model, prompt if isinstance(prompt, str) else tuple(whole_ids(prompt, name)))
 
 

@@ -41,6 +41,7 @@ from workbench.models.identity import fingerprint, refuse_nan_weights
 from workbench.models.state import measures
 from workbench.names import HeadUnit
 from workbench.prompts.pairs import shared_prefix
+from workbench.prompts.templates import beginning
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
@@ -119,7 +120,8 @@ def zeroing_sweep(
             return run.finished
         label = "" if hidden(progress) else sweep_label(model, sequences[:2], len(sequences), unit, wanted, batches)
         found = by_groups(run, range(len(sequences)), at_once, work, label, int(wanted.sum()))
-        return run.finish(found.assign_coords(sequence=np.arange(len(sequences))), **parts.facts)
+        bos = beginning(getattr(model, "tokenizer", None), sequences)
+        return run.finish(found.assign_coords(sequence=np.arange(len(sequences))), bos=bos, **parts.facts)
 
 
 def require_predictions(sequences: Sequence[Sequence[int]]) -> None:

@@ -28,6 +28,7 @@ from workbench.models.forward import pad
 from workbench.models.grams import Grams, grams
 from workbench.models.identity import fingerprint
 from workbench.models.state import measures
+from workbench.prompts.templates import beginning
 from workbench.prompts.texts import digest, token_sequences, words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
@@ -73,7 +74,8 @@ def extreme_tokens(
 
     Args:
         model: a TransformerLens model; interventions that are active on it are seen.
-        texts: strings, lists of token ids, a token tensor or a `datasets.Dataset`; at least two tokens each.
+        texts: strings, dialogues, lists of token ids, a token tensor or a `datasets.Dataset`; at least two tokens
+            each.
         mask: 1 where a token of a tensor is real; padding on either side gives the same numbers.
         max_tokens: longer texts are cut after so many tokens.
         thresholds: what counts as a sink, a drain and a peak; the defaults and their reasons stand in `Thresholds`.
@@ -106,6 +108,7 @@ def extreme_tokens(
         model=parts.name,
         weights=weights,
         texts=digest(sequences),
+        bos=beginning(getattr(model, "tokenizer", None), sequences),
         attention=way_of_reading(model, chunk),
         **parts.facts,
     )

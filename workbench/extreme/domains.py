@@ -38,6 +38,7 @@ from workbench.models.devices import device_of
 from workbench.models.identity import fingerprint
 from workbench.models.state import measures
 from workbench.names import HeadUnit, Sinks
+from workbench.prompts.templates import beginning
 from workbench.prompts.texts import digest, token_sequences, words
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
@@ -156,7 +157,8 @@ def active_dormant(
         )
         measured = measured.assign_coords(sequence=np.arange(each), text=_beginnings(model, sequences))
         counts = {"n_sequences": each, "left_out": left_out, "n_candidates": int(candidates.sum())}
-        return phases(run.finish(measured, **counts, **parts.facts), limits)
+        bos = beginning(getattr(model, "tokenizer", None), every)
+        return phases(run.finish(measured, bos=bos, **counts, **parts.facts), limits)
 
 
 def domain_sequences(

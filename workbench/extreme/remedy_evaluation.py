@@ -29,7 +29,7 @@ from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.capture import capture
 from workbench.models.devices import device_of, devices_of
 from workbench.models.embedded import embedded
-from workbench.prompts.templates import encode, has_template, render, tokenizer_of
+from workbench.prompts.templates import encode, encode_dialogue, has_template, tokenizer_of
 from workbench.prompts.texts import token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
@@ -110,7 +110,7 @@ def dialogues(model: HookedModel, n: int, seed: int = 0) -> list[list[int]]:
     for i in range(0, len(drawn), _DIALOGUES):
         messages = [message for dialogue in drawn[i : i + _DIALOGUES] for message in dialogue]
         if has_template(tokenizer):
-            texts.append(encode(tokenizer, render(tokenizer, messages, reply=False), rendered=True))
+            texts.append(encode_dialogue(tokenizer, messages, reply=False))
         else:
             texts.append(encode(tokenizer, "\n".join(f"{m['role']}: {m['content']}" for m in messages)))
     return texts

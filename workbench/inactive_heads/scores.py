@@ -25,6 +25,7 @@ from workbench.models.grams import Grams, grams
 from workbench.models.identity import fingerprint
 from workbench.models.state import measures
 from workbench.names import HeadScoreName
+from workbench.prompts.templates import beginning
 from workbench.prompts.texts import digest, token_sequences
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches, BatchSize
@@ -50,7 +51,7 @@ def head_scores(
 
     Args:
         model: a TransformerLens model; interventions that are active on it are seen.
-        texts: strings, lists of token ids, a token tensor or a `datasets.Dataset`.
+        texts: strings, dialogues, lists of token ids, a token tensor or a `datasets.Dataset`.
         scores: names of the paper's scores or of your own, or `TokenScore`s; None gives the paper's fifteen.
         mask: 1 where a token of a tensor is real; padding on either side gives the same numbers.
         max_tokens: longer texts are cut after so many tokens.
@@ -76,6 +77,7 @@ def head_scores(
         weights=weights,
         texts=digest(sequences),
         compat=compat,
+        bos=beginning(getattr(model, "tokenizer", None), sequences),
         attention=way_of_reading(model, chunk),
         **parts.facts,
     )

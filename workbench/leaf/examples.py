@@ -28,6 +28,7 @@ class Wording:
         system: the system message, if there is one.
         suffix: what the user's message has after the instruction.
         protect: regular expressions; what they find in the instruction or the response may not be pruned.
+        template: further variables of the chat template, by name.
     """
 
     instruction: str
@@ -37,6 +38,7 @@ class Wording:
     system: str | None = None
     suffix: str = ""
     protect: tuple[str, ...] = ()
+    template: tuple[tuple[str, Any], ...] = ()
 
     def without(self, removed: set[int]) -> "Wording":
         """The text and the offsets when some context tokens are gone; a character goes with the last token on it."""
@@ -181,7 +183,8 @@ def from_record(record: dict) -> Example:
         words = dict(fields["wording"])
         offsets = tuple((int(a), int(b)) for a, b in words.pop("offsets"))
         protect = tuple(words.pop("protect", ()))
-        fields["wording"] = Wording(offsets=offsets, protect=protect, **words)
+        template = tuple((str(name), value) for name, value in words.pop("template", ()))
+        fields["wording"] = Wording(offsets=offsets, protect=protect, template=template, **words)
     return Example(**fields)
 
 

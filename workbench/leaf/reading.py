@@ -9,7 +9,7 @@ example already, as `write_examples` writes it.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -46,6 +46,7 @@ def read_examples(
     protect: Sequence[str] = ("options",),
     choices: ScoreAnswers = "letter",
     calculator: bool = False,
+    template_kwargs: Mapping[str, Any] | None = None,
     skip_malformed: bool = False,
 ) -> list[Example]:
     """Examples in a model's tokens.
@@ -64,6 +65,7 @@ def read_examples(
         choices: how a question with choices is asked: for the "letter" of a listed one (match="letter"), or for the
             "text" of one, which the prompt does not list (match="text").
         calculator: keep the marks of GSM8K's calculator in responses.
+        template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
         skip_malformed: leave rows out that cannot be used.
 
     Raises:
@@ -72,7 +74,7 @@ def read_examples(
     rows = _rows(source, split)
     taken = list(islice(rows, n))
 
-    common: dict[str, Any] = dict(system=system, cut_last=cut_last, protect=protect)
+    common: dict[str, Any] = dict(system=system, cut_last=cut_last, protect=protect, template_kwargs=template_kwargs)
 
     def maker(values: dict[str, Any]) -> Example:
         if "prunable" in values:

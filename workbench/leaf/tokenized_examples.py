@@ -7,8 +7,8 @@ mistaken for them. A tokenizer without a chat template gets "Question: … Answe
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.errors import InputError
@@ -40,6 +40,7 @@ def example(
     suffix: str = "",
     cut_last: int = 0,
     protect: Sequence[str] = (),
+    template_kwargs: Mapping[str, Any] | None = None,
     identifier: str = "",
 ) -> Example:
     """An example from text.
@@ -56,6 +57,7 @@ def example(
             length of the request that its data has at the end of every instruction.
         protect: what may not be pruned either: "options", "numbers", or a regular expression; the tokens of all that
             it finds.
+        template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
         identifier: what tells the example from others.
 
     Raises:
@@ -73,12 +75,14 @@ def example(
             f"{where}: the answer {answer!r} is not found in its response {response[-60:]!r}, so the gold response is "
             "not a right one. Correct the row, or leave it out."
         )
-    rendered, user = _rendered(tokenizer, instruction, suffix, system)
+    frame = Frame(system, tuple((template_kwargs or {}).items()))
+    rendered, user = _rendered(tokenizer, instruction, suffix, frame)
     prompt, located = _located(tokenizer, rendered, user)
     offsets = tuple((a - user[0], b - user[0]) for a, b in located)
     covered = tuple(_clipped(s, len(instruction)) for s in offsets)
     said = tokenizer(_lead(tokenizer) + response, add_special_tokens=False)["input_ids"]
-    wording = Wording(instruction, response, covered, system=system, suffix=suffix, protect=tuple(protect))
+    told: dict[str, Any] = {"system": system, "suffix": suffix, "protect": tuple(protect), "template": frame.template}
+    wording = Wording(instruction, response, covered, **told)
     held = _held(instruction, protect)
     own = [i for i, span in enumerate(offsets) if _may_go(span, instruction, held)]
     kept = set(own[: len(own) - cut_last] if cut_last else own)
@@ -89,7 +93,7 @@ def example(
         )
     return Example(
         prompt=tuple(prompt),
-        response=(*said, *_ending(tokenizer, instruction, system)),
+        response=(*said, *_ending(tokenizer, instruction, frame)),
         prunable=tuple(i in kept for i in range(len(prompt))),
         answer=answer,
         wording=wording,
@@ -110,6 +114,7 @@ def reword(original: Example, model: HookedModel | TextTokenizer) -> Example:
             "with workbench.leaf.example."
         )
     options: dict[str, Any] = {"system": words.system, "suffix": words.suffix, "protect": words.protect}
+    options["template_kwargs"] = dict(words.template)
     anew = example(model, words.instruction, words.response, identifier=name, **options)
     anew = replace(anew, answer=original.answer, accepted=original.accepted, options=original.options)
     cut = len(words.response) - len(words.response.lstrip())
@@ -184,9 +189,17 @@ def _given(answer: str, response: str) -> bool:
 # Rendering.
 
 
-def _rendered(tokenizer: Any, instruction: str, suffix: str, system: str | None) -> tuple[str, Span]:
+@dataclass(frozen=True)
+class Frame:
+    """What a template puts around the user's message: a system message, and what its further variables do."""
+
+    system: str | None
+    template: tuple[tuple[str, Any], ...]
+
+
+def _rendered(tokenizer: Any, instruction: str, suffix: str, frame: Frame) -> tuple[str, Span]:
     """The prompt as text, and where the instruction stands in it."""
-    text, other = (_render(tokenizer, words + suffix, system) for words in (instruction, PLACEHOLDER))
+    text, other = (_render(tokenizer, words + suffix, frame) for words in (instruction, PLACEHOLDER))
     start = other.find(PLACEHOLDER)
     end = len(text) - (len(other) - start - 1)
     if start < 0 or text[start:end] != instruction:
@@ -197,15 +210,15 @@ def _rendered(tokenizer: Any, instruction: str, suffix: str, system: str | None)
     return text, (start, end)
 
 
-def _render(tokenizer: Any, instruction: str, system: str | None, response: str | None = None) -> str:
+def _render(tokenizer: Any, instruction: str, frame: Frame, response: str | None = None) -> str:
     if not has_template(tokenizer):
-        before = f"{system}\n\n" if system else ""
+        before = f"{frame.system}\n\n" if frame.system else ""
         return f"{before}Question: {instruction}\nAnswer:" + (f" {response}" if response is not None else "")
-    messages = [{"role": "system", "content": system}] if system else []
+    messages = [{"role": "system", "content": frame.system}] if frame.system else []
     messages.append({"role": "user", "content": instruction})
     if response is not None:
         messages.append({"role": "assistant", "content": response})
-    return render(tokenizer, messages, reply=response is None)
+    return render(tokenizer, messages, reply=response is None, template_kwargs=dict(frame.template))
 
 
 def _located(tokenizer: Any, text: str, user: Span) -> tuple[list[int], list[Span]]:
@@ -246,11 +259,11 @@ def _lead(tokenizer: Any) -> str:
     return "" if has_template(tokenizer) else " "
 
 
-def _ending(tokenizer: Any, instruction: str, system: str | None) -> Sequence[int]:
+def _ending(tokenizer: Any, instruction: str, frame: Frame) -> Sequence[int]:
     """The token that ends a reply: the first special one of the template after it, else the tokenizer's own."""
     special = set(tokenizer.all_special_ids)
     if has_template(tokenizer):
-        behind = _render(tokenizer, instruction, system, PLACEHOLDER).rpartition(PLACEHOLDER)[2]
+        behind = _render(tokenizer, instruction, frame, PLACEHOLDER).rpartition(PLACEHOLDER)[2]
         found = [t for t in tokenizer(behind, add_special_tokens=False)["input_ids"] if t in special]
         if found:
             return found[:1]

@@ -17,7 +17,7 @@ from typing import Any, overload
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.prompts.templates import Message, encode, render, tokenizer_of
+from workbench.prompts.templates import Message, beginning, encode, encode_dialogue, tokenizer_of
 from workbench.prompts.texts import has_mask, refuse_padding, refuse_unknown_ids, unpadded, whole_ids
 from workbench.protocol import HookedModel
 
@@ -132,8 +132,7 @@ class PromptPairs:
         begun = [int(token) for token in prefix]
 
         def ids(messages: Sequence[Message]) -> list[int]:
-            text = render(tokenizer, messages, template_kwargs=template_kwargs)
-            return encode(tokenizer, text, rendered=True) + begun
+            return encode_dialogue(tokenizer, messages, reply=True, template_kwargs=template_kwargs) + begun
 
         return cls._of_texts(model, [list(map(ids, dialogues)) for dialogues in (base, source)], answers, meta)
 
@@ -144,8 +143,7 @@ class PromptPairs:
         tokenizer = tokenizer_of(model)
         made = cls(*rows, _encode_answers(tokenizer, answers), vocab=int(model.cfg.d_vocab), meta=meta)
         made.unpadded = True
-        begun = {row[0] == tokenizer.bos_token_id for row in made.base + made.source}
-        made.facts["bos"] = "in some prompts" if len(begun) > 1 else "first" if True in begun else "none"
+        made.facts["bos"] = beginning(tokenizer, made.base + made.source)
         return made
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -92,6 +92,45 @@ def encode(tokenizer: Any, text: str, *, bos: bool | None = None, rendered: bool
             "the text or from the tokenizer's settings, or pass bos=False."
         )
     return ids
+
+
+def is_dialogue(given: Any) -> bool:
+    """Whether something is a dialogue: a list of messages with their roles."""
+    return (
+        isinstance(given, list | tuple)
+        and bool(given)
+        and all(isinstance(message, Mapping) and "role" in message for message in given)
+    )
+
+
+def encode_dialogue(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    *,
+    reply: bool | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
+    name: str = "the dialogue",
+) -> list[int]:
+    """Token ids of a dialogue in the tokenizer's chat template, with one BOS where it has one.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with a chat template.
+        messages: the turns of the dialogue.
+        reply: end where the assistant's reply begins; by default where the last turn is not the assistant's.
+        template_kwargs: further variables of the template, see `render`.
+        name: what an error calls the dialogue.
+    """
+    reply = messages[-1].get("role") != "assistant" if reply is None else reply
+    text = render(tokenizer, messages, reply=reply, template_kwargs=template_kwargs, name=name)
+    return encode(tokenizer, text, rendered=True)
+
+
+def beginning(tokenizer: Any, sequences: Iterable[Sequence[int]]) -> str:
+    """Whether token sequences begin with BOS: "first", "none", "in some", or "unknown" without a tokenizer."""
+    if tokenizer is None:
+        return "unknown"
+    begun = {row[0] == tokenizer.bos_token_id for row in sequences}
+    return "in some" if len(begun) > 1 else "first" if True in begun else "none"
 
 
 def has_template(tokenizer: Any) -> bool:

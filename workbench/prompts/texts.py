@@ -1,8 +1,8 @@
 """Texts of any kind as token sequences, and tokens as words to read.
 
-A measurement takes a text, a list of texts, lists of token ids, a token tensor with or without a mask, a tokenizer's
-output, or a column of a `datasets.Dataset`. Padding is cut off here, on whichever side it stands, so that it can change
-nothing.
+A measurement takes a text, a list of texts, dialogues, lists of token ids, a token tensor with or without a mask, a
+tokenizer's output, or a column of a `datasets.Dataset`. Padding is cut off here, on whichever side it stands, so that
+it can change nothing.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.prompts.templates import encode, tokenizer_of
+from workbench.prompts.templates import encode, encode_dialogue, is_dialogue, tokenizer_of
 from workbench.protocol import HookedModel
 
 PART = "⋯"
@@ -35,16 +35,20 @@ def token_sequences(
     mask: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"] | None = None,
     max_tokens: int | None = None,
     column: str = "text",
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[list[int]]:
-    """Token ids of texts, without padding.
+    """Token ids of texts or dialogues, without padding.
 
     Args:
         model: a TransformerLens model; its tokenizer reads texts, with BOS as it does by itself.
         texts: a text, several texts, lists of token ids, a token tensor `[pos]` or `[batch, pos]`, what a tokenizer
-            returns (with its attention mask), or a `datasets.Dataset`.
+            returns (with its attention mask), or a `datasets.Dataset`. In place of a text may stand a dialogue, a list
+            of `{"role", "content"}` (or `{"messages": [...]}`), which the chat template renders: as it is where the
+            assistant speaks last, else up to where its reply begins.
         mask: 1 where a token of a tensor is real, 0 where it is padding.
         max_tokens: what is longer is cut after so many tokens.
         column: the column of a `datasets.Dataset` that holds the texts.
+        template_kwargs: further variables of the chat template, see `render`.
 
     Raises:
         InputError: no texts, an empty one, ids that the model does not have, a mask of another shape, or rows that
@@ -54,13 +58,12 @@ def token_sequences(
         raise InputError(f"max_tokens={max_tokens} leaves nothing of a text; give at least 1, or None.")
     texts = _column(texts, column)
     known = has_mask(texts, mask)
-    rows = unpadded([texts] if isinstance(texts, str) else texts, mask)
-    sequences = [
-        encode(tokenizer_of(model), row) if isinstance(row, str) else whole_ids(row, f"Text {i}")
-        for i, row in enumerate(rows)
-    ]
+    rows = unpadded([texts] if isinstance(texts, str) or is_dialogue(texts) else texts, mask)
+    sequences = [_ids(model, row, f"Text {i}", template_kwargs) for i, row in enumerate(rows)]
     if not known:
-        given = [ids for row, ids in zip(rows, sequences, strict=True) if not isinstance(row, str)]
+        given = [
+            ids for row, ids in zip(rows, sequences, strict=True) if not (isinstance(row, str) or is_dialogue(row))
+        ]
         refuse_padding(given, getattr(model, "tokenizer", None), batch=isinstance(texts, Tensor | np.ndarray | Mapping))
     if not sequences:
         raise InputError("No texts: the list is empty. Give at least one text.")
@@ -70,6 +73,14 @@ def token_sequences(
             raise InputError(f"Text {i} has no tokens. Leave empty texts out.")
         refuse_unknown_ids(ids, vocab, f"Text {i}")
     return [ids[:max_tokens] for ids in sequences]
+
+
+def _ids(model: HookedModel, row: Any, name: str, template_kwargs: Mapping[str, Any] | None) -> list[int]:
+    if isinstance(row, str):
+        return encode(tokenizer_of(model), row)
+    if is_dialogue(row):
+        return encode_dialogue(tokenizer_of(model), row, template_kwargs=template_kwargs, name=name)
+    return whole_ids(row, name)
 
 
 def words(model: HookedModel, sequences: Sequence[Sequence[int]]) -> list[list[str]]:
@@ -197,7 +208,9 @@ def _given(tokens: Any, mask: Any) -> tuple[Any, Any]:
 
 
 def _one(row: Mapping[str, Any], name: str, i: int) -> Any:
-    """The token ids of a tokenizer's output for one text."""
+    """A dialogue, or the token ids of a tokenizer's output for one text."""
+    if is_dialogue(row.get("messages")):
+        return row["messages"]
     rows = unpadded(row, name=name)
     if len(rows) != 1:
         raise InputError(f"{name} {i} holds {len(rows)} rows of token ids; give one for each text.")
