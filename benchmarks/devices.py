@@ -63,13 +63,13 @@ def spread(hf: Any, devices: Sequence[str]) -> Any:
     return hf
 
 
-def offloaded(hf: Any, device: str, folder: str) -> Any:
+def offloaded(hf: Any, device: Any, folder: str) -> Any:
     """The model with the second half of its layers in the CPU's memory or on the disk."""
     away = "disk" if device == "cpu" else "cpu"
     where = device_map(hf, [device, away])
     kept: dict[str, Any] = {name: place if name[-1].isdigit() else device for name, place in where.items()}
     skip = hf._skip_keys_device_placement
-    return dispatch_model(hf, kept, main_device=torch.device(device), offload_dir=folder, skip_keys=skip)
+    return dispatch_model(hf, kept, main_device=device, offload_dir=folder, skip_keys=skip)
 
 
 # What is measured, all on token ids.

@@ -1,6 +1,6 @@
 """Two devices on a machine that has one: tensors carry the name of a device, and those of two may not meet.
 
-Within `fake_devices()`, tensors may be put on "maia:0", "maia:1", … They stay in the CPU's memory, so that all numbers
+Within `fake_devices()`, tensors may be put on "hpu:0", "hpu:1", … They stay in the CPU's memory, so that all numbers
 are those of a CPU, but an operation on tensors of two devices raises what CUDA would. As there, scalars and index
 tensors may come from the CPU, copies into slices may come from anywhere, and NumPy reads from the CPU alone. Kernels
 with which autograd goes back are not watched.
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from benchmarks.devices import spread
 
 CPU = torch.device("cpu")
-TWO = ("maia:0", "maia:1")
+TWO = ("hpu:0", "hpu:1")
 LIKE = ("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like")
 NEW = ("new_tensor", "new_empty", "new_zeros", "new_ones", "new_full")
 ANYWHERE = ("copy_", "set_", "data", "grad", "type_as", "to", "__set__")
@@ -73,7 +73,7 @@ class fake_devices(TorchFunctionMode):
             return _moved(args[0], CPU if name == "cpu" else "cuda")
         wanted = kwargs.get("device")
         if wanted is not None:
-            kwargs["device"] = "cpu" if torch.device(wanted).type == "maia" else wanted
+            kwargs["device"] = "cpu" if torch.device(wanted).type == "hpu" else wanted
         if name in ON_CPU and place_of(args[0]) != CPU:
             raise TypeError(f"can't convert {place_of(args[0])} device type tensor to numpy.")
         home = place_of(args[0]) if name in NEW + LIKE else _meeting(name, args, kwargs)

@@ -41,7 +41,7 @@ def test_every_measurement_of_a_model_on_two_devices_is_that_of_one(both, name):
 def test_tensors_of_two_devices_do_not_meet():
     with fake_devices():
         a, b = (torch.ones(2, 3, device=device) for device in TWO)
-        assert a.device == torch.device("maia:0") and (a + 1).sum().device == a.device and a.cpu().device.type == "cpu"
+        assert a.device == torch.device("hpu:0") and (a + 1).sum().device == a.device and a.cpu().device.type == "cpu"
         assert float(a.sum()) == 6 and a[torch.tensor([0])].device == a.device
         for meet in (lambda: a + b, lambda: torch.cat([a, b]), lambda: a @ b.T, lambda: a[b.long()[:, 0]]):
             with pytest.raises(RuntimeError, match="same device"):
@@ -54,7 +54,7 @@ def test_tensors_of_two_devices_do_not_meet():
 
 def test_code_that_forgets_to_move_fails(monkeypatch):
     monkeypatch.setattr("workbench.models.blocks.follows", lambda branch, _module: branch)
-    monkeypatch.setattr("workbench.models.grams._root", lambda gram: _root(gram).to("maia:0"))
+    monkeypatch.setattr("workbench.models.grams._root", lambda gram: _root(gram).to("hpu:0"))
     hf = spread_out(tiny("llama"))
     with fake_devices():
         model = wb.load(hf)
@@ -76,17 +76,17 @@ def test_a_model_that_runs_again_for_each_sender_gives_on_two_devices_what_it_gi
 def test_a_spread_model_says_where_it_computes(both):
     one, two = both
     with fake_devices():
-        assert list(map(str, devices_of(two))) == list(TWO) and str(device_of(two)) == "maia:0"
-        assert wb.anatomy(two).device == "maia:0, maia:1" and two.cfg.n_devices == 2
-        assert str(device_of(two.blocks[2])) == "maia:1"
+        assert list(map(str, devices_of(two))) == list(TWO) and str(device_of(two)) == "hpu:0"
+        assert wb.anatomy(two).device == "hpu:0, hpu:1" and two.cfg.n_devices == 2
+        assert str(device_of(two.blocks[2])) == "hpu:1"
     assert devices_of(one) == [torch.device("cpu")]
 
 
 def test_a_branch_follows_the_device_of_its_module():
     with fake_devices():
         module = nn.Linear(3, 3)
-        placed(dict(module.named_parameters()), torch.device("maia:1"))
-        given = torch.ones(2, 3, device="maia:0")
+        placed(dict(module.named_parameters()), torch.device("hpu:1"))
+        given = torch.ones(2, 3, device="hpu:0")
         assert follows(module, module)(given).device == given.device
         with pytest.raises(RuntimeError, match="same device"):
             module(given)
@@ -125,9 +125,14 @@ def test_what_does_not_go_together_is_refused(tmp_path, keywords, words):
         wb.load(tmp_path, **keywords)
 
 
-def test_a_model_in_memory_is_dispatched_before():
+def test_a_model_in_memory_is_dispatched_before_and_stays_where_it_is(tmp_path):
     with pytest.raises(InputError, match="dispatch_model"):
         wb.load(tiny("llama"), device_map="auto")
+    hf = spread_out(tiny("llama"))
+    with fake_devices(), pytest.raises(InputError, match="spread over hpu:0, hpu:1"):
+        wb.load(hf, device="cpu")
+    with pytest.raises(InputError, match="offloaded, and backend='hooked' needs all of them on one device"):
+        wb.load(offloaded(tiny("llama"), "cpu", str(tmp_path)), backend="hooked")
 
 
 def test_weights_of_an_offloaded_model_are_not_tuned_or_written(tmp_path):

