@@ -29,6 +29,8 @@ from workbench.models.devices import device_of, devices_of
 
 TOLERANCE = {"float64": 1e-9, "float32": 2e-3}
 """Largest relative difference; other dtypes 0.2."""
+SMALL = 1e-3
+"""Differences are relative to this at least: what is zero but for rounding has no relative difference."""
 
 
 # Where the parts of a model go.
@@ -181,8 +183,7 @@ def difference(one: Any, other: Any) -> float:
         return 0.0 if (a == b).all() else np.inf
     if (np.isnan(a) != np.isnan(b)).any():
         return np.inf
-    largest = np.nanmax(np.abs(a), initial=0.0)
-    return float(np.nanmax(np.abs(a - b), initial=0.0) / (largest or 1.0))
+    return float(np.nanmax(np.abs(a - b), initial=0.0) / np.nanmax(np.abs(a), initial=SMALL))
 
 
 def compare(one: wb.HookedModel, others: dict[str, wb.HookedModel]) -> dict[str, dict[str, float | str]]:

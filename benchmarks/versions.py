@@ -87,7 +87,7 @@ class Environment:
 
     def run(self, tests: list[str]) -> dict[str, int]:
         """Run tests; how many passed, failed and were skipped."""
-        command = [self.interpreter, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=short", *tests]
+        command = [self.interpreter, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-rfE", "--tb=short", *tests]
         env = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
         told = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         log = self.interpreter.parent.parent / "tests.log"
