@@ -207,15 +207,15 @@ def _acts_alone(model: HookedModel, parts: Anatomy, where: Site, tokens: list[in
     """Whether queries or keys that are written for one unit change z of no head of another."""
     first = where.layers(model, parts)[0]
     batch = torch.tensor([tokens, tokens], device=device_of(model))
-    mask = torch.from_numpy(where.mask(np.zeros(1, int), np.ones((1, len(tokens)), bool))).to(batch.device)
+    mask = torch.from_numpy(where.mask(np.zeros(1, int), np.ones((1, len(tokens)), bool)))
     told: list[Tensor] = []
 
     def disturb(activation: Tensor) -> Tensor:
-        changed = torch.where(mask, 1.5 * activation.roll(1, dims=1) + 0.5, activation)
+        changed = torch.where(mask.to(activation.device), 1.5 * activation.roll(1, dims=1) + 0.5, activation)
         return torch.cat([activation[:1], changed[1:]])
 
     with hooked(model, {where.name(first): disturb, f"blocks.{first}.attn.hook_z": lambda z: told.append(z.clone())}):
         run(model, batch)
     others = heads_by_unit(where.n_units, parts.n_heads)[1:].any(0)
-    plain, other = told[0][..., torch.from_numpy(others).to(batch.device), :].double()
+    plain, other = told[0][..., torch.from_numpy(others), :].double()
     return float((other - plain).norm()) <= 1e-4 * float(plain.norm())
