@@ -2,6 +2,7 @@
 
     python benchmarks/leaf_real.py run DATA OUT                    # all parts, a process each; minutes on one GPU
     python benchmarks/leaf_real.py part DATA FOLDER --name gsm8k   # one part
+    python benchmarks/leaf_record.py FOLDER RECORD.nc              # FOLDER/FORM/…, unpacked, as the package's record
 
 DATA holds commonsenseqa/{train,dev}_rand_split.jsonl and gsm8k/{train,test}.jsonl. `run` keeps an archive of each part
 in OUT, packed again as soon as the part has written something, so a run that is killed leaves what it had.

@@ -136,4 +136,6 @@ FigureName = Literal[
     "leaf/objectives",
     "leaf/published",
     "leaf/word-problems",
+    "leaf/real-model",
+    "leaf/real-tokens",
 ]

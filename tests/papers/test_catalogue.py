@@ -11,9 +11,19 @@ from workbench.papers.inactive_heads import figures as inactive_heads
 from workbench.papers.kv_groups import figures as kv_groups
 from workbench.papers.kv_groups import tuning_figures
 from workbench.papers.leaf import figures as leaf
-from workbench.papers.leaf import word_problems
+from workbench.papers.leaf import real_model, word_problems
 
-ROOMS = (kv_groups, tuning_figures, active_dormant, real_figures, toy_figures, inactive_heads, leaf, word_problems)
+ROOMS = (
+    kv_groups,
+    tuning_figures,
+    active_dormant,
+    real_figures,
+    toy_figures,
+    inactive_heads,
+    leaf,
+    word_problems,
+    real_model,
+)
 
 
 def test_every_recipe_is_listed_with_a_title_and_found_by_name():

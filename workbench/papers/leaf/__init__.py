@@ -16,5 +16,9 @@ FIGURES: dict[str, dict[FigureName, str]] = {
         "leaf/published": "LeaF over KD as published",
     },
     "word_problems": {"leaf/word-problems": "What each score's first choice causes"},
+    "real_model": {
+        "leaf/real-model": "What misleads a real model, beside chance",
+        "leaf/real-tokens": "Tokens that are blamed in a real model",
+    },
 }
 """What each of the paper's figures and tables shows, by the module that draws it and by name."""
