@@ -16,7 +16,13 @@ class Killed(BaseException):
 
 
 @contextmanager
-def watched(owner: Any, name: str, at: int | None = None, instead: Callable | None = None) -> Iterator[list[tuple]]:
+def watched(
+    owner: Any,
+    name: str,
+    at: int | None = None,
+    instead: Callable | None = None,
+    counts: Callable[[Any], bool] = lambda self: True,
+) -> Iterator[list[tuple]]:
     """The arguments of every call of a public method, of which number `at` (from 0) dies or does something else.
 
     Args:
@@ -24,10 +30,13 @@ def watched(owner: Any, name: str, at: int | None = None, instead: Callable | No
         name: the method.
         at: the call; None leaves all as they are.
         instead: called with the method's arguments; None raises `Killed`.
+        counts: whether calls on an object count; others are left as they are.
     """
     own, calls = getattr(owner, name), []
 
     def method(*given, **options):
+        if not counts(given[0]):
+            return own(*given, **options)
         calls.append(given)
         if len(calls) - 1 != at:
             return own(*given, **options)
@@ -40,10 +49,15 @@ def watched(owner: Any, name: str, at: int | None = None, instead: Callable | No
         yield calls
 
 
+def on_disk(run: Run) -> bool:
+    """Whether a run keeps its pieces; one within another may only remember them."""
+    return run.parts is not None
+
+
 @contextmanager
 def killed_before_piece(number: int) -> Iterator[None]:
     """A run dies when it is about to keep its piece of this number, from 0."""
-    with watched(Run, "add", number), pytest.raises(Killed):
+    with watched(Run, "add", number, counts=on_disk), pytest.raises(Killed):
         yield
 
 
@@ -55,10 +69,10 @@ def killed_before_update(number: int) -> Iterator[None]:
 
 
 @contextmanager
-def pieces() -> Iterator[list[str]]:
-    """The keys of the pieces that are computed, and not read from disk."""
+def pieces(counts: Callable[[Run], bool] = on_disk) -> Iterator[list[str]]:
+    """The keys of the pieces that are computed and kept, and not read from disk."""
     keys: list[str] = []
-    with watched(Run, "add") as calls:
+    with watched(Run, "add", counts=counts) as calls:
         yield keys
     keys.extend(key for _, key, _ in calls)
 

@@ -275,7 +275,7 @@ def test_what_was_meant_is_taken(case, tmp_path):
 
 def test_running_out_of_memory_names_the_smaller_batch():
     text = r"Out of memory on cpu with batches of 2; going on with batches of 1\."
-    with room_for(bridge("llama"), 2), pieces() as computed, pytest.warns(WorkbenchWarning, match=text):
+    with room_for(bridge("llama"), 2), pieces(lambda _: True) as computed, pytest.warns(WorkbenchWarning, match=text):
         patched(bridge("llama"), pairs(), batch_size=2)
     assert computed == ["from example 0", "from example 1"]
 

@@ -11,6 +11,10 @@ class InputError(ValueError):
     """The caller's input cannot be used; the text says why and what to do."""
 
 
+class HeldError(InputError):
+    """Another run is writing the same file; nothing is wrong with the input."""
+
+
 class WorkbenchWarning(UserWarning):
     """The result stands, but something about it deserves a second look."""
 

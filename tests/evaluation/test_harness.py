@@ -210,7 +210,7 @@ def test_results_are_laid_out_by_task_and_metric():
         "a": {"alias": "a", "acc,none": 0.5, "acc_stderr,none": 0.1, "exact_match,strict-match": 0.2},
         "b": {"alias": "b", "acc,none": 0.25, "acc_stderr,none": "N/A"},
     }
-    found = harness._dataset({"results": results, "n-samples": {"a": {"effective": 7}}}, {})
+    found = harness._dataset({"results": results, "n-samples": {"a": {"effective": 7}}})
     assert list(found["metric"].values) == ["acc", "exact_match (strict-match)"]
     np.testing.assert_array_equal(found["value"], [[0.5, 0.2], [0.25, np.nan]])
     np.testing.assert_array_equal(found["stderr"], [[0.1, np.nan], [np.nan, np.nan]])

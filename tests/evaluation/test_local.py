@@ -110,9 +110,7 @@ def test_neither_batches_nor_order_matter(expected, batch_size, rng):
 def test_choices_of_one_token_share_one_row(monkeypatch):
     rows = []
     own = local._measure
-    monkeypatch.setattr(
-        local, "_measure", lambda m, p, r, o, some, *rest: rows.extend(some) or own(m, p, r, o, some, *rest)
-    )
+    monkeypatch.setattr(local, "_measure", lambda *rest: rows.extend(rest[-1]) or own(*rest))
     score_choices(bridge("llama"), [Question((5, 6, 7), ((1,), (2,), (3,), (4,)), 0)], progress=False)
     assert len(rows) == 1
 
@@ -124,7 +122,7 @@ def test_log_likelihoods_are_divided_by_the_length_asked_for(normalise, best):
 
     encoded = [Encoded((1,), ((2,), (2, 3), (2,), (2,) * 8))]
     values = np.array([[-1.0, -2.1, -3.0, -4.8]])
-    found = local._dataset(values, asked, encoded, normalise, {})
+    found = local._dataset(values, asked, encoded, normalise)
     by_hand = {
         "none": [-1, -2.1, -3, -4.8],
         "characters": [-1, -0.7, -0.75, -1.6],

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from benchmarks.organism_cards import package, readme, spread
@@ -124,6 +125,31 @@ def test_a_finished_run_is_not_repeated_and_another_one_not_overwritten(trained,
     assert (trained / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="seed: 1 there, 2 now"):
         train_organism(2, trained, seed=2, recipe=TINY, data=streams_file, device="cpu")
+
+
+def test_a_killed_training_goes_on_and_ends_in_the_same_weights_and_record(trained, streams_file, tmp_path):
+    told = []
+
+    def killed(line):
+        told.append(line)
+        if len(told) == 8:
+            raise KeyboardInterrupt
+
+    how = {"seed": 1, "recipe": TINY, "data": streams_file, "device": "cpu"}
+    with pytest.raises(KeyboardInterrupt):
+        train_organism(2, tmp_path / "again", report=killed, **how)
+    assert [file.name for file in tmp_path.iterdir()] == ["again.state"]
+    lines = []
+    again = train_organism(2, tmp_path / "again", report=lines.append, **how)
+    assert [file.name for file in tmp_path.iterdir()] == ["again"]
+    weights = [load_file(folder / "model.safetensors") for folder in (trained, again)]
+    for name, values in weights[0].items():
+        assert torch.equal(weights[1][name], values), name
+    records = [json.loads((folder / "record.json").read_text()) for folder in (trained, again)]
+    assert len(lines) == len(records[0]["checkpoints"]) - 7
+    for record in records:
+        record.pop("seconds")
+    assert records[0] == records[1]
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path, streams_file):

@@ -109,7 +109,7 @@ def test_questions_serve_models_that_have_no_dialogues_of_their_own(monkeypatch)
     asked = []
     some = wb.PromptPairs([[1]], [[2]], (3, 4))
 
-    def pairs(model, n, seed, questions=None, answers=None, prefix=""):
+    def pairs(model, n, seed, questions=None, answers=None, prefix="", resume=None):
         asked.append((model, questions))
         return some
 

@@ -109,6 +109,40 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(dataset, tmp_pa
     assert [file.name for file in tmp_path.iterdir()] == ["result.nc"]
 
 
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"": 1, "a/b": 2, ".": 3, "units": "days since 2000", "scale_factor": "x", "_FillValue": 1, "CLASS": "y"},
+        {"name " * 50: [1, 2], "long": "x" * 100_000, "many": [1.5] * 20_000, "huge": [2**64, 1]},
+        {f"k{i}": i for i in range(1000)},
+    ],
+    ids=["names", "sizes", "number"],
+)
+def test_no_attribute_is_too_odd_to_be_kept(dataset, tmp_path, attrs):
+    dataset.attrs = dict(attrs)
+    dataset["contribution"].attrs = dict(attrs)
+    loaded = open_result(save_result(dataset, tmp_path / "result.nc"))
+    assert loaded.attrs == attrs == loaded["contribution"].attrs
+    xr.testing.assert_identical(loaded, dataset)
+
+
+def test_what_has_no_text_is_kept_as_text(dataset, tmp_path):
+    odd = {"a\0b\ud800": b"\xff", 7: 1j, "call": print}
+    mixed = dataset.assign(mixed=("layer", np.array([1, "a\0", None], dtype=object))).assign_attrs(odd)
+    loaded = open_result(save_result(mixed, tmp_path / "result.nc"))
+    assert loaded["mixed"].values.tolist() == ["1", "a\ufffd", ""]
+    assert {key: type(loaded.attrs[key]) for key in ("a\ufffdb\ufffd", "7", "call")} == dict.fromkeys(
+        ("a\ufffdb\ufffd", "7", "call"), str
+    )
+
+
+@pytest.mark.parametrize("name", ["a/b", "", 5, "\ud800"])
+def test_a_variable_that_no_file_can_name_is_one_clear_error(dataset, tmp_path, name):
+    with pytest.raises(InputError, match=r"cannot be kept as netCDF .*text without a slash"):
+        save_result(dataset.assign({name: 1.0}), tmp_path / "result.nc")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_place_inside_a_file_is_refused(dataset, tmp_path):
     (tmp_path / "file").write_text("")
     for call in (lambda p: save_result(dataset, p / "result.nc"), check_writable):

@@ -61,7 +61,7 @@ COMMANDS: dict[str, Command | Group] = {
     "fetch": fetch,
     "organism": Group("Can the embedded models be trained again?", {"train": organism.train}),
 }
-KEEP_THEIR_WORK = {report, figure, tune, tradeoff, backcopy, leaf.distill, leaf.toy}
+KEEP_THEIR_WORK = {report, figure, tune, tradeoff, backcopy, leaf.distill, leaf.toy, organism.train}
 """Commands that go on where they were stopped without being asked to."""
 
 

@@ -7,7 +7,7 @@ import workbench as wb
 from workbench.cli.options import Heads, Model, Output, Resumable, Texts, finish, head_of, writable
 
 
-def tokens(model: Model, texts: Texts = Texts(), output: Output = Output(Path("extreme-tokens.nc"))) -> None:
+def tokens(model: Model, texts: Texts = Texts(), output: Resumable = Resumable(Path("extreme-tokens.nc"))) -> None:
     """Which tokens are attention sinks, have drained values, and have residual peaks?
 
     Example: workbench extreme tokens organism-gqa --texts prose=novels.txt code=sources.jsonl
@@ -16,7 +16,7 @@ def tokens(model: Model, texts: Texts = Texts(), output: Output = Output(Path("e
 
     loaded, domains, length = _read(model, texts, output)
     every = [text for some in domains.values() for text in some]
-    found = wb.extreme_tokens(loaded, every, max_tokens=length, progress=output.progress)
+    found = wb.extreme_tokens(loaded, every, max_tokens=length, resume=output.journal, progress=output.progress)
     finish(found, output.out, tokens_table(found))
 
 

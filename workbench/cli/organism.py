@@ -15,6 +15,8 @@ def train(
 ) -> None:
     """Does an embedded model come out the same when it is trained again from its recipe?
 
+    The training's state lies beside the folder until it is done, and a run that was stopped goes on.
+
     Example: workbench organism train --kv-heads 2 --out my-organism --small
 
     Args:

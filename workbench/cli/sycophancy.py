@@ -6,7 +6,6 @@ import workbench as wb
 from workbench.cli.options import (
     Benchmarks,
     Model,
-    Output,
     QuestionFile,
     Resumable,
     RunCode,
@@ -82,7 +81,7 @@ def evaluate(
     limit: int | None = None,
     chat: bool = False,
     run_code: RunCode = False,
-    output: Output = Output(Path("eval.nc")),
+    output: Resumable = Resumable(Path("eval.nc")),
 ) -> None:
     """How many benchmark questions does a model answer correctly? Local files, prompts of lm-evaluation-harness.
 
@@ -111,6 +110,7 @@ def evaluate(
         limit=limit,
         chat=chat,
         run_code=run_code,
+        resume=output.journal,
         progress=output.progress,
     )
     finish(found, output.out, wb.evaluation.summary.table(found))

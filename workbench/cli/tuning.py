@@ -1,7 +1,9 @@
 """`workbench tune` and `workbench tradeoff`: tune the units that cause giving in, and what that is worth."""
 
+import contextlib
 import dataclasses
 import functools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,8 @@ def tune(
     Example: torchrun --nproc-per-node 2 -m workbench tune my-model --questions train.json --out tuned
 
     Args:
-        out: Folder for the checkpoint; its training state lies beside it, and a stopped run goes on.
+        out: Folder for the checkpoint; the training's state and what was measured lie beside it, and a stopped run goes
+            on.
         measure: Questions of the two-turn protocol, asked before and after, for the model card.
     """
     from workbench.papers.cache import Source
@@ -97,8 +100,15 @@ def tune(
     elif source.embedded is None:
         learnt, held = wb.prompts.default_facts("train"), wb.prompts.default_facts("selection")
     loaded = source.model
+    running = out.with_name(f"{out.name}.running") / str(process_state().process_index)
     pairs = wb.sycophancy.pairs(
-        loaded, n=prompts.n, split="train", questions=learnt, answers=prompts.compared, prefix=prompts.prefix
+        loaded,
+        n=prompts.n,
+        split="train",
+        questions=learnt,
+        answers=prompts.compared,
+        prefix=prompts.prefix,
+        resume=running / "replies",
     )
     opening = pairs.meta[0]["base"][0]
     system = opening["content"] if opening["role"] == "system" else ""
@@ -108,28 +118,30 @@ def tune(
     tuned = wb.pinpoint_tune(
         loaded,
         make(training.dialogues, questions=learnt),
-        _select(loaded, pairs, selection, prompts.seed, progress),
+        _select(loaded, pairs, selection, prompts.seed, running / "selection.nc", progress),
         recipe=wb.tuning.TuningRecipe(**training.recipe(prompts.seed)),
         kv=selection.kv,
         validation=make(64, questions=held, split="test"),
         resume=out.parent / f"{out.name}.state",
         progress=progress,
     )
-    folder = wb.save_pretrained(
-        tuned.model, out, results=_before_and_after(loaded, tuned.model, held, measure, progress)
-    )
+    measured = _before_and_after(loaded, tuned.model, held, measure, running, progress)
+    folder = wb.save_pretrained(tuned.model, out, results=measured)
+    shutil.rmtree(running, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        running.parent.rmdir()
     if process_state().is_main_process:
         say(f"Tuned {tuned.record.attrs['units']}. The checkpoint is {folder}")
 
 
-def _select(model: HookedModel, pairs: Any, selection: Selection, seed: int, progress: bool) -> Any:
+def _select(model: HookedModel, pairs: Any, selection: Selection, seed: int, resume: Path, progress: bool) -> Any:
     """The units to tune: those that path patching finds, as many random others, or the name of a larger part."""
     from workbench.papers.kv_groups.behaviour import void_line
 
     unit = selection.unit
     if unit not in ("head", "kv_group"):
         return unit
-    effects = wb.path_patch(model, pairs, unit=unit, progress=progress)
+    effects = wb.path_patch(model, pairs, unit=unit, resume=resume, progress=progress)
     if void := void_line(effects, "units chosen by them are no better founded than random ones"):
         tell(void)
     chosen = wb.select_units(effects, selection.ratio, unit, metric="logit_diff")
@@ -137,13 +149,16 @@ def _select(model: HookedModel, pairs: Any, selection: Selection, seed: int, pro
 
 
 def _before_and_after(
-    model: HookedModel, tuned: HookedModel, questions: Any, n: int, progress: bool
+    model: HookedModel, tuned: HookedModel, questions: Any, n: int, running: Path, progress: bool
 ) -> dict[str, dict[str, float]]:
     """The measures of the two-turn protocol for a model card; none where nothing is to be asked."""
     if not n:
         return {}
     asked = None if questions is None else questions[:n]
-    first, second = (wb.sycophancy.evaluate(one, asked, n=n, progress=progress)["pooled"] for one in (model, tuned))
+    first, second = (
+        wb.sycophancy.evaluate(one, asked, n=n, resume=running / f"{name}.nc", progress=progress)["pooled"]
+        for name, one in (("before", model), ("after", tuned))
+    )
     names = [str(name) for name in first["metric"].values]
     return {name: {"before": float(first.sel(metric=name)), "after": float(second.sel(metric=name))} for name in names}
 

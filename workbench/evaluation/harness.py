@@ -39,6 +39,7 @@ def run_harness(
     batch_size: int | None = None,
     chat: bool = False,
     include: str | Path | None = None,
+    resume: str | Path | None = None,
 ) -> xr.Dataset:
     """Run tasks of lm-evaluation-harness on a model; hooks that are on it are active.
 
@@ -52,6 +53,7 @@ def run_harness(
         batch_size: requests at a time; by default 8, and 1 while hooks are on the model.
         chat: put prompts into the model's chat template, with examples as turns of their own.
         include: a folder of your own task files (*.yaml), which may read local data.
+        resume: a netCDF file: the results of finished tasks are kept beside it, and a stopped run goes on from them.
 
     Returns:
         `value(task, metric)` and its standard error `stderr(task, metric)`, NaN where a task has no such metric, and
@@ -59,24 +61,30 @@ def run_harness(
         beside their members.
 
     Raises:
-        InputError: the extra is not installed, an unknown task, one that runs programs, or a HookedTransformer.
+        InputError: the extra is not installed, an unknown task, one that runs programs, a HookedTransformer, or a
+            resumed run of another configuration.
     """
     parts = anatomy(model)
-    run = Run(
-        method="lm-evaluation-harness",
-        lm_eval_version=package_version("lm_eval"),
-        model=parts.name,
-        weights=fingerprint(model),
-        n_shots="" if n_shots is None else n_shots,
-        limit="" if limit is None else limit,
-        seed=seed,
-        chat=chat,
-        hooks_active=has_hooks(model),
-        dtype=parts.dtype,
-        device=parts.device,
-    )
-    options: dict[str, Any] = {"n_shots": n_shots, "limit": limit, "seed": seed, "chat": chat}
-    return _dataset(_run(model, tasks, batch_size=batch_size, include=include, **options), run.facts())
+    names = _names(tasks)
+    options: dict[str, Any] = {"n_shots": n_shots, "limit": limit, "seed": seed, "chat": chat, "include": include}
+    facts = {
+        "method": "lm-evaluation-harness",
+        "lm_eval_version": package_version("lm_eval"),
+        "model": parts.name,
+        "weights": fingerprint(model),
+        "tasks": names,
+        "hooks_active": has_hooks(model),
+        "dtype": parts.dtype,
+    }
+
+    with Run(resume, **facts, **options) as run:
+        if run.finished is not None:
+            return run.finished
+        wrapped = harness_model(model, batch_size)
+        _require_known(names, include)
+        pieces = [run.piece(name, lambda name=name: _dataset(_run(wrapped, [name], **options))) for name in names]
+        whole = xr.concat(pieces, "task", data_vars="minimal", join="outer").drop_duplicates("task")
+        return run.finish(whole.sortby("metric"), device=parts.device)
 
 
 @measures
@@ -92,7 +100,8 @@ def harness_answers(model: HookedModel, tasks: str | Sequence[str], metric: str 
     Raises:
         InputError: a metric that the tasks don't have, or that is not 0 or 1 for each question; else as `run_harness`.
     """
-    found = _run(model, tasks, samples=True, **options)
+    names, wrapped = _names(tasks), harness_model(model, options.pop("batch_size", None))
+    found = _run(wrapped, names, samples=True, **options)
     rows = [row for some in found["samples"].values() for row in sorted(some, key=lambda row: row["doc_id"])]
     labels = [_label(f"{name},{row.get('filter', 'none')}") for row in rows for name in row.get("metrics", ())]
     values = [row[name] for row in rows for name in row["metrics"] if _label(f"{name},{row['filter']}") == metric]
@@ -105,29 +114,21 @@ def harness_answers(model: HookedModel, tasks: str | Sequence[str], metric: str 
 
 
 def _run(
-    model: HookedModel,
-    tasks: str | Sequence[str],
+    wrapped: Any,
+    names: Sequence[str],
     *,
     n_shots: int | None = None,
     limit: int | None = None,
     seed: int = HARNESS_SEED,
-    batch_size: int | None = None,
     chat: bool = False,
     include: str | Path | None = None,
     samples: bool = False,
 ) -> dict[str, Any]:
     """What the harness returns, with every question's result if `samples`."""
-    names = [tasks] if isinstance(tasks, str) else list(tasks)
-    _refuse(names)
-    wrapped, manager = harness_model(model, batch_size), _manager("" if include is None else str(include))
-    unknown = next((name for name in names if not manager.match_tasks([name])), None)
-    if unknown is not None:
-        near = suggest(unknown, manager.all_tasks).split("Known:")[0]  # there are thousands
-        hint = (near or "look it up with `lm_eval ls tasks`. ").strip()
-        raise InputError(f"lm-evaluation-harness knows no task {unknown!r}; {hint}")
+    manager = _require_known(names, include)
     found = import_module("lm_eval.evaluator").simple_evaluate(
         wrapped,
-        tasks=names,
+        tasks=list(names),
         num_fewshot=n_shots,
         limit=limit,
         apply_chat_template=chat,
@@ -188,7 +189,20 @@ def _manager(include: str) -> Any:
     return import_module("lm_eval.tasks").TaskManager(include_path=include or None)
 
 
-def _refuse(names: Sequence[str]) -> None:
+def _require_known(names: Sequence[str], include: str | Path | None) -> Any:
+    """The harness's index of tasks, which must have all of these."""
+    manager = _manager("" if include is None else str(include))
+    unknown = next((name for name in names if not manager.match_tasks([name])), None)
+    if unknown is not None:
+        near = suggest(unknown, manager.all_tasks).split("Known:")[0]  # there are thousands
+        hint = (near or "look it up with `lm_eval ls tasks`. ").strip()
+        raise InputError(f"lm-evaluation-harness knows no task {unknown!r}; {hint}")
+    return manager
+
+
+def _names(tasks: str | Sequence[str]) -> list[str]:
+    """Names of tasks, each once, none of which runs programs."""
+    names = [tasks] if isinstance(tasks, str) else list(dict.fromkeys(tasks))
     if not names:
         raise InputError("No tasks: give at least one of the harness's names, such as 'arc_easy'.")
     unsafe = next((name for name in names if name.startswith(UNSAFE)), None)
@@ -197,9 +211,10 @@ def _refuse(names: Sequence[str]) -> None:
             f"The harness runs the programs of {unsafe!r} unconfined. Use score_programs with "
             "load_task('humaneval', …) instead, which confines them."
         )
+    return names
 
 
-def _dataset(found: dict[str, Any], facts: dict[str, Any]) -> xr.Dataset:
+def _dataset(found: dict[str, Any]) -> xr.Dataset:
     results = {**found.get("results", {}), **found.get("groups", {})}
     metrics = sorted({_label(k) for r in results.values() for k in r if "," in k and "_stderr" not in k})
     tasks = list(results)
@@ -215,7 +230,6 @@ def _dataset(found: dict[str, Any], facts: dict[str, Any]) -> xr.Dataset:
     return xr.Dataset(
         {"value": (dims, value), "stderr": (dims, stderr), "n_examples": ("task", n)},
         coords={"task": tasks, "metric": metrics},
-        attrs=facts,
     )
 
 

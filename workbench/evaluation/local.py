@@ -10,7 +10,9 @@ rows of one length share a batch, so that no padding is seen either.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import chain, groupby
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,6 +74,7 @@ def score_choices(
     *,
     normalise: Normalise = "none",
     batch_size: BatchSize = "auto",
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Choose the likeliest continuation of every question; hooks that are on the model are active.
@@ -82,6 +85,7 @@ def score_choices(
         normalise: what a log-likelihood is divided by before choices are compared: nothing (the harness's `acc`), the
             choice's characters without the space in front (its `acc_norm`), bytes or tokens.
         batch_size: rows at a time; "auto" measures how many fit.
+        resume: the netCDF file of the result: finished batches are kept beside it, and a stopped run goes on from them.
         progress: show a bar.
 
     Returns:
@@ -90,30 +94,37 @@ def score_choices(
         `id`. attrs: `accuracy` with its 95 % Wilson interval `accuracy_low`, `accuracy_high`, and `chance`.
 
     Raises:
-        InputError: no questions, one without choices, one longer than the model's context, or an unknown `normalise`.
+        InputError: no questions, one without choices, one longer than the model's context, an unknown `normalise`,
+            or a resumed run of another configuration.
     """
     _check(questions, normalise)
     encoded = [encode_question(model, question) for question in questions]
-    run, parts = _run(model, questions, encoded, normalise), anatomy(model)
+    parts = anatomy(model)
     rows, reads = _rows(encoded)
     _refuse_long(model, rows, reads, questions)
-    width = max(len(question.choices) for question in questions)
-    found = np.full((len(questions), width), np.nan)
     of_row: list[list[Read]] = [[] for _ in rows]
     for read in reads:
         of_row[read.row].append(read)
     batches = Batches(devices_of(model), batch_size)
-    bar = tqdm(total=len(rows), desc="Scoring choices", disable=hidden(progress))
-    for members, shared in _groups(model, rows, reads):
-        past = prefix_cache(model, [rows[members[0]][:shared]])
-        for batch, values in batches.over(
-            members, lambda some, past=past, shared=shared: _measure(model, parts, rows, of_row, some, past, shared)
-        ):
-            for read, value in zip((r for i in batch for r in of_row[i]), values, strict=True):
+    with _run(resume, model, questions, encoded, normalise) as run:
+        if run.finished is not None:
+            return run.finished
+        left = set(run.left(len(rows)))
+        done = len(rows) - len(left)
+        bar = tqdm(total=len(rows), initial=done, desc="Scoring choices", disable=hidden(progress))
+        for members, shared in _groups(model, rows, reads):
+            members = [i for i in members if i in left]
+            if members:
+                past = prefix_cache(model, [rows[members[0]][:shared]])
+                run.over(members, batches, partial(_measure, model, parts, rows, of_row, past, shared), bar.update)
+        bar.close()
+        values = run.joined(len(rows), "read")["loglikelihood"].values
+        width = max(len(question.choices) for question in questions)
+        found = np.full((len(questions), width), np.nan)
+        for own, likely in zip(of_row, values, strict=True):
+            for read, value in zip(own, likely, strict=False):
                 found[read.question, read.choice] = value
-            bar.update(len(batch))
-    bar.close()
-    return _dataset(found, questions, encoded, normalise, run.facts())
+        return run.finish(_dataset(found, questions, encoded, normalise))
 
 
 def interval(correct: Sequence[bool] | np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
@@ -221,11 +232,11 @@ def _measure(
     parts: Anatomy,
     rows: list[Row],
     of_row: list[list[Read]],
-    some: list[int],
     past: Any,
     shared: int,
-) -> list[float]:
-    """The log-likelihoods to be read from a batch of rows, row by row."""
+    some: list[int],
+) -> xr.Dataset:
+    """The log-likelihoods to be read from a batch of rows (example, read); NaN after a row's last."""
     reads = [(n, read) for n, i in enumerate(some) for read in of_row[i]]
     spots = sorted({(n, p) for n, read in reads for p in range(read.start, read.start + len(read.tokens))})
     place = {spot: k for k, spot in enumerate(spots)}
@@ -236,11 +247,13 @@ def _measure(
     resid = capture(model, sequences, {end: at(*where)}, copies(past, len(some)))[end]
     wanted = [(place[n, read.start + k], token) for n, read in reads for k, token in enumerate(read.tokens)]
     values = _log_probabilities(parts, resid, torch.tensor(wanted, device=resid.device)).tolist()
-    sums, taken = [], 0
-    for _, read in reads:
-        sums.append(float(sum(values[taken : taken + len(read.tokens)])))
-        taken += len(read.tokens)
-    return sums
+    sums = np.full((len(some), max(len(of_row[i]) for i in some)), np.nan)
+    taken = 0
+    for n, i in enumerate(some):
+        for k, read in enumerate(of_row[i]):
+            sums[n, k] = sum(values[taken : taken + len(read.tokens)])
+            taken += len(read.tokens)
+    return xr.Dataset({"loglikelihood": (("example", "read"), sums)})
 
 
 def _log_probabilities(
@@ -265,7 +278,6 @@ def _dataset(
     questions: Sequence[Question],
     encoded: Sequence[Encoded],
     normalise: Normalise,
-    facts: dict[str, Any],
 ) -> xr.Dataset:
     if not np.isfinite(found).sum() == sum(len(q.choices) for q in questions):
         raise InputError(
@@ -295,19 +307,27 @@ def _dataset(
             "margin": ("example", right - others.max(1)),
         },
         coords={"id": ("example", [q.id for q in questions]), "task": ("example", [q.task for q in questions])},
-        attrs={**accuracy(chosen == answer), "chance": chance, **facts},
+        attrs={**accuracy(chosen == answer), "chance": chance},
     )
 
 
-def _run(model: HookedModel, questions: Sequence[Question], encoded: Sequence[Encoded], normalise: Normalise) -> Run:
+def _run(
+    resume: str | Path | None,
+    model: HookedModel,
+    questions: Sequence[Question],
+    encoded: Sequence[Encoded],
+    normalise: Normalise,
+) -> Run:
     texts = [ids for e in encoded for ids in (e.context, *e.continuations)]
     parts = anatomy(model)
     return Run(
+        resume,
         method="likeliest continuation",
         model=parts.name,
         weights=fingerprint(model),
         tasks=sorted({q.task for q in questions}),
         questions=digest(texts),
+        answers=digest([[int(q.answer or 0) for q in questions]]),
         n_examples=len(questions),
         normalise=normalise,
         hooks_active=has_hooks(model),

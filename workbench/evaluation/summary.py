@@ -1,7 +1,9 @@
 """Accuracy on several tasks in one call, each by choices, generated replies or programs as the task defines it."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,9 +15,13 @@ from workbench.evaluation.local import score_choices
 from workbench.evaluation.questions import Question, in_chat
 from workbench.evaluation.replies import score_replies
 from workbench.evaluation.tasks import HARNESS_SEED, load_task
+from workbench.models.anatomy import anatomy
+from workbench.models.attention import has_hooks
+from workbench.models.identity import fingerprint
 from workbench.models.state import measures
 from workbench.protocol import HookedModel
 from workbench.runs.batching import BatchSize
+from workbench.runs.run import Run
 
 
 @measures
@@ -30,6 +36,7 @@ def evaluate(
     chat: bool = False,
     run_code: bool = False,
     batch_size: BatchSize = "auto",
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Accuracy of a model on tasks from local files, or on an embedded model's own questions.
@@ -44,6 +51,7 @@ def evaluate(
         chat: ask in the model's chat template; embedded models' own questions always are.
         run_code: allow HumanEval's programs to run, confined.
         batch_size: rows at a time.
+        resume: the netCDF file of the result: finished batches are kept beside it, and a stopped run goes on from them.
         progress: show bars.
 
     Returns:
@@ -51,29 +59,44 @@ def evaluate(
         share of replies without an answer; NaN where choices are scored) and `n_examples`.
 
     Raises:
-        InputError: an unknown task, no folder, or HumanEval without `run_code`.
+        InputError: an unknown task, no folder, HumanEval without `run_code`, or a resumed run of another configuration.
     """
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     if not names:
         raise InputError("No tasks: give at least one, such as 'mmlu' or 'organism'.")
     asked = {name: _questions(model, name, folder, n_shots, limit, seed) for name in names}
-    results = {
-        name: _score(model, questions, chat and name != OWN, run_code, batch_size, progress)
-        for name, questions in asked.items()
+    parts = anatomy(model)
+    facts = {
+        "method": "evaluate",
+        "model": parts.name,
+        "weights": fingerprint(model),
+        "questions": {name: _digest(questions) for name, questions in asked.items()},
+        "n_shots": n_shots,
+        "seed": seed,
+        "chat": chat,
+        "hooks_active": has_hooks(model),
     }
+    with Run(resume, **facts) as run:
+        if run.finished is not None:
+            return run.finished
+        how: dict[str, Any] = {"run_code": run_code, "batch_size": batch_size, "progress": progress}
+        results = {
+            name: _score(model, questions, chat and name != OWN, resume=run.beside(f"{name}.nc"), **how)
+            for name, questions in asked.items()
+        }
+        return run.finish(_table(asked, results), dtype=parts.dtype, device=parts.device)
+
+
+def _table(asked: Mapping[str, Sequence[Question]], results: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """One row per task."""
     columns = {"accuracy": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
     columns |= {"chance": "chance", "no_match": "no_match"}
     table = {
         column: ("task", np.array([result.attrs.get(key, np.nan) for result in results.values()], dtype=float))
         for column, key in columns.items()
     }
-    table["n_examples"] = ("task", np.array([len(asked[name]) for name in names]))
-    first = dict(next(iter(results.values())).attrs)
-    kept = {
-        key: first[key] for key in first if key.endswith("_version") or key in ("model", "weights", "dtype", "device")
-    }
-    facts = {"n_shots": "" if n_shots is None else n_shots, "seed": seed, "chat": int(chat), "date": first["date"]}
-    return xr.Dataset(table, coords={"task": names}, attrs=kept | facts | {"hooks_active": first["hooks_active"]})
+    table["n_examples"] = ("task", np.array([len(questions) for questions in asked.values()]))
+    return xr.Dataset(table, coords={"task": list(asked)})
 
 
 def table(result: xr.Dataset) -> str:
@@ -99,11 +122,13 @@ def _questions(
     return load_task(name, folder, n_shots, limit, seed)
 
 
-def _score(
-    model: HookedModel, questions: list[Question], chat: bool, run_code: bool, batch_size: BatchSize, progress: bool
-) -> xr.Dataset:
+def _digest(questions: Sequence[Question]) -> str:
+    return hashlib.sha256(repr(list(questions)).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _score(model: HookedModel, questions: list[Question], chat: bool, *, run_code: bool, **options: Any) -> xr.Dataset:
     if questions[0].task == "humaneval":
-        return score_programs(model, questions, run_code=run_code, chat=chat, batch_size=batch_size, progress=progress)
+        return score_programs(model, questions, run_code=run_code, chat=chat, **options)
     asked = in_chat(model, questions) if chat else questions
     score = score_choices if questions[0].choices else score_replies
-    return score(model, asked, batch_size=batch_size, progress=progress)
+    return score(model, asked, **options)

@@ -5,7 +5,8 @@
 3. `judging.judge` applies the thresholds, where the measures lie.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,9 +21,9 @@ from workbench.extreme.judging import judge
 from workbench.extreme.peaks import Peak, norms, peak, require_finite
 from workbench.extreme.sinks import Received
 from workbench.extreme.thresholds import Thresholds
-from workbench.extreme.verdict import with_verdicts
+from workbench.extreme.verdict import summed_dims, with_verdicts
 from workbench.models.anatomy import Anatomy, require_heads
-from workbench.models.attention import observe, way_of_reading
+from workbench.models.attention import has_hooks, observe, way_of_reading
 from workbench.models.devices import device_of, devices_of
 from workbench.models.forward import pad
 from workbench.models.grams import Grams, grams
@@ -52,6 +53,8 @@ _DIMS = {
     "peak_share": ("layer", "rank"),
 }
 _MARKS = ("sink", "drained", "peaked", "extreme", "peak", "drain")
+_ENDED = {"queries": 0.0, "sink": False, "drained": False, "peaked": False, "extreme": False}
+"""What stands after a sequence's end where that is not NaN."""
 _BY_POSITION = {*_MARKS, *(name for name, dims in _DIMS.items() if dims[-1] == "position")}
 
 
@@ -66,6 +69,7 @@ def extreme_tokens(
     thresholds: Thresholds | None = None,
     chunk: int | Literal["auto"] = "auto",
     batch_size: BatchSize = "auto",
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Find attention sinks, value-state drains and residual-state peaks of texts of any length.
@@ -81,6 +85,7 @@ def extreme_tokens(
         thresholds: what counts as a sink, a drain and a peak; the defaults and their reasons stand in `Thresholds`.
         chunk: queries at a time.
         batch_size: texts at a time; "auto" measures how many fit.
+        resume: the netCDF file of the result: finished batches are kept beside it, and a stopped run goes on from them.
         progress: show a bar.
 
     Returns:
@@ -94,7 +99,8 @@ def extreme_tokens(
         `classify_tokens` adds, and the coordinates `token`, `token_id` (-1 after the end) and `length`.
 
     Raises:
-        InputError: no texts, a text of one token, a model without attention heads, or a stream that is not finite.
+        InputError: no texts, a text of one token, a model without attention heads, a stream that is not finite, or
+            a resumed run of another configuration.
     """
     parts = require_heads(model)
     sequences = token_sequences(model, texts, mask=mask, max_tokens=max_tokens)
@@ -104,27 +110,35 @@ def extreme_tokens(
             f"Text {short} has one token, which cannot be compared with others. Give texts of two tokens or more."
         )
     weights = fingerprint(model)
-    run = Run(
-        model=parts.name,
-        weights=weights,
-        texts=digest(sequences),
-        bos=beginning(getattr(model, "tokenizer", None), sequences),
-        attention=way_of_reading(model, chunk),
-        **parts.facts,
-    )
     limits, known = thresholds or Thresholds(), grams(model, parts, weights)
-    kept = _Kept([len(ids) for ids in sequences])
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))[::-1]
-    bar = tqdm(total=len(sequences), desc="Extreme tokens", disable=hidden(progress))
-    for batch, found in Batches(devices_of(model), batch_size).over(
-        order, lambda some: _measure(model, parts, known, [sequences[i] for i in some], limits, chunk)
-    ):
-        kept.put(batch, found)
-        bar.update(len(batch))
-    bar.close()
-    dataset = _dataset(kept.values, sequences, words(model, sequences), run.facts())
-    marks = {name: kept.values[name] for name in _MARKS}
-    return with_verdicts(dataset, marks, {n: v for n, v in kept.values.items() if n not in {*_MARKS, *_DIMS}}, limits)
+
+    def work(some: list[int]) -> xr.Dataset:
+        own = [sequences[i] for i in some]
+        return _piece(_measure(model, parts, known, own, limits, chunk), [len(ids) for ids in own])
+
+    facts = {
+        "method": "extreme_tokens",
+        "model": parts.name,
+        "weights": weights,
+        "texts": digest(sequences),
+        "bos": beginning(getattr(model, "tokenizer", None), sequences),
+        "attention": way_of_reading(model, chunk),
+        "hooks_active": has_hooks(model),
+    } | {f"threshold_{name}": value for name, value in asdict(limits).items()}
+    with Run(resume, **facts) as run:
+        if run.finished is not None:
+            return run.finished
+        left = sorted(run.left(len(sequences)), key=lambda i: -len(sequences[i]))
+        done = len(sequences) - len(left)
+        bar = tqdm(total=len(sequences), initial=done, desc="Extreme tokens", disable=hidden(progress))
+        run.over(left, Batches(devices_of(model), batch_size), work, bar.update)
+        bar.close()
+        joined = run.joined(len(sequences), "position", _ENDED)
+        values = {str(name): torch.from_numpy(found.values) for name, found in joined.data_vars.items()}
+        dataset = _dataset(values, sequences, words(model, sequences), parts.facts)
+        marks = {name: values[name] for name in _MARKS}
+        summed = {name: found for name, found in values.items() if name not in {*_MARKS, *_DIMS}}
+        return run.finish(with_verdicts(dataset, marks, summed, limits))
 
 
 def _measure(
@@ -153,27 +167,18 @@ def _measure(
     return measured | marks | summed
 
 
-class _Kept:
-    """The results of all sequences by name, filled batch by batch; NaN, 0 or False after a sequence's end."""
-
-    def __init__(self, lengths: list[int]):
-        self.lengths = lengths
-        self.values: dict[str, Tensor] = {}
-
-    def put(self, batch: list[int], found: dict[str, Tensor]) -> None:
-        """Take what was found in some sequences."""
-        for name, values in found.items():
-            by_position = name in _BY_POSITION
-            if name not in self.values:
-                shape = (*values.shape[1:-1], max(self.lengths)) if by_position else values.shape[1:]
-                self.values[name] = torch.empty(len(self.lengths), *shape, dtype=values.dtype)
-            for row, i in enumerate(batch):
-                if not by_position:
-                    self.values[name][i] = values[row]
-                    continue
-                end = self.lengths[i]
-                self.values[name][i, ..., :end] = values[row, ..., :end]
-                self.values[name][i, ..., end:] = torch.nan if values.is_floating_point() and name != "queries" else 0
+def _piece(found: dict[str, Tensor], lengths: list[int]) -> xr.Dataset:
+    """The results of a batch, with nothing after a sequence's end."""
+    after = torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None]
+    variables = {}
+    for name, values in found.items():
+        inner = _DIMS.get(name) or (("layer", "position") if name in _MARKS else summed_dims(name, values.ndim))
+        kept = values.cpu()
+        if name in _BY_POSITION:
+            ended = after.view(len(lengths), *[1] * (kept.ndim - 2), -1)
+            kept = kept.masked_fill(ended, _ENDED.get(name, torch.nan))
+        variables[name] = (("example", *inner), kept.numpy())
+    return xr.Dataset(variables)
 
 
 @dataclass

@@ -56,10 +56,15 @@ def with_verdicts(
     dims = ("sequence", "layer", "position")
     out = measured.assign({name: (dims, values.numpy()) for name, values in marks.items()})
     for name, part in parts.items():
-        inner = ("layer", "kv_head") if name == "drain_ratio" else ("layer", "head")[: part.ndim - 1]
-        out[name] = xr.DataArray(part.numpy(), dims=("sequence", *inner)).mean("sequence")
+        dims = ("sequence", *summed_dims(name, part.ndim))
+        out[name] = xr.DataArray(part.numpy(), dims=dims).mean("sequence")
     out.attrs |= {f"threshold_{name}": value for name, value in dataclasses.asdict(limits).items()}
     return out
+
+
+def summed_dims(name: str, ndim: int) -> tuple[str, ...]:
+    """The dims of a part of `judge` behind that of the sequences."""
+    return ("layer", "kv_head") if name == "drain_ratio" else ("layer", "head")[: ndim - 1]
 
 
 def judged_keys(measured: xr.Dataset, min_queries: int) -> xr.DataArray:

@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 from workbench.inactive_heads.definitions import HeadScore, scores_named
 from workbench.inactive_heads.reading import Reader
 from workbench.models.anatomy import Anatomy, require_heads
-from workbench.models.attention import observe, way_of_reading
+from workbench.models.attention import has_hooks, observe, way_of_reading
 from workbench.models.devices import device_of, devices_of
 from workbench.models.forward import pad
 from workbench.models.grams import Grams, grams
@@ -45,6 +46,7 @@ def head_scores(
     compat: bool = False,
     chunk: int | Literal["auto"] = "auto",
     batch_size: BatchSize = "auto",
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.DataArray:
     """Score every head on every text.
@@ -59,6 +61,7 @@ def head_scores(
             AEQD: these then depend on what else is in the batch.
         chunk: queries at a time.
         batch_size: texts at a time; "auto" measures how many fit.
+        resume: the netCDF file of the result: finished batches are kept beside it, and a stopped run goes on from them.
         progress: show a bar.
 
     Returns:
@@ -66,33 +69,42 @@ def head_scores(
         which a head counts as inactive, and `length(sequence)`; NaN in layers without heads (attrs `headless`).
 
     Raises:
-        InputError: an unknown score, no texts, an empty one, or one longer than the model's context.
+        InputError: an unknown score, no texts, an empty one, one longer than the model's context, or a resumed
+            run of another configuration.
     """
     wanted = scores_named(scores)
     parts = require_heads(model)
     sequences = token_sequences(model, texts, mask=mask, max_tokens=max_tokens)
     weights = fingerprint(model)
-    run = Run(
-        model=parts.name,
-        weights=weights,
-        texts=digest(sequences),
-        compat=compat,
-        bos=beginning(getattr(model, "tokenizer", None), sequences),
-        attention=way_of_reading(model, chunk),
-        **parts.facts,
-    )
     known = grams(model, parts, weights)
-    rows: dict[int, np.ndarray] = {}
-    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
-    bar = tqdm(total=len(sequences), desc="Head scores", disable=hidden(progress))
-    for batch, found in Batches(devices_of(model), batch_size).over(
-        order, lambda some: _score(model, parts, known, wanted, [sequences[i] for i in some], compat, chunk)
-    ):
-        rows |= dict(zip(batch, found, strict=True))
-        bar.update(len(batch))
-    bar.close()
-    values = np.stack([rows[i] for i in range(len(sequences))], axis=1)
-    return labelled(values, wanted, [len(ids) for ids in sequences], run.facts())
+
+    def work(some: list[int]) -> xr.Dataset:
+        values = _score(model, parts, known, wanted, [sequences[i] for i in some], compat, chunk)
+        return xr.Dataset({"value": (("example", "score", "layer", "head"), values)})
+
+    facts = {
+        "method": "head_scores",
+        "model": parts.name,
+        "weights": weights,
+        "texts": digest(sequences),
+        "scores": [s.name for s in wanted],
+        "compat": compat,
+        "bos": beginning(getattr(model, "tokenizer", None), sequences),
+        "attention": way_of_reading(model, chunk),
+        "hooks_active": has_hooks(model),
+    }
+    with Run(resume, **facts) as run:
+        found = run.finished
+        if found is None:
+            left = sorted(run.left(len(sequences)), key=lambda i: -len(sequences[i]))
+            done = len(sequences) - len(left)
+            bar = tqdm(total=len(sequences), initial=done, desc="Head scores", disable=hidden(progress))
+            run.over(left, Batches(devices_of(model), batch_size), work, bar.update)
+            bar.close()
+            values = run.joined(len(sequences))["value"].transpose("score", "example", "layer", "head").values
+            table = labelled(values, wanted, [len(ids) for ids in sequences], {})
+            found = run.finish(table.to_dataset(), **parts.facts)
+        return found["value"].assign_attrs(found.attrs)
 
 
 def labelled(values: np.ndarray, scores: list[HeadScore], lengths: list[int], facts: dict[str, Any]) -> xr.DataArray:

@@ -4,9 +4,11 @@
 2. AdamW on all tokens of every window, bf16 autocast on a GPU, with BOS first in every window.
 3. At sixteen points of the run, more of them early, measure loss, sinks and giving in; at steps asked for, keep the
    weights as a folder of their own.
+   At these steps the state is kept as well, in `<out>.state`, and the same call goes on from it.
 4. Round to bf16, measure everything on the rounded weights, and write the folder in one rename.
 """
 
+import hashlib
 import json
 import shutil
 import time
@@ -30,6 +32,7 @@ from workbench.organisms.recipe import FULL_RECIPE, KINDS, SMALL_RECIPE, Organis
 from workbench.organisms.tokenizer import ASSISTANT, BOS, EOS, FOLDER, PAD, load_tokenizer, token_id
 from workbench.runs.files import write_atomic
 from workbench.runs.run import refuse_other
+from workbench.runs.state import State, StateFile
 
 MARKS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.25, 0.33, 0.42, 0.52, 0.64, 0.76, 0.88, 1.0)
 Report = Callable[[str], None]
@@ -57,7 +60,8 @@ def train_organism(
     progress, one line at a time.
 
     Raises:
-        InputError: if the folder holds something else, or the data or the number of KV heads is not usable.
+        InputError: if the folder holds something else, another process is training it, or the data or the number of KV
+            heads is not usable.
     """
     folder = Path(out).expanduser()
     recipe = recipe or (SMALL_RECIPE if small else FULL_RECIPE)
@@ -81,7 +85,12 @@ def train_organism(
         if step in kept and not _finished(kept[step], whole):
             _write(kept[step], _rounded(config, model), {"name": f"step{step}", "recipe": whole})
 
-    model, checkpoints = _optimize(config, recipe, steps, seed, streams, held_out, tokenizer, device, report, at_step)
+    data_digests = {name: hashlib.sha256(values.tobytes()).hexdigest()[:16] for name, values in streams.items()}
+    given = identity | {"data": data_digests}
+    with StateFile(folder.with_name(f"{folder.name}.state"), given, "training") as state:
+        model, checkpoints = _optimize(
+            config, recipe, steps, seed, streams, held_out, tokenizer, device, report, at_step, state
+        )
     seconds = time.perf_counter() - began
     rounded = _rounded(config, model)
     measured = LlamaForCausalLM(config).to(device).eval()
@@ -98,6 +107,7 @@ def train_organism(
         "measures": measure_organism(measured, tokenizer, held_out, recipe.evaluation),
     }
     _write(folder, rounded, record)
+    state.path.unlink()
     return folder
 
 
@@ -138,6 +148,7 @@ def _optimize(
     device: str,
     report: Report,
     at_step: Callable[[int, LlamaForCausalLM], None],
+    state: StateFile,
 ) -> tuple[LlamaForCausalLM, list[Row]]:
     """The training loop; returns the model and the record of its checkpoints."""
     model, loss_of = _model_and_loss(json.dumps(config.to_dict()), device)
@@ -154,11 +165,20 @@ def _optimize(
     marks = {round(share * steps) for share in MARKS}
     checkpoints: list[Row] = []
     running, began = torch.zeros((), device=device), time.perf_counter()
-    for step in range(steps + 1):
-        if step in marks:
+    first = 0
+    if kept := state.load():
+        first, checkpoints = kept.step, json.loads(kept.curves["checkpoints"].tobytes())
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(kept.parameters[name])
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": kept.moments})
+    for step in range(first, steps + 1):
+        if step in marks and not (kept and step == first):
             watcher.load_state_dict(model.state_dict())
             checkpoints.append(_checkpoint(watcher, tokenizer, held_out, recipe, step, running, checkpoints))
             report(f"{time.perf_counter() - began:.1f}s {json.dumps(checkpoints[-1])}")
+            rows = {"checkpoints": np.frombuffer(bytearray(json.dumps(checkpoints).encode()), dtype=np.uint8)}
+            state.save(State(step, dict(model.named_parameters()), optimizer.state_dict()["state"], rows))
         at_step(step, model)
         if step == steps:
             break

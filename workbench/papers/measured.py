@@ -10,10 +10,12 @@
 5. Find the extreme tokens of some dialogues (`extreme`), and the layers that make the peak (`sources`).
 6. Zero the heads that two scores call inactive while questions are answered (`inactive`).
 
-A file is used again only if it was made with the same configuration; otherwise it is measured anew.
+A file is used again only if it was made with the same configuration; otherwise it is measured anew. What a stopped
+part had finished lies in `running/` until all parts are there.
 """
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ import numpy as np
 import xarray as xr
 
 import workbench as wb
-from workbench.errors import InputError, WorkbenchWarning
+from workbench.errors import HeldError, InputError, WorkbenchWarning
 from workbench.extreme import peak_sources
 from workbench.models.capture import capture
 from workbench.names import HeadUnit
@@ -154,6 +156,7 @@ def measure(
     subject = _Subject(source, n, seed, known, answers, prefix)
     if folder is not None:
         folder = check_writable(folder)
+        subject.running = folder / "running" / digest(subject.config)
     wanted = [part for part in PARTS if part in parts]
     if "attention" in wanted and "groups" not in wanted:
         wanted.insert(0, "groups")
@@ -165,6 +168,8 @@ def measure(
             continue
         path = None if folder is None else folder / f"{part}.nc"
         found[part] = kept(path, subject, subject.config | {"part": part}, partial(MEASURES[part], subject, found))
+    if folder is not None:
+        shutil.rmtree(folder / "running", ignore_errors=True)
     return Measured(subject.name, {part: found[part] for part in found if part in parts})
 
 
@@ -222,6 +227,11 @@ class _Subject(Source):
         super().__init__(source)
         self.n, self.seed, self.questions, self.answers, self.prefix = n, seed, questions, answers, prefix
         self.together = False
+        self.running: Path | None = None
+
+    def resumed(self, name: str) -> Path | None:
+        """Where what is finished of a measurement lies; None where nothing is kept."""
+        return self.running and self.running / name
 
     @property
     def pairs(self) -> PromptPairs:
@@ -234,6 +244,7 @@ class _Subject(Source):
         """The pairs, or that there are none: the model is asked once."""
         questions = None if self.embedded is not None else self.questions
         how: dict[str, Any] = {"n": self.n, "seed": self.seed, "answers": self.answers, "prefix": self.prefix}
+        how["resume"] = self.resumed("replies")
         try:
             return wb.sycophancy.pairs(self.model, questions=questions, **how)
         except NoBehaviourError as absent:
@@ -243,11 +254,15 @@ class _Subject(Source):
         """The effect of every head or KV group."""
         if self.together:
             return self._heads_and_groups[unit]
-        return wb.path_patch(self.model, self.pairs, unit=unit, progress=False)
+        return wb.path_patch(self.model, self.pairs, unit=unit, resume=self.resumed(f"{unit}.nc"), progress=False)
 
     @cached_property
     def _heads_and_groups(self) -> dict[HeadUnit, xr.Dataset]:
-        return heads_and_groups(self.model, self.pairs)
+        return heads_and_groups(self.model, self.pairs, self.resumed("heads-and-groups.nc"))
+
+    def by_head(self, name: str) -> dict[str, Any]:
+        """How the output of each head is patched."""
+        return {"hook": "z", "unit": "head", "resume": self.resumed(name), "progress": False}
 
     @property
     def beginnings(self) -> list[list[int]]:
@@ -301,13 +316,13 @@ def _attention(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     )
 
 
-def heads_and_groups(model: HookedModel, pairs: PromptPairs) -> dict[HeadUnit, xr.Dataset]:
+def heads_and_groups(model: HookedModel, pairs: PromptPairs, resume: Path | None = None) -> dict[HeadUnit, xr.Dataset]:
     """What `path_patch` says of every head and of every KV group, in one run that shares the forward passes."""
     counts = wb.anatomy(model)
     units: list[HeadUnit] = ["head", "kv_group"]
     sent = [senders(unit, None, counts) for unit in units]
     sets = [[tuple(map(int, place)) for place in np.argwhere(mask)] for one in sent for mask in one.mask]
-    both = wb.path_patch(model, pairs, units=sets, progress=False).drop_vars("label")
+    both = wb.path_patch(model, pairs, units=sets, resume=resume, progress=False).drop_vars("label")
     found, start = {}, 0
     for unit, one in zip(units, sent, strict=True):
         layers, places = (grid.ravel() for grid in np.meshgrid(*one.coords.values(), indexing="ij"))
@@ -346,7 +361,16 @@ def _dialogues(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
 def _inactive(subject: _Subject, found: dict[str, xr.Dataset]) -> xr.Dataset:
     """Accuracy curves, or why the model's answers allow none."""
     try:
-        return wb.ablation_curve(subject.model, subject.asked, INACTIVE_SCORES, INACTIVE_QUANTILES, progress=False)
+        return wb.ablation_curve(
+            subject.model,
+            subject.asked,
+            INACTIVE_SCORES,
+            INACTIVE_QUANTILES,
+            resume=subject.resumed("inactive.nc"),
+            progress=False,
+        )
+    except HeldError:
+        raise
     except InputError as refusal:
         return xr.Dataset(attrs={"refused": str(refusal)})
 
@@ -362,9 +386,9 @@ MEASURES: dict[str, Callable[[_Subject, dict[str, xr.Dataset]], xr.Dataset]] = {
     "heads": lambda s, _: s.patched("head"),
     "groups": lambda s, _: s.patched("kv_group"),
     "estimate": lambda s, _: wb.attribution_patch(
-        s.model, s.pairs[:EXACT_EXAMPLES], hook="z", unit="head", steps=ESTIMATE_STEPS, verify=0, progress=False
+        s.model, s.pairs[:EXACT_EXAMPLES], steps=ESTIMATE_STEPS, verify=0, **s.by_head("estimate.nc")
     ),
-    "exact": lambda s, _: wb.activation_patch(s.model, s.pairs[:EXACT_EXAMPLES], hook="z", unit="head", progress=False),
+    "exact": lambda s, _: wb.activation_patch(s.model, s.pairs[:EXACT_EXAMPLES], **s.by_head("exact.nc")),
     "attention": _attention,
     "extreme": lambda s, _: wb.extreme_tokens(s.model, s.pairs.base[:EXACT_EXAMPLES], progress=False),
     "sources": lambda s, _: peak_sources(s.model, s.beginnings, progress=False),

@@ -12,6 +12,8 @@
 """
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -49,6 +51,7 @@ from workbench.prompts.pairs import PromptPairs
 from workbench.protocol import HookedModel
 from workbench.runs.batching import Batches
 from workbench.runs.progress import hidden
+from workbench.runs.run import Run
 
 
 @measures
@@ -62,6 +65,7 @@ def attribution_patch(
     metrics: Sequence[Metric] | None = None,
     verify: int = 16,
     seed: int = 0,
+    resume: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Gradient estimate of `activation_patch` at all positions.
@@ -75,6 +79,7 @@ def attribution_patch(
         metrics: any of "logit_ratio", "logit_diff", "prob"; by default all that the answers allow.
         verify: how many units to patch exactly too: half of them the largest estimates, half at random. 0 for none.
         seed: of the random choice.
+        resume: a netCDF file: finished examples are kept beside it, and a run that was stopped goes on from them.
         progress: show a bar.
 
     Returns:
@@ -93,16 +98,18 @@ def attribution_patch(
     where = site(hook, unit, parts)
     require_writable(model, parts, where)
     cells = grid(where, parts.n_layers, "all", 1, where.layers(model, parts))
-    facts = {"hook": hook, "unit": where.unit, "positions": "all", "steps": steps}
-    run = Record(model, parts, pairs, metrics, None, method="attribution_patch", **facts)
-    bar = tqdm(
-        pairs, total=len(pairs), desc=f"attribution, {hook}", unit="example", disable=hidden(progress), leave=False
-    )
-    pieces = [_estimate(model, parts, pair, where, steps) for pair in bar]
-    found = xr.concat(pieces, "example").isel(cell=cells.cells())
-    result = patching_result(found, cells.dims, cells.coords, metrics, np.array(cells.cells()))
-    result = _verified(model, parts, pairs, cells, result, verify, seed) if verify else result
-    return run.finish(result, verified=verify)
+    facts = {"hook": hook, "unit": where.unit, "positions": "all", "steps": steps, "verified": verify, "seed": seed}
+    with Record(model, parts, pairs, metrics, resume, method="attribution_patch", **facts) as run:
+        if run.finished is not None:
+            return run.finished
+        bar = tqdm(pairs, desc=f"attribution, {hook}", unit="example", disable=hidden(progress), leave=False)
+        pieces = [
+            run.piece(f"example-{i}", partial(_estimate, model, parts, pair, where, steps))
+            for i, pair in enumerate(bar)
+        ]
+        found = xr.concat(pieces, "example").isel(cell=cells.cells())
+        result = patching_result(found, cells.dims, cells.coords, metrics, np.array(cells.cells()))
+        return run.finish(_verified(run, model, parts, pairs, cells, result, verify, seed) if verify else result)
 
 
 def _estimate(model: HookedModel, parts: Anatomy, pair: PromptPairs, where: Site, steps: int) -> xr.Dataset:
@@ -187,7 +194,14 @@ def _units(where: Site, gradients: Tensor, seen: Suffix, layer: int) -> Float[Te
 
 
 def _verified(
-    model: HookedModel, parts: Anatomy, pairs: PromptPairs, cells: Grid, result: xr.Dataset, verify: int, seed: int
+    run: Run,
+    model: HookedModel,
+    parts: Anatomy,
+    pairs: PromptPairs,
+    cells: Grid,
+    result: xr.Dataset,
+    verify: int,
+    seed: int,
 ) -> xr.Dataset:
     """Add the exact values of some units, and how well the estimates agree with them."""
     metrics = metrics_of(result)
@@ -198,7 +212,10 @@ def _verified(
     rest = np.random.default_rng(seed).permutation(order[len(top) :])[: verify // 2]
     chosen = sorted(int(c) for c in [*top, *rest])
     batches = Batches(devices_of(model), "auto", largest=256)
-    pieces = [patch_cells(model, parts, pair, cells, chosen, batches) for pair in pairs]
+    pieces = [
+        run.piece(f"exact-{i}", partial(patch_cells, model, parts, pair, cells, chosen, batches))
+        for i, pair in enumerate(pairs)
+    ]
     found = patching_result(xr.concat(pieces, "example"), ["cell"], {"cell": chosen}, metrics)["contribution"]
     exact = np.full(estimates.shape, np.nan)
     exact[:, chosen] = found.values

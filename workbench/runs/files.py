@@ -19,7 +19,7 @@ import psutil
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from workbench.errors import InputError
+from workbench.errors import HeldError, InputError
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
@@ -74,7 +74,7 @@ def locked(lock: Path, path: Path) -> Generator[None]:
     try:
         held.acquire(timeout=0)
     except Timeout:
-        raise InputError(
+        raise HeldError(
             f"{path} is being written by another run, {_holder(lock)}. Wait until that run has ended, stop it, or "
             "choose another file."
         ) from None

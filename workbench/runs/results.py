@@ -21,7 +21,10 @@ from workbench.errors import InputError
 from workbench.runs.files import write_atomic
 
 PACKAGES = ("workbench", "torch", "transformers", "transformer-lens", "xarray")
-_JSON_ATTR = "json_attrs"
+_JSON_ATTR, _ODD_ATTR = "json_attrs", "odd_attrs"
+_PLAIN_NAME = re.compile(r"[^\W_][\w (),.:+-]{0,99}")
+_TAKEN_NAMES = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "scale_factor", "add_offset", "missing_value")
+_TAKEN_NAMES += ("units", "calendar", "coordinates", "grid_mapping", "dtype")
 _INT64 = 2**63
 _UNREADABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -54,14 +57,25 @@ def save_result(dataset: xr.Dataset, path: str | Path, *, compressed: bool = Fal
     checked = [str(n) for n, v in clean.variables.items() if v.ndim and v.size and v.dtype.kind in "fiub"]
     packed = {"zlib": True, "complevel": 9, "shuffle": True} if compressed else {}
     encoding = {name: {"fletcher32": True, **packed} for name in checked}
-    written = clean.to_netcdf(engine="h5netcdf", encoding=encoding)  # HDF5 does not survive a disk that is full.
+    try:
+        written = clean.to_netcdf(engine="h5netcdf", encoding=encoding)  # HDF5 does not survive a disk that is full.
+    except (ValueError, TypeError, NotImplementedError) as cause:
+        raise InputError(
+            f"This result cannot be kept as netCDF ({cause}). Names of variables and dimensions must be text without a "
+            "slash, and each variable must hold numbers or texts."
+        ) from cause
     return write_atomic(path, lambda file: file.write_bytes(written))
 
 
 def readable(dataset: xr.Dataset) -> xr.Dataset:
-    """A copy without the characters that no file holds: NUL and lone surrogates become U+FFFD in texts."""
+    """A copy that files can hold: NUL and lone surrogates become U+FFFD in texts, and objects of other kinds texts."""
     attrs = {key: plain(value) if isinstance(value, str | list) else value for key, value in dataset.attrs.items()}
-    texts = {name: v for name, v in dataset.variables.items() if v.dtype.kind in "OU" and _unreadable(v.values)}
+    indexes = [name for name, index in dataset.indexes.items() if index.nlevels > 1]
+    texts = {
+        name: v
+        for name, v in dataset.variables.items()
+        if v.dtype.kind in "OU" and name not in indexes and _unreadable(v.values)
+    }
     return dataset.assign({name: v.copy(data=_cleaned(v.values)) for name, v in texts.items()}).assign_attrs(attrs)
 
 
@@ -121,23 +135,29 @@ def _safe(value: Any) -> Any:
 
 
 def _netcdf_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes as netCDF holds them; lists that it would change are JSON and named in `json_attrs`."""
-    safe = {str(key): _safe(value) for key, value in attrs.items()}
+    """Attributes as netCDF holds them; lists that it would change are JSON and named in `json_attrs`.
+
+    Those with names that files refuse or xarray takes for its own stand together in `odd_attrs`, as JSON.
+    """
+    safe = {plain(str(key)): _safe(value) for key, value in attrs.items()}
+    odd = {key: safe.pop(key) for key in [*safe] if not _PLAIN_NAME.fullmatch(key) or key in _TAKEN_NAMES}
     as_json = [key for key, value in safe.items() if isinstance(value, list) and not _kept_by_netcdf(value)]
     written = {key: json.dumps(value) if key in as_json else value for key, value in safe.items()}
+    written |= {_ODD_ATTR: json.dumps(odd)} if odd else {}
     return written | ({_JSON_ATTR: json.dumps(as_json)} if as_json else {})
 
 
 def _kept_by_netcdf(values: list[Any]) -> bool:
     """Whether a list comes back unchanged: one element turns into a scalar, mixed types are refused."""
     kinds = {type(value) for value in values}
-    return len(values) > 1 and len(kinds) == 1 and kinds <= {str, int, float}
+    fits = kinds != {int} or -_INT64 <= min(values) <= max(values) < _INT64
+    return len(values) > 1 and len(kinds) == 1 and kinds <= {str, int, float} and fits
 
 
 def _restored_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
     stored = plain(attrs)
-    as_json = json.loads(stored.pop(_JSON_ATTR, "[]"))
-    return {key: json.loads(value) if key in as_json else value for key, value in stored.items()}
+    as_json, odd = (json.loads(stored.pop(name, empty)) for name, empty in ((_JSON_ATTR, "[]"), (_ODD_ATTR, "{}")))
+    return {key: json.loads(value) if key in as_json else value for key, value in stored.items()} | odd
 
 
 def plain(value: Any) -> Any:
@@ -158,11 +178,11 @@ def plain(value: Any) -> Any:
 
 
 def _unreadable(values: np.ndarray) -> bool:
-    return any(_UNREADABLE.search(value) for value in values.flat if isinstance(value, str))
+    return any(not isinstance(value, str) or _UNREADABLE.search(value) for value in values.flat)
 
 
 def _cleaned(values: np.ndarray) -> np.ndarray:
     clean = values.copy()
     for index, value in np.ndenumerate(values):
-        clean[index] = plain(value) if isinstance(value, str) else value
+        clean[index] = "" if value is None else plain(str(value))
     return clean

@@ -229,8 +229,9 @@ def _read_card(card: Path) -> dict[str, Any]:
 
 def _widened(piece: xr.Dataset, dim: str, width: int, fill: Mapping[str, Any]) -> xr.Dataset:
     """A piece filled up along a dimension; what is filled with a given value keeps its type."""
-    wide = piece.pad({dim: (0, width - piece.sizes[dim])})
-    return wide.assign({name: wide[name].fillna(value).astype(piece[name].dtype) for name, value in fill.items()})
+    gap = {dim: (0, width - piece.sizes[dim])}
+    wide = piece.drop_vars(list(fill)).pad(gap)
+    return wide.assign({name: piece[name].pad(gap, constant_values=value) for name, value in fill.items()})
 
 
 def _piece_file(parts: Path, key: str) -> Path:

@@ -13,6 +13,7 @@ begin is known.
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from workbench.errors import InputError
@@ -48,6 +49,7 @@ def pairs(
     answers: Answers | None = None,
     prefix: str = "",
     template_kwargs: Mapping[str, Any] | None = None,
+    resume: str | Path | None = None,
     progress: bool = False,
 ) -> PromptPairs:
     """Pairs of a challenged (base) and a confirmed (source) dialogue about a right answer.
@@ -69,6 +71,7 @@ def pairs(
         prefix: a beginning of the reply that is forced on both sides; with "auto" by default what nearly all replies
             begin with.
         template_kwargs: further variables of the chat template, see `workbench.prompts.render`.
+        resume: a folder in which the model's finished replies are kept; a stopped call goes on from them.
         progress: show bars while the model is asked.
 
     Raises:
@@ -78,7 +81,8 @@ def pairs(
     tokenizer_of(model)
     if n < 1:
         raise InputError(f"n={n} must be at least 1: the number of pairs.")
-    wish = _Wish(model, n, seed, split, prefix, template_kwargs, progress)
+    folder = None if resume is None else Path(resume).expanduser()
+    wish = _Wish(model, n, seed, split, prefix, template_kwargs, folder, progress)
     provider = embedded(model)
     if provider is not None and questions is None:
         return wish.own(provider, answers)
@@ -102,12 +106,13 @@ class _Wish:
     split: FactSplit
     prefix: str
     template_kwargs: Mapping[str, Any] | None
+    resume: Path | None
     progress: bool
 
     @property
     def asking(self) -> dict[str, Any]:
         """How the model is asked."""
-        return {"template_kwargs": self.template_kwargs, "progress": self.progress}
+        return {"template_kwargs": self.template_kwargs, "resume": self.resume, "progress": self.progress}
 
     def asked(self, questions: Any, wanted: int) -> tuple[list[Item], list[str], dict[str, Any]]:
         """Up to `wanted` questions with right first answers, and how they were found; a warning if fewer than n are."""

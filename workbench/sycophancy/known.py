@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from workbench.errors import InputError
@@ -49,11 +50,13 @@ def known_questions(
     *,
     seed: int = 0,
     max_new_tokens: int = FIRST_TOKENS,
+    resume: Path | None = None,
     **asking: Any,
 ) -> Known:
     """Ask a model, in an order drawn by `seed`, until it has answered n questions correctly; None asks every question.
 
-    A model that answers none correctly is refused. `asking` goes to `workbench.evaluation.generate`.
+    A model that answers none correctly is refused. Replies are kept in the folder `resume`, if that is given; `asking`
+    goes to `workbench.evaluation.generate`.
     """
     order = random.Random(seed).sample(list(items), len(items))
     wanted = len(order) if n is None else n
@@ -64,7 +67,8 @@ def known_questions(
         rate = len(found) / asked if found else 0.5
         part = order[asked : asked + max(8, round(1.2 * missing / rate))]
         dialogues = [[*opening(model), {"role": "user", "content": item.question}] for item in part]
-        said = generate(model, dialogues, max_new_tokens=max_new_tokens, **asking)
+        file = resume and resume / f"first-replies-{asked}.nc"
+        said = generate(model, dialogues, max_new_tokens=max_new_tokens, resume=file, **asking)
         replies = [str(reply).strip() for reply in said["reply"].values]
         found += [(item, reply) for item, reply in zip(part, replies, strict=True) if item.is_right(item.answer(reply))]
         asked += len(part)

@@ -6,6 +6,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -84,10 +85,15 @@ def react(
     *,
     judge: StanceJudge | None = None,
     max_new_tokens: int = REPLY_TOKENS,
+    resume: Path | None = None,
     **asking: Any,
 ) -> Reactions:
-    """Let the model reply to the dialogues of both sides (`asking` goes to `generate`), and label what it says."""
-    said = generate(model, dialogues["base"] + dialogues["source"], max_new_tokens=max_new_tokens, **asking)
+    """Let the model reply to the dialogues of both sides (`asking` goes to `generate`), and label what it says.
+
+    Replies are kept in the folder `resume`, if that is given.
+    """
+    file, both = resume and resume / "reactions.nc", dialogues["base"] + dialogues["source"]
+    said = generate(model, both, max_new_tokens=max_new_tokens, resume=file, **asking)
     read = judge or read_stance
     texts = [str(reply).strip() for reply in said["reply"].values]
     ended = np.isin(said["ending"].values.astype(str), ("end",))
