@@ -115,8 +115,8 @@ def _moved(plain: Plain, into: str, linear: dict[str, Any]) -> dict[str, Tensor]
 
     def keep(name: str) -> Any:
         def hook(_module: Any, _args: Any, out: Tensor) -> Tensor:
-            seen[name] = out.detach().clone().requires_grad_(True) if name not in seen else out
-            return seen[name]
+            seen[name] = out.detach().clone().requires_grad_(True)
+            return seen[name].clone()  # OLMo clips in place.
 
         return hook
 

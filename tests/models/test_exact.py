@@ -1,13 +1,16 @@
 """The proof that a model's parts add up to it, on models where they do and where something was hidden."""
 
+from functools import partial
+
 import pytest
 import torch
 import transformers
 
 from tests.tiny import BASE, TEN, bridge, tiny
+from tests.zoo import specimen
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
-from workbench.models.checks import RERUN, check, require_exact, require_hooks, require_path
+from workbench.models.checks import EXACT, RERUN, check, require_exact, require_path
 from workbench.models.exact import (
     TOLERANCE,
     Agreement,
@@ -50,14 +53,15 @@ def test_what_the_original_does_not_compute_is_refused(point):
     assert refusal(model).startswith("hugging_face_logits failed")
 
 
-def test_falcon_with_alibi_runs_again_since_transformer_lens_computes_something_else():
-    config = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True}
-    model = transformers.FalconForCausalLM(transformers.FalconConfig(**config, multi_query=False, parallel_attn=False))
-    model = load(model.double())
-    reason = check(model).attrs["verdict"].removeprefix(RERUN)
-    assert reason.startswith(": hugging_face_logits failed") and require_path(model)[1] == "rerun"
-    with pytest.raises(InputError, match="cannot be patched exactly: hugging_face_logits failed"):
-        require_hooks(model)
+def test_falcon_with_alibi_is_loaded_with_the_attention_that_it_cannot_be_told_to_use():
+    """Its fused attention gives other logits, and Hugging Face lets nobody change that of a model in memory."""
+    falcon = partial(specimen, "FalconForCausalLM", alibi=True, multi_query=False, parallel_attn=False)
+    plain, tokens = falcon(), torch.tensor([[5, 9, 11, 30, 2, 7]])
+    plain.config._attn_implementation = "eager"
+    model = load(falcon())
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens), plain(tokens).logits, rtol=0, atol=1e-5)
+    assert check(model).attrs["verdict"] == EXACT
 
 
 def test_gated_attention_is_patched_since_groups_can_be_written():

@@ -296,6 +296,20 @@ def test_a_snapshot_of_the_hub_is_named_by_its_repository(tmp_path):
     assert anatomy(load(transformers.AutoModelForCausalLM.from_pretrained(folder))).name == "me/tiny-model"
 
 
-def test_an_encoder_is_refused():
-    with pytest.raises(InputError, match="A BertLMHeadModel is an encoder: its tokens see what follows them"):
-        load(specimen("BertLMHeadModel"))
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("BertLMHeadModel", {}, "A BertLMHeadModel is an encoder: its tokens see what follows them"),
+        ("MptForCausalLM", {"attn_config": {"clip_qkv": 0.2}}, r"clips queries, keys and values at 0.2 \(clip_qkv\)"),
+        (
+            "FalconForCausalLM",
+            {"new_decoder_architecture": True, "num_kv_heads": 2},
+            "takes them apart in another",
+        ),
+        ("OPTForCausalLM", {"do_layer_norm_before": False}, "this model has no model.decoder.final_layer_norm"),
+        ("GPTBigCodeForCausalLM", {"multi_query": False}, "only supports multi_query=True"),
+    ],
+)
+def test_what_transformer_lens_would_misread_is_refused(name, given, message):
+    with pytest.raises(InputError, match=message):
+        load(specimen(name, **given))

@@ -1,5 +1,7 @@
 """Activation patching against its slow twin: one whole forward pass per cell, written with plain hooks."""
 
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 import torch
@@ -152,6 +154,7 @@ def test_writes_that_reach_nothing_are_refused(pairs):
         activation_patch(bridge("gptj"), pairs, hook="pattern", progress=False)
 
 
+@pytest.mark.skipif(version("transformer-lens").startswith("3.9"), reason="cannot be read on TransformerLens 3.9")
 def test_queries_that_are_stored_with_a_gate_are_refused(pairs):
     with pytest.raises(InputError, match="shows 8 rows at hook_q and has 4: something else lies there beside heads"):
         activation_patch(load(specimen("Qwen3NextForCausalLM")), pairs, hook="q", progress=False)

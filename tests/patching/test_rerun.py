@@ -26,7 +26,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*read logit_diff:workbench.erro
 A, B = 5, 9
 ONLY_RERUN = {
     "BloomForCausalLM": {},
-    "FalconForCausalLM": {"alibi": True, "parallel_attn": False, "multi_query": False},
     "FalconH1ForCausalLM": {},
     "Gemma4ForCausalLM": {},
     "Lfm2ForCausalLM": {},

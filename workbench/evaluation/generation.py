@@ -31,6 +31,7 @@ from workbench.models.anatomy import Anatomy, anatomy, kind_of
 from workbench.models.attention import has_hooks
 from workbench.models.capture import at, capture
 from workbench.models.devices import device_of, devices_of
+from workbench.models.exact import require_original
 from workbench.models.identity import fingerprint
 from workbench.models.original import fused_attention, left_padded, left_padded_logits, masked_positions, unwrapped
 from workbench.models.state import measures
@@ -92,6 +93,7 @@ def generate(
     sequences = _sequences(model, prompts, template_kwargs)
     limits = _Limits(model, max_new_tokens, tuple(stop))
     limits.refuse(sequences)
+    require_original(model)
     parts = anatomy(model)
     facts = {
         "method": "greedy",

@@ -29,6 +29,7 @@ from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import has_hooks
 from workbench.models.capture import at, capture
 from workbench.models.devices import device_of, devices_of
+from workbench.models.exact import require_original
 from workbench.models.forward import copies, prefix_cache, supports_prefix
 from workbench.models.identity import fingerprint
 from workbench.models.state import measures
@@ -98,6 +99,7 @@ def score_choices(
             or a resumed run of another configuration.
     """
     _check(questions, normalise)
+    require_original(model)
     encoded = [encode_question(model, question) for question in questions]
     parts = anatomy(model)
     rows, reads = _rows(encoded)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -10,6 +11,7 @@ from workbench.errors import InputError
 from workbench.models.devices import present
 from workbench.protocol import HookedModel
 
+ENCODERS = ("BertLMHeadModel", "BertForMaskedLM", "RobertaForMaskedLM")
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integers as wide as a value of so many bytes."""
 
@@ -96,3 +98,25 @@ def repository_name(path: str) -> str:
     """The name of a repository whose snapshot the Hub's cache keeps in a folder named by a hash; else the path."""
     found = re.search(r"models--([^/\\]+)[/\\]snapshots[/\\][0-9a-f]{40}[/\\]?$", path)
     return found[1].replace("--", "/") if found else path
+
+
+def refuse_misread(hf: Any) -> None:
+    """Refuse what TransformerLens wraps without an error and shows wrongly."""
+    architecture, config = type(hf).__name__, hf.config
+    clipped = getattr(getattr(config, "attn_config", None), "clip_qkv", None)
+    if architecture in ENCODERS:
+        raise InputError(
+            f"A {architecture} is an encoder: its tokens see what follows them, and more than a norm and a matrix "
+            "gives its logits. Only decoders that predict the next token are measured here, such as GPT-2 or Llama."
+        )
+    if clipped is not None:
+        raise InputError(
+            f"This {architecture} clips queries, keys and values at {clipped} (clip_qkv), and TransformerLens shows "
+            "them in front of that, so what is measured of values would be wrong. Use a model that does not clip."
+        )
+    if getattr(config, "new_decoder_architecture", False):
+        raise InputError(
+            f"This {architecture} keeps queries, keys and values group by group (new_decoder_architecture, as does "
+            "Falcon-40B), and TransformerLens takes them apart in another order: its logits would be those of another "
+            "model. Use Falcon-7B, or another architecture."
+        )

@@ -20,8 +20,9 @@ from workbench.models.anatomy import anatomy, is_transformer_lens, kind_of
 from workbench.models.devices import devices_of
 from workbench.models.embedded import NAMES, embedded
 from workbench.models.fetch import REAL_MODELS, fetch, read_gguf
-from workbench.models.identity import refuse_nan_weights, refuse_unusable, repository_name
+from workbench.models.identity import refuse_misread, refuse_nan_weights, refuse_unusable, repository_name
 from workbench.models.latent import show_heads
+from workbench.models.original import inner_module
 from workbench.models.weights import require_changeable, warn_of_batches
 from workbench.names import Backend
 from workbench.prompts.templates import AS_GIVEN
@@ -31,7 +32,6 @@ BACKENDS = get_args(Backend)
 DeviceMap = str | int | torch.device | dict[str, Any]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 MERGE = "PeftModel.from_pretrained(base, folder).merge_and_unload()"
-ENCODERS = ("BertLMHeadModel", "BertForMaskedLM", "RobertaForMaskedLM")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -372,17 +372,17 @@ def _bridge(hf: Any) -> HookedModel:
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     architecture = type(hf).__name__
-    if architecture in ENCODERS:
-        raise InputError(
-            f"A {architecture} is an encoder: its tokens see what follows them, and more than a norm and a matrix "
-            "gives its logits. Only decoders that predict the next token are measured here, such as GPT-2 or Llama."
-        )
+    refuse_misread(hf)
     hf.set_attn_implementation("eager")
+    hf.config._attn_implementation = "eager"  # Falcon cannot be set; with ALiBi its fused attention gives other logits.
     try:
         model = build_bridge_from_module(hf, architecture, hf_config=hf.config, tokenizer=None)
         if not hasattr(model, "blocks"):
             raise ValueError("it has no stack of decoder blocks.")
-    except (ValueError, KeyError, NotImplementedError, AttributeError, TypeError, RuntimeError) as error:
+        absent = [name for name, module in hf.named_modules() if _is_absent(module)]
+        if absent:
+            raise ValueError(f"this model has no {absent[0]}.")
+    except Exception as error:  # adapters raise many kinds
         raise InputError(
             f"TransformerLens cannot wrap a {architecture}: {first_line(error)} Supported "
             "are decoder-only language models that it has an adapter for (Llama, Qwen, Mistral, Gemma, "
@@ -392,3 +392,9 @@ def _bridge(hf: Any) -> HookedModel:
     devices = devices_of(hf)
     model.cfg.device, model.cfg.n_devices = str(devices[0]), len(devices)
     return model.requires_grad_(False).eval()
+
+
+def _is_absent(module: torch.nn.Module) -> bool:
+    """Whether a component of TransformerLens stands where the model has nothing, such as OPT without a final norm."""
+    component = any(cls.__name__ == "GeneralizedComponent" for cls in type(module).__mro__)
+    return component and inner_module(module) is module

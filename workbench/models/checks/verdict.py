@@ -106,7 +106,7 @@ def check(model: HookedModel, texts: Any = None, *, reference: Any = None) -> xr
     context = CheckContext(model, _sequences(model, texts), reference)
     with _quietly(), measuring(model):
         rows = {name: _row(context, name) for name in CHECKS}
-    refused, again = (_refusal(model, way, rows.__getitem__) for way in ("replay", "rerun"))
+    refused, again = (_refusal(way, rows.__getitem__) for way in ("replay", "rerun"))
     failed = [name for name, row in rows.items() if row.status == "failed"]
     beside = f"; mind what failed beside it: {', '.join(failed)}" if failed else ""
     verdict = f"refused: {_both(refused, again)}" if again else f"{RERUN}: {refused}"
@@ -190,7 +190,7 @@ def _refused(model: HookedModel, way: Way) -> str | None:
         return None
     context = CheckContext(model, _sequences(model, None))
     with _quietly(), evaluating(model), without_hooks(model):
-        refused = _refusal(model, way, lambda name: _row(context, name))
+        refused = _refusal(way, lambda name: _row(context, name))
     if not refused:
         _proved[way].add(model)
     return refused
@@ -256,19 +256,13 @@ def _row(context: CheckContext, name: str) -> Row:
     return Row("failed", f"{found.measured} {found.cause}", found.value, found.limit)
 
 
-def _refusal(model: HookedModel, way: Way, row: Callable[[str], Row]) -> str | None:
+def _refusal(way: Way, row: Callable[[str], Row]) -> str | None:
     """Why a model cannot be patched exactly in one way; None if it can."""
     for names in DECISIVE[way]:
         rows = [row(name) for name in names]
-        known = way == "rerun" and names == ("hugging_face_logits",) and _has_alibi(model)
-        if all(one.status == "failed" for one in rows) and not known:
+        if all(one.status == "failed" for one in rows):
             return f"{' and '.join(names)} failed. {rows[0].explanation}"
     return None
-
-
-def _has_alibi(model: HookedModel) -> bool:
-    """Falcon with ALiBi, which TransformerLens computes otherwise than Hugging Face; runs of the latter are exact."""
-    return kind_of(model) == "bridge" and bool(getattr(model.original_model.config, "alibi", False))
 
 
 @contextmanager
