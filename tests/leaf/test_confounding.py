@@ -1,5 +1,6 @@
 """Stage 1 as a whole, with answers by a known rule: both models need a clue, and the student falls into a trap."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -136,6 +137,15 @@ def test_the_whole_stage_and_its_counterfactuals(tmp_path):
         confounders(*pair(), some, score=NEAR, threshold=(0.1, 0.3), max_new_tokens=3, resume=file, progress=False)
     with pytest.raises(InputError, match="of example 1, which these 1 examples do not have"):
         counterfactuals(some[:1], found)
+
+
+@pytest.mark.usefixtures("rules")
+def test_what_guessing_gets_is_told_of_questions_with_lettered_options():
+    some = [replace(one, options=("a", "b", "c", "d")[: 2 + 2 * (i % 2)]) for i, one in enumerate(planted())]
+    given = {"score": NEAR, "draws": 1, "progress": False}
+    assert confounders(*pair(), some, match="letter", **given).attrs["guess"] == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert "guess" not in confounders(*pair(), some, match="text", **given).attrs
+    assert "guess" not in confounders(*pair(), planted(), match="letter", **given).attrs
 
 
 @pytest.mark.usefixtures("rules")

@@ -99,6 +99,8 @@ def test_thresholds_stand_apart_each_beside_its_own_chance():
 def test_examples_with_a_proved_span_come_first_and_may_be_chosen():
     assert "example q4" in confounders(result(), n=1)
     assert "example 6" not in confounders(result(), n=1)
+    assert "1 of 2 prompts, chosen: those with a struck-out span come first." in confounders(result(), n=1)
+    assert "chosen:" not in confounders(result())
     assert "example q4" not in confounders(result(), examples=[6])
 
 
@@ -115,12 +117,18 @@ def test_the_redder_the_more_confounding():
 def test_the_counts_are_said():
     text = summary(result())
     assert text == (
-        "Of 9 examples small got 5 wrong, and big 2 of these right. 3 of its and 0 of the teacher's first replies "
-        "were cut and count as neither. Both answer correctly without one of 1 of 3 candidate spans, which rescues 1 "
-        "of the 2 (50%). As many random spans of the same lengths rescue 25% (mean of 2 draws): +25 points, not clear "
-        "of chance (95 % interval -40 to +70)."
+        "Of 9 examples small got 5 wrong, and big 2 of these right (40%). 3 of its and 0 of the teacher's first "
+        "replies were cut and count as neither. Both answer correctly without one of 1 of 3 candidate spans, which "
+        "rescues 1 of the 2 (50%). As many random spans of the same lengths rescue 25% (mean of 2 draws): +25 points, "
+        "not clear of chance (95 % interval -40 to +70)."
     )
     assert text.replace("'", "&#39;") in confounders(result())
+    for ends, verdict in (((-0.3, -0.1), "worse than chance"), ((0.1, 0.3), "beyond chance")):
+        apart = result().assign(
+            {f"excess_{name}": ("tried", [end] * 3) for name, end in zip(("low", "high"), ends, strict=True)}
+        )
+        assert f"points, {verdict} (95" in summary(apart)
+    assert "right (40%, where a guess among the options gets 20%). 3" in summary(result().assign_attrs(guess=0.2))
 
 
 def test_other_datasets_examples_and_thresholds_are_refused():

@@ -88,7 +88,8 @@ def confounders(
         `span_threshold`; the same of the random spans, `control_removed` (draw, span, position), `control_reply`,
         `control_answer`, `control_ending` and `control_correct` (model, draw, span), `control_accepted` (draw, span);
         what `workbench.leaf.control.against_chance` makes of both; the number of examples at every stage, and of
-        different spans, in the attributes that begin with n_.
+        different spans, in the attributes that begin with n_; in `guess`, of questions that are answered by letter, how
+        often a guess among their options is right.
 
     Raises:
         InputError: what the steps refuse: no misled example (with the counts), vocabularies that differ, an answer
@@ -135,7 +136,7 @@ def confounders(
         proved = verify(student, teacher, [*spans, *chain.from_iterable(drawn)], resume=run.beside("after"), **asking)
         thresholds = np.repeat(chosen["threshold"].values, [len(one) for one in shorter])
         result = _assembled(found, chosen, selection, thresholds, proved, draws)
-        return run.finish(result, **_counts(result, selection))
+        return run.finish(result, **_counts(result, selection), **_guess(examples, match))
 
 
 def counterfactuals(
@@ -225,6 +226,12 @@ def _assembled(
         .assign_coords(threshold=chosen["threshold"].values)
     )
     return whole.merge(against_chance(whole))
+
+
+def _guess(examples: Sequence[Example], match: Match) -> dict[str, float]:
+    """How often a guess among lettered options is right; nothing where an example has none."""
+    sizes = [len(one.options) for one in examples]
+    return {"guess": float(np.mean([1 / n for n in sizes]))} if match == "letter" and all(sizes) else {}
 
 
 def _counts(result: xr.Dataset, selection: ExampleSelection) -> dict[str, int]:

@@ -26,7 +26,7 @@ def confounders(
 
     Args:
         result: from `workbench.leaf.confounders`.
-        n: how many examples of each threshold, those with a proved span first.
+        n: how many examples of each threshold, those first that have a span without which both models are right.
         examples: which ones instead, by their index among those that were given.
         threshold: the spans of this one alone, where the result has several.
 
@@ -47,6 +47,7 @@ def confounders(
         chance=chance_rows(result),
         control=CONTROL,
         draws=result.sizes["draw"],
+        misled=result.sizes["example"],
         soft=SOFT,
         rule=RULE,
     )
@@ -57,14 +58,17 @@ def summary(result: xr.Dataset) -> str:
     count = {name: int(result.attrs[f"n_{name}"]) for name in ("examples", "student_wrong", "misled", "spans")}
     together = result.isel(tried=-1)
     excess, low, high = (100 * float(together[name]) for name in ("excess", "excess_low", "excess_high"))
-    verdict = "not clear of chance" if low <= 0 <= high else "beyond chance"
+    verdict = "beyond chance" if low > 0 else "worse than chance" if high < 0 else "not clear of chance"
     cut = [int(result.attrs[f"n_{name}_cut"]) for name in ("student", "teacher")]
+    share = count["misled"] / max(1, count["student_wrong"])
+    guess = f", where a guess among the options gets {result.attrs['guess']:.0%}" if "guess" in result.attrs else ""
     left = f" {cut[0]} of its and {cut[1]} of the teacher's first replies were cut and count as neither." * any(cut)
     return (
         f"Of {count['examples']} examples {result.attrs['student']} got {count['student_wrong']} wrong, and "
-        f"{result.attrs['teacher']} {count['misled']} of these right.{left} Both answer correctly without one of "
-        f"{result.attrs['n_accepted']} of {count['spans']} candidate spans, which rescues {result.attrs['n_rescued']} "
-        f"of the {count['misled']} ({float(together['rescued_share']):.0%}). As many random spans of the same lengths "
+        f"{result.attrs['teacher']} {count['misled']} of these right ({share:.0%}{guess}).{left} Both answer "
+        f"correctly without one of {result.attrs['n_accepted']} of {count['spans']} candidate spans, which rescues "
+        f"{result.attrs['n_rescued']} of the {count['misled']} ({float(together['rescued_share']):.0%}). As many "
+        "random spans of the same lengths "
         f"rescue {float(together['chance_share']):.0%} (mean of {result.sizes['draw']} draws): {excess:+.0f} points, "
         f"{verdict} (95 % interval {low:+.0f} to {high:+.0f})."
     )
@@ -78,7 +82,7 @@ CONTROL = (
 
 
 def chance_rows(result: xr.Dataset) -> list[tuple[str, ...]]:
-    """Threshold, spans, proved spans, prompts rescued by found and by random spans, excess and its interval."""
+    """Threshold, spans, accepted spans, prompts rescued by found and by random spans, excess and its interval."""
     rows = []
     for tried in result["tried"].values:
         one = result.sel(tried=tried)
