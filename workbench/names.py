@@ -16,6 +16,7 @@ HeadUnit = Literal["head", "kv_group"]
 Unit = Literal["head", "kv_group", "layer"]
 HookUnit = Literal["head", "kv_group", "kv_head", "layer"]
 Positions = Literal["all", "last", "each"]
+Integrate = Literal["inputs", "layers"]
 
 # Tuning
 WholeModel = Literal["attention", "all"]

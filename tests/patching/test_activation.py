@@ -11,6 +11,7 @@ from tests.zoo import specimen
 from workbench.errors import InputError, WorkbenchWarning
 from workbench.models.anatomy import anatomy
 from workbench.models.load import load
+from workbench.models.original import inner_module
 from workbench.patching.activation import activation_patch
 from workbench.prompts.pairs import PromptPairs
 
@@ -19,6 +20,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Olmo2ForCausalLM passes the:workbench.errors.WorkbenchWarning"),
 ]
 A, B = 5, 9
+LIMIT = {"phi3": 2e-6, "gpt_neox": 2e-6}
+"""Hugging Face takes the softmax of these in float32, TransformerLens, which the twins run, in float64."""
 
 
 def twin(model, base, source, name, write):
@@ -62,7 +65,7 @@ def test_groups_equal_a_forward_pass_per_cell(family, hook, pairs):
             name = f"blocks.{layer}.attn.hook_{hook}"
             for i in range(2):
                 wanted = twin(model, pairs.base[i], pairs.source[i], name, write)
-                assert abs(float(found[layer, group, i]) - wanted) < 2e-7
+                assert abs(float(found[layer, group, i]) - wanted) < LIMIT.get(family, 2e-7)
 
 
 @pytest.mark.parametrize("family", TEN)
@@ -83,7 +86,7 @@ def test_single_positions_of_the_stream_equal_a_forward_pass_per_cell(family, ho
 
                 wanted = twin(model, pairs.base[i], pairs.source[i], f"blocks.{layer}.hook_{hook}", write)
                 cell = found.sel(layer=layer, position=position)[i]
-                assert abs(float(cell) - wanted) < 2e-7
+                assert abs(float(cell) - wanted) < LIMIT.get(family, 2e-7)
 
 
 def test_unequal_lengths_are_aligned_from_the_right():
@@ -164,3 +167,70 @@ def test_queries_that_are_stored_with_a_gate_are_refused(pairs):
 def test_writing_in_front_of_a_norm_of_all_heads_is_told(hook, pairs):
     with pytest.warns(WorkbenchWarning, match=f"through one norm behind hook_{hook}, so what is written for one head"):
         activation_patch(bridge("olmo2"), pairs, hook=hook, progress=False)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "mistral", "olmo2"])
+@pytest.mark.parametrize("hook", ["z", "v", "resid_post"])
+def test_chosen_cells_are_those_of_the_whole_sweep(family, hook):
+    """Shared beginnings longer than a sliding window (6 tokens in Mistral and Gemma-2), and unequal lengths."""
+    model, data = (
+        bridge(family),
+        PromptPairs(sequences((15, 12), prefix=8), sequences((14, 12), seed=2, prefix=8), (A, B)),
+    )
+    whole = activation_patch(model, data, hook=hook, positions="each", progress=False)
+    units = {} if hook == "resid_post" else {"units": [1]}
+    some = activation_patch(model, data, hook=hook, layers=[2, 0], positions=(-1, -3), progress=False, **units)
+    labels = {"layer": [2, 0], "position": [-1, -3]} | ({"kv_group": [1]} if units else {})
+    for name in ("patched", "contribution"):
+        np.testing.assert_allclose(some[name].values, whole[name].sel(labels).values, atol=2e-7)
+
+
+@pytest.mark.parametrize("family", TEN)
+@pytest.mark.parametrize("hook", ["z", "q", "resid_pre"])
+def test_the_last_position_alone_equals_a_forward_pass_per_cell(family, hook, pairs):
+    model = bridge(family)
+    found = activation_patch(model, pairs, hook=hook, unit="layer", positions="last", progress=False)["patched"]
+    name = f"blocks.1.{'' if hook == 'resid_pre' else 'attn.'}hook_{hook}"
+
+    def write(t, source):
+        t[:, -1] = source[:, -1]
+        return t
+
+    for i in range(2):
+        wanted = twin(model, pairs.base[i], pairs.source[i], name, write)
+        assert abs(float(found.sel(metric="logit_diff", layer=1)[i]) - wanted) < LIMIT.get(family, 2e-7)
+
+
+@pytest.mark.filterwarnings("ignore:Hooks that nobody removed:workbench.errors.WorkbenchWarning")
+def test_positions_before_the_patched_one_are_not_run():
+    """Of 12 positions the last is patched in layer 1 of 3: nothing else passes the MLPs of layers 1 and 2."""
+    model, seen = bridge("llama"), []
+    data = PromptPairs(sequences((12,)), sequences((12,), seed=2), (A, B))
+    activation_patch(model, data, layers=[1], positions="last", progress=False)
+    handles = [
+        inner_module(inner_module(block.mlp).down_proj).register_forward_pre_hook(
+            lambda _module, args, layer=layer: seen.append((layer, args[0].numel() // args[0].shape[-1]))
+        )
+        for layer, block in enumerate(model.blocks)
+    ]
+    activation_patch(model, data, layers=[1], positions="last", batch_size=2, progress=False)
+    for handle in handles:
+        handle.remove()
+    runs = [(layer, n) for layer, n in seen if n not in (11, 12)]
+    assert runs == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": [3]}, r"layers=\[3\] must be different numbers from 0 to 2"),
+        ({"units": [0, 0]}, r"units=\[0, 0\] must be different numbers from 0 to 1"),
+        ({"positions": [0]}, r"positions=\[0\] must be different numbers from -9 to -1: positions count back"),
+        ({"hook": "attn_out", "units": [0]}, r"hook='attn_out' is patched by whole layers"),
+        ({"positions": []}, r"positions=\[\] must be different numbers"),
+    ],
+)
+def test_unknown_cells_are_refused(options, message):
+    data = PromptPairs(sequences((9,)), sequences((9,), seed=2), (A, B))
+    with pytest.raises(InputError, match=message):
+        activation_patch(bridge("llama"), data, progress=False, **options)

@@ -18,8 +18,11 @@ from workbench.prompts.pairs import PromptPairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*read logit_diff:workbench.errors.WorkbenchWarning")
 A, B = 5, 9
-LIMIT = {"gptj": 1e-7}
-"""GPT-J takes attention in float32 whatever the model's dtype, so another batch shape moves the last digits."""
+LIMIT = {"gptj": 1e-7, "phi3": 2e-6, "gpt_neox": 2e-6, "cohere": 2e-6}
+"""GPT-J takes attention in float32 whatever the model's dtype, so another batch shape moves the last digits.
+
+In the others Hugging Face takes the softmax in float32, TransformerLens, which the twins run, in float64.
+"""
 
 COHERE = () if version("transformer-lens").startswith("3.9") else ("cohere",)
 """TransformerLens 3.9 computes something else than Cohere, which is refused."""
@@ -86,7 +89,7 @@ def test_a_shared_beginning_changes_nothing(family, shared):
     found = path_patch(model, PromptPairs(base, source, (A, B)), unit="head", progress=False)
     for i in range(2):
         wanted = logit_diff(twin(model, base[i], source[i], [(1, 2)]))
-        assert abs(float(found["patched"].sel(metric="logit_diff")[1, 2, i]) - wanted) < 2e-7
+        assert abs(float(found["patched"].sel(metric="logit_diff")[1, 2, i]) - wanted) < LIMIT.get(family, 2e-7)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_neox"])
@@ -97,7 +100,7 @@ def test_sets_across_layers_equal_the_twin(family):
     found = result["patched"].sel(metric="logit_diff")
     for i in range(2):
         wanted = logit_diff(twin(model, data.base[i], data.source[i], heads))
-        assert abs(float(found[0, i]) - wanted) < 1e-9
+        assert abs(float(found[0, i]) - wanted) < LIMIT.get(family, 1e-9)
 
 
 def test_long_answers_are_scored_by_their_log_probability():
@@ -136,7 +139,7 @@ def test_sets_of_openers_equal_the_twin(family):
                 terms.append(sum(float(s.log_softmax(-1)[t]) for s, t in zip(steps, answer, strict=True)))
             scored.append(np.logaddexp.reduce(terms))
         found = result["patched"].sel(metric="logit_diff")[1, 0, i]
-        assert abs(float(found) - (scored[0] - scored[1])) < 2e-7
+        assert abs(float(found) - (scored[0] - scored[1])) < LIMIT.get(family, 2e-7)
     assert (result["coverage"] > 0).all() and (result["coverage"] < 1).all()
     assert result["coverage_source"].dims == ("example",)
 

@@ -10,7 +10,7 @@ import copy
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -105,7 +105,7 @@ def run(model: HookedModel, tokens: Int[Tensor, "batch pos"], past: Any = None) 
     keywords: dict[str, Any] = {"use_cache": _is_olmo(model)}
     if past is not None:
         keywords = {"use_cache": True, "past_key_values": past}
-    with _noting_tuples(model):
+    with noting_tuples(model.blocks[0]):
         model.original_model.base_model(input_ids=tokens, **keywords)
 
 
@@ -163,8 +163,9 @@ def run_from(
     resid: Float[Tensor, "batch pos d_model"],
     tokens: Int[Tensor, "batch pos"],
     past: Any = None,
+    stop: int | None = None,
 ) -> None:
-    """Run blocks `layer` and above on a given residual stream; the blocks below cost nothing where they can be skipped.
+    """Run blocks from `layer` on, on a given residual stream; other blocks cost nothing where they can be skipped.
 
     Args:
         model: a TransformerLens model.
@@ -172,13 +173,15 @@ def run_from(
         resid: the stream in front of it.
         tokens: those of the sequences; some architectures read them, or what lower blocks computed, in every block.
         past: keys and values of the positions before `resid`, from `prefix_cache`; they are consumed.
+        stop: the first block above that need not run.
     """
     if kind_of(model) == "hooked":
         ones = torch.ones(resid.shape[:2], dtype=torch.long, device=resid.device)
-        model(resid, start_at_layer=layer, stop_at_layer=model.cfg.n_layers, attention_mask=ones)
+        stop = model.cfg.n_layers if stop is None else stop
+        model(resid, start_at_layer=layer, stop_at_layer=stop, attention_mask=ones)
         return
-    skipping = _skipping(model, layer) if can_skip(model) else nullcontext()
-    with skipping, _entering(model, layer, resid):
+    blocks = list(model.blocks)
+    with skipping(blocks, layer, stop) if can_skip(model) else nullcontext(), entering(blocks[layer], resid):
         run(model, tokens, past)
 
 
@@ -219,7 +222,7 @@ def _proved(
 
 def _skips(model: HookedModel, tokens: Tensor) -> list[Tensor]:
     """The last stream of a run, and of runs that begin at a later block."""
-    n = int(model.cfg.n_layers)
+    n, blocks = int(model.cfg.n_layers), list(model.blocks)
     streams: dict[int, Tensor] = {}
     end = f"blocks.{n - 1}.hook_resid_post"
 
@@ -230,7 +233,7 @@ def _skips(model: HookedModel, tokens: Tensor) -> list[Tensor]:
     with hooked(model, reads | ending(0)):
         run(model, tokens)
     for start in sorted(layer for layer in streams if layer > 0):
-        with hooked(model, ending(start)), _skipping(model, start), _entering(model, start, streams[start]):
+        with hooked(model, ending(start)), skipping(blocks, start), entering(blocks[start], streams[start]):
             run(model, tokens)
     return [streams[key] for key in sorted((key for key in streams if key < 0), reverse=True)]
 
@@ -279,45 +282,55 @@ _tuple_blocks: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary(
 
 
 @contextmanager
-def _noting_tuples(model: HookedModel) -> Generator[None]:
-    """Note in a run whether the blocks return `(hidden,)` or `hidden`, for `_skipping` to imitate."""
-    if model in _tuple_blocks:
+def noting_tuples(block: Any) -> Generator[None]:
+    """Note in a run whether a first block returns `(hidden,)` or `hidden`, for `skipping` to imitate."""
+    if block in _tuple_blocks:
         yield
         return
 
     def note(_module: Any, _args: Any, out: Any) -> None:
-        _tuple_blocks[model] = isinstance(out, tuple)
+        _tuple_blocks[block] = isinstance(out, tuple)
 
-    with model.blocks[0].register_forward_hook(note):
+    with block.register_forward_hook(note):
         yield
 
 
 @contextmanager
-def _skipping(model: HookedModel, layer: int) -> Generator[None]:
-    """Make the blocks below `layer` hand their input on unchanged."""
-    as_tuple = _tuple_blocks[model]
+def skipping(blocks: Sequence[Any], first: int, stop: int | None = None) -> Generator[None]:
+    """Make the blocks below `first`, and those from `stop` on, hand their input on unchanged."""
+    as_tuple = _tuple_blocks[blocks[0]]
 
     def hand_on(hidden_states: Tensor, *_args: Any, **_keywords: Any) -> Any:
         return (hidden_states,) if as_tuple else hidden_states
 
-    below = list(model.blocks)[:layer]
-    for block in below:
-        block.__dict__["forward"] = hand_on
-    try:
+    with ExitStack() as stack:
+        for block in [*blocks[:first], *blocks[len(blocks) if stop is None else stop :]]:
+            stack.enter_context(replaced_forward(block, hand_on))
         yield
-    finally:
-        for block in below:
-            del block.__dict__["forward"]
 
 
 @contextmanager
-def _entering(model: HookedModel, layer: int, resid: Tensor) -> Generator[None]:
-    """Give block `layer` this residual stream as its input, ahead of every hook on it."""
+def replaced_forward(module: Any, forward: Callable[..., Any]) -> Generator[None]:
+    """Another `forward` on one module, for a block."""
+    own = module.__dict__.get("forward")
+    module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = own
+
+
+@contextmanager
+def entering(block: Any, resid: Tensor) -> Generator[None]:
+    """Give a block this residual stream as its input, ahead of every hook on it."""
 
     def swap(_module: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
             return (resid, *args[1:]), keywords
         return args, {**keywords, "hidden_states": resid}
 
-    with model.blocks[layer].register_forward_pre_hook(swap, with_kwargs=True):
+    with block.register_forward_pre_hook(swap, with_kwargs=True):
         yield

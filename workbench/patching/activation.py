@@ -2,8 +2,9 @@
 
 1. Run base and source once (`suffix.py`): what they share at the beginning is never run again.
 2. For each cell of the grid (`sites.py`): write the source's activation into base at the cell's layer, unit and
-   positions, and run from that layer on. Layers below cannot change and are skipped; the cells of a layer share one
-   forward pass, a row each.
+   positions, and run from that layer on. Layers below and positions before the first patched one cannot change and are
+   not run: base's keys and values stand there. The cells of a layer share one forward pass, a row each; the last layer
+   computes queries, output projection and MLP only where answers are read.
 3. Score the answer logits of each cell (`scores.py`).
 
 Definition: Vig et al., arXiv 2004.12265; Meng et al., arXiv 2202.05262. Unlike path patching, later attention layers
@@ -11,15 +12,17 @@ react to the patch.
 """
 
 import warnings
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from einops import repeat
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -47,7 +50,9 @@ def activation_patch(
     *,
     hook: Hook = "z",
     unit: HookUnit | None = None,
-    positions: Positions = "all",
+    layers: Sequence[int] | None = None,
+    units: Sequence[int] | None = None,
+    positions: Positions | Sequence[int] = "all",
     metrics: Sequence[Metric] | None = None,
     batch_size: BatchSize = "auto",
     resume: str | Path | None = None,
@@ -62,8 +67,10 @@ def activation_patch(
         hook: q, k, v, z, pattern, attn_out, mlp_out, resid_pre or resid_post.
         unit: "head", "kv_group" or "layer" for q, z and pattern; "kv_group", "kv_head" or "layer" for k and v, whose
             rows are per KV head; "layer" for the rest. By default the first that fits of "kv_group" and "layer".
-        positions: "all" at once, the "last" only, or "each" in a cell of its own (adds the dimension `position`,
-            counted back from the end).
+        layers: those to patch; by default all.
+        units: the units of each layer to patch, by their numbers; by default all.
+        positions: "all" at once, the "last" only, "each" in a cell of its own (adds the dimension `position`, counted
+            back from the end), or a list of such positions, such as (-1, -3), each in a cell of its own.
         metrics: any of "logit_ratio", "logit_diff", "prob"; by default all that the answers allow.
         batch_size: cells per forward pass; "auto" measures memory on the first.
         resume: a netCDF file: finished examples are kept beside it, and a run that was stopped goes on from them.
@@ -74,22 +81,23 @@ def activation_patch(
         stderr; NaN in layers that do not have the hook, such as z in layers without heads.
 
     Raises:
-        InputError: an unknown hook, a unit that it does not have, patterns of prompts of unequal length, an
-            architecture where the write has no effect.
+        InputError: an unknown hook, a unit, layer or position that it does not have, patterns of prompts of unequal
+            length, an architecture where the write has no effect.
     """
     parts = require_hooks(model)
     pairs.check_model(model)
     metrics = answer_metrics(pairs, metrics)
     where = site(hook, unit, parts)
-    cells = grid(where, parts.n_layers, positions, _width(pairs), where.layers(model, parts))
+    cells = grid(where, parts.n_layers, positions, _width(pairs), where.layers(model, parts), layers, units)
     require_writable(model, parts, where)
-    facts = {"hook": hook, "unit": where.unit, "positions": positions}
+    facts = {"hook": hook, "unit": where.unit, "positions": cells.positions}
+    chosen = {dim: labels.tolist() for dim, labels in cells.coords.items()}
     batches = Batches(devices_of(model), batch_size, largest=256)
 
     def work(pair: PromptPairs) -> xr.Dataset:
         return patch_cells(model, parts, pair, cells, cells.cells(), batches)
 
-    with Record(model, parts, pairs, metrics, resume, method="activation_patch", **facts) as run:
+    with Record(model, parts, pairs, metrics, resume, method="activation_patch", cells=chosen, **facts) as run:
         if run.finished is not None:
             return run.finished
         bar = tqdm(pairs, desc=f"activation patching, {hook}", unit="example", disable=hidden(progress), leave=False)
@@ -137,20 +145,41 @@ def _patched(
     if cells.positions != "all":
         written &= np.arange(-seen.length, 0) == position_of[:, None]
     final = repeat(seen.resid[-1][at], "row d_model -> cell row d_model", cell=len(chosen)).clone()
-    useful = np.flatnonzero(written.any(1))
-    for layer in np.unique(layer_of[useful]):
+    length = seen.length
+    for start, group in _from_first(written):
+        seen = seen.behind(start - (length - seen.length))
+        reached = [i for i, position in enumerate(at) if position >= start]
+        rows = [at[i] - (length - seen.length) for i in reached]
+        for layer in np.unique(layer_of[group]):
 
-        def work(batch: list[int], layer: int = int(layer)) -> Tensor:
-            mask = torch.from_numpy(cells.where.mask(unit_of[batch], written[batch]))
-            return _run_patched(seen, cells.where, layer, mask.to(seen.resid.device))[:, at]
+            def work(batch: list[int], layer: int = int(layer), seen: Suffix = seen, rows: list[int] = rows) -> Tensor:
+                mask = torch.from_numpy(cells.where.mask(unit_of[batch], written[batch, -seen.length :]))
+                return _run_patched(seen, cells.where, layer, mask.to(seen.resid.device), rows)
 
-        for batch, stream in batches.over(useful[layer_of[useful] == layer].tolist(), work):
-            final[batch] = stream
+            for batch, stream in batches.over(group[layer_of[group] == layer].tolist(), work):
+                final[torch.tensor(batch)[:, None], torch.tensor(reached)] = stream
     return final
 
 
-def _run_patched(seen: Suffix, where: Site, layer: int, mask: Tensor) -> Float[Tensor, "cell pos d_model"]:
-    """The final stream of cells of one layer, each with source's activation where its mask says."""
+def _from_first(written: Bool[np.ndarray, "cell pos"]) -> Iterator[tuple[int, Int[np.ndarray, " cell"]]]:
+    """Cells grouped by the first position that they write, and from where each group must be run.
+
+    A group holds cells whose first positions lie close together, at most an eighth of what is left to run.
+    """
+    cells = np.flatnonzero(written.any(1))
+    first = written[cells].argmax(1)
+    left = np.unique(first)
+    while len(left):
+        start = int(left[0])
+        own = left <= start + (written.shape[1] - start) // 8
+        yield start, cells[np.isin(first, left[own])]
+        left = left[~own]
+
+
+def _run_patched(
+    seen: Suffix, where: Site, layer: int, mask: Tensor, rows: list[int]
+) -> Float[Tensor, "cell read d_model"]:
+    """The final stream at some rows, of cells of one layer, each with source's activation where its mask says."""
     start = layer + 1 if where.hook == "resid_post" else layer
     resid = repeat(seen.resid[start], "pos d_model -> cell pos d_model", cell=len(mask))
 
@@ -159,18 +188,18 @@ def _run_patched(seen: Suffix, where: Site, layer: int, mask: Tensor) -> Float[T
         return torch.where(mask.to(device), seen.source[layer].to(device), activation)
 
     if where.hook.startswith("resid"):
-        return seen.final_stream(start, write(resid), {})
-    return seen.final_stream(layer, resid, {where.name(layer): write})
+        return seen.patched_stream(start, write(resid), None, rows)
+    return seen.patched_stream(layer, resid, write, rows)
 
 
 @torch.no_grad()
 def require_writable(model: HookedModel, parts: Anatomy, where: Site) -> None:
-    """Prove by an intervention that what is written at this hook reaches the output.
+    """Prove by an intervention that what is written at this hook reaches the output, once for each model and hook.
 
     Raises:
         InputError: it does not; some architectures compute attention elsewhere and only show a copy at the hook.
     """
-    if where.hook.startswith("resid"):
+    if where.hook.startswith("resid") or where.hook in _writable.get(model, ()):
         return
     tokens = [3 % parts.d_vocab, 5 % parts.d_vocab, 4 % parts.d_vocab]
     seen = suffix(model, parts, tokens, tokens[::-1], where)
@@ -201,6 +230,11 @@ def require_writable(model: HookedModel, parts: Anatomy, where: Site) -> None:
             WorkbenchWarning,
             stacklevel=4,
         )
+        return
+    _writable.setdefault(model, set()).add(where.hook)
+
+
+_writable: weakref.WeakKeyDictionary[Any, set[Hook]] = weakref.WeakKeyDictionary()
 
 
 def _acts_alone(model: HookedModel, parts: Anatomy, where: Site, tokens: list[int]) -> bool:

@@ -34,10 +34,11 @@ from tqdm.auto import tqdm
 
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy
+from workbench.models.bare import read_bare, runs_bare
 from workbench.models.capture import at, capture
 from workbench.models.checks import require_path
 from workbench.models.devices import device_of, devices_of
-from workbench.models.forward import copies, prefix_cache, supports_prefix
+from workbench.models.forward import copies, pad, prefix_cache, supports_prefix
 from workbench.models.state import measures
 from workbench.names import Metric, Unit
 from workbench.patching.answers import (
@@ -204,39 +205,39 @@ class Seen:
     first: Float[Tensor, "row d_model"]
     last: Float[Tensor, "row d_model"]
 
+    def rows(self, chosen: slice) -> "Seen":
+        """Some of the rows."""
+        return Seen([z[chosen] for z in self.z], self.first[chosen], self.last[chosen])
+
 
 def see(model: HookedModel, parts: Anatomy, read: Reads) -> tuple[Seen, Seen]:
     """Run base and source; what all pairs have in common at the beginning is run once.
 
     Where an example is run several times, once for each beginning of a reply, its prompts are run once and continued.
     """
-    names = [f"blocks.{layer}.attn.hook_z" for layer in range(parts.n_layers)]
-    ends = ["blocks.0.hook_resid_pre", f"blocks.{parts.n_layers - 1}.hook_resid_post"]
-    several = len(read.base) > 1 + int(read.example.max())
-    if several and supports_prefix(model):
-        pieces = [_see_continued(model, read, example, [*names, *ends]) for example in np.unique(read.example).tolist()]
-        rows = {name: torch.cat([piece[name] for piece in pieces], dim=1) for name in pieces[0]}
-    else:
-        rows = _see_all(model, read, [*names, *ends])
-    device = device_of(model)
-    z = [rows[name].to(device) for name in names]
-    base, source = (Seen([layer[which] for layer in z], rows[ends[0]][which], rows[ends[1]][which]) for which in (0, 1))
+    if len(read.base) == 1 + int(read.example.max()) or not supports_prefix(model):
+        return _see_all(model, parts, read)
+    pieces = [_see_continued(model, parts, read, example) for example in np.unique(read.example).tolist()]
+    base, source = (_joined([piece[side] for piece in pieces]) for side in (0, 1))
     return base, source
 
 
-def _see_all(model: HookedModel, read: Reads, names: Sequence[str]) -> dict[str, Float[Tensor, "run row ..."]]:
-    """Activations at the read positions, all runs of base and source in one batch."""
+def _joined(pieces: Sequence[Seen]) -> Seen:
+    z, first, last = zip(*((piece.z, piece.first, piece.last) for piece in pieces), strict=True)
+    return Seen([torch.cat(layer) for layer in zip(*z, strict=True)], torch.cat(first), torch.cat(last))
+
+
+def _see_all(model: HookedModel, parts: Anatomy, read: Reads) -> tuple[Seen, Seen]:
+    """All runs of base and source in one batch."""
     shared = _shared(read) if supports_prefix(model) else 0
     past = copies(prefix_cache(model, [s[:shared] for s in read.base]), 2)
     both = [s[shared:] for pair in zip(read.base, read.source, strict=True) for s in pair]
     in_both = [2 * s + which for which in (0, 1) for s in read.sequence]
-    rows = _at_reads(model, names, both, in_both, read.back * 2, past)
-    return {name: rearrange(kept, "(run row) ... -> run row ...", run=2) for name, kept in rows.items()}
+    seen, n_rows = _at_reads(model, parts, both, in_both, read.back * 2, past), len(read.sequence)
+    return seen.rows(slice(n_rows)), seen.rows(slice(n_rows, None))
 
 
-def _see_continued(
-    model: HookedModel, read: Reads, example: int, names: Sequence[str]
-) -> dict[str, Float[Tensor, "run row ..."]]:
+def _see_continued(model: HookedModel, parts: Anatomy, read: Reads, example: int) -> tuple[Seen, Seen]:
     """The same for one example whose prompts are run once each and continued by every beginning of a reply.
 
     What base and source have in common at the beginning is run once for both.
@@ -248,21 +249,29 @@ def _see_continued(
     ends = [min(len(own[run]) - 1 - b for run, b in zip(in_runs, back, strict=True)) for own in sides]
     common = min(shared_prefix(sides[0][0], sides[1][0]), *ends)
     both = prefix_cache(model, [sides[0][0][:common]])
-    found = []
-    for own, kept in zip(sides, ends, strict=True):
+
+    def continued(own: list[list[int]], kept: int) -> Seen:
         past = copies(prefix_cache(model, [own[0][common:kept]], copies(both, 1)), len(own))
-        found.append(_at_reads(model, names, [tokens[kept:] for tokens in own], in_runs, back, past))
-    return {name: torch.stack([rows[name] for rows in found]) for name in names}
+        return _at_reads(model, parts, [tokens[kept:] for tokens in own], in_runs, back, past)
+
+    return continued(sides[0], ends[0]), continued(sides[1], ends[1])
 
 
 def _at_reads(
-    model: HookedModel, names: Sequence[str], runs: list[list[int]], in_run: list[int], back: list[int], past: Any
-) -> dict[str, Float[Tensor, "row ..."]]:
-    """Activations at rows that lie `back` positions before the end of their runs."""
+    model: HookedModel, parts: Anatomy, runs: list[list[int]], in_run: list[int], back: list[int], past: Any
+) -> Seen:
+    """What runs leave behind at rows that lie `back` positions before their ends."""
     device = device_of(model)
     positions = [len(runs[run]) - 1 - b for run, b in zip(in_run, back, strict=True)]
-    take = at(torch.tensor(in_run, device=device), torch.tensor(positions, device=device))
-    return capture(model, runs, dict.fromkeys(names, take), past)
+    rows = torch.tensor(in_run, device=device), torch.tensor(positions, device=device)
+    layers = range(parts.n_layers)
+    if runs_bare(model):
+        found = read_bare(model, parts, pad(runs, device)[0], (rows[0][:, None], rows[1][:, None]), past)
+        return Seen([found.z[layer][:, 0] for layer in layers], found.first[:, 0], found.last[:, 0])
+    names = [f"blocks.{layer}.attn.hook_z" for layer in layers]
+    first, last = "blocks.0.hook_resid_pre", f"blocks.{parts.n_layers - 1}.hook_resid_post"
+    kept = capture(model, runs, dict.fromkeys([*names, first, last], at(*rows)), past)
+    return Seen([kept[name].to(device) for name in names], kept[first], kept[last])
 
 
 def _shared(read: Reads) -> int:

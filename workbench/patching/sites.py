@@ -6,7 +6,7 @@ once per layer. Nothing is padded from one to the other: a unit that a hook does
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -54,7 +54,8 @@ class Site:
             InputError: none has it.
         """
         inside = self.hook in QUERY_HOOKS + KV_HOOKS
-        found = [i for i in (parts.head_layers if inside else range(parts.n_layers)) if self.name(i) in model.hook_dict]
+        known = model.hook_dict
+        found = [i for i in (parts.head_layers if inside else range(parts.n_layers)) if self.name(i) in known]
         if not found:
             raise InputError(f"No layer of {parts.architecture} has hook_{self.hook}; patch resid_pre or resid_post.")
         return found
@@ -107,13 +108,13 @@ class Grid:
         positions: "all" patches every position of a cell at once, "last" the last one, "each" one per cell.
         dims: layer, then the unit and the position where there are any.
         coords: their labels; positions count back from the end, -1 being the last.
-        layers: those that have the hook; the cells of others stay empty.
+        layers: the labels of those that have the hook; the cells of others stay empty.
     """
 
     where: Site
     positions: Positions
     dims: tuple[str, ...]
-    coords: dict[str, Any]
+    coords: dict[str, Int[np.ndarray, " label"]]
     layers: list[int]
 
     @property
@@ -124,22 +125,74 @@ class Grid:
     def cells(self) -> list[int]:
         """The cell indices of all layers that have the hook."""
         numbers = np.arange(int(np.prod(self.shape))).reshape(self.shape)
-        return numbers[self.layers].ravel().tolist()
+        return numbers[np.isin(self.coords["layer"], self.layers)].ravel().tolist()
 
     def place(self, cells: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Layer, unit and position label (-1 where there is no axis of positions) of each cell."""
-        layer, *rest = np.unravel_index(np.asarray(cells, dtype=int), self.shape)
-        unit = rest.pop(0) if self.where.unit != "layer" else np.zeros_like(layer)
-        return layer, unit, self.coords["position"][rest[0]] if rest else np.full_like(layer, -1)
+        indices = np.unravel_index(np.asarray(cells, dtype=int), self.shape)
+        labels = {dim: self.coords[dim][index] for dim, index in zip(self.dims, indices, strict=True)}
+        layer = labels["layer"]
+        unit = labels.get(self.where.unit, np.zeros_like(layer)) if self.where.unit != "layer" else np.zeros_like(layer)
+        return layer, unit, labels.get("position", np.full_like(layer, -1))
 
 
-def grid(where: Site, n_layers: int, positions: Positions, width: int, layers: Sequence[int] | None = None) -> Grid:
-    """The cells of a sweep over a site, in some layers; with "each", `width` positions count, from the end."""
-    if positions not in get_args(Positions):
-        raise InputError(f"positions={positions!r} is unknown; {suggest(positions, get_args(Positions))}")
-    coords = {"layer": np.arange(n_layers)}
+def grid(
+    where: Site,
+    n_layers: int,
+    positions: Positions | Sequence[int],
+    width: int,
+    present: Sequence[int] | None = None,
+    layers: Sequence[int] | None = None,
+    units: Sequence[int] | None = None,
+) -> Grid:
+    """The cells of a sweep over a site.
+
+    Args:
+        where: the site.
+        n_layers: layers of the model.
+        positions: "all", "last", "each" of the last `width`, or those labels.
+        width: how many positions count.
+        present: the layers that have the hook; by default all.
+        layers: those to patch; by default all.
+        units: the units of a layer to patch; by default all.
+
+    Raises:
+        InputError: unknown or repeated layers, units or positions, or a layer without the hook.
+    """
+    present = range(n_layers) if present is None else present
+    chosen = range(n_layers) if layers is None else layers
+    coords = {"layer": _labels("layers", chosen, range(n_layers))}
+    missing = [] if layers is None else [layer for layer in layers if layer not in present]
+    if missing:
+        raise InputError(
+            f"layers={list(chosen)}: layer {missing[0]} has no hook_{where.hook}; those that have it: {list(present)}."
+        )
     if where.unit != "layer":
-        coords[where.unit] = np.arange(where.n_units)
-    if positions == "each":
-        coords["position"] = np.arange(-width, 0)
-    return Grid(where, positions, tuple(coords), coords, list(range(n_layers) if layers is None else layers))
+        coords[where.unit] = _labels("units", range(where.n_units) if units is None else units, range(where.n_units))
+    elif units is not None:
+        raise InputError(
+            f"units={list(units)} chooses among units of a layer, and hook={where.hook!r} is patched by whole layers."
+        )
+    kind: Positions = "each" if not isinstance(positions, str) else positions
+    if kind not in get_args(Positions):
+        raise InputError(f"positions={positions!r} is unknown; {suggest(kind, get_args(Positions))}")
+    if kind == "each":
+        whole = range(-width, 0)
+        coords["position"] = _labels("positions", whole if isinstance(positions, str) else positions, whole)
+    return Grid(where, kind, tuple(coords), coords, [layer for layer in chosen if layer in present])
+
+
+def _labels(what: str, chosen: Sequence[int], known: range) -> Int[np.ndarray, " label"]:
+    """Chosen labels, each known and given once."""
+    labels = [int(label) for label in chosen]
+    strange = [label for label in labels if label not in known]
+    if strange or not labels or len(set(labels)) < len(labels):
+        raise InputError(
+            f"{what}={labels} must be different numbers from {known[0]} to {known[-1]}"
+            + (
+                ": positions count back from the end, and those before the shared prefix's end cannot have an effect."
+                if what == "positions"
+                else "."
+            )
+        )
+    return np.array(labels)

@@ -184,6 +184,11 @@ def require_path(model: HookedModel) -> tuple[Anatomy, Way]:
     return parts, "rerun"
 
 
+def recomputes(model: HookedModel) -> bool:
+    """Whether whole blocks can be recomputed from z and the stream in front of them."""
+    return _refused(model, "replay") is None
+
+
 def _refused(model: HookedModel, way: Way) -> str | None:
     """Why patching is not exact in one way; None if it is. The proof is given once, without active interventions."""
     if model in _proved[way]:
