@@ -29,7 +29,7 @@ def main() -> None:
     exact = wb.activation_patch(model, pairs, unit="head", metrics=["logit_diff"], progress=False)["contribution"]
     units = exact.size / layers
     rows = [("exact", f"{units * (layers + 1) / 2:.0f}", f"{time.process_time() - start:.1f} s", "1", "1", "0")]
-    ways = [
+    ways: list[tuple[str, int, Integrate]] = [
         ("gradient at base", 1, "inputs"),
         ("EAP-IG", 5, "inputs"),
         ("EAP-IG", 20, "inputs"),

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 A, B = 260, 300
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "llama-3-8b": {
         "vocab_size": 128256,
         "hidden_size": 4096,
@@ -121,7 +121,8 @@ def transformer_lens(task: Task) -> Callable[[], Found]:
 
     import workbench as wb
 
-    model = wb.load(task.hugging_face())
+    model: Any = wb.load(task.hugging_face())
+    patch: Any = patching.generic_activation_patch
     cells = task.heads(model.original_model.config)
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
 
@@ -132,7 +133,7 @@ def transformer_lens(task: Task) -> Callable[[], Found]:
 
     def sweep(cache: Any) -> list[float]:
         index = pd.DataFrame({"layer": [layer for layer, _ in cells], "cell": range(len(cells))})
-        found = patching.generic_activation_patch(
+        found = patch(
             model,
             task.base,
             cache,
@@ -166,7 +167,7 @@ def transformer_lens(task: Task) -> Callable[[], Found]:
 
 def nnsight(task: Task) -> Callable[[], Found]:
     """One trace per layer, an invoke per cell: they share a batched forward pass. Logits of the last position only."""
-    from nnsight import TransformersModel
+    from nnsight import TransformersModel  # ty: ignore[import-not-found]
     from transformers import PreTrainedTokenizerFast
 
     hf = task.hugging_face()
@@ -178,7 +179,7 @@ def nnsight(task: Task) -> Callable[[], Found]:
         start = task.clock()
         z = {}
         with model.trace(task.source):
-            z = {}.save()
+            z = {}.save()  # ty: ignore[missing-attribute]
             for layer in layers:
                 z[layer] = model.model.layers[layer].self_attn.o_proj.input
         fixed, middle = task.since(start), task.clock()
@@ -186,7 +187,7 @@ def nnsight(task: Task) -> Callable[[], Found]:
         for layer in layers:
             own = [(i, heads) for i, (at, heads) in enumerate(cells) if at == layer]
             with model.trace(logits_to_keep=1) as tracer:
-                logits = [].save()
+                logits = [].save()  # ty: ignore[missing-attribute]
                 for _, heads in own:
                     with tracer.invoke(task.base):
                         columns = slice(heads[0] * width, (heads[-1] + 1) * width)
@@ -208,7 +209,7 @@ def tokenizer(cls: Any) -> Any:
 
 def pyvene(task: Task) -> Callable[[], Found]:
     """One intervenable model per layer with the source's activations kept; the layer's cells share a batch."""
-    import pyvene as pv
+    import pyvene as pv  # ty: ignore[import-not-found]
 
     hf = task.hugging_face()
     cells, examples = task.heads(hf.config), len(task.base)

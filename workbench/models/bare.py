@@ -7,7 +7,7 @@ hook points would not be seen, so a model that carries any runs as a bridge (`ru
 """
 
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,6 @@ from workbench.models.attention import has_hooks
 from workbench.models.capture import capture
 from workbench.models.devices import device_of, devices_of
 from workbench.models.forward import (
-    HookFn,
     can_skip,
     copies,
     entering,
@@ -63,7 +62,7 @@ def read_bare(
     z: dict[int, Tensor] = {}
     first: list[Tensor] = []
 
-    def heads(layer: int) -> HookFn:
+    def heads(layer: int) -> Callable[[Tensor], None]:
         return lambda x: z.update({layer: rearrange(_at(x, rows), "a b (head d) -> a b head d", head=parts.n_heads)})
 
     with ExitStack() as stack:
@@ -113,11 +112,13 @@ def _at(activation: Tensor, rows: Rows) -> Tensor:
     return activation[rows[0].to(activation.device), rows[1].to(activation.device)]
 
 
-def _seeing(module: nn.Module, see: HookFn) -> Any:
+def _seeing(module: nn.Module, see: Callable[[Tensor], None]) -> Any:
     """A hook that shows what enters a module."""
-    return module.register_forward_pre_hook(
-        lambda _module, args, keywords: see(args[0] if args else keywords["hidden_states"]) and None, with_kwargs=True
-    )
+
+    def hook(_module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        see(args[0] if args else keywords["hidden_states"])
+
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 def _by_position(block: Any) -> Iterator[nn.Module]:

@@ -6,7 +6,7 @@ once per layer. Nothing is padded from one to the other: a unit that a hook does
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -173,7 +173,7 @@ def grid(
         raise InputError(
             f"units={list(units)} chooses among units of a layer, and hook={where.hook!r} is patched by whole layers."
         )
-    kind: Positions = "each" if not isinstance(positions, str) else positions
+    kind = cast("Positions", positions if isinstance(positions, str) else "each")
     if kind not in get_args(Positions):
         raise InputError(f"positions={positions!r} is unknown; {suggest(kind, get_args(Positions))}")
     if kind == "each":

@@ -6,7 +6,7 @@ computed once. The suffixes are aligned from the right: the last token of base t
 token of source, and positions of base that have no partner keep their own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,7 +96,11 @@ class Suffix:
         return self._through(layer, self.parts.n_layers, resid, hooks)
 
     def patched_stream(
-        self, layer: int, resid: Float[Tensor, "cell pos d_model"], write: HookFn | None, at: list[int]
+        self,
+        layer: int,
+        resid: Float[Tensor, "cell pos d_model"],
+        write: Callable[[Tensor], Tensor] | None,
+        at: list[int],
     ) -> Float[Tensor, "cell read d_model"]:
         """The stream after the last layer at some positions, from given streams in front of a layer.
 
