@@ -14,6 +14,7 @@ from common import print_table
 
 import workbench as wb
 from workbench.errors import WorkbenchWarning
+from workbench.names import Integrate
 
 
 def main() -> None:
