@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
     version("transformer-lens").startswith("3.9"), reason="the table is that of TransformerLens 4"
 )
 REFUSED = {
-    "DeepseekV3ForCausalLM": {"tuning"},
+    "DeepseekV3ForCausalLM": set(),
     "Olmo2ForCausalLM": set(),
     "Qwen3NextForCausalLM": {"q, k", "tuning"},
     "Lfm2ForCausalLM": set(),

@@ -81,7 +81,7 @@ OWN: dict[str, dict[str, Any]] = {
         "window_size": 6,
     },
     "Glm4MoeForCausalLM": {"first_k_dense_replace": 1},
-    "GlmMoeDsaForCausalLM": LATENT | {"index_topk": 16, "index_head_dim": 16, "index_n_heads": 2},
+    "GlmMoeDsaForCausalLM": LATENT | {"index_topk": 64, "index_head_dim": 16, "index_n_heads": 2},
     "Glm4MoeLiteForCausalLM": LATENT,
     "DeepseekV3ForCausalLM": LATENT | {"first_k_dense_replace": 1},
     "DeepseekV2ForCausalLM": LATENT | {"first_k_dense_replace": 1},

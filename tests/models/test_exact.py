@@ -16,6 +16,7 @@ from workbench.models.exact import (
     Agreement,
     agreement,
     block_output,
+    recomputed_logits,
     relative_error,
 )
 from workbench.models.load import load
@@ -128,3 +129,7 @@ def test_blocks_are_put_together_by_their_layout(layout, wanted):
     parts = replace(anatomy(bridge("llama")), layout=layout, blocks=(block,))
     one = torch.ones(1, 1, 4)
     assert torch.equal(block_output(parts, 0, one, 2 * one), torch.full((1, 1, 4), float(wanted)))
+
+
+def test_a_final_norm_without_weights_is_part_of_the_logits():
+    assert recomputed_logits(load(specimen("OlmoForCausalLM"))) < 1e-6

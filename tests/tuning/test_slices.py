@@ -180,7 +180,7 @@ def found_in(name, head, kv=None):
     parts = anatomy(model)
     with unwrapped(model) as hf:
         slices = slices_of(hf, parts, units_of(parts, [head], kv))
-    return {part.module.partition("layers.")[2]: part.index for part in slices.parts}
+    return {part.module.partition("layers.")[2] or part.module: part.index for part in slices.parts}
 
 
 @pytest.mark.parametrize("name", ["Lfm2ForCausalLM", "OlmoHybridForCausalLM", "ModernBertDecoderForCausalLM"])
@@ -206,3 +206,18 @@ def test_queries_that_pass_a_common_norm_belong_to_no_head_and_that_is_told():
     with pytest.warns(WorkbenchWarning, match="queries of all heads of MiniMaxM2ForCausalLM pass one norm together"):
         count = parameter_count(model, [(0, 0)])
     assert count == parts.d_head * parts.d_model
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "wanted"),
+    [
+        ("CodeGenForCausalLM", (0, 1), {"qkv_proj": [*range(24, 48)]}),
+        ("FalconForCausalLM", (0, 1), {"query_key_value": [*range(8, 16)]}),
+        ("DeepseekV3ForCausalLM", (0, 1), {"q_b_proj": [*range(20, 40)], "kv_b_proj": [*range(22, 44)]}),
+    ],
+)
+def test_heads_of_matrices_of_many_kinds_are_found(name, head, wanted):
+    """CodeGen keeps queries, values and keys of each quarter of its heads together, here of one head of width 8."""
+    found = found_in(name, head, True if name != "FalconForCausalLM" else None)
+    for part, rows in wanted.items():
+        assert found[next(key for key in found if key.endswith(part))] == tuple(rows)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.models.devices import device_of, follows, present
+from workbench.models.devices import brought, device_of, follows, present
 from workbench.protocol import HookedModel
 
 MIXERS = ("attn", "linear_attn", "mamba", "mixer", "conv", "ssm", "time_mix")
@@ -162,7 +162,7 @@ def bridge_unembed(model: HookedModel) -> Callable[..., Tensor]:
     between = getattr(model, "prediction_head", None)  # ModernBERT's layer between final norm and unembedding
 
     def unembed(resid: Float[Tensor, "*row d_model"], ids: Int[Tensor, "*read target"] | None = None) -> Tensor:
-        head, normed = model.unembed.original_component, model.ln_final(resid.to(device_of(model.ln_final)))
+        head, normed = model.unembed.original_component, model.ln_final(brought(resid, model.ln_final))
         normed = normed if between is None else between(normed)
         with present(head):
             return project_to_logits(normed, head.weight, head.bias, ids, scale, soft_cap).to(resid.device)

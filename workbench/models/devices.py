@@ -33,9 +33,14 @@ def follows(branch: Callable[Concatenate[Tensor, P], Tensor], module: Any) -> Ca
     """A function of a tensor that a module computes, for a tensor on any device, to which its result goes back."""
 
     def following(given: Tensor, *args: P.args, **keywords: P.kwargs) -> Tensor:
-        return branch(given.to(device_of(module)), *args, **keywords).to(given.device)
+        return branch(brought(given, module), *args, **keywords).to(given.device)
 
     return following
+
+
+def brought(given: Tensor, module: Any) -> Tensor:
+    """A tensor where a module computes: where it is, if the module has no weights, like the final norm of OLMo."""
+    return given.to(next(_devices(module), given.device))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.models.anatomy import Anatomy, anatomy
 from workbench.models.attention import require_no_hooks
+from workbench.models.forward import require_positions
 from workbench.models.identity import fingerprint
 from workbench.models.load import load
 from workbench.models.original import fuses_attention, unwrapped
@@ -89,6 +90,7 @@ def pinpoint_tune(
     given: dict[str, Any] = {"max_length": recipe.max_length, "template_kwargs": template_kwargs}
     rows = rows_of(model, dialogues, loss_on=recipe.loss_on, **given)
     held = rows_of(model, validation, **given) if len(validation) else []
+    require_positions(model, max(len(row.tokens) for row in [*rows, *held]))
     facts = _facts(model, parts, chosen, recipe, every) | {
         "dialogues": len(rows),
         "dialogues_digest": digest(rows),

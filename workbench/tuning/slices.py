@@ -7,7 +7,10 @@ outputs these are depends on how an architecture stores the three projections:
     q_proj, k_proj, v_proj   one matrix each                      Llama, Mistral, Qwen, Gemma, OLMo, Granite, GPT-J
     qkv_proj, Wqkv           all queries, all keys, all values    Phi-3, MPT
     c_attn                   the same, transposed (Conv1D)        GPT-2
-    query_key_value          query, key, value of head 0, then those of head 1, ...   GPT-NeoX, BLOOM
+    query_key_value          query, key, value of head 0, then those of head 1, ...   GPT-NeoX, BLOOM, Falcon
+                             all queries, the key, the value                          Falcon with one KV head
+    qkv_proj                 queries, values, keys of a quarter of the heads, then of the next   CodeGen
+    q_b_proj, kv_b_proj      queries; key and value of head 0, then those of head 1, ...         DeepSeek-V2 and V3
 
 Where the queries of all heads pass one norm together (OLMo-2, OLMoE, MiniMax-M2), a head's queries cannot be changed
 without changing those of the others; they and the keys belong to no head then.
@@ -26,9 +29,7 @@ from workbench.models.anatomy import Anatomy
 from workbench.models.original import added_parameters
 from workbench.tuning.units import Units
 
-INTERLEAVED = ("gpt_neox", "bloom")
-PERMUTED = ("codegen",)
-"""Models that keep the rows of their fused matrix in an order of their own."""
+INTERLEAVED = ("gpt_neox", "bloom", "falcon")
 OUT_NAMES = ("o_proj", "out_proj", "dense", "Wo")
 
 
@@ -133,8 +134,8 @@ def _known(hf: Any, parts: Anatomy, layers: Sequence[int]) -> dict[int, tuple[st
     if missing:
         raise InputError(
             f"{type(hf).__name__}: {len(found)} of {len(parts.head_layers)} layers with heads keep their attention "
-            "projections in a way that is known (q_proj/k_proj/v_proj, qkv_proj, Wqkv, c_attn, or query_key_value of "
-            f"GPT-NeoX and BLOOM), and layer {missing[0]} is none of them, so its heads cannot be found in the "
+            "projections in a way that is known (q_proj/k_proj/v_proj, qkv_proj, Wqkv, c_attn, query_key_value, or "
+            f"kv_b_proj), and layer {missing[0]} is none of them, so its heads cannot be found in the "
             'weights. Use units="all", or another architecture.'
         )
     for layer in layers:
@@ -174,13 +175,17 @@ def _layout(attention: Any, kind: str, parts: Anatomy) -> dict[str, Projection]:
     if weight is None or weight.dim() != 2:
         return {}
     d = rows_of_outputs(children[out]).shape[1] // n_heads
-    whole = next((name for name in ("qkv_proj", "Wqkv", "c_attn") if name in children), "")
+    whole = next((name for name in ("qkv_proj", "Wqkv", "c_attn", "query_key_value") if name in children), "")
+    if "kv_b_proj" in children:
+        return _latent(attention, n_heads) | {"o": Projection(out, "in", d, lambda i: i * d)}
     if {"q_proj", "k_proj", "v_proj"} <= children.keys():
         starts = {f"{letter}_proj": {letter: lambda i: i * d} for letter in "qkv"}
-    elif whole and kind not in PERMUTED:
+    elif whole == "query_key_value" and kind in INTERLEAVED and n_kv == n_heads:
+        starts = {whole: {letter: lambda i, k=k: (3 * i + k) * d for k, letter in enumerate("qkv")}}
+    elif whole and kind == "codegen":
+        starts = {whole: _quarters(d, n_heads // 4)}
+    elif whole and (whole != "query_key_value" or (kind == "falcon" and n_kv == 1)):
         starts = {whole: _blocks(d, n_heads, n_kv)}
-    elif "query_key_value" in children and kind in INTERLEAVED:
-        starts = {"query_key_value": {letter: lambda i, k=k: (3 * i + k) * d for k, letter in enumerate("qkv")}}
     else:
         return {}
     together = _normed_together(children, n_heads * d)
@@ -190,6 +195,26 @@ def _layout(attention: Any, kind: str, parts: Anatomy) -> dict[str, Projection]:
         for letter, start in by.items()
     }
     return layout | {"o": Projection(out, "in", d, lambda i: i * d)}
+
+
+def _quarters(d: int, heads: int) -> dict[str, Callable[[int], int]]:
+    """Four parts of as many heads each, with all their queries, all their values and all their keys."""
+    starts = {}
+    for number, letter in enumerate("qvk"):
+        starts[letter] = lambda i, number=number: ((i // heads * 3 + number) * heads + i % heads) * d
+    return starts
+
+
+def _latent(attention: Any, n_heads: int) -> dict[str, Projection]:
+    """Queries, keys and values of latent attention; what heads share, such as the rotary key, belongs to none."""
+    key, value = int(attention.qk_nope_head_dim), int(attention.v_head_dim)
+    query = "q_b_proj" if hasattr(attention, "q_b_proj") else "q_proj"
+    width = rows_of_outputs(attention.get_submodule(query)).shape[0] // n_heads
+    return {
+        "q": Projection(query, "out", width, lambda i: i * width),
+        "k": Projection("kv_b_proj", "out", key, lambda i: i * (key + value)),
+        "v": Projection("kv_b_proj", "out", value, lambda i: i * (key + value) + key),
+    }
 
 
 def _normed_together(children: dict[str, nn.Module], width: int) -> bool:
