@@ -71,13 +71,22 @@ def test_a_group_is_its_heads_zeroed_together(family):
     check_against_twin(model, found, ROWS[:2], "kv_group")
 
 
-@pytest.mark.parametrize(("family", "atol"), [("gemma3", 1e-9), ("cohere", 1e-9), ("bloom", 1e-9), ("gptj", 1e-7)])
-def test_other_blocks_are_added_up_too(family, atol):
-    found = zeroing_sweep(bridge(family), ROWS[:1])
-    check_against_twin(bridge(family), found, ROWS[:1], atol=atol)  # GPT-J attends in float32
+COHERE = pytest.param(
+    "cohere",
+    marks=pytest.mark.skipif(version("transformer-lens").startswith("3.9"), reason="3.9 misreads Cohere"),
+)
 
 
-@pytest.mark.parametrize("family", [*TEN, "gemma3", "cohere"])
+@pytest.mark.parametrize("family", ["gemma3", COHERE, "bloom"])
+def test_other_blocks_are_added_up_too(family):
+    check_against_twin(bridge(family), zeroing_sweep(bridge(family), ROWS[:1]), ROWS[:1], atol=1e-9)
+
+
+def test_blocks_that_attend_in_float32_are_added_up_too():
+    check_against_twin(bridge("gptj"), zeroing_sweep(bridge("gptj"), ROWS[:1]), ROWS[:1], atol=1e-7)
+
+
+@pytest.mark.parametrize("family", [*TEN, "gemma3", COHERE])
 def test_a_shared_beginning_is_run_once_and_changes_nothing(family, monkeypatch):
     rows, model, lengths = sequences((12, 9, 10), prefix=8), bridge(family), []
     real = ablation.run_from

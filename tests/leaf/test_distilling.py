@@ -10,7 +10,7 @@ from workbench.leaf.distillation_pairs import Lesson, Plan, lessons_of
 from workbench.leaf.distilling import Settings, distill
 from workbench.leaf.passes import target_rows
 from workbench.models.load import load
-from workbench.models.original import unwrapped
+from workbench.models.original import added_parameters, unwrapped
 from workbench.runs.processes import Processes
 
 QUICK = {"learning_rate": 1e-2, "batch_size": 4, "micro_batch": 2, "progress": False}
@@ -31,8 +31,10 @@ def by_hand(student, teacher, plan, reduction, temperature=1.0):
 
     with unwrapped(student) as hf:
         own = copy.deepcopy(hf).requires_grad_(True)
+    for parameter in added_parameters(own).values():
+        parameter.requires_grad_(False)
     settings, found = Settings(1e-2), []
-    optimizer = torch.optim.AdamW(own.parameters(), weight_decay=0.0)
+    optimizer = torch.optim.AdamW([p for p in own.parameters() if p.requires_grad], weight_decay=0.0)
     with unwrapped(teacher) as other:
         for step in range(plan.steps):
             loss = 0.0

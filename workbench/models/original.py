@@ -144,3 +144,10 @@ def added_parameters(hf: Any) -> dict[str, nn.Parameter]:
     with torch.device("meta"):
         own = type(hf)(copy.deepcopy(hf.config)).get_output_embeddings().bias
     return {} if own is not None else {name: p for name, p in hf.named_parameters() if p is bias}
+
+
+def n_parameters(model: HookedModel) -> int:
+    """How many weights a model has, without what a bridge added."""
+    with unwrapped(model) as hf:
+        added = {id(parameter) for parameter in added_parameters(hf).values()}
+        return sum(parameter.numel() for parameter in hf.parameters() if id(parameter) not in added)

@@ -25,6 +25,7 @@ import workbench as wb
 from workbench.errors import InputError, WorkbenchWarning
 from workbench.models.embedded import embedded
 from workbench.models.identity import fingerprint
+from workbench.models.original import n_parameters
 from workbench.papers.cache import quiet_load
 from workbench.papers.kv_groups.tradeoff.evaluate import Bench
 from workbench.papers.kv_groups.tradeoff.material import material_of
@@ -181,7 +182,7 @@ def assemble(bench: Bench, found: Mapping[Cell, xr.Dataset], trials: Mapping[Cel
         shared=int(bench.counts.n_heads != bench.counts.n_kv_heads),
         main_heads=bench.sizes.main,
         n_heads_in_all=bench.counts.n_layers * bench.counts.n_heads,
-        parameters=sum(p.numel() for p in bench.model.parameters()),
+        parameters=n_parameters(bench.model),
         rate_trials=json.dumps(scores),
         chance=json.dumps(chances),
     )
