@@ -1,3 +1,5 @@
+from importlib.metadata import version
+
 import pytest
 import torch
 from torch import nn
@@ -94,6 +96,10 @@ def test_a_branch_follows_the_device_of_its_module():
 
 @pytest.mark.parametrize("family", FAMILIES[:2])
 def test_offloaded_weights_give_the_same_numbers(family, tmp_path):
+    if family == "gpt2" and version("transformer-lens").startswith("3.9"):
+        with pytest.raises(InputError, match="fused QKV projection"):
+            wb.load(offloaded(tiny(family), "cpu", str(tmp_path)))
+        return
     one, away = bridge(family), wb.load(offloaded(tiny(family), "cpu", str(tmp_path)))
     assert any(p.is_meta for p in away.parameters()) and devices_of(away) == [torch.device("cpu")]
     for name in ("path_patch", "extreme_tokens", "head_scores"):
