@@ -9,6 +9,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from tests.tiny import randomise
 
+RECENT = not transformers.__version__.startswith("5.9.")
+"""Whether transformers is newer than its lowest version, whose code of the newest architectures is another."""
 SMALL: dict[str, Any] = {
     "vocab_size": 97,
     "vocab_size_per_layer_input": 97,

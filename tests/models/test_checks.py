@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.tiny import BASE, TEN, bridge, tiny
 from tests.words import CHAT, word_tokenizer
-from tests.zoo import specimen
+from tests.zoo import RECENT, specimen
 from workbench.errors import InputError
 from workbench.models.checks import CHECKS, DECISIVE, EXACT, RERUN, check, table
 from workbench.models.load import load
@@ -226,6 +226,7 @@ def test_the_table_ends_with_the_verdict():
     assert {name for names in DECISIVE["replay"] for name in names} <= {word for line in lines for word in line.split()}
 
 
+@pytest.mark.skipif(not RECENT, reason="DeepSeek-V4 is another model in this version of transformers")
 def test_right_padding_is_judged_by_logits():
     """DeepSeek-V4 keeps several streams, so there is none after its last block to compare."""
     result = check(load(specimen("DeepseekV4ForCausalLM")))
