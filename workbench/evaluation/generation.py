@@ -32,6 +32,7 @@ from workbench.models.attention import has_hooks
 from workbench.models.capture import at, capture
 from workbench.models.devices import device_of, devices_of
 from workbench.models.exact import require_original
+from workbench.models.forward import cache_keyword, cache_of
 from workbench.models.identity import fingerprint
 from workbench.models.original import fused_attention, left_padded, left_padded_logits, masked_positions, unwrapped
 from workbench.models.state import measures
@@ -248,8 +249,8 @@ def _continued_logits(model: HookedModel, sequences: list[list[int]]) -> Tensor:
     hf, found = model.original_model, []
     for sequence in sequences:
         tokens = torch.tensor([sequence], device=device_of(model))
-        past = hf(input_ids=tokens[:, :-1], use_cache=True).past_key_values
-        found.append(hf(input_ids=tokens[:, -1:], past_key_values=past, use_cache=True).logits[:, -1])
+        past = {cache_keyword(hf): cache_of(hf(input_ids=tokens[:, :-1], use_cache=True))}
+        found.append(hf(input_ids=tokens[:, -1:], **past, use_cache=True).logits[:, -1])
     return torch.cat(found)
 
 
@@ -319,7 +320,7 @@ def _cached(model: HookedModel, prompts: list[list[int]]) -> Callable[[list[int]
             kept = torch.tensor([rows.index(row) for row in live], device=device)
             tokens, mask, rows = tokens[kept], mask[kept], live
             past.batch_select_indices(kept.cpu())
-        keywords: dict[str, Any] = {"use_cache": True, "past_key_values": past}
+        keywords: dict[str, Any] = {"use_cache": True, cache_keyword(hf): past}
         if padded:
             keywords["attention_mask"] = mask
             if "position_ids" in accepted:
@@ -327,7 +328,7 @@ def _cached(model: HookedModel, prompts: list[list[int]]) -> Callable[[list[int]
         if "logits_to_keep" in accepted:
             keywords["logits_to_keep"] = 1
         out = hf(input_ids=tokens, **keywords)
-        past = out.past_key_values
+        past = cache_of(out)
         found = _likeliest(out.logits[:, -1])
         tokens = torch.tensor(found, device=device)[:, None]
         mask = torch.cat([mask, torch.ones_like(tokens)], -1)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.models.anatomy import kind_of
-from workbench.models.forward import real_tokens
+from workbench.models.forward import cache_keyword, real_tokens
 from workbench.protocol import HookedModel
 
 
@@ -89,7 +89,7 @@ def _watch_bridge(model: HookedModel, passes: Passes) -> Any:
     def begin(_module: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         given = signature.bind_partial(*args, **keywords).arguments
         given = given.get("kwargs", {}) | given
-        past = given.get("past_key_values")
+        past = given.get(cache_keyword(base))
         passes.begin(given.get("input_ids"), given.get("attention_mask"), int(past.get_seq_length()) if past else 0)
 
     return base.register_forward_pre_hook(begin, with_kwargs=True)

@@ -7,6 +7,7 @@ masked row of a float64 softmax is NaN).
 """
 
 import copy
+import inspect
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -104,7 +105,7 @@ def run(model: HookedModel, tokens: Int[Tensor, "batch pos"], past: Any = None) 
         return
     keywords: dict[str, Any] = {"use_cache": _is_olmo(model)}
     if past is not None:
-        keywords = {"use_cache": True, "past_key_values": past}
+        keywords = {"use_cache": True, cache_keyword(model.original_model.base_model): past}
     with noting_tuples(model.blocks[0]):
         model.original_model.base_model(input_ids=tokens, **keywords)
 
@@ -267,7 +268,18 @@ def prefix_cache(model: HookedModel, prefixes: Sequence[Sequence[int]], past: An
         return past
     require_positions(model, len(prefixes[0]), past)
     tokens = torch.tensor(prefixes, device=device_of(model))
-    return model.original_model.base_model(input_ids=tokens, past_key_values=past, use_cache=True).past_key_values
+    base = model.original_model.base_model
+    return cache_of(base(input_ids=tokens, **{cache_keyword(base): past}, use_cache=True))
+
+
+def cache_keyword(hf: Any) -> str:
+    """What a Hugging Face model calls its keys and values of earlier tokens: transformers renames them in 5.24."""
+    return "cache" if "cache" in inspect.signature(hf.forward).parameters else "past_key_values"
+
+
+def cache_of(out: Any) -> Any:
+    """The keys and values in what a Hugging Face model returns."""
+    return next(out[name] for name in ("cache", "past_key_values") if name in out)
 
 
 def copies(cache: Any, times: int) -> Any:
