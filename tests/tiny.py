@@ -1,7 +1,9 @@
 """Tiny random models of many architectures: the ground on which fast paths meet their slow twins."""
 
 import functools
+from importlib.metadata import version
 
+import pytest
 import torch
 import transformers as hf
 
@@ -20,6 +22,12 @@ BASE = {
 OLD = {"vocab_size": 97, "n_embd": 32, "n_layer": 3, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2}
 NEOX = {key: value for key, value in BASE.items() if key != "num_key_value_heads"}
 GEMMA = BASE | {"head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16}
+
+COHERE = pytest.param(
+    "cohere",
+    marks=pytest.mark.skipif(version("transformer-lens").startswith("3.9"), reason="3.9 misreads Cohere"),
+)
+"""For tests that ask the bridge."""
 
 MAKERS = {
     "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**BASE)),

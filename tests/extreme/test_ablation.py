@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-from tests.tiny import TEN, bridge, sequences, tiny
+from tests.tiny import COHERE, TEN, bridge, sequences, tiny
 from tests.words import word_tokenizer
 from workbench.errors import InputError
 from workbench.extreme import ablation
@@ -69,12 +69,6 @@ def test_a_group_is_its_heads_zeroed_together(family):
     found = zeroing_sweep(model, ROWS[:2], unit="kv_group")
     assert found.sizes["kv_group"] == anatomy(model).n_kv_heads
     check_against_twin(model, found, ROWS[:2], "kv_group")
-
-
-COHERE = pytest.param(
-    "cohere",
-    marks=pytest.mark.skipif(version("transformer-lens").startswith("3.9"), reason="3.9 misreads Cohere"),
-)
 
 
 @pytest.mark.parametrize("family", ["gemma3", COHERE, "bloom"])

@@ -22,6 +22,6 @@ def test_both_classes_give_the_same_measures(family):
     texts = sequences((11, 7))
     theirs = extreme_tokens(hooked, texts, progress=False)
     ours = extreme_tokens(bridge(family, torch.float32), texts, progress=False)
-    assert theirs.attrs["attention"] == "materialised" and ours.attrs["attention"] == "in chunks"
+    assert theirs.attrs["attention"] == "materialised" and ours.attrs["attention"] == "fused"
     for name in MEASURES:
         np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-3, atol=1e-4, err_msg=name)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.tiny import TEN, bridge, sequences
+from tests.tiny import COHERE, TEN, bridge, sequences
 from tests.zoo import specimen
 from workbench.models.anatomy import anatomy
 from workbench.models.bare import continue_bare, read_bare, rows_of, runs_bare
@@ -20,7 +20,7 @@ def close(found, wanted):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("family", [*TEN, "gemma3", "cohere"])
+@pytest.mark.parametrize("family", [*TEN, "gemma3", COHERE])
 @torch.no_grad()
 def test_what_is_read_is_what_the_bridge_shows(family, dtype):
     """In float32 attention is fused, in float64 it is not."""

@@ -278,8 +278,8 @@ def cache_keyword(hf: Any) -> str:
 
 
 def cache_of(out: Any) -> Any:
-    """The keys and values in what a Hugging Face model returns."""
-    return next(out[name] for name in ("cache", "past_key_values") if name in out)
+    """The keys and values in what a Hugging Face model returns; a KeyError where it keeps none."""
+    return out["cache" if "cache" in out else "past_key_values"]
 
 
 def copies(cache: Any, times: int) -> Any:
