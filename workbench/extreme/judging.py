@@ -13,7 +13,7 @@ MEASURES = ("sink_weight", "queries", "residual_norm", "embed_norm", "value_norm
 
 
 def judge(
-    measured: Mapping[str, Tensor], real: Bool[Tensor, "sequence position"], limits: Thresholds
+    measured: Mapping[str, Tensor], real: Bool[Tensor, "sequence pos"], limits: Thresholds
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Verdicts on each token, and what the aggregates over sequences are means of.
 
@@ -53,7 +53,7 @@ def judge(
     return marks | {"peak": peak, "drain": drain}, parts
 
 
-def _heavy(measured: Mapping[str, Tensor], limits: Thresholds) -> Bool[Tensor, "sequence layer head position"]:
+def _heavy(measured: Mapping[str, Tensor], limits: Thresholds) -> Bool[Tensor, "sequence layer head pos"]:
     """Which keys are a sink of each head; the first token by the queries after it alone."""
     weight, queries = measured["sink_weight"], measured["queries"]
     heavy = weight > limits.sink_weight
@@ -62,7 +62,7 @@ def _heavy(measured: Mapping[str, Tensor], limits: Thresholds) -> Bool[Tensor, "
     return heavy & (queries >= limits.min_queries)[:, :, None]
 
 
-def _relative(norm: Float[Tensor, "*row position"], ordinary: Bool[Tensor, "*other position"]) -> Tensor:
+def _relative(norm: Float[Tensor, "*row pos"], ordinary: Bool[Tensor, "*rest pos"]) -> Tensor:
     """Norms relative to the median of the ordinary tokens of the same sequence."""
     return norm / _median(norm.masked_fill(~ordinary, torch.nan), -1)[..., None]
 
@@ -73,11 +73,11 @@ def _median(values: Tensor, dim: int) -> Tensor:
     return (lower + upper) / 2
 
 
-def _either(these: Bool[Tensor, "*row position"], otherwise: Bool[Tensor, "*row position"]) -> Tensor:
+def _either(these: Bool[Tensor, "*row pos"], otherwise: Bool[Tensor, "*row pos"]) -> Tensor:
     """These tokens of a layer and sequence; where there are none, the others."""
     return torch.where(these.any(-1, keepdim=True), these, otherwise)
 
 
-def _mean(values: Float[Tensor, "*row position"], chosen: Bool[Tensor, "*other position"]) -> Tensor:
+def _mean(values: Float[Tensor, "*row pos"], chosen: Bool[Tensor, "*rest pos"]) -> Tensor:
     """The mean over chosen tokens of what is not NaN."""
     return values.masked_fill(~chosen, torch.nan).nanmean(-1)

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ from workbench.models.original import fused_attention, inner_module, unwrapped
 from workbench.models.state import modules_of
 from workbench.protocol import HookedModel
 
-Rows = tuple[Int[Tensor, "_ _"], Int[Tensor, "_ _"]]
+Rows = tuple[Int[Tensor, "..."], Int[Tensor, "..."]]
 """Which positions of which sequences are read: indices of both, which broadcast to two axes of rows."""
 
 
@@ -50,9 +51,9 @@ class Read:
         last: the stream behind the last layer.
     """
 
-    z: dict[int, Float[Tensor, "row_a row_b head d_head"]]
-    first: Float[Tensor, "row_a row_b d_model"]
-    last: Float[Tensor, "row_a row_b d_model"]
+    z: dict[int, Float[Tensor, "row read head d_head"]]
+    first: Float[Tensor, "row read d_model"]
+    last: Float[Tensor, "row read d_model"]
 
 
 def read_bare(
@@ -63,7 +64,8 @@ def read_bare(
     first: list[Tensor] = []
 
     def heads(layer: int) -> Callable[[Tensor], None]:
-        return lambda x: z.update({layer: rearrange(_at(x, rows), "a b (head d) -> a b head d", head=parts.n_heads)})
+        split = partial(rearrange, pattern="row read (head d_head) -> row read head d_head", head=parts.n_heads)
+        return lambda x: z.update({layer: split(_at(x, rows))})
 
     with ExitStack() as stack:
         for layer in parts.head_layers:
@@ -80,7 +82,7 @@ def continue_bare(
     tokens: Int[Tensor, "batch pos"],
     past: Any,
     rows: Rows,
-) -> Float[Tensor, "row_a row_b d_model"]:
+) -> Float[Tensor, "row read d_model"]:
     """Run blocks `layer` and above on a given stream, as `forward.run_from` does; the stream behind the last one."""
     blocks = [inner_module(block) for block in model.blocks]
     with skipping(blocks, layer), entering(blocks[layer], resid):

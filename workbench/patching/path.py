@@ -201,7 +201,7 @@ def unpatched(model: HookedModel, pairs: PromptPairs) -> xr.Dataset:
 class Seen:
     """What one run leaves behind at its read positions: z of each layer, the first and the last stream."""
 
-    z: Sequence[Float[Tensor, "row head _"]]
+    z: Sequence[Float[Tensor, "row head ..."]]
     first: Float[Tensor, "row d_model"]
     last: Float[Tensor, "row d_model"]
 
@@ -290,8 +290,8 @@ def _shared(read: Reads) -> int:
 def replay(
     parts: Anatomy,
     first: Float[Tensor, "row d_model"],
-    base: Sequence[Float[Tensor, "row head _"]],
-    source: Sequence[Float[Tensor, "row head _"]],
+    base: Sequence[Float[Tensor, "row head ..."]],
+    source: Sequence[Float[Tensor, "row head ..."]],
     mask: Bool[np.ndarray, "unit layer head"],
 ) -> Float[Tensor, "cell row d_model"]:
     """The stream behind the last layer for base itself (index 0) and for each sender (1 + its index).
