@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models.test_hooked import hooked_model, needs_hooked
-from tests.tiny import TEN, bridge, sequences
+from tests.tiny import COHERE, TEN, bridge, sequences
 from workbench.errors import InputError
 from workbench.evaluation import local
 from workbench.evaluation.local import interval, score_choices
@@ -39,7 +39,7 @@ def questions(lengths=(5, 9, 9, 14, 3), prefix=0, seed=1):
     return made
 
 
-@pytest.mark.parametrize("family", [*TEN, "gptj", "cohere", "gemma3"])
+@pytest.mark.parametrize("family", [*TEN, "gptj", COHERE, "gemma3"])
 def test_log_likelihoods_are_those_of_single_runs(family):
     model = bridge(family)
     found = score_choices(model, questions(), progress=False)

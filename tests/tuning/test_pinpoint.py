@@ -4,7 +4,7 @@ import torch
 from tests.tuning.chat import chat_model, dialogues
 from workbench.errors import InputError
 from workbench.models.anatomy import anatomy
-from workbench.models.original import unwrapped
+from workbench.models.original import added_parameters, unwrapped
 from workbench.tuning.pinpoint import parameter_count, pinpoint_tune
 from workbench.tuning.recipe import TuningRecipe
 
@@ -52,7 +52,9 @@ def test_attention_alone_or_everything_can_be_tuned(units):
     before = named(model)
     tuned, record = tune(model, units)
     changed = {name for name, p in named(tuned).items() if not torch.equal(p, before[name])}
-    assert changed == {name for name in before if units == "all" or "self_attn" in name}
+    with unwrapped(model) as hf:
+        own = before.keys() - added_parameters(hf).keys()
+    assert changed == {name for name in own if units == "all" or "self_attn" in name}
     assert record.attrs["units"] == {"attention": "all attention", "all": "all parameters"}[units]
 
 
